@@ -1,0 +1,1 @@
+//! cgroup v2: `cgroup.freeze`, waited on through `cgroup.events`.

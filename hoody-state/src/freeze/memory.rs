@@ -1,0 +1,1 @@
+//! In memory: a set of frozen containers.

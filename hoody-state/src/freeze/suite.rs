@@ -1,0 +1,1 @@
+//! The cases every [`Freezer`](super::Freezer) passes.

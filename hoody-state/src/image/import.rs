@@ -1,0 +1,1 @@
+//! Importing a tar as an image.

@@ -1,0 +1,32 @@
+//! Where things are in a pool. The one place that turns a [`Volume`] into a path.
+
+use crate::snapshot::Volume;
+use std::path::PathBuf;
+
+/// The directory of golden images.
+pub const IMAGES: &str = "images";
+/// The directory of containers.
+pub const CONTAINERS: &str = "containers";
+/// The directory of projects.
+pub const PROJECTS: &str = "projects";
+/// The no-COW directory of the catalog.
+pub const CATALOG: &str = "catalog";
+/// Half-made volumes, a directory an operation.
+pub const STAGING: &str = "staging";
+/// Homes of deleted containers on their way out, a directory an operation.
+pub const TRASH: &str = "trash";
+/// The record that makes a pool ours.
+pub const RECORD: &str = "hoody-pool.json";
+
+/// The volume's path, relative to the pool.
+#[must_use]
+pub fn path(v: &Volume) -> PathBuf {
+    match v {
+        Volume::Image(n) => PathBuf::from(IMAGES).join(n.dir_name()),
+        Volume::Live(c) => PathBuf::from(CONTAINERS).join(c.as_str()).join("live"),
+        Volume::Next(c) => PathBuf::from(CONTAINERS).join(c.as_str()).join("next"),
+        Volume::Snapshot(c, n) => PathBuf::from(CONTAINERS).join(c.as_str()).join("snapshots").join(n.as_str()),
+        Volume::Databases(p) => PathBuf::from(PROJECTS).join(p.as_str()).join("databases"),
+        Volume::Staging(o) => PathBuf::from(STAGING).join(o.as_str()).join("volume"),
+    }
+}

@@ -1,0 +1,1 @@
+//! In memory: runs that are rows.

@@ -1,0 +1,174 @@
+//! Running a container: an OCI runtime as a process ([`oci`]), or none at all ([`memory`]).
+//!
+//! **Vocabulary.** A *run* is one life of a container's init, from start to exit. The container's *cgroup* outlives its runs: limits,
+//! memory that is charged to it and freezing belong to the container, not to the run.
+//!
+//! **Guarantees**, tested by [`suite`] on every backend:
+//! 1. `start` returns when init runs; when it fails nothing of the run is left.
+//! 2. The end of init is noticed without polling and reported once to the exit listener, whoever started it (a restarted server adopts by `adopt`).
+//! 3. `stop` and `kill` return when **no** process of the container is left, frozen or not.
+//! 4. A restart of this process disturbs no run.
+//! 5. The console is kept, bounded, and never blocks the container.
+
+pub mod memory;
+pub mod oci;
+pub mod suite;
+
+use crate::error::Result;
+use crate::id::{ContainerId, RunId};
+use crate::units::Bytes;
+use jiff::Timestamp;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Which network a container has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum Network {
+    /// Loopback alone, in a namespace of its own.
+    #[default]
+    None,
+    /// The host's.
+    Host,
+}
+
+/// What a container may use. `None` is no limit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Limits {
+    /// Of memory.
+    pub memory: Option<Bytes>,
+    /// Of processors: 0.5 is half of one.
+    pub cpus: Option<f64>,
+}
+
+/// Everything needed to start a run.
+#[derive(Debug, Clone)]
+pub struct RunSpec {
+    /// Which container.
+    pub container: ContainerId,
+    /// Made up by the caller and journalled before the start, so that a crash in the middle can be told from another run.
+    pub run: RunId,
+    /// The root file system, with ids already shifted. `None` with backends that have no files.
+    pub root: Option<PathBuf>,
+    /// argv of init; the first is looked up in the container's PATH.
+    pub command: Vec<String>,
+    /// Its environment (PATH, HOME, TERM and HOSTNAME are added where missing).
+    pub env: BTreeMap<String, String>,
+    /// Its working directory.
+    pub cwd: String,
+    /// Its host name.
+    pub hostname: String,
+    /// Its network.
+    pub network: Network,
+    /// Its limits.
+    pub limits: Limits,
+}
+
+/// A run that is under way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Running {
+    /// Which.
+    pub run: RunId,
+    /// Of init, on the host. 0 with backends that have no processes.
+    pub pid: i32,
+    /// Since when.
+    pub started_at: Timestamp,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Exit {
+    /// The exit code, or 128 + the signal. `None` when it could not be learnt (it ended while nobody watched).
+    pub code: Option<i32>,
+}
+
+/// A command to run in a running container.
+#[derive(Debug, Clone, Default)]
+pub struct ExecSpec {
+    /// argv.
+    pub command: Vec<String>,
+    /// Added to the container's environment.
+    pub env: BTreeMap<String, String>,
+    /// Working directory; `/` if absent.
+    pub cwd: Option<String>,
+    /// Its standard input.
+    pub stdin: Vec<u8>,
+    /// Killed after this long.
+    pub timeout: Option<Duration>,
+    /// Bytes kept of each of stdout and stderr; what is over is read and dropped.
+    pub output_limit: usize,
+}
+
+/// What a command gave.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ExecOutput {
+    /// Its exit code, or 128 + the signal.
+    pub exit_code: i32,
+    /// What it wrote.
+    pub stdout: Vec<u8>,
+    /// What it complained.
+    pub stderr: Vec<u8>,
+    /// Whether some of either was dropped.
+    pub truncated: bool,
+    /// Whether it was killed for taking too long.
+    pub timed_out: bool,
+}
+
+/// What a container uses now.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RuntimeStats {
+    /// How many processes.
+    pub processes: u64,
+    /// Processor time used in all, in nanoseconds, over all runs of the cgroup. `None` where the host does not count it.
+    pub cpu_ns: Option<u64>,
+    /// Memory charged. `None` where the host does not count it.
+    pub memory: Option<Bytes>,
+}
+
+/// Called when a run ends; must return quickly.
+pub type ExitListener = Box<dyn Fn(&ContainerId, &RunId, Exit) + Send + Sync>;
+
+/// Runs containers. See the [module](self).
+pub trait Runtime: Send + Sync {
+    /// Its name, for people: `runc`.
+    fn name(&self) -> String;
+
+    /// Whether it can be used. Errors: `runtime_not_found` says what to install, `runtime_unusable` what it said.
+    fn probe(&self) -> Result<()>;
+
+    /// Who is told of exits. Set once, before anything is started.
+    fn set_exit_listener(&self, listener: ExitListener);
+
+    /// Makes the container's cgroup, or puts its limits right. May be repeated. Error: `invalid_limit`.
+    fn prepare(&self, container: &ContainerId, limits: &Limits) -> Result<()>;
+
+    /// Starts a run. Errors: `runtime_not_found`, `start_failed` (with what the runtime said), `already_running`.
+    fn start(&self, spec: &RunSpec) -> Result<Running>;
+
+    /// What runs now of this container, if anything; from the kernel, not from memory. From then on its exit is reported.
+    fn adopt(&self, container: &ContainerId) -> Result<Option<Running>>;
+
+    /// TERM to init, then after `timeout` kill. Returns when nothing is left. A container that does not run is no error.
+    /// A frozen one is thawed to be able to die.
+    fn stop(&self, container: &ContainerId, timeout: Duration) -> Result<()>;
+
+    /// Kills everything at once and returns when nothing is left. A container that does not run is no error.
+    fn kill(&self, container: &ContainerId) -> Result<()>;
+
+    /// Runs a command in a running container. Errors: `not_running`, `exec_failed`.
+    fn exec(&self, container: &ContainerId, spec: &ExecSpec) -> Result<ExecOutput>;
+
+    /// What it uses. Zeros when it has no cgroup.
+    fn stats(&self, container: &ContainerId) -> Result<RuntimeStats>;
+
+    /// The last bytes of the console, whole lines where possible; `None`: all that is kept.
+    fn console(&self, container: &ContainerId, last: Option<Bytes>) -> Result<Vec<u8>>;
+
+    /// Kills what is left and removes cgroup, console and all state of the container. May be repeated.
+    fn remove(&self, container: &ContainerId) -> Result<()>;
+
+    /// Every container of which this runtime holds anything (cgroup, state, console), for `check`.
+    fn list(&self) -> Result<Vec<ContainerId>>;
+}

@@ -1,0 +1,1 @@
+//! An OCI runtime (`runc`, `crun`, `youki`) as a process.

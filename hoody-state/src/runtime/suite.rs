@@ -1,0 +1,1 @@
+//! The cases every [`Runtime`](super::Runtime) passes.

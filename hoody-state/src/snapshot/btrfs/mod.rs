@@ -1,0 +1,1 @@
+//! BTRFS: subvolumes through `btrfs-uapi`, every call on directory descriptors.

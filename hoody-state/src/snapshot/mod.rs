@@ -1,0 +1,133 @@
+//! Copy-on-write volumes and their snapshots.
+//!
+//! **Vocabulary.** A *volume* is one copy-on-write tree with a fixed place in the pool ([`Volume`]) and an id that is never
+//! used again ([`VolumeId`](crate::units::VolumeId)). A *snapshot* is a read-only volume made from another in constant time; a *clone* is a writable one.
+//! Subvolumes that were made *inside* a volume (by a tool in the container) are its *nested* volumes and go wherever it goes.
+//!
+//! **Guarantees**, tested by the suite in [`suite`] on every backend:
+//! 1. After `snapshot` or `clone_volume` returns, the target holds exactly what the source held at one instant of the call, and is durable.
+//!    If it fails or the process dies, the target does not exist under its own place; what is left lies under a [`Volume::Staging`] name.
+//! 2. `exchange` is atomic: at every instant both places hold a whole volume.
+//! 3. A deleted volume is gone from its place when `delete` returns; its space comes back behind.
+//! 4. A read-only volume never changes.
+//! 5. Nothing here starts a process.
+//!
+//! The shape follows containerd's snapshotter (a page that is the specification, one suite for all backends).
+
+pub mod btrfs;
+pub mod memory;
+pub mod suite;
+
+use crate::error::Result;
+use crate::id::{ContainerId, OperationId, ProjectId};
+use crate::name::{ImageName, SnapshotName};
+use crate::units::{Bytes, Generation, VolumeId};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A place for a volume in the pool.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Volume {
+    /// `images/<name>`: a golden image, read-only once sealed.
+    Image(ImageName),
+    /// `containers/<id>/live`: what the container runs from.
+    Live(ContainerId),
+    /// `containers/<id>/next`: what a restore is about to exchange with `live`; after the exchange, what was live.
+    Next(ContainerId),
+    /// `containers/<id>/snapshots/<name>`.
+    Snapshot(ContainerId, SnapshotName),
+    /// `projects/<id>/databases`.
+    Databases(ProjectId),
+    /// `staging/<operation>`: half-made things; whatever lies there at start is garbage unless its operation is open.
+    Staging(OperationId),
+}
+
+/// What is known of a volume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VolumeInfo {
+    /// Never used again in this pool.
+    pub id: VolumeId,
+    /// The transaction of its last change.
+    pub generation: Generation,
+    /// The transaction in which it was made.
+    pub created: Generation,
+    /// Whether it is sealed.
+    pub read_only: bool,
+    /// How many volumes are nested in it, at any depth.
+    pub nested: u32,
+}
+
+/// What a delete left to be reclaimed behind: the ids of the volume and of those nested in it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Deleted {
+    /// Ids to give to [`SnapshotStore::reclaimed`].
+    pub volumes: Vec<VolumeId>,
+}
+
+/// How full the pool is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Space {
+    /// Of the file system.
+    pub total: Bytes,
+    /// Data and metadata in use.
+    pub used: Bytes,
+    /// What can still be written for certain.
+    pub free: Bytes,
+}
+
+/// Copy-on-write volumes. See the [module](self) for the vocabulary and the guarantees.
+pub trait SnapshotStore: Send + Sync {
+    /// Makes the empty directories of a container (`containers/<id>/snapshots`). Does nothing if they are there.
+    fn create_home(&self, container: &ContainerId) -> Result<()>;
+
+    /// Takes a container's whole home out of sight in one rename, under the name of `op`, for [`SnapshotStore::empty_trash`]. Does
+    /// nothing if there is none. Constant cost, durable when it returns.
+    fn trash_home(&self, container: &ContainerId, op: &OperationId) -> Result<()>;
+
+    /// Deletes what `trash_home` put away under `op`, calling `progress(done, total)` after each volume. Cost: a fraction of a
+    /// millisecond a volume. May be repeated after a crash.
+    fn empty_trash(&self, op: &OperationId, progress: &mut dyn FnMut(u64, u64)) -> Result<Deleted>;
+
+    /// The operations that have something in the trash.
+    fn trash(&self) -> Result<Vec<OperationId>>;
+
+    /// Makes an empty writable volume. Error: `volume_exists`.
+    fn create(&self, volume: &Volume) -> Result<VolumeInfo>;
+
+    /// Makes a read-only copy of `from`, nested volumes included, at `to`. `staging` names the place for what is half-made.
+    /// Errors: `volume_not_found`, `volume_exists`. Cost: one transaction commit.
+    fn snapshot(&self, from: &Volume, to: &Volume, staging: &OperationId) -> Result<VolumeInfo>;
+
+    /// The same, writable.
+    fn clone_volume(&self, from: &Volume, to: &Volume, staging: &OperationId) -> Result<VolumeInfo>;
+
+    /// Exchanges two writable volumes in one step. Error: `volume_not_found`. Not durable until [`SnapshotStore::sync`].
+    fn exchange(&self, a: &Volume, b: &Volume) -> Result<()>;
+
+    /// Moves a writable volume to `to` and makes it, and what is nested in it, read-only. If it was moved already, only seals. Not durable until `sync`.
+    fn seal(&self, from: &Volume, to: &Volume) -> Result<VolumeInfo>;
+
+    /// Deletes a volume and what is nested in it. A volume that is not there is no error. Durable at the next `sync` or transaction.
+    fn delete(&self, volume: &Volume) -> Result<Deleted>;
+
+    /// What is known of a volume, or nothing if it is not there.
+    fn info(&self, volume: &Volume) -> Result<Option<VolumeInfo>>;
+
+    /// The volumes of one container, or all volumes of the pool (without nested ones and without the trash).
+    fn list(&self, container: Option<&ContainerId>) -> Result<Vec<Volume>>;
+
+    /// Bytes of file data in `volume` that were written after `since` (`None`: all data in it). Cost follows what changed.
+    fn delta(&self, volume: &Volume, since: Option<Generation>) -> Result<Bytes>;
+
+    /// Makes everything done so far durable.
+    fn sync(&self) -> Result<()>;
+
+    /// Waits up to `timeout` until the space of a deleted volume has come back; whether it has.
+    fn reclaimed(&self, volume: VolumeId, timeout: Duration) -> Result<bool>;
+
+    /// How full the pool is. Cheap: asked before every change.
+    fn space(&self) -> Result<Space>;
+
+    /// The directory at which the volume's tree can be reached on this host, where there is one.
+    fn path(&self, volume: &Volume) -> Option<PathBuf>;
+}

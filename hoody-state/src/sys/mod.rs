@@ -1,0 +1,5 @@
+//! Every `unsafe` of the crate: thin wrappers round system calls that the crates we use lack. Each block says why it is sound
+//! and each wrapper has a test.
+
+pub(crate) mod fs;
+pub(crate) mod process;
