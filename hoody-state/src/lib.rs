@@ -5,6 +5,7 @@ pub mod error;
 pub mod freeze;
 pub mod id;
 pub mod image;
+pub mod model;
 pub mod name;
 pub mod pool;
 pub mod runtime;

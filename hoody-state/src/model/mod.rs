@@ -1,0 +1,29 @@
+//! What the API shows: plain values, serialised field by field as the wire contract has them.
+
+mod container;
+mod event;
+mod image;
+mod operation;
+mod page;
+mod project;
+mod server;
+mod snapshot;
+mod token;
+
+pub use container::*;
+pub use event::*;
+pub use image::*;
+pub use operation::*;
+pub use page::*;
+pub use project::*;
+pub use server::*;
+pub use snapshot::*;
+pub use token::*;
+
+/// Tells an absent field from one that is null: `#[serde(default, deserialize_with = "present")]` on an `Option<Option<T>>`.
+///
+/// # Errors
+/// Those of `T`.
+pub fn present<'de, T: serde::Deserialize<'de>, D: serde::Deserializer<'de>>(d: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(d).map(Some)
+}

@@ -1,0 +1,161 @@
+use crate::clock::rfc3339;
+use crate::id::{ContainerId, ProjectId};
+use crate::name::{Alias, SnapshotName};
+use crate::units::Bytes;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// What a snapshot promises of the data in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Consistency {
+    /// No database in it holds half a transaction.
+    DatabasesQuiesced,
+    /// As after a power cut at one instant.
+    Crash,
+}
+
+/// A snapshot, as the wire shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Snapshot {
+    /// Canonical, never changes.
+    pub name: SnapshotName,
+    /// May be changed.
+    pub alias: Option<Alias>,
+    /// When it was taken.
+    #[serde(with = "rfc3339")]
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
+    pub created_at: Timestamp,
+    /// When it was last restored.
+    #[serde(with = "rfc3339::option")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime))]
+    pub last_used_at: Option<Timestamp>,
+    /// When it will be deleted.
+    #[serde(with = "rfc3339::option")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime))]
+    pub expires_at: Option<Timestamp>,
+    /// Never: only the disk is kept.
+    pub stateful: bool,
+    /// Bytes of file data it added since the one before (its `parent`).
+    pub size: Bytes,
+    /// The snapshot the state grew from; null: the image.
+    pub parent: Option<SnapshotName>,
+    /// Free text.
+    pub description: Option<String>,
+    /// Free labels.
+    pub labels: BTreeMap<String, String>,
+    /// Why it must be kept; null: it need not be.
+    pub pinned: Option<String>,
+    /// What it promises.
+    pub consistency: Consistency,
+}
+
+/// All snapshots of a container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct SnapshotList {
+    /// Of which container.
+    pub container_id: ContainerId,
+    /// Its project.
+    pub project_id: ProjectId,
+    /// How many.
+    pub snapshot_count: u64,
+    /// How many it may have.
+    pub max_snapshots: Option<u64>,
+    /// Newest first.
+    pub snapshots: Vec<Snapshot>,
+}
+
+/// One snapshot of a container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct SnapshotAnswer {
+    /// Of which container.
+    pub container_id: ContainerId,
+    /// Its project.
+    pub project_id: ProjectId,
+    /// It.
+    pub snapshot: Snapshot,
+}
+
+/// A deleted snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct SnapshotDeleted {
+    /// Of which container.
+    pub container_id: ContainerId,
+    /// Its project.
+    pub project_id: ProjectId,
+    /// Which.
+    pub snapshot_name: SnapshotName,
+}
+
+/// What to do when the alias of a new snapshot is taken.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum OnAliasConflict {
+    /// 409.
+    #[default]
+    Error,
+    /// The new snapshot exists first, then the old one goes, unless it is pinned.
+    Replace,
+}
+
+/// A snapshot to be taken.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct NewSnapshot {
+    /// At most 100 characters.
+    pub alias: Option<String>,
+    /// Whole days, 1–3650.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<u32>))]
+    pub expiry: Option<serde_json::Number>,
+    /// At most 16,000 characters.
+    pub description: Option<String>,
+    /// At most 64.
+    pub labels: Option<BTreeMap<String, String>>,
+    /// Default `error`.
+    #[serde(default)]
+    pub on_alias_conflict: OnAliasConflict,
+}
+
+/// How to restore. Without any of it: the present is kept as an undo snapshot that expires by itself, and what ran boots.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct RestoreOptions {
+    /// Keep the present under this alias, without expiry.
+    pub keep_current: Option<String>,
+    /// `revert` or `keep`; only of meaning where other containers use the same databases.
+    pub databases: Option<DatabasesChoice>,
+    /// Boot afterwards; default: if it ran or was paused before.
+    pub start: Option<bool>,
+}
+
+/// What a restore does with databases that others use too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum DatabasesChoice {
+    /// They go back too.
+    Revert,
+    /// They stay.
+    Keep,
+}
+
+/// A restore's answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Restored {
+    /// True: a failure is an error.
+    pub success: bool,
+    /// For people.
+    pub message: String,
+    /// What was restored.
+    pub snapshot: Option<Snapshot>,
+    /// What was kept of the state before.
+    pub undo: Option<SnapshotName>,
+}

@@ -1,0 +1,30 @@
+use crate::clock::rfc3339;
+use crate::id::{ProjectId, TokenId};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// What is known of a token; the token itself is shown once, at its making.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Token {
+    /// Its id.
+    pub id: TokenId,
+    /// Its name.
+    pub name: String,
+    /// Its first characters, to tell it by.
+    pub prefix: String,
+    /// The projects it reaches; `None`: all.
+    pub projects: Option<Vec<ProjectId>>,
+    /// May only read.
+    pub read_only: bool,
+    /// When it was made.
+    #[serde(with = "rfc3339")]
+    pub created_at: Timestamp,
+}
+
+impl Token {
+    /// Whether it reaches a project.
+    #[must_use]
+    pub fn reaches(&self, project: &ProjectId) -> bool {
+        self.projects.as_ref().is_none_or(|p| p.contains(project))
+    }
+}
