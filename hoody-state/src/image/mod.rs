@@ -5,3 +5,4 @@
 //! system; a refused or interrupted import leaves nothing visible.
 
 pub mod import;
+pub(crate) mod ops;

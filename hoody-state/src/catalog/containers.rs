@@ -1,0 +1,264 @@
+use super::{Tx, json, ms, time, to_json};
+use crate::error::{Error, Kind, Result};
+use crate::id::{ContainerId, LogId, ProjectId, RunId};
+use crate::model::{DatabaseScope, Filesystem, PageRequest, RamdiskScope, Status, StatusLog};
+use crate::name::{ContainerName, SnapshotName};
+use crate::runtime::Network;
+use crate::units::Generation;
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// What the caller asked a container to be.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ContainerSpec {
+    pub color: String,
+    pub image: String,
+    pub ai: bool,
+    pub autostart: bool,
+    pub ramdisk: bool,
+    pub ramdisk_scope: RamdiskScope,
+    pub env: BTreeMap<String, String>,
+    pub comment: Option<String>,
+    pub source: Option<ContainerId>,
+    pub command: Vec<String>,
+    pub cpu: Option<f64>,
+    pub memory_mib: Option<u64>,
+    pub databases: DatabaseScope,
+    pub filesystem: Filesystem,
+    pub network: Network,
+}
+
+/// What the operator last wanted a container to do; what a boot of the host goes by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Desired {
+    Running,
+    Stopped,
+}
+
+/// What is true of a container beside its status.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ContainerState {
+    pub desired: Desired,
+    /// The run under way, or the last one.
+    pub run: Option<RunId>,
+    pub started_ms: Option<i64>,
+    /// The snapshot the live volume grew from, if it is still there.
+    pub head: Option<SnapshotName>,
+    /// Since when it grows from there.
+    pub since_ms: i64,
+    /// The generation at which the live volume was cloned from its image: what a first snapshot's size is counted from.
+    pub origin: Generation,
+    /// The last snapshot restored.
+    pub last_used: Option<SnapshotName>,
+    /// What the last restore kept of the state before.
+    pub undo: Option<SnapshotName>,
+    /// Why it failed.
+    pub message: Option<String>,
+}
+
+/// A container's row.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct ContainerRow {
+    pub id: ContainerId,
+    pub project: ProjectId,
+    pub name: ContainerName,
+    pub status: Status,
+    pub status_since: Timestamp,
+    pub ssh_public_key: Option<String>,
+    pub spec: ContainerSpec,
+    pub state: ContainerState,
+    pub created: Timestamp,
+    pub updated: Timestamp,
+}
+
+const COLUMNS: &str = "id, project_id, name, status, status_ms, ssh_public_key, spec, state, created_ms, updated_ms";
+
+pub(crate) fn status(word: &str) -> Result<Status> {
+    serde_json::from_value(serde_json::Value::String(word.to_owned()))
+        .map_err(|_| Error::new(Kind::Corrupt, "catalog_corrupt", format!("the catalog has a status {word:?}, which is none")))
+}
+
+fn row(r: &Row<'_>) -> rusqlite::Result<Result<ContainerRow>> {
+    let (id, project, name, st): (String, String, String, String) = (r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?);
+    let (since, ssh_public_key, spec, state): (i64, Option<String>, String, String) = (r.get(4)?, r.get(5)?, r.get(6)?, r.get(7)?);
+    let (created, updated): (i64, i64) = (r.get(8)?, r.get(9)?);
+    Ok((|| {
+        Ok(ContainerRow {
+            id: id.parse()?,
+            project: project.parse()?,
+            name: name.parse()?,
+            status: status(&st)?,
+            status_since: time(since),
+            ssh_public_key,
+            spec: json(&spec, "container")?,
+            state: json(&state, "container")?,
+            created: time(created),
+            updated: time(updated),
+        })
+    })())
+}
+
+fn unknown(id: &ContainerId) -> Error {
+    Error::not_found("container_not_found", format!("there is no container {id}"))
+}
+
+pub(crate) fn find(c: &Connection, id: &ContainerId) -> Result<Option<ContainerRow>> {
+    c.prepare_cached(&format!("SELECT {COLUMNS} FROM containers WHERE id = ?1"))?.query_row([id.as_str()], row).optional()?.transpose()
+}
+
+pub(crate) fn get(c: &Connection, id: &ContainerId) -> Result<ContainerRow> {
+    find(c, id)?.ok_or_else(|| unknown(id))
+}
+
+/// All of them, or those of a project, without order.
+pub(crate) fn all(c: &Connection, project: Option<&ProjectId>) -> Result<Vec<ContainerRow>> {
+    let wanted = super::projects::scope("project_id", project.map(std::slice::from_ref));
+    let mut s = c.prepare(&format!("SELECT {COLUMNS} FROM containers WHERE {wanted}"))?;
+    s.query_map([], row)?.map(|r| r?).collect()
+}
+
+pub(crate) fn page(c: &Connection, req: &PageRequest, project: Option<&ProjectId>, only: Option<&[ProjectId]>) -> Result<(Vec<ContainerRow>, u64)> {
+    let column = super::projects::sort(
+        req,
+        &[("id", "id"), ("name", "name"), ("status", "status"), ("created_at", "created_ms"), ("updated_at", "updated_ms")],
+    )?;
+    let wanted = format!(
+        "{} AND {}",
+        super::projects::scope("project_id", project.map(std::slice::from_ref)),
+        super::projects::scope("project_id", only)
+    );
+    let total: u64 = c.query_row(&format!("SELECT count(*) FROM containers WHERE {wanted}"), [], |r| r.get(0))?;
+    let mut s = c.prepare_cached(&format!("SELECT {COLUMNS} FROM containers WHERE {wanted} {}", super::projects::order(column, "id", req)))?;
+    let rows = s.query_map([], row)?.map(|r| r?).collect::<Result<Vec<_>>>()?;
+    Ok((rows, total))
+}
+
+pub(crate) fn count(c: &Connection, project: Option<&ProjectId>) -> Result<u64> {
+    let wanted = super::projects::scope("project_id", project.map(std::slice::from_ref));
+    Ok(c.query_row(&format!("SELECT count(*) FROM containers WHERE {wanted} AND status <> 'deleting'"), [], |r| r.get(0))?)
+}
+
+pub(crate) fn logs(c: &Connection, id: &ContainerId, req: &PageRequest) -> Result<(Vec<StatusLog>, u64)> {
+    let column = match &req.sort_by {
+        None => "seq",
+        Some(_) => super::projects::sort(
+            req,
+            &[("transition_time", "transition_ms"), ("created_at", "transition_ms"), ("to_status", "to_status"), ("from_status", "from_status")],
+        )?,
+    };
+    let total: u64 = c.query_row("SELECT count(*) FROM status_logs WHERE container_id = ?1", [id.as_str()], |r| r.get(0))?;
+    let mut s = c.prepare_cached(&format!(
+        "SELECT id, from_status, to_status, transition_ms, duration_ms, triggered_by, metadata FROM status_logs WHERE container_id = ?1 {}",
+        super::projects::order(column, "seq", req)
+    ))?;
+    let rows = s.query_map([id.as_str()], |r| {
+        let (log, from, to): (String, Option<String>, String) = (r.get(0)?, r.get(1)?, r.get(2)?);
+        let (at, duration_ms, triggered_by, metadata): (i64, Option<u64>, String, Option<String>) = (r.get(3)?, r.get(4)?, r.get(5)?, r.get(6)?);
+        Ok((|| {
+            Ok(StatusLog {
+                id: log.parse()?,
+                container_id: id.clone(),
+                from_status: from.as_deref().map(status).transpose()?,
+                to_status: status(&to)?,
+                transition_time: time(at),
+                duration_ms,
+                triggered_by,
+                metadata: metadata.as_deref().map(|m| json(m, "status log")).transpose()?,
+            })
+        })())
+    })?;
+    Ok((rows.map(|r| r?).collect::<Result<_>>()?, total))
+}
+
+fn taken(e: rusqlite::Error, r: &ContainerRow) -> Error {
+    if e.sqlite_error_code() != Some(rusqlite::ErrorCode::ConstraintViolation) {
+        return e.into();
+    }
+    if e.to_string().contains("ssh_public_key") {
+        Error::new(Kind::Exists, "ssh_public_key_in_use", "another container has this SSH public key: use another or clear it there")
+    } else {
+        Error::new(Kind::Exists, "container_name_in_use", format!("there is a container {:?} in this project already: choose another name", r.name.as_str()))
+    }
+}
+
+impl Tx<'_> {
+    pub(crate) fn insert_container(&mut self, r: &ContainerRow, by: &str) -> Result<()> {
+        self.conn
+            .execute(
+                "INSERT INTO containers(id, project_id, name, status, status_ms, ssh_public_key, spec, state, created_ms, updated_ms)
+                 VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+                params![
+                    r.id.as_str(),
+                    r.project.as_str(),
+                    r.name.as_str(),
+                    r.status.as_str(),
+                    ms(r.status_since),
+                    r.ssh_public_key,
+                    to_json(&r.spec)?,
+                    to_json(&r.state)?,
+                    ms(r.created),
+                    ms(r.updated)
+                ],
+            )
+            .map_err(|e| taken(e, r))?;
+        self.log_status(r, None, by, None)
+    }
+
+    /// Reads the row as it is now, changes it, writes it back; a change of status goes into the log and is announced.
+    pub(crate) fn change_container(&mut self, id: &ContainerId, by: &str, meta: Option<serde_json::Value>, f: impl FnOnce(&mut ContainerRow)) -> Result<ContainerRow> {
+        let before = get(self.conn, id)?;
+        let mut r = before.clone();
+        f(&mut r);
+        let moved = r.status != before.status;
+        if moved {
+            r.status_since = self.now;
+        }
+        r.updated = self.now;
+        self.conn
+            .execute(
+                "UPDATE containers SET name = ?2, status = ?3, status_ms = ?4, ssh_public_key = ?5, spec = ?6, state = ?7, updated_ms = ?8 WHERE id = ?1",
+                params![
+                    id.as_str(),
+                    r.name.as_str(),
+                    r.status.as_str(),
+                    ms(r.status_since),
+                    r.ssh_public_key,
+                    to_json(&r.spec)?,
+                    to_json(&r.state)?,
+                    ms(r.updated)
+                ],
+            )
+            .map_err(|e| taken(e, &r))?;
+        if moved {
+            self.log_status(&r, Some(&before), by, meta)?;
+        }
+        Ok(r)
+    }
+
+    fn log_status(&mut self, r: &ContainerRow, before: Option<&ContainerRow>, by: &str, meta: Option<serde_json::Value>) -> Result<()> {
+        let duration = before.map(|b| (ms(self.now) - ms(b.status_since)).max(0));
+        self.conn.execute(
+            "INSERT INTO status_logs(id, container_id, from_status, to_status, transition_ms, duration_ms, triggered_by, metadata) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            params![
+                LogId::generate().as_str(),
+                r.id.as_str(),
+                before.map(|b| b.status.as_str()),
+                r.status.as_str(),
+                ms(self.now),
+                duration,
+                by,
+                meta.as_ref().map(to_json).transpose()?
+            ],
+        )?;
+        self.emit_container(&format!("container.{}", r.status.as_str()), r, serde_json::json!({ "triggered_by": by }))
+    }
+
+    pub(crate) fn delete_container(&mut self, id: &ContainerId) -> Result<()> {
+        for sql in ["DELETE FROM snapshots WHERE container_id = ?1", "DELETE FROM status_logs WHERE container_id = ?1", "DELETE FROM containers WHERE id = ?1"] {
+            self.conn.execute(sql, [id.as_str()])?;
+        }
+        Ok(())
+    }
+}

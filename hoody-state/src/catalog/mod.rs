@@ -1,0 +1,202 @@
+//! The catalog: what the pool's volumes mean. SQLite in the pool's own no-COW directory, so that a pool carries its meaning along.
+//!
+//! **Guarantees.**
+//! 1. A write transaction is all or nothing, also through a kill -9 or a power cut.
+//! 2. With [`Durability::Disk`] it is on the disk when `write` returns; with [`Durability::Process`] it survives the death of this process but
+//!    perhaps not a power cut: for facts that end with the host's uptime anyway (what runs, what is frozen), and for closing an
+//!    operation whose intent, already on the disk, is enough to come to the same result.
+//! 3. Reads never wait for writes or for the disk (WAL and a connection of their own).
+//! 4. Events written in a transaction are announced after its commit, in order.
+
+pub(crate) mod containers;
+pub(crate) mod events;
+pub(crate) mod idempotency;
+pub(crate) mod images;
+pub(crate) mod operations;
+pub(crate) mod projects;
+mod schema;
+pub(crate) mod snapshots;
+pub(crate) mod tokens;
+
+use crate::error::{Error, Kind, Result};
+use crate::event::Bus;
+use crate::id::UserId;
+use crate::model::Event;
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// How hard a commit must hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Durability {
+    /// A power cut.
+    Disk,
+    /// The death of this process.
+    Process,
+}
+
+/// The catalog of one pool.
+pub(crate) struct Catalog {
+    write: Mutex<Writer>,
+    read: Option<Mutex<Connection>>,
+    user: UserId,
+    pub(crate) bus: Bus,
+}
+
+struct Writer {
+    conn: Connection,
+    synchronous: Durability,
+}
+
+/// A write transaction, and what it will announce.
+pub(crate) struct Tx<'a> {
+    pub(crate) conn: &'a Transaction<'a>,
+    pub(crate) now: Timestamp,
+    user: UserId,
+    events: Vec<Event>,
+}
+
+impl From<rusqlite::Error> for Error {
+    fn from(e: rusqlite::Error) -> Self {
+        use rusqlite::ErrorCode as C;
+        let (kind, code, hint) = match e.sqlite_error_code() {
+            Some(C::DiskFull) => (Kind::NoSpace, "pool_full", "the pool is full: delete snapshots or grow it"),
+            Some(C::DatabaseBusy | C::DatabaseLocked) => (Kind::Busy, "catalog_busy", "another process writes the catalog: try again"),
+            Some(C::DatabaseCorrupt | C::NotADatabase) => (Kind::Corrupt, "catalog_corrupt", "the catalog is damaged: stop the server and run `check`"),
+            _ => (Kind::Internal, "catalog", "the catalog refused"),
+        };
+        Error::new(kind, code, format!("{hint} ({e})")).with_source(e)
+    }
+}
+
+fn locked<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
+    m.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+pub(crate) fn ms(t: Timestamp) -> i64 {
+    t.as_millisecond()
+}
+
+pub(crate) fn time(ms: i64) -> Timestamp {
+    Timestamp::from_millisecond(ms).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+/// A JSON column of ours; unreadable ones are damage.
+pub(crate) fn json<T: serde::de::DeserializeOwned>(s: &str, what: &str) -> Result<T> {
+    serde_json::from_str(s).map_err(|e| Error::new(Kind::Corrupt, "catalog_corrupt", format!("the catalog's {what} cannot be read: {e}")))
+}
+
+pub(crate) fn to_json<T: serde::Serialize>(v: &T) -> Result<String> {
+    serde_json::to_string(v).map_err(|e| Error::internal(format!("cannot write a row: {e}")))
+}
+
+impl Catalog {
+    /// Opens or makes the catalog in `dir`.
+    pub(crate) fn open(dir: &Path) -> Result<Catalog> {
+        let path = dir.join("catalog.sqlite");
+        let open = || -> Result<Connection> {
+            let c = Connection::open(&path)?;
+            c.busy_timeout(Duration::from_secs(10))?;
+            c.pragma_update(None, "journal_mode", "WAL")?;
+            c.pragma_update(None, "foreign_keys", "OFF")?;
+            c.pragma_update(None, "cache_size", -1024)?;
+            Ok(c)
+        };
+        let mut write = open()?;
+        write.pragma_update(None, "synchronous", "FULL")?;
+        schema::migrate(&mut write)?;
+        let read = open()?;
+        read.pragma_update(None, "query_only", "ON")?;
+        Self::finish(write, Some(read))
+    }
+
+    /// A catalog that is gone when dropped.
+    pub(crate) fn in_memory() -> Result<Catalog> {
+        let mut write = Connection::open_in_memory()?;
+        schema::migrate(&mut write)?;
+        Self::finish(write, None)
+    }
+
+    fn finish(write: Connection, read: Option<Connection>) -> Result<Catalog> {
+        write.execute("INSERT OR IGNORE INTO meta(key, value) VALUES('user_id', ?1)", [UserId::generate().as_str()])?;
+        let user: String = write.query_row("SELECT value FROM meta WHERE key = 'user_id'", [], |r| r.get(0))?;
+        Ok(Catalog { write: Mutex::new(Writer { conn: write, synchronous: Durability::Disk }), read: read.map(Mutex::new), user: user.parse()?, bus: Bus::default() })
+    }
+
+    /// Whose everything is.
+    pub(crate) fn user(&self) -> &UserId {
+        &self.user
+    }
+
+    /// Reads, from one state of the catalog.
+    pub(crate) fn read<T>(&self, f: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+        match &self.read {
+            Some(read) => {
+                let mut c = locked(read);
+                let tx = c.transaction_with_behavior(TransactionBehavior::Deferred)?;
+                f(&tx)
+            }
+            None => f(&locked(&self.write).conn),
+        }
+    }
+
+    /// Changes, all or nothing.
+    pub(crate) fn write<T>(&self, durability: Durability, now: Timestamp, f: impl FnOnce(&mut Tx<'_>) -> Result<T>) -> Result<T> {
+        let mut w = locked(&self.write);
+        if w.synchronous != durability {
+            w.conn.pragma_update(None, "synchronous", if durability == Durability::Disk { "FULL" } else { "NORMAL" })?;
+            w.synchronous = durability;
+        }
+        let tx = w.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut t = Tx { conn: &tx, now, user: self.user.clone(), events: Vec::new() };
+        let out = f(&mut t)?;
+        let events = std::mem::take(&mut t.events);
+        tx.commit()?;
+        for e in &events {
+            self.bus.announce(e);
+        }
+        Ok(out)
+    }
+
+    /// A fact about the pool as a whole.
+    pub(crate) fn meta(&self, key: &str) -> Result<Option<String>> {
+        self.read(|c| Ok(c.query_row("SELECT value FROM meta WHERE key = ?1", [key], |r| r.get(0)).optional()?))
+    }
+}
+
+impl Tx<'_> {
+    /// Sets a fact about the pool as a whole.
+    pub(crate) fn set_meta(&mut self, key: &str, value: &str) -> Result<()> {
+        self.conn.execute("INSERT INTO meta(key, value) VALUES(?1, ?2) ON CONFLICT(key) DO UPDATE SET value = excluded.value", [key, value])?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_failed_write_changes_and_announces_nothing() {
+        let c = Catalog::in_memory().unwrap();
+        let e = c.write(Durability::Disk, Timestamp::UNIX_EPOCH, |tx| -> Result<()> {
+            tx.set_meta("x", "1")?;
+            Err(Error::internal("no"))
+        });
+        assert!(e.is_err());
+        assert_eq!(c.meta("x").unwrap(), None);
+    }
+
+    #[test]
+    fn two_connections_see_each_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let a = Catalog::open(dir.path()).unwrap();
+        let b = Catalog::open(dir.path()).unwrap();
+        a.write(Durability::Process, Timestamp::UNIX_EPOCH, |tx| tx.set_meta("x", "1")).unwrap();
+        assert_eq!(b.meta("x").unwrap().as_deref(), Some("1"));
+        assert_eq!(a.user(), b.user());
+    }
+}

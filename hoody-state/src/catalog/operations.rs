@@ -1,0 +1,141 @@
+//! The journal and its history in one table: an operation is open while its status is `running`, and its intent says all that
+//! recovery needs.
+
+use super::{Tx, json, ms, time, to_json};
+use crate::error::{Error, Result};
+use crate::id::{OperationId, ProjectId};
+use crate::model::{Operation, OperationError, OperationStatus, PageRequest};
+use crate::op::Intent;
+use crate::units::VolumeId;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+/// Closed operations kept.
+const KEPT: u64 = 10_000;
+
+const COLUMNS: &str = "id, kind, resource_type, resource_id, status, error_code, error_message, created_ms, finished_ms";
+
+fn status_word(s: OperationStatus) -> &'static str {
+    match s {
+        OperationStatus::Running => "running",
+        OperationStatus::Succeeded => "succeeded",
+        OperationStatus::Failed => "failed",
+        OperationStatus::Cancelled => "cancelled",
+    }
+}
+
+fn row(r: &Row<'_>) -> rusqlite::Result<Result<Operation>> {
+    let (id, kind, resource_type, resource_id): (String, String, String, String) = (r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?);
+    let (status, code, message): (String, Option<String>, Option<String>) = (r.get(4)?, r.get(5)?, r.get(6)?);
+    let (created, finished): (i64, Option<i64>) = (r.get(7)?, r.get(8)?);
+    Ok((|| {
+        Ok(Operation {
+            id: id.parse()?,
+            kind,
+            resource_type,
+            resource_id,
+            status: match status.as_str() {
+                "running" => OperationStatus::Running,
+                "succeeded" => OperationStatus::Succeeded,
+                "cancelled" => OperationStatus::Cancelled,
+                _ => OperationStatus::Failed,
+            },
+            step: None,
+            done: None,
+            total: None,
+            error: code.map(|code| OperationError { code, message: message.unwrap_or_default() }),
+            created_at: time(created),
+            finished_at: finished.map(time),
+        })
+    })())
+}
+
+pub(crate) fn get(c: &Connection, id: &OperationId) -> Result<Operation> {
+    c.query_row(&format!("SELECT {COLUMNS} FROM operations WHERE id = ?1"), [id.as_str()], row)
+        .optional()?
+        .unwrap_or_else(|| Err(Error::not_found("operation_not_found", format!("there is no operation {id}: finished ones are kept for a while only"))))
+}
+
+pub(crate) fn page(c: &Connection, req: &PageRequest) -> Result<(Vec<Operation>, u64)> {
+    let column = super::projects::sort(req, &[("id", "id"), ("kind", "kind"), ("status", "status"), ("created_at", "created_ms")])?;
+    let total: u64 = c.query_row("SELECT count(*) FROM operations", [], |r| r.get(0))?;
+    let mut s = c.prepare_cached(&format!("SELECT {COLUMNS} FROM operations {}", super::projects::order(column, "id", req)))?;
+    Ok((s.query_map([], row)?.map(|r| r?).collect::<Result<_>>()?, total))
+}
+
+/// The journal: what was begun and not ended, oldest first.
+pub(crate) fn open(c: &Connection) -> Result<Vec<(OperationId, Intent)>> {
+    let mut s = c.prepare("SELECT id, intent FROM operations WHERE status = 'running' ORDER BY created_ms, id")?;
+    let rows = s.query_map([], |r| Ok((r.get::<_, String>(0)?, r.get::<_, String>(1)?)))?;
+    rows.map(|r| {
+        let (id, intent) = r?;
+        Ok((id.parse()?, json(&intent, "journal")?))
+    })
+    .collect()
+}
+
+/// The open operation of a thing.
+pub(crate) fn open_of(c: &Connection, resource: &str) -> Result<Option<OperationId>> {
+    let id: Option<String> =
+        c.prepare_cached("SELECT id FROM operations WHERE resource_id = ?1 AND status = 'running' ORDER BY created_ms DESC LIMIT 1")?.query_row([resource], |r| r.get(0)).optional()?;
+    id.map(|i| i.parse()).transpose()
+}
+
+/// A volume that is deleted and whose space is coming back.
+#[derive(Debug, Clone)]
+pub(crate) struct ReclaimRow {
+    pub volume: VolumeId,
+    pub what: String,
+}
+
+pub(crate) fn reclaiming(c: &Connection) -> Result<Vec<ReclaimRow>> {
+    let mut s = c.prepare_cached("SELECT volume_id, what FROM reclaim ORDER BY created_ms, volume_id")?;
+    Ok(s.query_map([], |r| Ok(ReclaimRow { volume: VolumeId(r.get(0)?), what: r.get(1)? }))?.collect::<rusqlite::Result<_>>()?)
+}
+
+impl Tx<'_> {
+    /// Writes an intent.
+    pub(crate) fn open_operation(&mut self, id: &OperationId, intent: &Intent, project: Option<&ProjectId>) -> Result<()> {
+        let (resource_type, resource_id) = intent.resource();
+        self.conn
+            .prepare_cached("INSERT INTO operations(id, kind, resource_type, resource_id, project_id, intent, status, created_ms) VALUES(?1, ?2, ?3, ?4, ?5, ?6, 'running', ?7)")?
+            .execute(params![id.as_str(), intent.kind(), resource_type, resource_id, project.map(ProjectId::as_str), to_json(intent)?, ms(self.now)])?;
+        Ok(())
+    }
+
+    /// Writes an intent anew, with what has been learnt on the way.
+    pub(crate) fn amend_operation(&mut self, id: &OperationId, intent: &Intent) -> Result<()> {
+        self.conn.prepare_cached("UPDATE operations SET intent = ?2 WHERE id = ?1")?.execute(params![id.as_str(), to_json(intent)?])?;
+        Ok(())
+    }
+
+    /// Ends an operation.
+    pub(crate) fn close_operation(&mut self, id: &OperationId, status: OperationStatus, error: Option<&Error>) -> Result<()> {
+        self.conn
+            .prepare_cached("UPDATE operations SET status = ?2, error_code = ?3, error_message = ?4, finished_ms = ?5 WHERE id = ?1")?
+            .execute(params![id.as_str(), status_word(status), error.map(Error::code), error.map(Error::message), ms(self.now)])?;
+        Ok(())
+    }
+
+    /// Forgets closed operations beyond what is kept.
+    pub(crate) fn prune_operations(&mut self) -> Result<()> {
+        self.conn.execute(
+            "DELETE FROM operations WHERE status <> 'running' AND created_ms < (SELECT created_ms FROM operations ORDER BY created_ms DESC LIMIT 1 OFFSET ?1)",
+            [KEPT],
+        )?;
+        Ok(())
+    }
+
+    pub(crate) fn add_reclaim(&mut self, volumes: &[VolumeId], what: &str) -> Result<()> {
+        for v in volumes {
+            self.conn
+                .prepare_cached("INSERT OR IGNORE INTO reclaim(volume_id, what, created_ms) VALUES(?1, ?2, ?3)")?
+                .execute(params![v.0, what, ms(self.now)])?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn end_reclaim(&mut self, volume: VolumeId) -> Result<()> {
+        self.conn.prepare_cached("DELETE FROM reclaim WHERE volume_id = ?1")?.execute([volume.0])?;
+        Ok(())
+    }
+}

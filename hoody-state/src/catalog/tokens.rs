@@ -1,0 +1,77 @@
+use super::{Catalog, Durability, json, ms, time, to_json};
+use crate::error::{Error, Kind, Result};
+use crate::id::{ProjectId, TokenId};
+use crate::model::Token;
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use sha2::{Digest, Sha256};
+
+fn row(r: &Row<'_>) -> rusqlite::Result<Result<Token>> {
+    let (id, name, prefix): (String, String, String) = (r.get(0)?, r.get(1)?, r.get(2)?);
+    let (projects, read_only, created): (Option<String>, bool, i64) = (r.get(3)?, r.get(4)?, r.get(5)?);
+    Ok((|| Ok(Token { id: id.parse()?, name, prefix, projects: projects.as_deref().map(|p| json(p, "token")).transpose()?, read_only, created_at: time(created) }))())
+}
+
+const COLUMNS: &str = "id, name, prefix, projects, read_only, created_ms";
+
+fn hash(token: &str) -> [u8; 32] {
+    Sha256::digest(token.as_bytes()).into()
+}
+
+pub(crate) fn all(c: &Connection) -> Result<Vec<Token>> {
+    let mut s = c.prepare(&format!("SELECT {COLUMNS} FROM tokens ORDER BY created_ms"))?;
+    s.query_map([], row)?.map(|r| r?).collect()
+}
+
+/// The token's row, if it is one of ours. Only the hash is stored, so the look-up tells nothing by its time.
+pub(crate) fn authenticate(c: &Connection, token: &str) -> Result<Option<Token>> {
+    if token.len() > 200 || !token.starts_with("hdy_") {
+        return Ok(None);
+    }
+    c.prepare_cached(&format!("SELECT {COLUMNS} FROM tokens WHERE hash = ?1"))?.query_row([&hash(token)[..]], row).optional()?.transpose()
+}
+
+impl Catalog {
+    /// Makes a token: its row, and the token itself, which is shown this once.
+    pub(crate) fn create_token(&self, now: Timestamp, name: Option<&str>, projects: Option<Vec<ProjectId>>, read_only: bool) -> Result<(Token, String)> {
+        let mut bytes = [0u8; 24];
+        getrandom::fill(&mut bytes).map_err(|e| Error::new(Kind::Unavailable, "no_randomness", format!("the kernel gives no random bytes: {e}")))?;
+        let secret: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
+        let token = format!("hdy_{secret}");
+        let id = TokenId::generate();
+        let name = match name.map(str::trim) {
+            None | Some("") => format!("token-{}", &id.as_str()[16..]),
+            Some(n) if n.chars().count() <= 100 && !n.chars().any(char::is_control) => n.to_owned(),
+            Some(_) => return Err(Error::invalid("invalid_token_name", "a token's name is at most 100 characters, no control characters")),
+        };
+        let t = Token { id, name, prefix: token[..10].to_owned(), projects, read_only, created_at: now };
+        self.write(Durability::Disk, now, |tx| {
+            for p in t.projects.iter().flatten() {
+                super::projects::get(tx.conn, self.user(), p)?;
+            }
+            tx.conn
+                .execute(
+                    "INSERT INTO tokens(id, name, hash, prefix, projects, read_only, created_ms) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                    params![t.id.as_str(), t.name, &hash(&token)[..], t.prefix, t.projects.as_ref().map(to_json).transpose()?, t.read_only, ms(now)],
+                )
+                .map_err(|e| match e.sqlite_error_code() {
+                    Some(rusqlite::ErrorCode::ConstraintViolation) => {
+                        Error::new(Kind::Exists, "token_name_in_use", format!("there is a token {:?} already: choose another name or revoke it", t.name))
+                    }
+                    _ => e.into(),
+                })?;
+            Ok(())
+        })?;
+        Ok((t, token))
+    }
+
+    /// Revokes a token by id or name.
+    pub(crate) fn revoke_token(&self, now: Timestamp, which: &str) -> Result<()> {
+        self.write(Durability::Disk, now, |tx| {
+            if tx.conn.execute("DELETE FROM tokens WHERE id = ?1 OR name = ?1", [which])? == 0 {
+                return Err(Error::not_found("token_not_found", format!("there is no token with the id or name {which:?}: `token list` shows them")));
+            }
+            Ok(())
+        })
+    }
+}

@@ -1,0 +1,64 @@
+use crate::catalog::{Durability, containers};
+use crate::error::{Error, Result};
+use crate::host::{Caller, Host};
+use crate::id::ContainerId;
+use crate::model::Status;
+use crate::op::{Intent, Op};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// The error for a change of a container that is on its way out.
+pub(super) fn deleting(id: &ContainerId) -> Error {
+    Error::conflict("operation_state_conflict", format!("container {id} is being deleted"))
+}
+
+impl Host {
+    /// Deletes a container with all its snapshots. It is `deleting` for good when this returns, however many snapshots it has; the rest goes behind.
+    ///
+    /// # Errors
+    /// `container_not_found`, `operation_in_progress`, `snapshot_pinned`.
+    pub fn delete_container(&self, caller: &Caller, id: &ContainerId) -> Result<()> {
+        if self.replay::<()>(caller)?.is_some() {
+            return Ok(());
+        }
+        if self.0.catalog.read(|c| containers::get(c, id))?.status == Status::Deleting {
+            return Ok(());
+        }
+        let lock = self.0.locks.take(id.as_str(), "container.delete")?;
+        let row = self.0.catalog.read(|c| containers::get(c, id))?;
+        let op = self.begin(caller, lock, Durability::Disk, Intent::Delete { container: id.clone() }, Some(&row.project), |tx| {
+            tx.change_container(id, &caller.by, None, |r| r.status = Status::Deleting)?;
+            tx.answer_key(caller.idempotency.as_ref(), &())
+        })?;
+        self.behind(op, Duration::ZERO, |host, op| host.delete_steps(op)).map(|_| ())
+    }
+
+    /// What a delete does behind; may be repeated from its beginning after a crash.
+    pub(crate) fn delete_steps(&self, op: &mut Op) -> Result<()> {
+        let Intent::Delete { container: id } = op.intent.clone() else { return Err(Error::internal("not a delete")) };
+        op.step("kill")?;
+        self.0.runtime.kill(&id)?;
+        op.step("trash")?;
+        self.0.store.trash_home(&id, &op.id)?;
+        op.step("runtime")?;
+        self.0.runtime.remove(&id)?;
+        let progress = std::sync::Arc::clone(&op.progress);
+        op.step("empty")?;
+        let gone = self.0.store.empty_trash(&op.id, &mut |done, total| {
+            progress.done.store(done, Ordering::Relaxed);
+            progress.total.store(total, Ordering::Relaxed);
+        })?;
+        op.step("sync")?;
+        self.0.store.sync()?;
+        op.finish(Durability::Disk, |tx| {
+            if let Some(mut r) = containers::find(tx.conn, &id)? {
+                r.status = Status::Deleted;
+                tx.delete_container(&id)?;
+                tx.emit_container("container.deleted", &r, serde_json::json!({}))?;
+            }
+            tx.add_reclaim(&gone.volumes, &format!("container {id}"))
+        })?;
+        self.0.upkeep.reclaim();
+        Ok(())
+    }
+}

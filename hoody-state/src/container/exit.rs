@@ -1,0 +1,50 @@
+use crate::catalog::Durability;
+use crate::catalog::containers::Desired;
+use crate::error::Result;
+use crate::host::Host;
+use crate::id::{ContainerId, RunId};
+use crate::model::Status;
+use crate::runtime::Exit;
+use std::sync::PoisonError;
+
+/// Operations that settle the status themselves, so that an exit they cause is none of init's doing.
+const SETTLING: [&str; 6] = ["container.stop", "container.force-stop", "container.restart", "container.delete", "snapshot.restore", "container.create"];
+
+impl Host {
+    /// A run has ended. Called on the runtime's thread.
+    pub(crate) fn exited(&self, id: &ContainerId, run: &RunId, exit: Exit) {
+        self.0.exits.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), (run.clone(), exit));
+        if self.0.locks.holder(id.as_str()).is_some_and(|h| SETTLING.contains(&h)) {
+            return;
+        }
+        if let Err(e) = self.note_exit(id) {
+            tracing::error!(container = %id, error = %e, "could not note that init has ended");
+        }
+    }
+
+    /// If the container's present run is known to have ended, it is stopped. Asked again after each start, so that an init that ends
+    /// before its start is written down is not taken for running.
+    pub(crate) fn note_exit(&self, id: &ContainerId) -> Result<()> {
+        let ended = self.0.exits.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned();
+        let Some((run, exit)) = ended else { return Ok(()) };
+        let done = self.write(Durability::Process, |tx| {
+            let Some(r) = crate::catalog::containers::find(tx.conn, id)? else { return Ok(true) };
+            if r.state.run.as_ref() != Some(&run) {
+                return Ok(false);
+            }
+            if matches!(r.status, Status::Running | Status::Paused) {
+                let meta = serde_json::json!({ "exit_code": exit.code });
+                tx.change_container(id, "init", Some(meta), |r| {
+                    r.status = Status::Stopped;
+                    r.state.desired = Desired::Stopped;
+                })?;
+                return Ok(true);
+            }
+            Ok(false)
+        })?;
+        if done {
+            self.0.exits.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+        }
+        Ok(())
+    }
+}

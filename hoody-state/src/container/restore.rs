@@ -1,0 +1,191 @@
+use crate::catalog::containers::Desired;
+use crate::catalog::snapshots::{SnapshotRow, alias_in_use};
+use crate::catalog::{Durability, Tx, containers, ms, snapshots};
+use crate::error::{Error, Result};
+use crate::host::{Caller, Host};
+use crate::id::{ContainerId, RunId};
+use crate::model::{Consistency, RestoreOptions, Restored, Snapshot, Status};
+use crate::name::{Alias, SnapshotName};
+use crate::op::{Intent, Op};
+use crate::snapshot::Volume;
+use crate::units::{Bytes, Generation};
+use serde_json::json;
+use std::collections::BTreeMap;
+
+impl Host {
+    /// Puts a snapshot in the place of a container's live volume and boots it fresh, if it ran or was paused before (or `options.start` says so). The
+    /// state before is kept: under `keep_current`, else as an undo snapshot that expires by itself. Other snapshots are untouched.
+    ///
+    /// Steps: kill, clone the snapshot beside `live`, exchange the two by one rename, boot, keep the old one. Until the exchange everything can be
+    /// undone, after it everything can be finished; a crash ends in one of the two.
+    ///
+    /// # Errors
+    /// `container_not_found`, `snapshot_not_found`, `invalid_alias`, `alias_in_use`, `pool_full`, `operation_in_progress`, `operation_state_conflict`;
+    /// `start_failed` when the restored state does not boot: the restore itself stands then, and the undo snapshot is there.
+    pub fn restore(&self, caller: &Caller, id: &ContainerId, name: &str, options: RestoreOptions) -> Result<Restored> {
+        if let Some(t) = self.replay(caller)? {
+            return Ok(t);
+        }
+        self.snapshot(id, name)?;
+        let keep_alias = options.keep_current.as_deref().map(str::parse::<Alias>).transpose()?;
+        let lock = self.0.locks.take(id.as_str(), "snapshot.restore")?;
+        self.guard_space()?;
+        let now = self.0.clock.now();
+        let (row, target, undo_name) = self.0.catalog.read(|c| {
+            let row = containers::get(c, id)?;
+            if matches!(row.status, Status::Creating | Status::Copying | Status::Deleting | Status::Deleted) {
+                return Err(Error::conflict("operation_state_conflict", format!("container {id} is {}: nothing can be restored into it", row.status)));
+            }
+            if let Some(a) = &keep_alias
+                && snapshots::by_alias(c, id, a.as_str())?.is_some()
+            {
+                return Err(alias_in_use(Some(a)));
+            }
+            let target = snapshots::get(c, id, name)?;
+            let wanted = match &keep_alias {
+                Some(a) => SnapshotName::canonical(Some(a), now),
+                None => now.strftime("undo-%Y%m%d-%H%M%S").to_string().parse()?,
+            };
+            let mut undo = wanted.clone();
+            let mut n = 2;
+            while snapshots::by_name(c, id, undo.as_str())?.is_some() {
+                undo = wanted.numbered(n);
+                n += 1;
+            }
+            Ok((row, target, undo))
+        })?;
+        let live = self.0.store.info(&Volume::Live(id.clone()))?.ok_or_else(|| {
+            Error::new(crate::Kind::Corrupt, "volume_not_found", format!("container {id} has no live volume: run `check`"))
+        })?;
+        let expires_at = match &keep_alias {
+            Some(_) => None,
+            None => now.checked_add(self.0.settings.undo_expiry).ok(),
+        };
+        let keep = SnapshotRow {
+            snapshot: Snapshot {
+                name: undo_name,
+                alias: keep_alias,
+                created_at: now,
+                last_used_at: None,
+                expires_at,
+                stateful: false,
+                size: Bytes(0),
+                parent: row.state.head.clone(),
+                description: Some(format!("the state before {} was restored", target.snapshot.name)),
+                labels: BTreeMap::new(),
+                pinned: None,
+                consistency: Consistency::Crash,
+            },
+            generation: Generation(0),
+        };
+        let was_running = matches!(row.status, Status::Running | Status::Paused);
+        let run = RunId::generate();
+        let intent = Intent::Restore {
+            container: id.clone(),
+            snapshot: target.snapshot.name,
+            keep: Box::new(keep),
+            live: live.id,
+            boot: options.start.unwrap_or(was_running),
+            was_running,
+            run,
+            by: caller.by.clone(),
+        };
+        let op = self.begin(caller, lock, Durability::Disk, intent, Some(&row.project), |_| Ok(()))?;
+        let restored = self.perform(op, |op| self.restore_steps(op))?;
+        self.0.upkeep.expiry();
+        Ok(restored)
+    }
+
+    fn restore_steps(&self, op: &mut Op) -> Result<Restored> {
+        let Intent::Restore { container: id, snapshot, keep, boot, run, was_running, .. } = op.intent.clone() else {
+            return Err(Error::internal("not a restore"));
+        };
+        let (live, next) = (Volume::Live(id.clone()), Volume::Next(id.clone()));
+        op.step("kill")?;
+        if was_running {
+            self.0.runtime.kill(&id)?;
+        }
+        op.step("clone")?;
+        self.0.store.clone_volume(&Volume::Snapshot(id.clone(), snapshot.clone()), &next, &op.id)?;
+        op.step("exchange")?;
+        self.0.store.exchange(&live, &next)?;
+        // From here on it is only a matter of finishing: the new state boots while the old one is put away.
+        op.step("boot")?;
+        let row = self.0.catalog.read(|c| containers::get(c, &id))?;
+        let (started, kept) = std::thread::scope(|s| {
+            let put_away = s.spawn(|| -> Result<SnapshotRow> {
+                op.step("seal")?;
+                self.0.store.seal(&next, &Volume::Snapshot(id.clone(), keep.snapshot.name.clone()))?;
+                op.step("sync")?;
+                self.0.store.sync()?;
+                self.measured(&id, (*keep).clone())
+            });
+            let started = if boot { Some(self.boot(&row, &run)) } else { None };
+            let kept = put_away.join().unwrap_or_else(|_| Err(Error::internal("a thread of the restore ended badly")));
+            (started, kept)
+        });
+        let kept = kept?;
+        let started = started.transpose();
+        let failed = started.as_ref().err().map(|e| e.message().to_owned());
+        let at = started.as_ref().ok().and_then(Option::as_ref).map(|r| ms(r.started_at));
+        let out = op.finish(Durability::Process, |tx| self.note_restore(tx, &op.intent, &kept, boot.then_some((at, failed))))?;
+        self.note_exit(&id)?;
+        match started {
+            Ok(_) => Ok(out),
+            Err(e) => Err(e.context(format!("{snapshot} is restored, but it does not boot (the state before is kept as {})", kept.snapshot.name))),
+        }
+    }
+
+    /// Writes down what a restore came to. `boot` is nothing if it was not to boot, else when it started and why it did not.
+    pub(crate) fn note_restore(&self, tx: &mut Tx<'_>, intent: &Intent, kept: &SnapshotRow, boot: Option<(Option<i64>, Option<String>)>) -> Result<Restored> {
+        let Intent::Restore { container: id, snapshot, run, by, .. } = intent else { return Err(Error::internal("not a restore")) };
+        tx.put_snapshot(id, kept)?;
+        let mut target = snapshots::by_name(tx.conn, id, snapshot.as_str())?.ok_or_else(|| Error::internal(format!("snapshot {snapshot} has gone")))?;
+        target.snapshot.last_used_at = Some(tx.now);
+        tx.put_snapshot(id, &target)?;
+        let now = ms(tx.now);
+        let c = tx.change_container(id, by, Some(json!({ "restored": snapshot, "undo": kept.snapshot.name })), |c| {
+            c.state.head = Some(snapshot.clone());
+            c.state.since_ms = now;
+            c.state.last_used = Some(snapshot.clone());
+            c.state.undo = Some(kept.snapshot.name.clone());
+            match boot {
+                None => c.status = Status::Stopped,
+                Some((started, failed)) => {
+                    c.status = if failed.is_some() { Status::Failed } else { Status::Running };
+                    c.state.run = Some(run.clone());
+                    c.state.desired = Desired::Running;
+                    c.state.started_ms = started.or(c.state.started_ms);
+                    c.state.message = failed;
+                }
+            }
+        })?;
+        tx.emit_container("container.snapshot.restored", &c, json!({ "snapshot": target.snapshot, "undo": kept.snapshot.name }))?;
+        Ok(Restored {
+            success: true,
+            message: format!("{snapshot} is restored; the state before is kept as {}", kept.snapshot.name),
+            snapshot: Some(target.snapshot),
+            undo: Some(kept.snapshot.name.clone()),
+        })
+    }
+
+    /// Undoes the last restore, by restoring what it kept. That is a restore too, so it can be undone again.
+    ///
+    /// # Errors
+    /// `nothing_to_undo`, and as for [`Host::restore`].
+    pub fn undo(&self, caller: &Caller, id: &ContainerId) -> Result<Restored> {
+        if let Some(t) = self.replay(caller)? {
+            return Ok(t);
+        }
+        let row = self.0.catalog.read(|c| containers::get(c, id))?;
+        let Some(undo) = row.state.undo else {
+            return Err(Error::conflict("nothing_to_undo", format!("container {id} has no undo snapshot: nothing was restored, or it has expired or been deleted")));
+        };
+        self.restore(caller, id, undo.as_str(), RestoreOptions::default())
+    }
+
+    /// Whether a restore's exchange has taken place: the volume that was live is no longer at `live`.
+    pub(crate) fn exchanged(&self, id: &ContainerId, was: crate::units::VolumeId) -> Result<bool> {
+        Ok(self.0.store.info(&Volume::Live(id.clone()))?.is_some_and(|i| i.id != was))
+    }
+}

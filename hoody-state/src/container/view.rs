@@ -1,0 +1,217 @@
+use crate::catalog::containers::{ContainerRow, ContainerState};
+use crate::catalog::{containers, operations, projects, snapshots, time};
+use crate::error::Result;
+use crate::host::Host;
+use crate::id::{ContainerId, ProjectId};
+use crate::model::{
+    Container, ContainerDetail, ContainerStats, CpuStats, DiskStats, DiskUsage, Lineage, MemoryStats, Mount, PageRequest, Paged, RamdiskStats, SnapshotUsage, Status, StatusLog,
+    Usage, UsageReport,
+};
+use crate::name::ProjectAlias;
+use crate::runtime::{ExecOutput, ExecSpec};
+use crate::snapshot::Volume;
+use crate::units::{Bytes, Generation};
+use rusqlite::Connection;
+use std::time::Instant;
+
+impl Host {
+    /// The row as the wire shows it.
+    pub(crate) fn container_view(&self, c: &Connection, r: &ContainerRow) -> Result<Container> {
+        // A container that is on its way out may have lost its project already.
+        let alias = match projects::get(c, self.0.catalog.user(), &r.project) {
+            Ok(p) => p.alias,
+            Err(e) if e.is_not_found() => "deleted".parse::<ProjectAlias>()?,
+            Err(e) => return Err(e),
+        };
+        Ok(Container {
+            id: r.id.clone(),
+            project_id: r.project.clone(),
+            project_alias: alias,
+            server_id: self.0.server.id.clone(),
+            server_name: self.0.server.name.clone(),
+            name: r.name.clone(),
+            color: r.spec.color.clone(),
+            container_image: r.spec.image.clone(),
+            status: r.status,
+            status_message: r.state.message.clone(),
+            ai: r.spec.ai,
+            hoody_kit: false,
+            dev_kit: false,
+            kvm: false,
+            autostart: r.spec.autostart,
+            ramdisk: r.spec.ramdisk,
+            ramdisk_scope: r.spec.ramdisk_scope,
+            environment_vars: r.spec.env.clone(),
+            comment: r.spec.comment.clone(),
+            ssh_public_key: r.ssh_public_key.clone(),
+            source_container_id: r.spec.source.clone(),
+            snapshot_count: snapshots::count(c, &r.id)?,
+            last_used_snapshot: r.state.last_used.clone(),
+            realm_ids: Vec::new(),
+            command: r.spec.command.clone(),
+            cpu: r.spec.cpu,
+            memory: r.spec.memory_mib,
+            databases: r.spec.databases,
+            filesystem: r.spec.filesystem,
+            network: r.spec.network,
+            operation_id: operations::open_of(c, r.id.as_str())?,
+            created_at: r.created,
+            updated_at: r.updated,
+        })
+    }
+
+    /// A page of containers, of one project or of all, within `only`.
+    ///
+    /// # Errors
+    /// `invalid_page`, `project_not_found`.
+    pub fn containers(&self, page: &PageRequest, project: Option<&ProjectId>, only: Option<&[ProjectId]>) -> Result<Paged<Container>> {
+        self.0.catalog.read(|c| {
+            if let Some(p) = project {
+                projects::get(c, self.0.catalog.user(), p)?;
+            }
+            let (rows, total) = containers::page(c, page, project, only)?;
+            Ok(Paged::new(rows.iter().map(|r| self.container_view(c, r)).collect::<Result<_>>()?, total, page))
+        })
+    }
+
+    /// One container.
+    ///
+    /// # Errors
+    /// `container_not_found`.
+    pub fn container(&self, id: &ContainerId) -> Result<Container> {
+        self.0.catalog.read(|c| self.container_view(c, &containers::get(c, id)?))
+    }
+
+    /// One container with what takes a look at its volume.
+    ///
+    /// # Errors
+    /// `container_not_found`.
+    pub fn container_detail(&self, id: &ContainerId) -> Result<ContainerDetail> {
+        let (container, state) = self.0.catalog.read(|c| {
+            let r = containers::get(c, id)?;
+            Ok((self.container_view(c, &r)?, r.state))
+        })?;
+        let usage = self.live_usage(id, &state)?;
+        Ok(ContainerDetail {
+            lineage: Lineage {
+                snapshot: state.head.clone(),
+                image: container.container_image.clone(),
+                source_container_id: container.source_container_id.clone(),
+                since: time(state.since_ms),
+            },
+            usage,
+            mounts: vec![Mount { path: "/hoody/storage".into(), kind: "storage".into() }],
+            container,
+        })
+    }
+
+    /// The generation from which the live volume differs from what it grew from.
+    pub(super) fn base(&self, id: &ContainerId, state: &ContainerState) -> Result<Generation> {
+        let head = self.0.catalog.read(|c| state.head.as_ref().map(|h| snapshots::by_name(c, id, h.as_str())).transpose())?.flatten();
+        Ok(head.map_or(state.origin, |h| h.generation))
+    }
+
+    fn live_usage(&self, id: &ContainerId, state: &ContainerState) -> Result<Usage> {
+        let live = Volume::Live(id.clone());
+        let gone = |r: Result<Bytes>| match r {
+            Err(e) if e.is_not_found() => Ok(Bytes(0)),
+            r => r,
+        };
+        let referenced = gone(self.0.store.delta(&live, None))?;
+        let exclusive = gone(self.0.store.delta(&live, Some(self.base(id, state)?)))?;
+        Ok(Usage { referenced, exclusive, shared: referenced - exclusive })
+    }
+
+    /// What a container keeps on disk.
+    ///
+    /// # Errors
+    /// `container_not_found`.
+    pub fn usage(&self, id: &ContainerId) -> Result<UsageReport> {
+        let (state, list) = self.0.catalog.read(|c| Ok((containers::get(c, id)?.state, snapshots::all(c, id)?)))?;
+        let live = self.live_usage(id, &state)?;
+        let snapshots: Vec<SnapshotUsage> = list.into_iter().map(|s| SnapshotUsage { name: s.snapshot.name, size: s.snapshot.size }).collect();
+        let total = live.exclusive + snapshots.iter().map(|s| s.size).sum();
+        Ok(UsageReport { live, snapshots, total })
+    }
+
+    /// A page of a container's status log, newest first.
+    ///
+    /// # Errors
+    /// `container_not_found`, `invalid_page`.
+    pub fn status_logs(&self, id: &ContainerId, page: &PageRequest) -> Result<Paged<StatusLog>> {
+        let (rows, total) = self.0.catalog.read(|c| {
+            containers::get(c, id)?;
+            containers::logs(c, id, page)
+        })?;
+        Ok(Paged::new(rows, total, page))
+    }
+
+    /// What a container uses now.
+    ///
+    /// # Errors
+    /// `container_not_found`.
+    pub fn stats(&self, id: &ContainerId) -> Result<ContainerStats> {
+        let began = Instant::now();
+        let r = self.0.catalog.read(|c| containers::get(c, id))?;
+        let s = self.0.runtime.stats(id)?;
+        let space = self.0.store.space()?;
+        let usage = self.live_usage(id, &r.state)?;
+        let up = matches!(r.status, Status::Running | Status::Paused);
+        let started = r.state.started_ms.map_or(r.created, time);
+        let seconds = (self.0.clock.now().as_millisecond() - started.as_millisecond()).max(1) as f64 / 1e3;
+        let percent = |part: f64, whole: f64| (part / whole * 1000.0).round() / 10.0;
+        let total = r.spec.memory_mib.map_or_else(host_memory, Bytes::mib);
+        let (status, status_code) = match r.status {
+            Status::Running => ("Running", 103),
+            Status::Paused => ("Frozen", 110),
+            Status::Failed => ("Error", 112),
+            Status::Creating => ("Starting", 106),
+            Status::Deleting | Status::Deleted => ("Stopping", 107),
+            _ => ("Stopped", 102),
+        };
+        Ok(ContainerStats {
+            id: r.id.clone(),
+            project_id: r.project.clone(),
+            server_name: self.0.server.name.clone(),
+            status: status.into(),
+            status_code,
+            processes: s.processes,
+            started_at: started,
+            cpu: s.cpu_ns.map(|ns| CpuStats { usage: ns, usage_percent: if up { percent(ns as f64 / 1e9, seconds) } else { 0.0 } }),
+            memory: s.memory.map(|m| MemoryStats { usage: m, total, usage_percent: percent(m.0 as f64, total.0.max(1) as f64) }),
+            disk: DiskStats { root: DiskUsage { total: space.total, usage: usage.referenced } },
+            ramdisk: RamdiskStats { scope: r.spec.ramdisk_scope, shared_pool_maximum: None, capacity_reserved: false, usage: None },
+            network: Vec::new(),
+            processing_time: format!("{}ms", began.elapsed().as_millis()),
+        })
+    }
+
+    /// Runs a command in a running container.
+    ///
+    /// # Errors
+    /// `container_not_found`, `container_not_running`, `container_paused`, `validation_error`, `exec_failed`.
+    pub fn exec(&self, id: &ContainerId, spec: &ExecSpec) -> Result<ExecOutput> {
+        super::validate::command(&spec.command)?;
+        spec.env.iter().try_for_each(|(k, v)| super::validate::variable(k, v, 0, 32768))?;
+        let r = self.0.catalog.read(|c| containers::get(c, id))?;
+        match r.status {
+            Status::Running => self.0.runtime.exec(id, spec),
+            Status::Paused => Err(crate::Error::conflict("container_paused", format!("container {id} is paused: resume it first"))),
+            other => Err(crate::Error::conflict("container_not_running", format!("container {id} is {other}: start it first"))),
+        }
+    }
+
+    /// The last bytes of the console of init; `None`: all that is kept.
+    ///
+    /// # Errors
+    /// `container_not_found`.
+    pub fn console(&self, id: &ContainerId, last: Option<Bytes>) -> Result<Vec<u8>> {
+        self.0.catalog.read(|c| containers::get(c, id))?;
+        self.0.runtime.console(id, last)
+    }
+}
+
+fn host_memory() -> Bytes {
+    let kib = std::fs::read_to_string("/proc/meminfo").ok().and_then(|s| s.lines().find_map(|l| l.strip_prefix("MemTotal:")?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()));
+    Bytes(kib.unwrap_or(0) << 10)
+}

@@ -1,0 +1,178 @@
+//! The façade: everything an embedder or a server asks for, over whatever backends it was given.
+//!
+//! A [`Host`] is cheap to clone and may be used from any thread. Its calls block (they are system calls); an asynchronous caller moves
+//! them off its own threads. [`Host::open`] gives the real thing on this machine, [`HostBuilder`] takes backends of your own.
+
+mod build;
+mod check;
+mod projects;
+mod queries;
+mod reconcile;
+mod upkeep;
+
+pub use crate::catalog::idempotency::IdempotencyKey;
+pub use crate::event::Subscription;
+pub use build::{HostBuilder, HostConfig, TokenStore};
+
+use crate::catalog::{Catalog, Durability, Tx};
+use crate::clock::Clock;
+use crate::error::{Error, Kind, Result};
+use crate::freeze::Freezer;
+use crate::id::{ContainerId, RunId, UserId};
+use crate::model::Server;
+use crate::op::step::StepHook;
+use crate::op::{Locks, Registry};
+use crate::runtime::{Exit, Runtime};
+use crate::snapshot::{SnapshotStore, Space};
+use crate::units::Bytes;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// Who asks, and how.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// Goes into the status log: `user`.
+    pub by: String,
+    /// How long to hold the answer of work that may outlast it; the work goes on behind.
+    pub wait: Duration,
+    /// The same key and request gives the first answer again.
+    pub idempotency: Option<IdempotencyKey>,
+}
+
+impl Default for Caller {
+    fn default() -> Self {
+        Caller { by: "user".into(), wait: Duration::from_secs(60), idempotency: None }
+    }
+}
+
+/// What an operator sets.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// How long the undo snapshot of a restore is kept. Default: 24 h.
+    pub undo_expiry: Duration,
+    /// Snapshots a container may have.
+    pub max_snapshots: Option<u64>,
+    /// Containers the server may have.
+    pub max_containers: Option<u64>,
+    /// How long a stop waits before it kills. Default: 10 s.
+    pub stop_timeout: Duration,
+    /// How long a freeze may take before it is undone. Default: 5 s.
+    pub freeze_timeout: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            undo_expiry: Duration::from_secs(24 * 3600),
+            max_snapshots: None,
+            max_containers: None,
+            stop_timeout: Duration::from_secs(10),
+            freeze_timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+/// One server's pool and everything in it. Dropping it leaves containers running.
+#[derive(Clone)]
+pub struct Host(pub(crate) Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub catalog: Catalog,
+    pub store: Arc<dyn SnapshotStore>,
+    pub freezer: Arc<dyn Freezer>,
+    pub runtime: Arc<dyn Runtime>,
+    pub clock: Arc<dyn Clock>,
+    pub hook: Box<dyn StepHook>,
+    pub locks: Locks,
+    pub registry: Registry,
+    pub server: Server,
+    pub settings: Settings,
+    /// Marks this uptime of the host: what ran under another is gone.
+    pub boot: String,
+    pub id_base: u32,
+    /// How runs ended that no transaction has taken note of yet.
+    pub exits: Mutex<HashMap<ContainerId, (RunId, Exit)>>,
+    pub upkeep: upkeep::Wake,
+    pub pool: Option<crate::pool::Pool>,
+}
+
+impl Host {
+    pub(crate) fn write<T>(&self, durability: Durability, f: impl FnOnce(&mut Tx<'_>) -> Result<T>) -> Result<T> {
+        self.0.catalog.write(durability, self.0.clock.now(), f)
+    }
+
+    /// The first answer to this request, if its key has been used.
+    pub(crate) fn replay<T: serde::de::DeserializeOwned>(&self, caller: &Caller) -> Result<Option<T>> {
+        let Some(key) = &caller.idempotency else { return Ok(None) };
+        let answer = self.0.catalog.read(|c| crate::catalog::idempotency::look_up(c, key))?;
+        answer.map(|a| serde_json::from_value(a).map_err(|e| Error::new(Kind::Corrupt, "catalog_corrupt", format!("a stored answer cannot be read: {e}")))).transpose()
+    }
+
+    /// A change of the catalog alone, with its key.
+    pub(crate) fn change<T: serde::Serialize + serde::de::DeserializeOwned>(&self, caller: &Caller, f: impl FnOnce(&mut Tx<'_>) -> Result<T>) -> Result<T> {
+        if let Some(t) = self.replay(caller)? {
+            return Ok(t);
+        }
+        self.write(Durability::Disk, |tx| {
+            tx.take_key(caller.idempotency.as_ref(), None)?;
+            let t = f(tx)?;
+            tx.answer_key(caller.idempotency.as_ref(), &t)?;
+            Ok(t)
+        })
+    }
+
+    /// What must stay free: 1 % of the pool, at least 64 MiB and at most 1 GiB. BTRFS needs it to be able to delete.
+    pub(crate) fn reserve(space: &Space) -> Bytes {
+        Bytes((space.total.0 / 100).clamp(64 << 20, 1 << 30).min(space.total.0 / 4))
+    }
+
+    /// Refuses what would fill the pool, before anything is changed.
+    pub(crate) fn guard_space(&self) -> Result<()> {
+        let s = self.0.store.space()?;
+        let reserve = Self::reserve(&s);
+        if s.free < reserve {
+            return Err(Error::new(
+                Kind::NoSpace,
+                "pool_full",
+                format!("the pool has {} left and keeps {reserve} back: delete snapshots or containers, or grow it with serve --pool-size; nothing was changed", s.free),
+            ));
+        }
+        Ok(())
+    }
+
+    /// This server.
+    #[must_use]
+    pub fn server(&self) -> Server {
+        self.0.server.clone()
+    }
+
+    /// Whose everything is: a server has one user.
+    #[must_use]
+    pub fn user(&self) -> UserId {
+        self.0.catalog.user().clone()
+    }
+
+    /// Whether the catalog and the pool answer.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn ready(&self) -> Result<()> {
+        self.0.catalog.meta("user_id")?;
+        self.0.store.space().map(|_| ())
+    }
+
+    /// Told of every event after its commit, in order, on the changing thread: it must return at once. Dropping the subscription ends it.
+    #[must_use]
+    pub fn subscribe(&self, listener: Box<dyn Fn(&crate::model::Event) + Send + Sync>) -> Subscription {
+        self.0.catalog.bus.subscribe(listener)
+    }
+
+    /// Ends the background work, waiting a little for operations under way. Containers go on.
+    pub fn close(&self) {
+        self.0.upkeep.close();
+        if !self.0.locks.wait_idle(Duration::from_secs(10)) {
+            tracing::warn!("operations are still under way; the next start finishes or undoes them");
+        }
+    }
+}

@@ -1,0 +1,157 @@
+use super::{Caller, Host};
+use crate::catalog::{Durability, containers, projects};
+use crate::error::{Error, Kind, Result};
+use crate::id::{OperationId, ProjectId};
+use crate::model::{DeletedContainer, DeletedCounts, DeletedItems, PageRequest, Paged, Project, ProjectDeleted, ProjectInput, Status};
+use crate::name::ProjectAlias;
+use crate::op::Intent;
+
+/// `#RGB` or `#RRGGBB`, with or without `#`, as `#RRGGBB` in upper case.
+pub(crate) fn color(s: &str) -> Result<String> {
+    let hex = s.strip_prefix('#').unwrap_or(s);
+    let good = matches!(hex.len(), 3 | 6) && hex.bytes().all(|b| b.is_ascii_hexdigit());
+    if !good {
+        let shown: String = s.chars().take(20).collect();
+        return Err(Error::invalid("invalid_color_format", format!("{shown:?} is no colour: write #RGB or #RRGGBB")));
+    }
+    let long: String = if hex.len() == 3 { hex.chars().flat_map(|c| [c, c]).collect() } else { hex.to_owned() };
+    Ok(format!("#{}", long.to_ascii_uppercase()))
+}
+
+pub(crate) fn made_up_color() -> String {
+    let mut b = [0u8; 3];
+    let _ = getrandom::fill(&mut b);
+    format!("#{:02X}{:02X}{:02X}", b[0], b[1], b[2])
+}
+
+fn quota(v: Option<i64>) -> Result<Option<u32>> {
+    v.map(|n| u32::try_from(n).map_err(|_| Error::invalid("invalid_quota_value", format!("max_containers {n} is out of range: at least 0, or null for no limit")))).transpose()
+}
+
+fn alias(input: &ProjectInput) -> Result<ProjectAlias> {
+    input.alias.as_deref().ok_or_else(|| Error::invalid("validation_error", "alias is missing: a project needs one"))?.parse()
+}
+
+impl Host {
+    /// A page of projects; `only` those, if given.
+    ///
+    /// # Errors
+    /// `invalid_page`.
+    pub fn projects(&self, page: &PageRequest, only: Option<&[ProjectId]>) -> Result<Paged<Project>> {
+        let (rows, total) = self.0.catalog.read(|c| projects::page(c, self.0.catalog.user(), page, only))?;
+        Ok(Paged::new(rows, total, page))
+    }
+
+    /// One project.
+    ///
+    /// # Errors
+    /// `project_not_found`.
+    pub fn project(&self, id: &ProjectId) -> Result<Project> {
+        self.0.catalog.read(|c| projects::get(c, self.0.catalog.user(), id))
+    }
+
+    /// Makes a project.
+    ///
+    /// # Errors
+    /// `invalid_alias_format`, `invalid_color_format`, `invalid_quota_value`, `duplicate_alias`.
+    pub fn create_project(&self, caller: &Caller, input: ProjectInput) -> Result<Project> {
+        let now = self.0.clock.now();
+        let p = Project {
+            id: ProjectId::generate(),
+            user_id: self.user(),
+            alias: alias(&input)?,
+            color: input.color.as_deref().map_or_else(|| Ok(made_up_color()), color)?,
+            max_containers: quota(input.max_containers.flatten())?,
+            is_default: false,
+            realm_ids: Vec::new(),
+            created_at: now,
+            updated_at: now,
+        };
+        self.change(caller, |tx| {
+            tx.insert_project(&p)?;
+            tx.emit("project.created", "project", p.id.as_str(), Some(&p.id), serde_json::json!({ "project_id": p.id, "project": p }))?;
+            Ok(p)
+        })
+    }
+
+    /// Changes a project; what is absent stays.
+    ///
+    /// # Errors
+    /// As for [`Host::create_project`], and `project_not_found`.
+    pub fn update_project(&self, caller: &Caller, id: &ProjectId, input: ProjectInput) -> Result<Project> {
+        self.change(caller, |tx| {
+            let mut p = projects::get(tx.conn, self.0.catalog.user(), id)?;
+            if input.alias.is_some() {
+                p.alias = alias(&input)?;
+            }
+            if let Some(c) = &input.color {
+                p.color = color(c)?;
+            }
+            if let Some(m) = input.max_containers {
+                p.max_containers = quota(m)?;
+            }
+            p.updated_at = tx.now;
+            tx.update_project(&p)?;
+            tx.emit("project.updated", "project", p.id.as_str(), Some(&p.id), serde_json::json!({ "project_id": p.id, "project": p }))?;
+            Ok(p)
+        })
+    }
+
+    /// Deletes a project and its containers: they are `deleting` when this returns and go behind. All or nothing.
+    ///
+    /// # Errors
+    /// `project_not_found`; `operation_in_progress` when one of the containers is being changed: nothing is deleted then.
+    pub fn delete_project(&self, caller: &Caller, id: &ProjectId, items: bool) -> Result<ProjectDeleted> {
+        if let Some(t) = self.replay(caller)? {
+            return Ok(t);
+        }
+        let rows = self.0.catalog.read(|c| {
+            projects::get(c, self.0.catalog.user(), id)?;
+            containers::all(c, Some(id))
+        })?;
+        let mut going = Vec::new();
+        for r in rows.iter().filter(|r| r.status != Status::Deleting) {
+            going.push((self.0.locks.take(r.id.as_str(), "container.delete")?, OperationId::generate(), Intent::Delete { container: r.id.clone() }));
+        }
+        let answer = ProjectDeleted {
+            deleted: DeletedCounts { containers: going.len() as u64, permissions: 0, aliases: 0 },
+            deleted_items: items.then(|| DeletedItems {
+                containers: rows.iter().filter(|r| r.status != Status::Deleting).map(|r| DeletedContainer { id: r.id.clone(), name: r.name.clone() }).collect(),
+            }),
+        };
+        self.write(Durability::Disk, |tx| {
+            tx.take_key(caller.idempotency.as_ref(), None)?;
+            for (_, op, intent) in &going {
+                tx.open_operation(op, intent, Some(id))?;
+                let Intent::Delete { container } = intent else { continue };
+                tx.change_container(container, &caller.by, None, |r| r.status = Status::Deleting)?;
+            }
+            if containers::count(tx.conn, Some(id))? > 0 {
+                return Err(Error::new(Kind::Busy, "operation_in_progress", format!("a container has just been added to project {id}: try again")));
+            }
+            tx.delete_project(id)?;
+            tx.emit("project.deleted", "project", id.as_str(), Some(id), serde_json::json!({ "project_id": id }))?;
+            tx.answer_key(caller.idempotency.as_ref(), &answer)
+        })?;
+        for (lock, op, intent) in going {
+            let op = self.resume(op, intent, lock, None);
+            self.behind(op, std::time::Duration::ZERO, |host, op| host.delete_steps(op))?;
+        }
+        Ok(answer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::color;
+
+    #[test]
+    fn colours_are_answered_in_one_form() {
+        assert_eq!(color("1f6feb").unwrap(), "#1F6FEB");
+        assert_eq!(color("#abc").unwrap(), "#AABBCC");
+        for bad in ["", "#", "#12", "#12345", "red", "#GGGGGG", "#é12"] {
+            assert_eq!(color(bad).unwrap_err().code(), "invalid_color_format", "{bad}");
+        }
+    }
+}

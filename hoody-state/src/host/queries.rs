@@ -1,0 +1,163 @@
+use super::Host;
+use crate::catalog::{Durability, events, operations, tokens};
+use crate::error::{Error, Result};
+use crate::id::{EventId, OperationId, ProjectId};
+use crate::model::{Event, EventFilter, Operation, OperationStatus, PageRequest, Paged, PoolInfo, Reclaiming, Token};
+use jiff::Timestamp;
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+impl Host {
+    /// How full the pool is, and what is being reclaimed.
+    ///
+    /// # Errors
+    /// Those of the pool.
+    pub fn pool(&self) -> Result<PoolInfo> {
+        let s = self.0.store.space()?;
+        let reserve = Self::reserve(&s);
+        let mut what: BTreeMap<String, u64> = BTreeMap::new();
+        for r in self.0.catalog.read(operations::reclaiming)? {
+            *what.entry(r.what).or_default() += 1;
+        }
+        for (id, intent) in self.0.catalog.read(operations::open)? {
+            if let (crate::op::Intent::Delete { container }, Some(p)) = (&intent, self.0.registry.get(&id)) {
+                let left = p.total.load(Ordering::Relaxed).saturating_sub(p.done.load(Ordering::Relaxed));
+                *what.entry(format!("container {container}")).or_default() += left;
+            }
+        }
+        Ok(PoolInfo {
+            total: s.total,
+            used: s.used,
+            free: s.free,
+            reserve,
+            health: if s.free < reserve { "low" } else { "ok" }.into(),
+            reclaiming: what.into_iter().map(|(what, volumes)| Reclaiming { what, volumes }).collect(),
+        })
+    }
+
+    /// A page of operations, newest first.
+    ///
+    /// # Errors
+    /// `invalid_page`.
+    pub fn operations(&self, page: &PageRequest) -> Result<Paged<Operation>> {
+        let (rows, total) = self.0.catalog.read(|c| operations::page(c, page))?;
+        Ok(Paged::new(rows.into_iter().map(|o| self.with_progress(o)).collect(), total, page))
+    }
+
+    fn with_progress(&self, mut o: Operation) -> Operation {
+        if let Some(p) = self.0.registry.get(&o.id) {
+            o.step = Some(p.step().to_owned()).filter(|s| !s.is_empty());
+            o.done = Some(p.done.load(Ordering::Relaxed)).filter(|n| *n > 0);
+            o.total = Some(p.total.load(Ordering::Relaxed)).filter(|n| *n > 0);
+        }
+        o
+    }
+
+    /// One operation.
+    ///
+    /// # Errors
+    /// `operation_not_found`.
+    pub fn operation(&self, id: &OperationId) -> Result<Operation> {
+        self.0.catalog.read(|c| operations::get(c, id)).map(|o| self.with_progress(o))
+    }
+
+    /// Asks a running operation to stop and undo what it began. Returns at once.
+    ///
+    /// # Errors
+    /// `operation_not_found`, `operation_finished`, `operation_not_cancellable`.
+    pub fn cancel_operation(&self, id: &OperationId) -> Result<Operation> {
+        let o = self.operation(id)?;
+        if o.status != OperationStatus::Running {
+            return Err(Error::conflict("operation_finished", format!("operation {id} has ended: there is nothing to cancel")));
+        }
+        match self.0.registry.get(id) {
+            Some(p) if p.cancellable.load(Ordering::Relaxed) => {
+                p.cancelled.store(true, Ordering::Relaxed);
+                self.operation(id)
+            }
+            _ => Err(Error::conflict("operation_not_cancellable", format!("{} cannot be cancelled at this point: it will end by itself", o.kind))),
+        }
+    }
+
+    /// Waits until an operation has ended, or the time is over.
+    ///
+    /// # Errors
+    /// `operation_not_found`.
+    pub fn wait_operation(&self, id: &OperationId, timeout: Duration) -> Result<Operation> {
+        self.0.registry.wait(id, timeout);
+        self.operation(id)
+    }
+
+    /// Events that match, and how many there are in all.
+    ///
+    /// # Errors
+    /// Those of the catalog.
+    pub fn events(&self, filter: &EventFilter) -> Result<(Vec<Event>, u64)> {
+        self.0.catalog.read(|c| events::list(c, self.0.catalog.user(), filter))
+    }
+
+    /// One event.
+    ///
+    /// # Errors
+    /// `event_not_found`.
+    pub fn event(&self, id: &EventId) -> Result<Event> {
+        self.0.catalog.read(|c| events::get(c, self.0.catalog.user(), id))
+    }
+
+    /// Forgets one event.
+    ///
+    /// # Errors
+    /// `event_not_found`.
+    pub fn delete_event(&self, id: &EventId) -> Result<()> {
+        self.write(Durability::Process, |tx| tx.delete_event(id))
+    }
+
+    /// Forgets events before a time, or all; how many.
+    ///
+    /// # Errors
+    /// Those of the catalog.
+    pub fn delete_events(&self, before: Option<Timestamp>) -> Result<u64> {
+        self.write(Durability::Process, |tx| tx.delete_events(before))
+    }
+
+    /// How many events there are of each type, and of each kind of thing.
+    ///
+    /// # Errors
+    /// Those of the catalog.
+    pub fn event_stats(&self) -> Result<(BTreeMap<String, u64>, BTreeMap<String, u64>)> {
+        self.0.catalog.read(events::stats)
+    }
+
+    /// Makes a token; the token itself is shown this once.
+    ///
+    /// # Errors
+    /// `invalid_token_name`, `token_name_in_use`, `project_not_found`.
+    pub fn create_token(&self, name: &str, projects: Option<Vec<ProjectId>>, read_only: bool) -> Result<(Token, String)> {
+        self.0.catalog.create_token(self.0.clock.now(), Some(name), projects, read_only)
+    }
+
+    /// All tokens.
+    ///
+    /// # Errors
+    /// Those of the catalog.
+    pub fn tokens(&self) -> Result<Vec<Token>> {
+        self.0.catalog.read(tokens::all)
+    }
+
+    /// Revokes a token by id or name.
+    ///
+    /// # Errors
+    /// `token_not_found`.
+    pub fn revoke_token(&self, which: &str) -> Result<()> {
+        self.0.catalog.revoke_token(self.0.clock.now(), which)
+    }
+
+    /// What a token may do, if it is one of ours.
+    ///
+    /// # Errors
+    /// Those of the catalog.
+    pub fn authenticate(&self, token: &str) -> Result<Option<Token>> {
+        self.0.catalog.read(|c| tokens::authenticate(c, token))
+    }
+}

@@ -1,0 +1,339 @@
+//! After a crash, a restart or a reboot: every open operation is finished or undone, then every container is compared with what runs.
+//!
+//! What is done with an open operation depends on its intent and on the world, never on how far it is thought to have come. So it may
+//! be repeated, and a failed operation takes the same way.
+
+use super::{Caller, Host};
+use crate::catalog::containers::{ContainerRow, Desired};
+use crate::catalog::{Durability, Tx, containers, ms, operations, snapshots};
+use crate::error::{Error, Kind, Result};
+use crate::freeze::FreezeState;
+use crate::id::{ContainerId, OperationId, RunId};
+use crate::model::{OperationStatus, Status, Verb};
+use crate::op::Intent;
+use crate::snapshot::Volume;
+use serde_json::json;
+use std::collections::HashSet;
+use std::time::Duration;
+
+/// What a container was found doing.
+enum Found {
+    Running(Option<i64>, RunId),
+    Frozen(Option<i64>, RunId),
+    Nothing,
+}
+
+impl Host {
+    /// Brings catalog and world together. Called once, before anything else may change either.
+    pub(super) fn reconcile(&self) -> Result<()> {
+        let rebooted = self.0.catalog.meta("boot")?.as_deref() != Some(self.0.boot.as_str());
+        let open = self.0.catalog.read(operations::open)?;
+        if !open.is_empty() {
+            tracing::info!(operations = open.len(), "finishing or undoing what was under way");
+        }
+        for (id, intent) in &open {
+            if let Err(e) = self.take_up(id, intent) {
+                tracing::error!(operation = %id, kind = intent.kind(), error = %e, "could be neither finished nor undone; its container stays locked until the next start");
+                if let Ok(lock) = self.0.locks.take(&lock_of(intent), "recovery") {
+                    lock.keep();
+                }
+            }
+        }
+        // A replaced snapshot's deletion is journalled while its replacement is finished: once more for those.
+        for (id, intent) in self.0.catalog.read(operations::open)?.iter().filter(|(id, _)| !open.iter().any(|(o, _)| o == id)) {
+            self.take_up(id, intent)?;
+        }
+        self.sweep()?;
+        for row in self.0.catalog.read(|c| containers::all(c, None))? {
+            if let Err(e) = self.reconcile_container(&row, rebooted) {
+                tracing::error!(container = %row.id, error = %e, "could not compare the container with what runs");
+            }
+        }
+        self.write(Durability::Disk, |tx| {
+            tx.set_meta("boot", &self.0.boot)?;
+            tx.prune_operations()
+        })
+    }
+
+    fn take_up(&self, id: &OperationId, intent: &Intent) -> Result<()> {
+        if let Intent::Delete { .. } = intent {
+            let lock = self.0.locks.take(&lock_of(intent), "container.delete")?;
+            let op = self.resume(id.clone(), intent.clone(), lock, None);
+            return self.behind(op, Duration::ZERO, |host, op| host.delete_steps(op)).map(|_| ());
+        }
+        self.settle(id, intent, None)
+    }
+
+    /// Half-made and thrown-away things that no open operation speaks of.
+    fn sweep(&self) -> Result<()> {
+        let open: HashSet<OperationId> = self.0.catalog.read(operations::open)?.into_iter().map(|(id, _)| id).collect();
+        for v in self.0.store.list(None)? {
+            if let Volume::Staging(op) = &v
+                && !open.contains(op)
+            {
+                self.0.store.delete(&v)?;
+            }
+        }
+        for op in self.0.store.trash()?.into_iter().filter(|op| !open.contains(op)) {
+            let gone = self.0.store.empty_trash(&op, &mut |_, _| {})?;
+            self.write(Durability::Process, |tx| tx.add_reclaim(&gone.volumes, "a deleted container"))?;
+        }
+        Ok(())
+    }
+
+    /// Finishes or undoes one operation. `error` is why it failed, or nothing after a crash.
+    pub(crate) fn settle(&self, op: &OperationId, intent: &Intent, error: Option<&Error>) -> Result<()> {
+        match intent {
+            Intent::Create { container, cloned: false, .. } => {
+                self.0.runtime.remove(container)?;
+                self.0.store.trash_home(container, op)?;
+                let gone = self.0.store.empty_trash(op, &mut |_, _| {})?;
+                self.undone(op, error, |tx| {
+                    tx.delete_container(container)?;
+                    tx.add_reclaim(&gone.volumes, &format!("container {container}"))
+                })
+            }
+            Intent::Create { container, run, cloned: true, .. } => self.settle_start(op, container, run, error),
+            Intent::Lifecycle { container, verb: Verb::Start | Verb::Restart, run } => self.settle_start(op, container, run, error),
+            Intent::Lifecycle { container, verb: Verb::Stop | Verb::ForceStop, .. } => {
+                self.0.runtime.kill(container)?;
+                self.done(op, |tx| {
+                    let r = tx.change_container(container, "system", None, |r| {
+                        r.status = Status::Stopped;
+                        r.state.desired = Desired::Stopped;
+                    })?;
+                    Ok(json!({ "error": false, "operation": "stop", "container_id": container, "project_id": r.project, "message": "the container is stopped", "status": "stopped" }))
+                })
+            }
+            Intent::Lifecycle { container, verb: Verb::Pause | Verb::Resume, .. } => {
+                self.thaw(container)?;
+                let found = self.look(container)?;
+                self.undone(op, error, |tx| settle_status(tx, container, &found))
+            }
+            Intent::Delete { .. } => Err(Error::internal("a delete is only ever finished; the next start goes on with it")),
+            Intent::Snapshot { container, row, replace } => {
+                let volume = Volume::Snapshot(container.clone(), row.snapshot.name.clone());
+                let whole = self.0.store.info(&volume)?.is_some_and(|i| i.read_only);
+                self.thaw_unless_paused(container)?;
+                self.0.store.delete(&Volume::Staging(op.clone()))?;
+                if whole && error.is_none() {
+                    let row = self.measured(container, (**row).clone())?;
+                    return self.done(op, |tx| self.insert_snapshot(tx, container, &row, replace.as_ref()));
+                }
+                let gone = self.0.store.delete(&volume)?;
+                self.undone(op, error, |tx| tx.add_reclaim(&gone.volumes, &format!("snapshot {} of container {container}", row.snapshot.name)))
+            }
+            Intent::DeleteSnapshot { container, name } => {
+                let listed = self.0.catalog.read(|c| snapshots::by_name(c, container, name.as_str()))?.is_some();
+                if listed {
+                    return self.done(op, |_| Ok(()));
+                }
+                self.drop_volume(&Volume::Snapshot(container.clone(), name.clone()), &format!("snapshot {name} of container {container}"))
+            }
+            Intent::Restore { .. } => self.settle_restore(op, intent, error),
+            Intent::Import { image } | Intent::ImageFromSnapshot { image, .. } => {
+                let mut gone = self.0.store.delete(&Volume::Staging(op.clone()))?;
+                gone.volumes.extend(self.0.store.delete(&Volume::Image(image.name.clone()))?.volumes);
+                self.undone(op, error, |tx| tx.add_reclaim(&gone.volumes, &format!("image {}", image.name)))
+            }
+            Intent::DeleteImage { image } => self.drop_volume(&Volume::Image(image.name.clone()), &format!("image {}", image.name)),
+        }
+    }
+
+    fn settle_start(&self, op: &OperationId, container: &ContainerId, run: &RunId, error: Option<&Error>) -> Result<()> {
+        let found = if error.is_none() { self.look(container)? } else { Found::Nothing };
+        let found = match found {
+            Found::Nothing => {
+                self.0.runtime.kill(container)?;
+                match error {
+                    Some(e) => Err(e.message().to_owned()),
+                    None => self.boot_again(container, run),
+                }
+            }
+            other => Ok(other),
+        };
+        match found {
+            Ok(found) => {
+                self.done(op, |tx| {
+                    settle_status(tx, container, &found)?;
+                    self.container_view(tx.conn, &containers::get(tx.conn, container)?)
+                })?;
+                self.note_exit(container)
+            }
+            Err(why) => {
+                let why = why.clone();
+                let close = |tx: &mut Tx<'_>| fail(tx, container, &why);
+                self.undone(op, error, close)
+            }
+        }
+    }
+
+    fn settle_restore(&self, op: &OperationId, intent: &Intent, error: Option<&Error>) -> Result<()> {
+        let Intent::Restore { container, keep, live, boot, was_running, run, .. } = intent else { return Err(Error::internal("not a restore")) };
+        if self.exchanged(container, *live)? {
+            self.0.store.seal(&Volume::Next(container.clone()), &Volume::Snapshot(container.clone(), keep.snapshot.name.clone()))?;
+            self.0.store.sync()?;
+            let kept = self.measured(container, (**keep).clone())?;
+            let booted = if *boot {
+                Some(match self.look(container)? {
+                    Found::Running(at, _) | Found::Frozen(at, _) => (at, None),
+                    Found::Nothing => {
+                        self.0.runtime.kill(container)?;
+                        match self.boot_again(container, run) {
+                            Ok(Found::Running(at, _) | Found::Frozen(at, _)) => (at, None),
+                            Ok(Found::Nothing) => (None, Some("it did not start".to_owned())),
+                            Err(why) => (None, Some(why)),
+                        }
+                    }
+                })
+            } else {
+                None
+            };
+            return self.done(op, |tx| self.note_restore(tx, intent, &kept, booted));
+        }
+        let mut gone = self.0.store.delete(&Volume::Next(container.clone()))?;
+        gone.volumes.extend(self.0.store.delete(&Volume::Staging(op.clone()))?.volumes);
+        let found = match self.look(container)? {
+            Found::Nothing if *was_running => self.boot_again(container, &RunId::generate()),
+            other => Ok(other),
+        };
+        self.undone(op, error, |tx| {
+            tx.add_reclaim(&gone.volumes, &format!("a restore of container {container} that was undone"))?;
+            match &found {
+                Ok(found) => settle_status(tx, container, found),
+                Err(why) => fail(tx, container, why),
+            }
+        })
+    }
+
+    /// Boots a container whose start or run was cut short. The error is for its status.
+    fn boot_again(&self, container: &ContainerId, run: &RunId) -> Result<Found, String> {
+        let row = self.0.catalog.read(|c| containers::get(c, container)).map_err(|e| e.message().to_owned())?;
+        match self.boot(&row, run) {
+            Ok(r) => Ok(Found::Running(Some(ms(r.started_at)), r.run)),
+            Err(e) => Err(e.message().to_owned()),
+        }
+    }
+
+    fn look(&self, container: &ContainerId) -> Result<Found> {
+        let Some(r) = self.0.runtime.adopt(container)? else { return Ok(Found::Nothing) };
+        let at = Some(ms(r.started_at));
+        Ok(match self.frozen(container)? {
+            true => Found::Frozen(at, r.run),
+            false => Found::Running(at, r.run),
+        })
+    }
+
+    fn frozen(&self, container: &ContainerId) -> Result<bool> {
+        match self.0.freezer.state(container) {
+            Ok(s) => Ok(s == FreezeState::Frozen),
+            Err(e) if e.is_not_found() => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn thaw(&self, container: &ContainerId) -> Result<()> {
+        match self.0.freezer.thaw(container) {
+            Ok(_) => Ok(()),
+            Err(e) if e.is_not_found() => Ok(()),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn thaw_unless_paused(&self, container: &ContainerId) -> Result<()> {
+        let paused = self.0.catalog.read(|c| containers::find(c, container))?.is_some_and(|r| r.status == Status::Paused);
+        if paused { Ok(()) } else { self.thaw(container) }
+    }
+
+    /// Closes an operation that was finished after all.
+    fn done<T: serde::Serialize>(&self, op: &OperationId, f: impl FnOnce(&mut Tx<'_>) -> Result<T>) -> Result<()> {
+        self.write(Durability::Disk, |tx| {
+            let answer = f(tx)?;
+            let answer = serde_json::to_value(&answer).map_err(|e| Error::internal(e.to_string()))?;
+            tx.answer_key_of(op, &answer)?;
+            tx.close_operation(op, OperationStatus::Succeeded, None)
+        })
+    }
+
+    /// Closes an operation that came to nothing.
+    fn undone(&self, op: &OperationId, error: Option<&Error>, f: impl FnOnce(&mut Tx<'_>) -> Result<()>) -> Result<()> {
+        let interrupted = Error::new(Kind::Internal, "interrupted", "the server ended in the middle of it; what it had begun was undone");
+        let error = error.unwrap_or(&interrupted);
+        let status = if error.kind() == Kind::Cancelled { OperationStatus::Cancelled } else { OperationStatus::Failed };
+        self.write(Durability::Disk, |tx| {
+            f(tx)?;
+            tx.free_key_of(op)?;
+            tx.close_operation(op, status, Some(error))
+        })?;
+        self.0.upkeep.reclaim();
+        Ok(())
+    }
+
+    fn reconcile_container(&self, row: &ContainerRow, rebooted: bool) -> Result<()> {
+        let id = &row.id;
+        if self.0.locks.holder(id.as_str()).is_some() {
+            return Ok(());
+        }
+        let found = self.look(id)?;
+        match (row.status, found) {
+            (Status::Running, Found::Frozen(..)) => {
+                tracing::warn!(container = %id, "was left frozen; it goes on");
+                self.thaw(id)
+            }
+            (Status::Running, found @ Found::Running(..)) if row.state.run.is_none() => self.write(Durability::Process, |tx| settle_status(tx, id, &found)),
+            (Status::Running, Found::Running(..)) | (Status::Paused, Found::Frozen(..)) | (Status::Deleting | Status::Deleted, _) => Ok(()),
+            (Status::Paused, found @ Found::Running(..)) => self.write(Durability::Process, |tx| settle_status(tx, id, &found)),
+            (Status::Stopped | Status::Failed, Found::Running(..) | Found::Frozen(..)) => self.0.runtime.kill(id),
+            (Status::Stopped | Status::Failed, Found::Nothing) => Ok(()),
+            (_, Found::Nothing) => {
+                let again = rebooted && row.spec.autostart && row.state.desired == Desired::Running;
+                let why = if rebooted { "the host was restarted" } else { "it ended while no server ran" };
+                self.0.runtime.kill(id)?;
+                self.write(Durability::Process, |tx| {
+                    tx.change_container(id, "system", Some(json!({ "reason": why })), |r| r.status = Status::Stopped)?;
+                    Ok(())
+                })?;
+                if again {
+                    let caller = Caller { by: "autostart".into(), wait: Duration::ZERO, idempotency: None };
+                    self.lifecycle(&caller, id, Verb::Start, None)?;
+                }
+                Ok(())
+            }
+            (_, found) => self.write(Durability::Process, |tx| settle_status(tx, id, &found)),
+        }
+    }
+}
+
+fn lock_of(intent: &Intent) -> String {
+    match intent {
+        Intent::Import { image } | Intent::ImageFromSnapshot { image, .. } | Intent::DeleteImage { image } => crate::image::ops::lock_name(&image.name),
+        other => other.resource().1.to_owned(),
+    }
+}
+
+/// Writes down what a container was found doing.
+fn settle_status(tx: &mut Tx<'_>, id: &ContainerId, found: &Found) -> Result<()> {
+    tx.change_container(id, "system", None, |r| {
+        let (status, at, run) = match found {
+            Found::Running(at, run) => (Status::Running, *at, Some(run)),
+            Found::Frozen(at, run) => (Status::Paused, *at, Some(run)),
+            Found::Nothing => (Status::Stopped, None, None),
+        };
+        r.status = status;
+        r.state.message = None;
+        r.state.started_ms = at.or(r.state.started_ms);
+        if let Some(run) = run {
+            r.state.run = Some(run.clone());
+            r.state.desired = Desired::Running;
+        }
+    })
+    .map(|_| ())
+}
+
+fn fail(tx: &mut Tx<'_>, id: &ContainerId, why: &str) -> Result<()> {
+    tx.change_container(id, "system", Some(json!({ "error": why })), |r| {
+        r.status = Status::Failed;
+        r.state.message = Some(why.to_owned());
+    })
+    .map(|_| ())
+}

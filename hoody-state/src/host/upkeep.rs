@@ -1,0 +1,167 @@
+//! What happens by itself: expired snapshots go, deleted volumes are watched until their space has come back. Nothing wakes while nothing is due.
+
+use super::{Caller, Host};
+use crate::catalog::{Durability, operations, snapshots};
+use crate::error::{Kind, Result};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+#[derive(Default)]
+struct State {
+    closed: bool,
+    expiry: bool,
+    reclaim: bool,
+    reclaiming: bool,
+}
+
+/// How the rest of the host wakes the upkeep.
+#[derive(Clone, Default)]
+pub(crate) struct Wake(Arc<(Mutex<State>, Condvar)>);
+
+impl Wake {
+    fn set(&self, f: impl FnOnce(&mut State)) {
+        f(&mut self.0.0.lock().unwrap_or_else(PoisonError::into_inner));
+        self.0.1.notify_all();
+    }
+
+    /// An expiry may have come nearer.
+    pub(crate) fn expiry(&self) {
+        self.set(|s| s.expiry = true);
+    }
+
+    /// Something was deleted.
+    pub(crate) fn reclaim(&self) {
+        self.set(|s| s.reclaim = true);
+    }
+
+    pub(crate) fn close(&self) {
+        self.set(|s| s.closed = true);
+    }
+
+    fn is_closed(&self) -> bool {
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner).closed
+    }
+}
+
+/// Starts the upkeep's thread, which ends with the host.
+pub(super) fn start(host: &Host) -> Result<()> {
+    let wake = host.0.upkeep.clone();
+    let weak = Arc::downgrade(&host.0);
+    wake.set(|s| {
+        s.expiry = true;
+        s.reclaim = true;
+    });
+    std::thread::Builder::new().name("upkeep".into()).spawn(move || run(&wake, &weak)).map_err(|e| crate::Error::io("start the upkeep's thread", e))?;
+    Ok(())
+}
+
+fn run(wake: &Wake, host: &Weak<super::Inner>) {
+    let mut next: Option<Duration> = None;
+    loop {
+        let (expiry, reclaim) = {
+            let (lock, condvar) = &*wake.0;
+            let mut s = lock.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut timed_out = false;
+            while !s.closed && !s.expiry && !(s.reclaim && !s.reclaiming) && !timed_out {
+                s = match next {
+                    None => condvar.wait(s).unwrap_or_else(PoisonError::into_inner),
+                    Some(d) => {
+                        let (s, t) = condvar.wait_timeout(s, d).unwrap_or_else(PoisonError::into_inner);
+                        timed_out = t.timed_out();
+                        s
+                    }
+                };
+            }
+            if s.closed {
+                return;
+            }
+            let reclaim = s.reclaim && !s.reclaiming;
+            if reclaim {
+                s.reclaim = false;
+                s.reclaiming = true;
+            }
+            let expiry = std::mem::take(&mut s.expiry) || timed_out;
+            (expiry, reclaim)
+        };
+        let Some(inner) = host.upgrade() else { return };
+        let host = Host(inner);
+        if reclaim {
+            let (h, w) = (Arc::downgrade(&host.0), wake.clone());
+            let spawned = std::thread::Builder::new().name("reclaim".into()).spawn(move || {
+                watch_reclaim(&h, &w);
+                w.set(|s| s.reclaiming = false);
+            });
+            if let Err(e) = spawned {
+                tracing::warn!(error = %e, "cannot watch the pool reclaim space");
+                wake.set(|s| s.reclaiming = false);
+            }
+        }
+        if expiry {
+            next = host.expire_due().unwrap_or_else(|e| {
+                tracing::warn!(error = %e, "could not delete expired snapshots; trying again in a minute");
+                Some(Duration::from_secs(60))
+            });
+        }
+    }
+}
+
+fn watch_reclaim(host: &Weak<super::Inner>, wake: &Wake) {
+    loop {
+        let Some(inner) = host.upgrade() else { return };
+        let rows = match inner.catalog.read(operations::reclaiming) {
+            Ok(rows) => rows,
+            Err(e) => {
+                tracing::warn!(error = %e, "cannot read what is being reclaimed");
+                return;
+            }
+        };
+        if rows.is_empty() {
+            return;
+        }
+        for r in rows {
+            if wake.is_closed() {
+                return;
+            }
+            match inner.store.reclaimed(r.volume, Duration::from_secs(2)) {
+                Ok(true) => {
+                    let ended = inner.catalog.write(Durability::Process, inner.clock.now(), |tx| tx.end_reclaim(r.volume));
+                    if let Err(e) = ended {
+                        tracing::warn!(error = %e, "cannot note that space has come back");
+                        return;
+                    }
+                }
+                Ok(false) => {}
+                Err(e) => {
+                    tracing::warn!(what = r.what, error = %e, "cannot learn whether space has come back");
+                    return;
+                }
+            }
+        }
+    }
+}
+
+impl Host {
+    /// Deletes what has expired; when the next one will. Public for hosts without the upkeep thread (a moved clock in tests).
+    ///
+    /// # Errors
+    /// Those of the catalog.
+    pub fn expire_due(&self) -> Result<Option<Duration>> {
+        let now = self.0.clock.now();
+        let (due, next) = self.0.catalog.read(|c| snapshots::expired(c, now))?;
+        let caller = Caller { by: "expiry".into(), ..Caller::default() };
+        let mut again = false;
+        for (id, name) in due {
+            match self.delete_snapshot(&caller, &id, name.as_str()) {
+                Ok(_) => {}
+                Err(e) if e.kind() == Kind::Busy => again = true,
+                Err(e) if e.is_not_found() => {}
+                Err(e) => {
+                    tracing::warn!(container = %id, snapshot = %name, error = %e, "could not delete an expired snapshot");
+                    again = true;
+                }
+            }
+        }
+        let until = next.map(|t| Duration::from_millis(u64::try_from((t.as_millisecond() - now.as_millisecond()).max(1)).unwrap_or(1)));
+        Ok(if again { Some(until.map_or(Duration::from_secs(5), |u| u.min(Duration::from_secs(5)))) } else { until })
+    }
+}

@@ -1,0 +1,80 @@
+//! How anything changes: operation lock → journal intent → steps → catalog and journal closed in one transaction.
+//!
+//! An [`Intent`] is on the disk before its first side effect and holds all that recovery needs. Recovery is a function of the
+//! intent and of what is found in the world, not of a recorded position: it may run after any step, any number of times. A failed
+//! operation takes the same way as a crashed one, so that the code that undoes is the code that is tested by crashing.
+
+mod lock;
+mod run;
+pub mod step;
+
+pub(crate) use lock::{LockGuard, Locks};
+pub(crate) use run::{Op, Progress, Registry};
+
+use crate::catalog::snapshots::SnapshotRow;
+use crate::id::{ContainerId, RunId};
+use crate::model::{Image, Verb};
+use crate::name::SnapshotName;
+use crate::units::VolumeId;
+use serde::{Deserialize, Serialize};
+
+/// What is about to be done.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub(crate) enum Intent {
+    /// Clone the image, boot. `cloned` once the volume exists and the caller may have been told.
+    Create { container: ContainerId, image: Image, run: RunId, cloned: bool },
+    /// Start, stop, restart, pause or resume.
+    Lifecycle { container: ContainerId, verb: Verb, run: RunId },
+    /// Kill, put the home into the trash, forget.
+    Delete { container: ContainerId },
+    /// Take a snapshot; then, if `replace` is given, let the one that had the alias go.
+    Snapshot { container: ContainerId, row: Box<SnapshotRow>, replace: Option<SnapshotName> },
+    /// Let a snapshot go; it is no longer in the list.
+    DeleteSnapshot { container: ContainerId, name: SnapshotName },
+    /// Put `snapshot` in the place of the live volume, whose id is `live`, and keep that as `keep`.
+    Restore { container: ContainerId, snapshot: SnapshotName, keep: Box<SnapshotRow>, live: VolumeId, boot: bool, was_running: bool, run: RunId, by: String },
+    /// Fill a staging volume from a stream and make it an image.
+    Import { image: Image },
+    /// Make an image of a snapshot.
+    ImageFromSnapshot { image: Image, container: ContainerId, snapshot: SnapshotName },
+    /// Let an image go; it is no longer in the list.
+    DeleteImage { image: Image },
+}
+
+impl Intent {
+    /// Its word in `GET /operations`.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Intent::Create { .. } => "container.create",
+            Intent::Lifecycle { verb, .. } => match verb {
+                Verb::Start => "container.start",
+                Verb::Stop => "container.stop",
+                Verb::ForceStop => "container.force-stop",
+                Verb::Restart => "container.restart",
+                Verb::Pause => "container.pause",
+                Verb::Resume => "container.resume",
+            },
+            Intent::Delete { .. } => "container.delete",
+            Intent::Snapshot { .. } => "snapshot.create",
+            Intent::DeleteSnapshot { .. } => "snapshot.delete",
+            Intent::Restore { .. } => "snapshot.restore",
+            Intent::Import { .. } => "image.import",
+            Intent::ImageFromSnapshot { .. } => "image.from-snapshot",
+            Intent::DeleteImage { .. } => "image.delete",
+        }
+    }
+
+    /// What it changes: the kind of thing and its id.
+    pub(crate) fn resource(&self) -> (&'static str, &str) {
+        match self {
+            Intent::Create { container, .. }
+            | Intent::Lifecycle { container, .. }
+            | Intent::Delete { container }
+            | Intent::Snapshot { container, .. }
+            | Intent::DeleteSnapshot { container, .. }
+            | Intent::Restore { container, .. } => ("container", container.as_str()),
+            Intent::Import { image } | Intent::ImageFromSnapshot { image, .. } | Intent::DeleteImage { image } => ("image", image.name.as_str()),
+        }
+    }
+}

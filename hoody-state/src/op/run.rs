@@ -1,0 +1,187 @@
+use super::step::CRASHED;
+use super::{Intent, LockGuard};
+use crate::catalog::idempotency::IdempotencyKey;
+use crate::catalog::{Durability, Tx};
+use crate::error::{Error, Kind, Result};
+use crate::host::{Caller, Host};
+use crate::id::{OperationId, ProjectId};
+use crate::model::OperationStatus;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How far a running operation is.
+#[derive(Default)]
+pub(crate) struct Progress {
+    pub cancelled: AtomicBool,
+    pub cancellable: AtomicBool,
+    pub done: AtomicU64,
+    pub total: AtomicU64,
+    step: Mutex<&'static str>,
+}
+
+impl Progress {
+    pub(crate) fn step(&self) -> &'static str {
+        *self.step.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The operations that run in this process.
+#[derive(Default)]
+pub(crate) struct Registry {
+    running: Mutex<HashMap<OperationId, Arc<Progress>>>,
+    ended: Condvar,
+}
+
+impl Registry {
+    fn running(&self) -> MutexGuard<'_, HashMap<OperationId, Arc<Progress>>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn get(&self, id: &OperationId) -> Option<Arc<Progress>> {
+        self.running().get(id).cloned()
+    }
+
+    /// Waits until it no longer runs; whether that came about.
+    pub(crate) fn wait(&self, id: &OperationId, timeout: Duration) -> bool {
+        let end = Instant::now() + timeout;
+        let mut running = self.running();
+        while running.contains_key(id) {
+            let Some(left) = end.checked_duration_since(Instant::now()).filter(|d| !d.is_zero()) else { return false };
+            running = self.ended.wait_timeout(running, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
+    }
+}
+
+/// An operation under way: its intent is on the disk, its lock is held.
+pub(crate) struct Op {
+    pub id: OperationId,
+    pub intent: Intent,
+    pub progress: Arc<Progress>,
+    key: Option<IdempotencyKey>,
+    lock: Option<LockGuard>,
+    host: Host,
+}
+
+impl Op {
+    /// A step is about to be taken.
+    pub(crate) fn step(&self, name: &'static str) -> Result<()> {
+        *self.progress.step.lock().unwrap_or_else(PoisonError::into_inner) = name;
+        if self.progress.cancellable.load(Ordering::Relaxed) && self.progress.cancelled.load(Ordering::Relaxed) {
+            return Err(cancelled());
+        }
+        self.host.0.hook.step(self.intent.kind(), name)
+    }
+
+    /// Ends the operation: what it comes to and the closing of the journal are one transaction.
+    pub(crate) fn finish<T: serde::Serialize>(&self, durability: Durability, f: impl FnOnce(&mut Tx<'_>) -> Result<T>) -> Result<T> {
+        self.step("finish")?;
+        self.host.write(durability, |tx| {
+            let t = f(tx)?;
+            tx.answer_key(self.key.as_ref(), &t)?;
+            tx.close_operation(&self.id, OperationStatus::Succeeded, None)?;
+            Ok(t)
+        })
+    }
+
+    /// Writes what has been learnt on the way into the intent, and answers the caller's key with what it is told now.
+    pub(crate) fn amend<T: serde::Serialize>(&mut self, durability: Durability, intent: Intent, f: impl FnOnce(&mut Tx<'_>) -> Result<T>) -> Result<T> {
+        self.step("amend")?;
+        let t = self.host.write(durability, |tx| {
+            let t = f(tx)?;
+            tx.answer_key(self.key.as_ref(), &t)?;
+            tx.amend_operation(&self.id, &intent)?;
+            Ok(t)
+        })?;
+        self.intent = intent;
+        Ok(t)
+    }
+}
+
+impl Drop for Op {
+    fn drop(&mut self) {
+        // The lock first: who waits for the end may begin the next change at once.
+        self.lock = None;
+        self.host.0.registry.running().remove(&self.id);
+        self.host.0.registry.ended.notify_all();
+    }
+}
+
+pub(crate) fn cancelled() -> Error {
+    Error::new(Kind::Cancelled, "operation_cancelled", "the operation was cancelled; what it had begun was undone")
+}
+
+impl Host {
+    /// Journals an intent. `with` goes into the same transaction.
+    pub(crate) fn begin(
+        &self,
+        caller: &Caller,
+        lock: LockGuard,
+        durability: Durability,
+        intent: Intent,
+        project: Option<&ProjectId>,
+        with: impl FnOnce(&mut Tx<'_>) -> Result<()>,
+    ) -> Result<Op> {
+        let id = OperationId::generate();
+        self.0.hook.step(intent.kind(), "intent")?;
+        self.write(durability, |tx| {
+            if tx.take_key(caller.idempotency.as_ref(), Some(&id))?.is_some() {
+                return Err(Error::new(Kind::Busy, "idempotency_in_flight", "the first request with this Idempotency-Key has just ended: try again for its answer"));
+            }
+            tx.open_operation(&id, &intent, project)?;
+            with(tx)
+        })?;
+        Ok(self.resume(id, intent, lock, caller.idempotency.clone()))
+    }
+
+    /// An operation whose intent is in the journal already.
+    pub(crate) fn resume(&self, id: OperationId, intent: Intent, lock: LockGuard, key: Option<IdempotencyKey>) -> Op {
+        let progress = Arc::new(Progress::default());
+        self.0.registry.running().insert(id.clone(), Arc::clone(&progress));
+        Op { id, intent, progress, key, lock: Some(lock), host: self.clone() }
+    }
+
+    /// Takes an operation's steps. If one fails, recovery finishes or undoes it just as after a crash; the error is the caller's either way.
+    pub(crate) fn perform<T>(&self, mut op: Op, body: impl FnOnce(&mut Op) -> Result<T>) -> Result<T> {
+        let error = match body(&mut op) {
+            Ok(t) => return Ok(t),
+            Err(e) => e,
+        };
+        if error.code() == CRASHED {
+            if let Some(lock) = op.lock.take() {
+                lock.keep();
+            }
+            return Err(error);
+        }
+        if let Err(e) = self.settle(&op.id, &op.intent, Some(&error)) {
+            tracing::error!(operation = %op.id, kind = op.intent.kind(), error = %e, "could be neither finished nor undone; the next start tries again");
+            if let Some(lock) = op.lock.take() {
+                lock.keep();
+            }
+        }
+        Err(error)
+    }
+
+    /// The same on a thread of its own; its result if it comes within `wait`, else nothing and it goes on behind.
+    pub(crate) fn behind<T: Send + 'static>(&self, op: Op, wait: Duration, body: impl FnOnce(&Host, &mut Op) -> Result<T> + Send + 'static) -> Result<Option<T>> {
+        let (send, receive) = std::sync::mpsc::sync_channel(1);
+        let host = self.clone();
+        std::thread::Builder::new()
+            .name("operation".into())
+            .spawn(move || {
+                let (id, kind) = (op.id.clone(), op.intent.kind());
+                let result = host.clone().perform(op, |op| body(&host, op));
+                if let Err(e) = &result {
+                    tracing::warn!(operation = %id, kind, error = %e, "operation failed");
+                }
+                let _ = send.send(result);
+            })
+            .map_err(|e| Error::io("start a thread for an operation", e))?;
+        match receive.recv_timeout(wait) {
+            Ok(result) => result.map(Some),
+            Err(_) => Ok(None),
+        }
+    }
+}
