@@ -7,6 +7,8 @@ use std::path::PathBuf;
 pub const IMAGES: &str = "images";
 /// The directory of containers.
 pub const CONTAINERS: &str = "containers";
+/// The directory of snapshots in a container's home.
+pub const SNAPSHOTS: &str = "snapshots";
 /// The directory of projects.
 pub const PROJECTS: &str = "projects";
 /// The no-COW directory of the catalog.
@@ -25,7 +27,7 @@ pub fn path(v: &Volume) -> PathBuf {
         Volume::Image(n) => PathBuf::from(IMAGES).join(n.dir_name()),
         Volume::Live(c) => PathBuf::from(CONTAINERS).join(c.as_str()).join("live"),
         Volume::Next(c) => PathBuf::from(CONTAINERS).join(c.as_str()).join("next"),
-        Volume::Snapshot(c, n) => PathBuf::from(CONTAINERS).join(c.as_str()).join("snapshots").join(n.as_str()),
+        Volume::Snapshot(c, n) => PathBuf::from(CONTAINERS).join(c.as_str()).join(SNAPSHOTS).join(n.as_str()),
         Volume::Databases(p) => PathBuf::from(PROJECTS).join(p.as_str()).join("databases"),
         Volume::Staging(o) => PathBuf::from(STAGING).join(o.as_str()).join("volume"),
     }

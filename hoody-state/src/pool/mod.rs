@@ -2,5 +2,230 @@
 //!
 //! On a device, or on a loop image that is made, formatted, mounted and grown here. Self-describing: a small record inside says
 //! whose it is, which format and which id base it has; a file system without that record is never touched.
+//!
+//! **What holds.**
+//! 1. [`Pool::open`] ends with the pool mounted at `<run>/pool`, or with an error and nothing left mounted that was not before.
+//! 2. It may be killed at any instant and called again: each [`Step`] leaves something the next call recognises (`tests.rs` stops after each).
+//! 3. Nothing that is not ours is written to: a device or image is looked at first, then mounted read-only without replaying its log, and only its
+//!    record makes it ours. While a pool is being made, the id it will get stands in `<data>/pool.format`, which is how a half-made one is known.
+//! 4. One server a data directory (`flock` on `<data>/pool.lock`), one loop device an image; the kernel detaches it with the last unmount.
+//! 5. Dropping a [`Pool`] leaves it mounted: containers go on when a server ends. [`Pool::unmount`] takes it down.
+//!
+//! Only the making of a file system starts a process (`mkfs.btrfs`), once in a pool's life.
 
+mod format;
+mod grow;
+mod image;
 pub mod layout;
+mod mount;
+mod open;
+mod record;
+#[doc(hidden)]
+pub mod testing;
+#[cfg(test)]
+mod tests;
+
+pub use open::Step;
+pub use record::{FORMAT, PoolRecord};
+
+use crate::error::{Error, IoContext, Kind, Result};
+use crate::snapshot::Space;
+use crate::snapshot::btrfs::BtrfsStore;
+use crate::units::Bytes;
+use nix::fcntl::Flock;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+/// The first id of the range that containers' ids are shifted into, when nobody says otherwise.
+pub const DEFAULT_ID_BASE: u32 = 100_000;
+
+/// The size of a new image when nobody says otherwise. Sparse: it takes from the disk only what is written, and grows on demand
+/// (`size`), so the number is a limit rather than a cost.
+pub const DEFAULT_SIZE: Bytes = Bytes::gib(20);
+
+/// No image may be smaller: BTRFS would find no room for its block groups.
+pub const MIN_SIZE: Bytes = Bytes::mib(256);
+
+/// What a server says about its pool when it starts.
+#[derive(Debug, Clone, Default)]
+pub struct PoolConfig {
+    /// The directory that keeps the image and the lock; made if it is not there.
+    pub data: PathBuf,
+    /// The directory of things that are gone at reboot; the pool is mounted at `pool` in it.
+    pub run: PathBuf,
+    /// A block device for the pool instead of an image. If it is empty, it is formatted.
+    pub device: Option<PathBuf>,
+    /// The size an image is made with ([`DEFAULT_SIZE`]) or grown to; never shrunk.
+    pub size: Option<Bytes>,
+    /// The id base, where the caller insists on one. A new pool gets [`DEFAULT_ID_BASE`] otherwise.
+    pub id_base: Option<u32>,
+    /// A name for the server, kept in the record; a new one replaces the old.
+    pub server_name: Option<String>,
+}
+
+impl PoolConfig {
+    /// A pool on an image of the default size.
+    #[must_use]
+    pub fn new(data: impl Into<PathBuf>, run: impl Into<PathBuf>) -> Self {
+        PoolConfig { data: data.into(), run: run.into(), ..Self::default() }
+    }
+
+    /// Where the pool is mounted.
+    #[must_use]
+    pub fn mount_point(&self) -> PathBuf {
+        self.run.join(MOUNT_POINT)
+    }
+}
+
+/// The name of the mount point in the run directory.
+const MOUNT_POINT: &str = "pool";
+/// The image in the data directory.
+const IMAGE: &str = "pool.img";
+
+/// A mounted pool, and the right to change it.
+#[derive(Debug)]
+pub struct Pool {
+    data: PathBuf,
+    run: PathBuf,
+    image: Option<PathBuf>,
+    record: PoolRecord,
+    // Held for as long as the pool is ours.
+    lock: Flock<File>,
+}
+
+impl Pool {
+    /// Finds or makes, mounts and grows the pool. Quick when it is mounted already.
+    ///
+    /// # Errors
+    /// `data_in_use`, `pool_foreign`, `pool_too_new`, `id_base_mismatch`, `pool_shrink`, `pool_too_small`, `pool_size_of_device`, `mkfs_not_found`,
+    /// `mkfs_failed`, `mount_point_in_use`, `loop_unavailable`, `btrfs_unavailable`.
+    pub fn open(config: &PoolConfig) -> Result<Self> {
+        open::open(config, &|_| false)
+    }
+
+    /// Takes down the pool of `config` if it is mounted, whoever mounted it; for a server that is not running.
+    ///
+    /// # Errors
+    /// `data_in_use` while a server has it, `pool_busy` while something runs from it.
+    pub fn take_down(config: &PoolConfig) -> Result<()> {
+        if !config.data.exists() {
+            return Ok(());
+        }
+        let lock = open::lock(&config.data)?;
+        let image = config.device.is_none().then(|| config.data.join(IMAGE));
+        take_down(&config.run, image.as_deref())?;
+        drop(lock);
+        Ok(())
+    }
+
+    /// The record of the pool of `config` if it is mounted now; takes no lock, for a look beside a running server.
+    ///
+    /// # Errors
+    /// `pool_foreign` when something else is mounted there.
+    pub fn peek(config: &PoolConfig) -> Result<Option<PoolRecord>> {
+        let at = config.mount_point();
+        if mount::at(&at)?.is_none() {
+            return Ok(None);
+        }
+        record::read(&at)
+    }
+
+    /// The pool's root on this host.
+    #[must_use]
+    pub fn root(&self) -> PathBuf {
+        self.run.join(MOUNT_POINT)
+    }
+
+    /// The directory for things gone at reboot.
+    #[must_use]
+    pub fn run_dir(&self) -> &Path {
+        &self.run
+    }
+
+    /// The directory that keeps the image.
+    #[must_use]
+    pub fn data_dir(&self) -> &Path {
+        &self.data
+    }
+
+    /// Whose pool it is.
+    #[must_use]
+    pub fn record(&self) -> &PoolRecord {
+        &self.record
+    }
+
+    /// The volumes of this pool. The store keeps the pool busy: drop it before [`Pool::unmount`].
+    ///
+    /// # Errors
+    /// Of the system calls.
+    pub fn store(&self) -> Result<BtrfsStore> {
+        let store = BtrfsStore::open(&self.root())?;
+        Ok(if self.image.is_some() { store.with_backing(&self.data) } else { store })
+    }
+
+    /// How full the pool is. For a sparse image, what is free is no more than what the file system under it has.
+    ///
+    /// # Errors
+    /// Of the system calls.
+    pub fn space(&self) -> Result<Space> {
+        use crate::snapshot::SnapshotStore;
+        self.store()?.space()
+    }
+
+    /// Refuses a change that needs `needed` bytes when it would eat into the reserve ([`reserve`]), before anything is changed.
+    ///
+    /// # Errors
+    /// [`Kind::NoSpace`], `pool_full`.
+    pub fn space_guard(&self, needed: Bytes) -> Result<()> {
+        check_space(&self.space()?, needed)
+    }
+
+    /// Takes down everything that opening made: the mount, with it the loop device, and the run directory's entry. Nothing is lost; `open` brings it back.
+    ///
+    /// # Errors
+    /// `pool_busy` while something runs from it or holds a file open.
+    pub fn unmount(self) -> Result<()> {
+        take_down(&self.run, self.image.as_deref())?;
+        drop(self.lock);
+        Ok(())
+    }
+}
+
+/// What is kept free for what must always be possible (deleting, the catalog, containers' last writes): a fiftieth of the pool, at
+/// least 64 MiB, at most 1 GiB.
+#[must_use]
+pub fn reserve(total: Bytes) -> Bytes {
+    Bytes(total.0 / 50).clamp(Bytes::mib(64), Bytes::gib(1))
+}
+
+/// The rule of [`Pool::space_guard`] for a [`Space`] at hand.
+///
+/// # Errors
+/// [`Kind::NoSpace`], `pool_full`.
+pub fn check_space(space: &Space, needed: Bytes) -> Result<()> {
+    let reserve = reserve(space.total);
+    if space.free >= needed + reserve {
+        return Ok(());
+    }
+    let message = format!(
+        "the pool is full: {needed} needed, {} free of {}, of which {reserve} are kept in reserve; delete snapshots or containers, or grow the pool",
+        space.free, space.total
+    );
+    Err(Error::new(Kind::NoSpace, "pool_full", message).with_data(serde_json::json!({"needed": needed, "free": space.free, "total": space.total, "reserve": reserve})))
+}
+
+fn take_down(run: &Path, image: Option<&Path>) -> Result<()> {
+    let at = run.join(MOUNT_POINT);
+    mount::unmount(&at)?;
+    if let Some(image) = image {
+        image::detach(image)?;
+    }
+    for dir in [at.as_path(), run] {
+        match std::fs::remove_dir(dir) {
+            Ok(()) => {}
+            Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::DirectoryNotEmpty | std::io::ErrorKind::ResourceBusy) => {}
+            Err(e) => return Err(e).io(|| format!("remove directory {}", dir.display())),
+        }
+    }
+    Ok(())
+}

@@ -22,6 +22,7 @@ use crate::error::Result;
 use crate::id::{ContainerId, OperationId, ProjectId};
 use crate::name::{ImageName, SnapshotName};
 use crate::units::{Bytes, Generation, VolumeId};
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -40,6 +41,20 @@ pub enum Volume {
     Databases(ProjectId),
     /// `staging/<operation>`: half-made things; whatever lies there at start is garbage unless its operation is open.
     Staging(OperationId),
+}
+
+impl fmt::Display for Volume {
+    /// For people: `live volume of container 65f0…`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Volume::Image(n) => write!(f, "volume of image {n}"),
+            Volume::Live(c) => write!(f, "live volume of container {c}"),
+            Volume::Next(c) => write!(f, "next volume of container {c}"),
+            Volume::Snapshot(c, n) => write!(f, "snapshot {n} of container {c}"),
+            Volume::Databases(p) => write!(f, "database volume of project {p}"),
+            Volume::Staging(o) => write!(f, "staging volume of operation {o}"),
+        }
+    }
 }
 
 /// What is known of a volume.

@@ -1,1 +1,409 @@
-//! BTRFS: subvolumes through `btrfs-uapi`, every call on directory descriptors.
+//! Volumes as BTRFS subvolumes, by the kernel's calls alone: no process is started.
+//!
+//! What a container can change (anything below a volume's root) is never reached by a path: its directories are opened by subvolume
+//! id and inode number ([`crate::sys::fs::open_dir_by_id`]), so nothing it renames or links while we work can lead us elsewhere.
+//!
+//! **Order and crashes.** A volume without nested ones is copied by one `SNAP_CREATE_V2`, which commits the transaction: it is there, whole
+//! and durable, or not at all. One with nested volumes is put together next to its place under a name that no volume has (`~<op>`), sealed there,
+//! committed, and renamed within the directory — a rename that even a read-only subvolume may do, unlike one into another directory. Before
+//! that, `staging/<op>/pending` is made to point to it, so that `delete` of [`Volume::Staging`] finds what a crash left. So a
+//! place never holds half a copy, and a volume that is there is complete.
+//!
+//! **One instant.** The kernel makes a snapshot of one subvolume at a time. With nested volumes each of them is captured at its own instant of the
+//! call; where they must agree, freeze or stop the container before.
+
+mod delta;
+mod nested;
+mod reclaim;
+mod space;
+#[cfg(test)]
+mod tests;
+
+use crate::error::{Error, IoContext, Kind, Result};
+use crate::id::{ContainerId, OperationId};
+use crate::name::ImageName;
+use crate::pool::layout;
+use crate::snapshot::{Deleted, SnapshotStore, Space, Volume, VolumeInfo};
+use crate::sys::fs::{SUBVOLUME_ROOT_INO, open_dir_at};
+use crate::units::{Bytes, Generation, VolumeId};
+use btrfs_uapi::subvolume::{self, SubvolumeFlags};
+use nix::errno::Errno;
+use nix::fcntl::{RenameFlags, renameat2};
+use nix::sys::stat::{Mode, fchmod, fstat, mkdirat};
+use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The volumes of one mounted pool. Holds the pool's root open: drop it before the pool is unmounted.
+#[derive(Debug)]
+pub struct BtrfsStore {
+    root: OwnedFd,
+    path: PathBuf,
+    backing: Option<PathBuf>,
+}
+
+/// Where a volume is or shall be: a name in an open directory.
+struct Place {
+    dir: OwnedFd,
+    name: CString,
+}
+
+impl BtrfsStore {
+    /// The store of the pool that is mounted at `pool_root`, whose directories exist.
+    ///
+    /// # Errors
+    /// `pool_foreign` when `pool_root` is not the root of a BTRFS file system.
+    pub fn open(pool_root: &Path) -> Result<Self> {
+        let root = nix::fcntl::open(pool_root, nix::fcntl::OFlag::O_RDONLY | nix::fcntl::OFlag::O_DIRECTORY | nix::fcntl::OFlag::O_CLOEXEC, Mode::empty())
+            .io(|| format!("open pool {}", pool_root.display()))?;
+        let kind = nix::sys::statfs::fstatfs(&root).io(|| format!("ask for the file system of {}", pool_root.display()))?.filesystem_type();
+        if kind != nix::sys::statfs::BTRFS_SUPER_MAGIC {
+            return Err(Error::conflict("pool_foreign", format!("{} is not on BTRFS: mount the pool there first", pool_root.display())));
+        }
+        Ok(BtrfsStore { root, path: pool_root.to_owned(), backing: None })
+    }
+
+    /// The same store, told in which directory the pool's sparse image lies: what is free there limits what is free here.
+    #[must_use]
+    pub fn with_backing(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.backing = Some(dir.into());
+        self
+    }
+
+    fn mount(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+
+    /// The place of a volume, or nothing when the directory it would be in is not there.
+    fn place(&self, v: &Volume) -> Result<Option<Place>> {
+        let path = layout::path(v);
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(Error::internal(format!("{v:?} has no place")));
+        };
+        match open_dir_at(&self.root, parent) {
+            Ok(dir) => Ok(Some(Place { dir, name: CString::new(name.as_bytes()).map_err(|_| Error::internal("a volume's name holds a NUL"))? })),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(Error::io(format!("open {}", self.path.join(parent).display()), e)),
+        }
+    }
+
+    /// The place of a volume that is about to be made there; makes the directories above it.
+    fn place_for(&self, v: &Volume) -> Result<Place> {
+        match v {
+            Volume::Live(c) | Volume::Next(c) | Volume::Snapshot(c, _) => self.create_home(c)?,
+            Volume::Databases(p) => self.make_dir(&Path::new(layout::PROJECTS).join(p.as_str()))?,
+            Volume::Staging(o) => self.make_dir(&Path::new(layout::STAGING).join(o.as_str()))?,
+            Volume::Image(_) => {}
+        }
+        self.place(v)?.ok_or_else(|| Error::new(Kind::Corrupt, "pool_incomplete", format!("the directory for {v} is missing from the pool: open the pool again")))
+    }
+
+    fn make_dir(&self, path: &Path) -> Result<()> {
+        match mkdirat(&self.root, path, Mode::S_IRWXU) {
+            Ok(()) | Err(Errno::EEXIST) => Ok(()),
+            Err(e) => Err(Error::io(format!("make directory {}", self.path.join(path).display()), e)),
+        }
+    }
+
+    fn find(&self, v: &Volume) -> Result<Option<OwnedFd>> {
+        let Some(place) = self.place(v)? else { return Ok(None) };
+        let fd = match open_dir_at(&place.dir, place.name.as_c_str()) {
+            Ok(fd) => fd,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(Error::io(format!("open {v}"), e)),
+        };
+        if !is_subvolume(fd.as_fd()).io(|| format!("stat {v}"))? {
+            return Err(Error::new(Kind::Corrupt, "not_a_volume", format!("{} is in the way: it is not a BTRFS subvolume; move it elsewhere", self.shown(v))));
+        }
+        Ok(Some(fd))
+    }
+
+    fn existing(&self, v: &Volume) -> Result<OwnedFd> {
+        self.find(v)?.ok_or_else(|| not_found(v))
+    }
+
+    fn shown(&self, v: &Volume) -> String {
+        self.path.join(layout::path(v)).display().to_string()
+    }
+
+    fn info_of(&self, fd: BorrowedFd<'_>) -> Result<VolumeInfo> {
+        let i = subvolume::subvolume_info(fd).io(|| "ask for a subvolume's information")?;
+        let nested = if has_nested(fd)? { nested::tree(self.mount(), i.id)?.len() } else { 0 };
+        Ok(VolumeInfo {
+            id: VolumeId(i.id),
+            generation: Generation(i.generation),
+            created: Generation(i.otransid),
+            read_only: i.flags.contains(SubvolumeFlags::RDONLY),
+            nested: u32::try_from(nested).unwrap_or(u32::MAX),
+        })
+    }
+
+    fn copy(&self, from: &Volume, to: &Volume, op: &OperationId, read_only: bool) -> Result<VolumeInfo> {
+        let source = self.existing(from)?;
+        let place = self.place_for(to)?;
+        if !has_nested(source.as_fd())? {
+            subvolume::snapshot_create(place.dir.as_fd(), source.as_fd(), &place.name, read_only, &[]).map_err(|e| self.copy_error(from, to, e))?;
+            let copy = self.existing(to)?;
+            // A nested volume made between the question and the snapshot has left an empty stub in the copy: then it is done again, with care.
+            if !has_nested(source.as_fd())? || !nested::has_stub(self.mount(), source.as_fd(), copy.as_fd())? {
+                return self.info_of(copy.as_fd());
+            }
+            drop(copy);
+            self.delete(to)?;
+        }
+        self.copy_with_nested(&source, to, op, read_only, &place)
+    }
+
+    fn copy_with_nested(&self, source: &OwnedFd, to: &Volume, op: &OperationId, read_only: bool, place: &Place) -> Result<VolumeInfo> {
+        if self.find(to)?.is_some() {
+            return Err(exists(to));
+        }
+        self.delete(&Volume::Staging(op.clone()))?;
+        let hidden = nested::Hidden::announce(self, to, op)?;
+        nested::copy_tree(self.mount(), source.as_fd(), place.dir.as_fd(), hidden.name(), read_only)?;
+        self.commit()?;
+        match renameat2(&place.dir, hidden.name(), &place.dir, place.name.as_c_str(), RenameFlags::RENAME_NOREPLACE) {
+            Ok(()) => {}
+            Err(Errno::EEXIST) => return Err(exists(to)),
+            Err(e) => return Err(Error::io(format!("move the finished copy to {to}"), e)),
+        }
+        self.commit()?;
+        hidden.withdraw(self)?;
+        self.info_of(self.existing(to)?.as_fd())
+    }
+
+    fn copy_error(&self, from: &Volume, to: &Volume, e: Errno) -> Error {
+        match e {
+            Errno::EEXIST => exists(to),
+            Errno::ETXTBSY => Error::conflict("volume_in_use", format!("{from} has an active swap file, so no copy can be made of it: switch it off (swapoff) first")),
+            e => Error::io(format!("snapshot {} to {}", self.shown(from), self.shown(to)), e),
+        }
+    }
+
+    /// Makes every change of names and volumes so far durable, without waiting for file data that others are still writing.
+    fn commit(&self) -> Result<()> {
+        let t = btrfs_uapi::filesystem::start_sync(self.mount()).io(|| format!("start a commit of pool {}", self.path.display()))?;
+        btrfs_uapi::filesystem::wait_sync(self.mount(), t).io(|| format!("wait for a commit of pool {}", self.path.display()))
+    }
+
+    /// A container's root may make its own root directory read-only, which would then forbid us to move it: undoes that.
+    fn unlock(&self, v: &Volume) -> Result<()> {
+        if !matches!(v, Volume::Live(_) | Volume::Next(_)) {
+            return Err(Error::conflict("volume_read_only", format!("{v} is read-only and cannot be moved: make a clone of it")));
+        }
+        subvolume::subvolume_flags_set(self.existing(v)?.as_fd(), SubvolumeFlags::empty()).io(|| format!("make {v} writable"))
+    }
+}
+
+impl SnapshotStore for BtrfsStore {
+    fn create_home(&self, container: &ContainerId) -> Result<()> {
+        let home = Path::new(layout::CONTAINERS).join(container.as_str());
+        let snapshots = home.join(layout::SNAPSHOTS);
+        if open_dir_at(&self.root, &snapshots).is_ok() {
+            return Ok(());
+        }
+        self.make_dir(&home)?;
+        // The container's own root (a plain user to the host) must reach `live` in it, nobody else: as for `containers` itself.
+        let above = open_dir_at(&self.root, layout::CONTAINERS).io(|| format!("open {}", self.path.join(layout::CONTAINERS).display()))?;
+        let dir = open_dir_at(&self.root, &home).io(|| format!("open {}", self.path.join(&home).display()))?;
+        let group = nix::unistd::Gid::from_raw(fstat(&above).io(|| "stat the directory of containers")?.st_gid);
+        nix::unistd::fchown(&dir, None, Some(group)).io(|| format!("give {} to group {group}", home.display()))?;
+        fchmod(&dir, Mode::from_bits_truncate(0o710)).io(|| format!("set the mode of {}", home.display()))?;
+        self.make_dir(&snapshots)
+    }
+
+    fn trash_home(&self, container: &ContainerId, op: &OperationId) -> Result<()> {
+        let home = Path::new(layout::CONTAINERS).join(container.as_str());
+        if nix::sys::stat::fstatat(&self.root, &home, nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW) == Err(Errno::ENOENT) {
+            return Ok(());
+        }
+        let trash = Path::new(layout::TRASH).join(op.as_str());
+        self.make_dir(&trash)?;
+        match renameat2(&self.root, &home, &self.root, &trash.join(container.as_str()), RenameFlags::RENAME_NOREPLACE) {
+            Ok(()) | Err(Errno::ENOENT) => self.commit(),
+            Err(e) => Err(Error::io(format!("move {} to the trash", self.path.join(&home).display()), e)),
+        }
+    }
+
+    fn empty_trash(&self, op: &OperationId, progress: &mut dyn FnMut(u64, u64)) -> Result<Deleted> {
+        reclaim::empty_trash(self, op, progress)
+    }
+
+    fn trash(&self) -> Result<Vec<OperationId>> {
+        let mut found: Vec<OperationId> = self.names(Path::new(layout::TRASH))?.iter().filter_map(|n| n.parse().ok()).collect();
+        found.sort();
+        Ok(found)
+    }
+
+    fn create(&self, volume: &Volume) -> Result<VolumeInfo> {
+        let place = self.place_for(volume)?;
+        match subvolume::subvolume_create(place.dir.as_fd(), &place.name, &[]) {
+            Ok(()) => self.info_of(self.existing(volume)?.as_fd()),
+            Err(Errno::EEXIST) => Err(exists(volume)),
+            Err(e) => Err(Error::io(format!("make subvolume {}", self.shown(volume)), e)),
+        }
+    }
+
+    fn snapshot(&self, from: &Volume, to: &Volume, staging: &OperationId) -> Result<VolumeInfo> {
+        self.copy(from, to, staging, true)
+    }
+
+    fn clone_volume(&self, from: &Volume, to: &Volume, staging: &OperationId) -> Result<VolumeInfo> {
+        self.copy(from, to, staging, false)
+    }
+
+    fn exchange(&self, a: &Volume, b: &Volume) -> Result<()> {
+        self.existing(a)?;
+        self.existing(b)?;
+        let (Some(x), Some(y)) = (self.place(a)?, self.place(b)?) else { return Err(not_found(a)) };
+        let exchange = || renameat2(&x.dir, x.name.as_c_str(), &y.dir, y.name.as_c_str(), RenameFlags::RENAME_EXCHANGE);
+        for v in [a, b] {
+            if self.info(v)?.is_some_and(|i| i.read_only) {
+                self.unlock(v)?;
+            }
+        }
+        match exchange() {
+            Ok(()) => Ok(()),
+            Err(Errno::ENOENT) => Err(not_found(if self.find(a)?.is_none() { a } else { b })),
+            Err(e) => Err(Error::io(format!("exchange {} and {}", self.shown(a), self.shown(b)), e)),
+        }
+    }
+
+    fn seal(&self, from: &Volume, to: &Volume) -> Result<VolumeInfo> {
+        if from != to && let Some(source) = self.find(from)? {
+            if self.find(to)?.is_some() {
+                return Err(exists(to));
+            }
+            if self.info_of(source.as_fd())?.read_only {
+                self.unlock(from)?;
+            }
+            let target = self.place_for(to)?;
+            let place = self.place(from)?.ok_or_else(|| not_found(from))?;
+            match renameat2(&place.dir, place.name.as_c_str(), &target.dir, target.name.as_c_str(), RenameFlags::RENAME_NOREPLACE) {
+                Ok(()) => {}
+                Err(Errno::EEXIST) => return Err(exists(to)),
+                Err(e) => return Err(Error::io(format!("move {} to {}", self.shown(from), self.shown(to)), e)),
+            }
+        }
+        let volume = self.find(to)?.ok_or_else(|| not_found(from))?;
+        // What was written into it by plain writes goes to disk before nothing can be written any more.
+        btrfs_uapi::filesystem::sync(self.mount()).io(|| format!("write out {to}"))?;
+        nested::seal_tree(self.mount(), volume.as_fd())?;
+        if let Volume::Staging(op) = from {
+            reclaim::drop_staging_dir(self, op)?;
+        }
+        self.info_of(volume.as_fd())
+    }
+
+    fn delete(&self, volume: &Volume) -> Result<Deleted> {
+        let mut deleted = Deleted::default();
+        if let Volume::Staging(op) = volume {
+            deleted.volumes.extend(nested::delete_pending(self, op)?);
+        }
+        if let Some(fd) = self.find(volume)? {
+            let place = self.place(volume)?.ok_or_else(|| not_found(volume))?;
+            deleted.volumes.extend(nested::delete_tree(self.mount(), fd, &place.dir, &place.name).map_err(|e| e.context(format!("delete {volume}")))?);
+        }
+        match volume {
+            Volume::Staging(op) => reclaim::drop_staging_dir(self, op)?,
+            Volume::Databases(p) => reclaim::remove_empty_dir(self, &Path::new(layout::PROJECTS).join(p.as_str()))?,
+            _ => {}
+        }
+        Ok(deleted)
+    }
+
+    fn info(&self, volume: &Volume) -> Result<Option<VolumeInfo>> {
+        self.find(volume)?.map(|fd| self.info_of(fd.as_fd())).transpose()
+    }
+
+    fn list(&self, container: Option<&ContainerId>) -> Result<Vec<Volume>> {
+        let mut found = Vec::new();
+        let containers = match container {
+            Some(c) => vec![c.clone()],
+            None => self.names(Path::new(layout::CONTAINERS))?.iter().filter_map(|n| n.parse().ok()).collect(),
+        };
+        for c in containers {
+            let home = Path::new(layout::CONTAINERS).join(c.as_str());
+            found.extend([Volume::Live(c.clone()), Volume::Next(c.clone())]);
+            found.extend(self.names(&home.join(layout::SNAPSHOTS))?.iter().filter_map(|n| Some(Volume::Snapshot(c.clone(), n.parse().ok()?))));
+        }
+        if container.is_none() {
+            found.extend(self.names(Path::new(layout::IMAGES))?.iter().filter_map(|n| Some(Volume::Image(ImageName::from_dir_name(n).ok()?))));
+            found.extend(self.names(Path::new(layout::PROJECTS))?.iter().filter_map(|n| Some(Volume::Databases(n.parse().ok()?))));
+        }
+        found.retain(|v| self.is_volume(v));
+        if container.is_none() {
+            // An operation's staging directory counts even when only a copy in hiding belongs to it.
+            found.extend(self.names(Path::new(layout::STAGING))?.iter().filter_map(|n| Some(Volume::Staging(n.parse().ok()?))));
+        }
+        found.sort();
+        Ok(found)
+    }
+
+    fn delta(&self, volume: &Volume, since: Option<Generation>) -> Result<Bytes> {
+        let fd = self.existing(volume)?;
+        delta::written(self.mount(), fd.as_fd(), since).map_err(|e| e.context(format!("measure {volume}")))
+    }
+
+    fn sync(&self) -> Result<()> {
+        self.commit()
+    }
+
+    fn reclaimed(&self, volume: VolumeId, timeout: Duration) -> Result<bool> {
+        reclaim::reclaimed(self.mount(), volume, timeout)
+    }
+
+    fn space(&self) -> Result<Space> {
+        space::space(self.mount(), self.backing.as_deref())
+    }
+
+    fn path(&self, volume: &Volume) -> Option<PathBuf> {
+        Some(self.path.join(layout::path(volume)))
+    }
+}
+
+impl BtrfsStore {
+    /// The names in a directory of the pool; none when it is not there.
+    fn names(&self, dir: &Path) -> Result<Vec<String>> {
+        let what = || format!("read directory {}", self.path.join(dir).display());
+        let fd = match open_dir_at(&self.root, dir) {
+            Ok(fd) => fd,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(e) => return Err(Error::io(what(), e)),
+        };
+        let mut names = Vec::new();
+        for entry in nix::dir::Dir::from_fd(fd).io(what)?.iter() {
+            let entry = entry.io(what)?;
+            if let Ok(name) = entry.file_name().to_str()
+                && name != "."
+                && name != ".."
+            {
+                names.push(name.to_owned());
+            }
+        }
+        Ok(names)
+    }
+
+    fn is_volume(&self, v: &Volume) -> bool {
+        nix::sys::stat::fstatat(&self.root, &layout::path(v), nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW)
+            .is_ok_and(|s| s.st_ino == SUBVOLUME_ROOT_INO && s.st_mode & nix::libc::S_IFMT == nix::libc::S_IFDIR)
+    }
+}
+
+fn is_subvolume(dir: BorrowedFd<'_>) -> nix::Result<bool> {
+    Ok(fstat(dir)?.st_ino == SUBVOLUME_ROOT_INO)
+}
+
+fn has_nested(volume: BorrowedFd<'_>) -> Result<bool> {
+    Ok(!subvolume::subvol_rootrefs(volume).io(|| "ask for nested subvolumes")?.is_empty())
+}
+
+pub(super) fn not_found(v: &Volume) -> Error {
+    Error::not_found("volume_not_found", format!("there is no {v}"))
+}
+
+pub(super) fn exists(v: &Volume) -> Error {
+    Error::new(Kind::Exists, "volume_exists", format!("{v} exists already"))
+}

@@ -1,0 +1,346 @@
+//! Opening a pool, step by step. What each step leaves, and how the next open takes it up, is said at [`Step`].
+
+use super::format::{self, Content};
+use super::image::{self, Attached};
+use super::record::{self, FORMAT, PoolRecord};
+use super::{DEFAULT_ID_BASE, DEFAULT_SIZE, IMAGE, MIN_SIZE, Pool, PoolConfig, grow, layout, mount};
+use crate::error::{Error, IoContext, Result};
+use crate::id::ServerId;
+use crate::sys::fs::set_no_cow;
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use nix::sys::stat::{Mode, fchmod};
+use std::cell::Cell;
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use uuid::Uuid;
+
+/// The points of [`Pool::open`] between which something lasting changes, with what a crash right after each leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// A lock file; the lock itself ended with the process.
+    Locked,
+    /// The id of the pool to be, in `pool.format`: taken again.
+    Announced,
+    /// `pool.img.new`, empty: made again.
+    ImageMade,
+    /// A file system with the announced id, on `pool.img.new` (made again) or on the device (taken up).
+    Formatted,
+    /// `pool.img`, with the announced id: taken up.
+    Named,
+    /// A loop device that the kernel has already detached again, for nobody has it open.
+    Attached,
+    /// The mount: taken up.
+    Mounted,
+    /// Some or all directories.
+    LaidOut,
+    /// A whole pool, and the announcement: it is withdrawn.
+    Recorded,
+    /// A whole pool.
+    Ready,
+    /// A longer image: the rest follows.
+    ImageGrown,
+    /// A longer loop device: the file system follows.
+    DeviceGrown,
+    /// A larger file system.
+    FileSystemGrown,
+}
+
+/// Where a test makes `open` end as if killed: without undoing anything.
+pub(super) struct Hook<'a> {
+    stop_after: &'a dyn Fn(Step) -> bool,
+    stopped: Cell<bool>,
+}
+
+impl Hook<'_> {
+    pub(super) fn passed(&self, step: Step) -> Result<()> {
+        if (self.stop_after)(step) {
+            self.stopped.set(true);
+            return Err(Error::internal(format!("stopped after {step:?}")));
+        }
+        Ok(())
+    }
+}
+
+/// Undoes the mount of an open that fails.
+struct Undo<'a> {
+    at: Option<PathBuf>,
+    hook: &'a Hook<'a>,
+}
+
+impl Drop for Undo<'_> {
+    fn drop(&mut self) {
+        if let Some(at) = &self.at
+            && !self.hook.stopped.get()
+            && let Err(e) = mount::unmount(at)
+        {
+            tracing::warn!("undo the mount of {}: {e}", at.display());
+        }
+    }
+}
+
+pub(super) fn lock(data: &Path) -> Result<Flock<File>> {
+    let path = data.join("pool.lock");
+    let file = File::options().create(true).truncate(false).write(true).open(&path).io(|| format!("open {}", path.display()))?;
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(held) => Ok(held),
+        Err((_, Errno::EWOULDBLOCK)) => {
+            Err(Error::conflict("data_in_use", format!("another server uses {}: stop it first, or give this one another --data", data.display())))
+        }
+        Err((_, e)) => Err(Error::io(format!("lock {}", path.display()), e)),
+    }
+}
+
+pub(super) fn open(config: &PoolConfig, stop_after: &dyn Fn(Step) -> bool) -> Result<Pool> {
+    let hook = Hook { stop_after, stopped: Cell::new(false) };
+    make_dir(&config.data, 0o700)?;
+    let data = std::fs::canonicalize(&config.data).io(|| format!("resolve {}", config.data.display()))?;
+    let lock = lock(&data)?;
+    hook.passed(Step::Locked)?;
+
+    let store = Store::of(config, &data)?;
+    let announced = Announcement::read(&data)?;
+    let expected = store.prepare(config, announced, &data, &hook)?;
+
+    make_dir(&config.run, 0o710)?;
+    let run = std::fs::canonicalize(&config.run).io(|| format!("resolve {}", config.run.display()))?;
+    let root = run.join(super::MOUNT_POINT);
+    make_dir(&root, 0o710)?;
+
+    let announced = Announcement::read(&data)?;
+    let mut attached = store.attach()?;
+    hook.passed(Step::Attached)?;
+    let device = attached.as_ref().map_or(store.path.as_path(), |a| &a.device);
+    let mut undo = Undo { at: None, hook: &hook };
+    if let Some(there) = mount::at(&root)? {
+        check_mounted(&root, expected, &there)?;
+    } else {
+        if announced != Some(expected) {
+            look_inside(device, &root, &store.path)?;
+        }
+        mount::mount(device, &root)?;
+        undo.at = Some(root.clone());
+    }
+    hook.passed(Step::Mounted)?;
+
+    let record = take_up(config, &root, expected, announced, &store.path, &hook)?;
+    if announced.is_some() {
+        Announcement::withdraw(&data)?;
+    }
+    lay_out(&run, &root, record.id_base)?;
+    hook.passed(Step::Ready)?;
+    if let Some(attached) = &mut attached {
+        grow::follow(&store.path, attached, &root, &hook)?;
+    }
+    undo.at = None;
+    tracing::info!(pool = %root.display(), id = %record.pool_id, "the pool is open");
+    Ok(Pool { data, run, image: (!store.is_device).then_some(store.path), record, lock })
+}
+
+/// What the pool is stored on.
+struct Store {
+    path: PathBuf,
+    is_device: bool,
+}
+
+impl Store {
+    fn of(config: &PoolConfig, data: &Path) -> Result<Self> {
+        let Some(device) = &config.device else { return Ok(Store { path: data.join(IMAGE), is_device: false }) };
+        if config.size.is_some() {
+            return Err(Error::invalid("pool_size_of_device", format!("a size was given for the device {}: only an image has one", device.display())));
+        }
+        let meta = std::fs::metadata(device).io(|| format!("stat {}", device.display()))?;
+        if !meta.file_type().is_block_device() {
+            return Err(Error::invalid("not_a_device", format!("{} is no block device: name one, or leave it out for an image", device.display())));
+        }
+        let path = std::fs::canonicalize(device).io(|| format!("resolve {}", device.display()))?;
+        Ok(Store { path, is_device: true })
+    }
+
+    /// Sees to it that there is a BTRFS that may be ours; returns its id. Writes only where nothing was, or to what an earlier call began.
+    fn prepare(&self, config: &PoolConfig, announced: Option<Uuid>, data: &Path, hook: &Hook<'_>) -> Result<Uuid> {
+        if let Some(size) = config.size
+            && size < MIN_SIZE
+        {
+            return Err(Error::invalid("pool_too_small", format!("{size} is too small for a pool: it needs at least {MIN_SIZE}")));
+        }
+        let content = if self.path.exists() { format::look(&self.path)? } else { Content::Empty };
+        match content {
+            Content::Btrfs(id) => {
+                if let Some(size) = config.size {
+                    grow::extend_image(&self.path, size)?;
+                    hook.passed(Step::ImageGrown)?;
+                }
+                return Ok(id);
+            }
+            Content::Empty => {}
+            Content::Unfinished(id) if announced == Some(id) => {}
+            Content::Unfinished(_) => return Err(foreign(&self.path, "a BTRFS file system that somebody is making")),
+            Content::Foreign(what) => return Err(foreign(&self.path, what)),
+        }
+        let id = match announced {
+            Some(id) => id,
+            None => Announcement::write(data)?,
+        };
+        hook.passed(Step::Announced)?;
+        if self.is_device {
+            format::make(&self.path, id, true)?;
+            hook.passed(Step::Formatted)?;
+        } else {
+            self.make_image(config.size, id, hook)?;
+        }
+        Ok(id)
+    }
+
+    fn make_image(&self, size: Option<crate::units::Bytes>, id: Uuid, hook: &Hook<'_>) -> Result<()> {
+        let fresh = self.path.with_extension("img.new");
+        match std::fs::remove_file(&fresh) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::io(format!("remove {}", fresh.display()), e)),
+            _ => {}
+        }
+        let what = || format!("make {}", fresh.display());
+        let file = File::options().create_new(true).write(true).open(&fresh).io(what)?;
+        fchmod(&file, Mode::S_IRUSR | Mode::S_IWUSR).io(what)?;
+        file.set_len(grow::rounded(size.unwrap_or(DEFAULT_SIZE)).0).io(what)?;
+        hook.passed(Step::ImageMade)?;
+        format::make(&fresh, id, false)?;
+        hook.passed(Step::Formatted)?;
+        std::fs::rename(&fresh, &self.path).io(|| format!("name the image {}", self.path.display()))?;
+        sync_dir(self.path.parent().unwrap_or(Path::new("/")))?;
+        hook.passed(Step::Named)
+    }
+
+    fn attach(&self) -> Result<Option<Attached>> {
+        if self.is_device { Ok(None) } else { image::attach(&self.path).map(Some) }
+    }
+}
+
+fn foreign(path: &Path, what: &str) -> Error {
+    Error::conflict(
+        "pool_foreign",
+        format!("{} holds {what}, not a pool of ours, and is left alone: choose another, or erase it first if it is of no use (wipefs -a {})", path.display(), path.display()),
+    )
+}
+
+/// `<data>/pool.format`: the id of a pool that is being made.
+struct Announcement;
+
+impl Announcement {
+    fn path(data: &Path) -> PathBuf {
+        data.join("pool.format")
+    }
+
+    fn read(data: &Path) -> Result<Option<Uuid>> {
+        let path = Self::path(data);
+        match std::fs::read_to_string(&path) {
+            // Half a line is an announcement whose pool was not begun.
+            Ok(text) => Ok(text.strip_suffix('\n').and_then(|t| t.parse().ok())),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(Error::io(format!("read {}", path.display()), e)),
+        }
+    }
+
+    fn write(data: &Path) -> Result<Uuid> {
+        let mut bytes = [0; 16];
+        getrandom::fill(&mut bytes).map_err(|e| Error::io("ask the kernel for random bytes", std::io::Error::other(e.to_string())))?;
+        let id = uuid::Builder::from_random_bytes(bytes).into_uuid();
+        let path = Self::path(data);
+        let mut file = File::create(&path).io(|| format!("make {}", path.display()))?;
+        file.write_all(format!("{id}\n").as_bytes()).and_then(|()| file.sync_all()).io(|| format!("write {}", path.display()))?;
+        sync_dir(data)?;
+        Ok(id)
+    }
+
+    fn withdraw(data: &Path) -> Result<()> {
+        let path = Self::path(data);
+        std::fs::remove_file(&path).io(|| format!("remove {}", path.display()))?;
+        sync_dir(data)
+    }
+}
+
+fn sync_dir(dir: &Path) -> Result<()> {
+    File::open(dir).and_then(|d| d.sync_all()).io(|| format!("sync directory {}", dir.display()))
+}
+
+/// Whether what is mounted at `root` is the file system that we were about to mount there.
+fn check_mounted(root: &Path, expected: Uuid, there: &mount::Mount) -> Result<()> {
+    let pool = File::open(root).io(|| format!("open {}", root.display()))?;
+    if there.kind == "btrfs" && btrfs_uapi::filesystem::filesystem_info(pool.as_fd()).is_ok_and(|i| i.uuid == expected) {
+        return Ok(());
+    }
+    let message = format!("{} is mounted at {}, where this pool belongs: unmount it, or choose another --run", there.source.display(), root.display());
+    Err(Error::conflict("mount_point_in_use", message))
+}
+
+/// Reads the record of a file system without writing to it.
+fn look_inside(device: &Path, root: &Path, shown: &Path) -> Result<()> {
+    mount::mount_to_look(device, root)?;
+    let record = record::read(root);
+    mount::unmount(root)?;
+    record?.map(|_| ()).ok_or_else(|| foreign(shown, "a BTRFS file system without a pool's record"))
+}
+
+/// Reads the record of a mounted pool, or lays out a new pool and writes it.
+fn take_up(config: &PoolConfig, root: &Path, id: Uuid, announced: Option<Uuid>, shown: &Path, hook: &Hook<'_>) -> Result<PoolRecord> {
+    let Some(mut record) = record::read(root)? else {
+        if announced != Some(id) {
+            return Err(foreign(shown, "a BTRFS file system without a pool's record"));
+        }
+        let id_base = config.id_base.unwrap_or(DEFAULT_ID_BASE);
+        lay_out(root.parent().unwrap_or(root), root, id_base)?;
+        hook.passed(Step::LaidOut)?;
+        let record = PoolRecord {
+            format: FORMAT,
+            pool_id: id,
+            id_base,
+            server_id: ServerId::generate(),
+            created_at: jiff::Timestamp::now(),
+            server_name: config.server_name.clone(),
+        };
+        record::write(root, &record)?;
+        hook.passed(Step::Recorded)?;
+        return Ok(record);
+    };
+    if let Some(asked) = config.id_base
+        && asked != record.id_base
+    {
+        let message = format!("the pool's files have ids from {} on, not {asked}: leave out --id-base, for it cannot be changed", record.id_base);
+        return Err(Error::conflict("id_base_mismatch", message));
+    }
+    if config.server_name.is_some() && config.server_name != record.server_name {
+        record.server_name.clone_from(&config.server_name);
+        record::write(root, &record)?;
+    }
+    Ok(record)
+}
+
+/// Makes the pool's directories, and lets the containers' root (a plain user to the host) pass, though not look, on the way to its volume.
+fn lay_out(run: &Path, root: &Path, id_base: u32) -> Result<()> {
+    let containers = root.join(layout::CONTAINERS);
+    make_dir(&containers, 0o710)?;
+    for name in [layout::IMAGES, layout::PROJECTS, layout::CATALOG, layout::STAGING, layout::TRASH] {
+        make_dir(&root.join(name), 0o700)?;
+    }
+    for dir in [run, root, &containers] {
+        let what = || format!("set group and mode of {}", dir.display());
+        let meta = std::fs::metadata(dir).io(what)?;
+        let ours = dir != run;
+        if meta.gid() != id_base {
+            std::os::unix::fs::chown(dir, None, Some(id_base)).io(what)?;
+        }
+        // The run directory may be somebody's choice: it only has to let the group pass.
+        let mode = if ours { 0o710 } else { meta.mode() & 0o777 | 0o010 };
+        if meta.mode() & 0o7777 != mode {
+            std::fs::set_permissions(dir, std::os::unix::fs::PermissionsExt::from_mode(mode)).io(what)?;
+        }
+    }
+    let catalog = root.join(layout::CATALOG);
+    File::open(&catalog).and_then(|d| set_no_cow(&d)).io(|| format!("turn copy-on-write off for {}", catalog.display()))
+}
+
+fn make_dir(path: &Path, mode: u32) -> Result<()> {
+    std::fs::DirBuilder::new().recursive(true).mode(mode).create(path).io(|| format!("make directory {}", path.display()))
+}

@@ -1,0 +1,58 @@
+//! How full the pool is, and what can still be written for certain.
+
+use crate::error::{IoContext, Result};
+use crate::snapshot::Space;
+use crate::units::Bytes;
+use btrfs_uapi::space::{BlockGroupFlags, space_info};
+use std::os::fd::BorrowedFd;
+use std::path::Path;
+
+/// Room that metadata shall always have: what is free to data shrinks by what metadata lacks of it. A fiftieth of the pool, at most this.
+const METADATA_ROOM: u64 = 512 << 20;
+
+/// What a pool's free room is, of what the kernel says: `available` (unallocated room and free room in data block groups), and the free
+/// room in metadata block groups.
+fn certain(total: u64, available: u64, metadata_free: u64) -> u64 {
+    available.saturating_sub((total / 50).min(METADATA_ROOM).saturating_sub(metadata_free))
+}
+
+/// Two cheap calls on the pool, and one on the file system under its image, if that is sparse: a write needs room in both.
+pub(super) fn space(mount: BorrowedFd<'_>, backing: Option<&Path>) -> Result<Space> {
+    let fs = nix::sys::statfs::fstatfs(mount).io(|| "ask for the pool's free space")?;
+    let block = u64::try_from(fs.block_size()).unwrap_or(4096);
+    let total = fs.blocks().saturating_mul(block);
+    let groups = space_info(mount).io(|| "ask for the pool's block groups")?;
+    let used: u64 = groups.iter().filter(|g| !g.flags.contains(BlockGroupFlags::GLOBAL_RSV)).map(|g| g.used_bytes * copies(g.flags)).sum();
+    let metadata_free: u64 = groups.iter().filter(|g| is_metadata(g.flags)).map(|g| g.total_bytes.saturating_sub(g.used_bytes)).sum();
+    let mut free = certain(total, fs.blocks_available().saturating_mul(block), metadata_free);
+    if let Some(dir) = backing {
+        let under = nix::sys::statfs::statfs(dir).io(|| format!("ask for the free space of {}", dir.display()))?;
+        let block = u64::try_from(under.block_size()).unwrap_or(4096);
+        // Room inside the image that is allocated already may come on top; counting it would be a guess.
+        free = free.min(under.blocks_available().saturating_mul(block));
+    }
+    Ok(Space { total: Bytes(total), used: Bytes(used), free: Bytes(free) })
+}
+
+fn copies(flags: BlockGroupFlags) -> u64 {
+    let twice = BlockGroupFlags::DUP | BlockGroupFlags::RAID1 | BlockGroupFlags::RAID10;
+    if flags.intersects(twice) { 2 } else { 1 }
+}
+
+/// Metadata proper; the global reserve is within it and is counted there.
+fn is_metadata(flags: BlockGroupFlags) -> bool {
+    flags.contains(BlockGroupFlags::METADATA) && !flags.contains(BlockGroupFlags::GLOBAL_RSV)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_metadata_lacks_is_not_free() {
+        let gib = 1 << 30;
+        assert_eq!(certain(10 * gib, 5 * gib, gib), 5 * gib);
+        assert_eq!(certain(50 * gib, 5 * gib, 0), 5 * gib - METADATA_ROOM);
+        assert_eq!(certain(50 * gib, 1, 0), 0);
+    }
+}
