@@ -55,6 +55,12 @@ impl CgroupTree {
         &self.layout
     }
 
+    /// The group above the containers'.
+    #[must_use]
+    pub fn parent(&self) -> &str {
+        &self.parent
+    }
+
     /// The container's group as the OCI runtime wants it: a path inside each hierarchy.
     #[must_use]
     pub fn path(&self, container: &ContainerId) -> String {
@@ -106,14 +112,22 @@ impl CgroupTree {
 
     /// Makes a child of the container's v2 group and gives its `cgroup.procs`, open for writing; `None` where v2 is not.
     pub(crate) fn open_child(&self, container: &ContainerId, child: &str) -> Result<Option<fs::File>> {
-        let Some(dir) = self.v2_dir(container).map(|d| d.join(child)) else { return Ok(None) };
+        self.v2_dir(container).map(|d| self.open_group(&d.join(child))).transpose()
+    }
+
+    /// The same in the hierarchy of a v1 controller.
+    pub(crate) fn open_v1_child(&self, controller: &str, container: &ContainerId, child: &str) -> Result<Option<fs::File>> {
+        self.v1_dir(controller, container).map(|d| self.open_group(&d.join(child))).transpose()
+    }
+
+    fn open_group(&self, dir: &Path) -> Result<fs::File> {
         let open = || fs::OpenOptions::new().write(true).open(dir.join("cgroup.procs"));
         match open() {
             Err(e) if e.raw_os_error() == Some(ENOENT) => {}
-            r => return r.map(Some).io(|| format!("open {}/cgroup.procs", dir.display())),
+            r => return r.io(|| format!("open {}/cgroup.procs", dir.display())),
         }
-        self.make(&dir)?;
-        open().map(Some).io(|| format!("open {}/cgroup.procs", dir.display()))
+        self.make(dir)?;
+        open().io(|| format!("open {}/cgroup.procs", dir.display()))
     }
 
     /// Removing the last container takes the parent away, maybe just now: try again then.
