@@ -166,3 +166,10 @@ impl Runtime for OciRuntime {
 fn not_running(container: &ContainerId) -> Error {
     Error::conflict("not_running", format!("container {container} does not run: start it first"))
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
+mod testing;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests;
