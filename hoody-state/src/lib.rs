@@ -1,5 +1,6 @@
 //! A container's whole state as a commit graph.
 
+pub mod cgroup;
 pub mod clock;
 pub mod error;
 pub mod freeze;

@@ -11,8 +11,14 @@ pub mod cgroup2;
 pub mod memory;
 pub mod suite;
 
-use crate::error::Result;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests;
+
+use crate::cgroup::CgroupTree;
+use crate::error::{Error, Kind, Result};
 use crate::id::ContainerId;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Whether a group runs.
@@ -34,6 +40,53 @@ pub trait Freezer: Send + Sync {
 
     /// The state now. Error: `cgroup_not_found`.
     fn state(&self, container: &ContainerId) -> Result<FreezeState>;
+}
+
+/// The best freezer of this machine for the containers of `cgroups`: v2's where v2 is mounted (hybrid hosts too), else v1's.
+/// Error: `no_freezer` ([`Kind::Unavailable`]).
+///
+/// # Errors
+/// As above.
+pub fn freezer(cgroups: &CgroupTree) -> Result<Box<dyn Freezer>> {
+    if cgroups.layout().v2().is_some() {
+        return Ok(Box::new(cgroup2::Cgroup2Freezer::new(cgroups.clone())));
+    }
+    if cgroups.layout().v1("freezer").is_some() {
+        return Ok(Box::new(cgroup1::Cgroup1Freezer::new(cgroups.clone())));
+    }
+    Err(Error::new(Kind::Unavailable, "no_freezer", "this machine cannot freeze: mount cgroup v2, or the freezer controller of v1"))
+}
+
+fn not_found(container: &ContainerId) -> Error {
+    Error::not_found("cgroup_not_found", format!("container {container} has no cgroup: start it first"))
+}
+
+/// A failed read or write of a freezer file: a missing one means a missing group.
+fn failed(container: &ContainerId, what: &str, file: &Path, e: std::io::Error) -> Error {
+    match e.raw_os_error() {
+        Some(nix::libc::ENOENT | nix::libc::ENODEV) => not_found(container),
+        _ => Error::io(format!("{what} {}", file.display()), e),
+    }
+}
+
+fn timed_out(cgroups: &CgroupTree, container: &ContainerId, timeout: Duration) -> Error {
+    let pids = cgroups.procs(container).unwrap_or_default();
+    let asleep: Vec<i32> = pids.iter().copied().filter(|p| has_uninterruptible_task(*p)).collect();
+    let who = if asleep.is_empty() {
+        "no task was asleep in the kernel; the machine may be overloaded".to_owned()
+    } else {
+        format!("asleep in the kernel: {}", crate::cgroup::describe(&asleep))
+    };
+    Error::new(
+        Kind::Timeout,
+        "freeze_timeout",
+        format!("container {container} did not freeze within {timeout:?} and runs on ({who}); try again when what they wait for is over"),
+    )
+}
+
+fn has_uninterruptible_task(pid: i32) -> bool {
+    let Ok(tasks) = std::fs::read_dir(PathBuf::from(format!("/proc/{pid}/task"))) else { return false };
+    tasks.flatten().any(|t| std::fs::read_to_string(t.path().join("stat")).is_ok_and(|s| s.rsplit(") ").next().is_some_and(|r| r.starts_with('D'))))
 }
 
 /// A container held frozen for a moment. Dropping it puts back the state before: one that was paused stays paused.

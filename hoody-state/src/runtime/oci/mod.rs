@@ -1,1 +1,175 @@
 //! An OCI runtime (`runc`, `crun`, `youki`) as a process.
+//!
+//! **A start** is one process of the runtime (`run --detach`), and nothing else waits: its cgroup is there, its id is new, and what the last run
+//! left is cleared away after that run, not before this one. The runtime itself is inside the container's cgroup before it is executed, in a
+//! session of its own: if this process is killed at any instant, the runtime may finish or not, and [`Runtime::kill`] reaches it either way.
+//!
+//! **Exits.** One thread sleeps in epoll on a pidfd per init. With [`OciConfig::subreaper`] (the default) this process becomes a child subreaper
+//! (`PR_SET_CHILD_SUBREAPER`): inits, orphaned when the runtime ends, become its children, and it reaps them by pidfd with their exit code.
+//! It never reaps a child it did not start, and looks for other orphans of its containers by their cgroup. Without it, and
+//! for adopted runs, the code comes from the kernel by `PIDFD_GET_INFO` (Linux 6.15) once pid 1 has reaped, or is `None`.
+//!
+//! **The console** is a file that init writes by itself: nothing of ours stands between. See [`console`].
+
+mod adopt;
+mod config;
+mod console;
+mod exec;
+mod exits;
+mod find;
+mod record;
+mod seccomp;
+mod spec;
+mod start;
+mod stop;
+
+pub use config::OciConfig;
+
+use super::{ExecOutput, ExecSpec, ExitListener, Limits, RunSpec, Running, Runtime, RuntimeStats};
+use crate::cgroup::CgroupTree;
+use crate::error::{Error, IoContext, Result};
+use crate::freeze::{self, FreezeState};
+use crate::id::ContainerId;
+use crate::sys::process;
+use crate::units::Bytes;
+use console::Consoles;
+use exits::Watcher;
+use record::Dirs;
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
+
+/// Runs containers by an OCI runtime. See the [module](self).
+pub struct OciRuntime {
+    config: OciConfig,
+    cgroups: CgroupTree,
+    dirs: Dirs,
+    boot_id: String,
+    consoles: Arc<Consoles>,
+    watcher: Watcher,
+    #[cfg(test)]
+    step: std::sync::OnceLock<Box<dyn Fn(&'static str) + Send + Sync>>,
+}
+
+impl OciRuntime {
+    /// Makes `run_dir` and starts the thread that waits for exits. Touches no container; adopt those that run. Errors: `io`.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn new(config: OciConfig) -> Result<Self> {
+        let dirs = Dirs::new(&config.run_dir);
+        for dir in [config.run_dir.clone(), dirs.state(), config.run_dir.join("containers")] {
+            fs::create_dir_all(&dir).io(|| format!("make {}", dir.display()))?;
+        }
+        // The specs hold the environments of containers.
+        fs::set_permissions(&config.run_dir, fs::Permissions::from_mode(0o700)).io(|| format!("protect {}", config.run_dir.display()))?;
+        if config.subreaper {
+            nix::sys::prctl::set_child_subreaper(true).io(|| "become a child subreaper")?;
+        }
+        let consoles = Arc::new(Consoles::new(config.console_path.clone(), config.console_limit, config.id_base)?);
+        let cgroups = config.cgroups.clone();
+        let watcher = Watcher::new(cgroups.clone(), dirs.clone(), Arc::clone(&consoles))?;
+        Ok(OciRuntime {
+            config,
+            cgroups,
+            dirs,
+            boot_id: process::boot_id()?,
+            consoles,
+            watcher,
+            #[cfg(test)]
+            step: std::sync::OnceLock::new(),
+        })
+    }
+
+    /// The containers' cgroups.
+    #[must_use]
+    pub fn cgroups(&self) -> &CgroupTree {
+        &self.cgroups
+    }
+
+    /// A place where a test may crash.
+    #[cfg_attr(not(test), allow(clippy::unused_self, clippy::missing_const_for_fn))]
+    fn step(&self, _name: &'static str) {
+        #[cfg(test)]
+        if let Some(f) = self.step.get() {
+            f(_name);
+        }
+    }
+
+    fn is_frozen(&self, container: &ContainerId) -> bool {
+        freeze::freezer(&self.cgroups).and_then(|f| f.state(container)).is_ok_and(|s| s == FreezeState::Frozen)
+    }
+}
+
+impl Runtime for OciRuntime {
+    fn name(&self) -> String {
+        let path = find::runtime(self.config.runtime.as_deref()).ok();
+        path.as_ref().and_then(|p| p.file_name()).map_or_else(|| "none".to_owned(), |n| n.to_string_lossy().into_owned())
+    }
+
+    fn probe(&self) -> Result<()> {
+        find::probe(self.config.runtime.as_deref())
+    }
+
+    fn set_exit_listener(&self, listener: ExitListener) {
+        self.watcher.set_listener(listener);
+    }
+
+    fn prepare(&self, container: &ContainerId, limits: &Limits) -> Result<()> {
+        self.cgroups.create(container)?;
+        self.cgroups.set_limits(container, limits, self.config.pids_limit)
+    }
+
+    fn start(&self, spec: &RunSpec) -> Result<Running> {
+        self.start_run(spec)
+    }
+
+    fn adopt(&self, container: &ContainerId) -> Result<Option<Running>> {
+        self.adopt_run(container)
+    }
+
+    fn stop(&self, container: &ContainerId, timeout: std::time::Duration) -> Result<()> {
+        self.stop_run(container, timeout)
+    }
+
+    fn kill(&self, container: &ContainerId) -> Result<()> {
+        self.kill_run(container)
+    }
+
+    fn exec(&self, container: &ContainerId, spec: &ExecSpec) -> Result<ExecOutput> {
+        self.exec_in(container, spec)
+    }
+
+    fn stats(&self, container: &ContainerId) -> Result<RuntimeStats> {
+        self.cgroups.stats(container)
+    }
+
+    fn console(&self, container: &ContainerId, last: Option<Bytes>) -> Result<Vec<u8>> {
+        self.consoles.tail(container, last)
+    }
+
+    fn remove(&self, container: &ContainerId) -> Result<()> {
+        self.kill_run(container)?;
+        self.cgroups.remove(container)?;
+        self.consoles.remove(container)?;
+        self.dirs.remove(container)
+    }
+
+    fn list(&self) -> Result<Vec<ContainerId>> {
+        let mut all: BTreeSet<ContainerId> = self.cgroups.list()?.into_iter().collect();
+        all.extend(self.dirs.list()?);
+        Ok(all.into_iter().collect())
+    }
+}
+
+fn not_running(container: &ContainerId) -> Error {
+    Error::conflict("not_running", format!("container {container} does not run: start it first"))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
+mod testing;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests;

@@ -1,0 +1,179 @@
+//! Killing everything in a container's group, and knowing when it is empty.
+
+use super::events;
+use super::tree::{CgroupTree, children, procs_below};
+use crate::error::{Error, IoContext, Kind, Result};
+use crate::id::ContainerId;
+use crate::sys::process;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// How long one round waits before it looks for orphans and signals again.
+const ROUND: Duration = Duration::from_millis(20);
+
+impl CgroupTree {
+    /// Whether a live process is in the container's group. False when it has none.
+    ///
+    /// # Errors
+    /// `io`.
+    pub fn populated(&self, container: &ContainerId) -> Result<bool> {
+        match self.v2_dir(container).map(|d| events::read(&d)) {
+            Some(Ok(e)) if e.populated => Ok(true),
+            // Without v2, or where a process was put into a v1 group alone.
+            _ => Ok(!self.procs(container)?.is_empty() || self.strays(container)?),
+        }
+    }
+
+    /// Waits until the container has no live process; false when the time is over. Sleeps in poll.
+    ///
+    /// # Errors
+    /// `io`.
+    pub fn wait_empty(&self, container: &ContainerId, timeout: Duration) -> Result<bool> {
+        let deadline = Instant::now() + timeout;
+        if let Some(dir) = self.v2_dir(container)
+            && dir.is_dir()
+            && !events::wait(&dir, timeout, |e| !e.populated)?
+        {
+            return Ok(false);
+        }
+        // v1 cannot tell: the processes' own descriptors do.
+        loop {
+            let pids = self.v1_procs(container)?;
+            let Some(&pid) = pids.first() else { return Ok(true) };
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(false);
+            }
+            let Ok(fd) = process::pidfd_open(pid) else {
+                // A dead one that is still listed; the list is right in a moment.
+                std::thread::sleep(Duration::from_micros(200).min(left));
+                continue;
+            };
+            let timeout = PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
+            match poll(&mut [PollFd::new(fd.as_fd(), PollFlags::POLLIN)], timeout) {
+                Ok(0) => return Ok(false),
+                Ok(_) => std::thread::yield_now(),
+                Err(nix::errno::Errno::EINTR) => {}
+                Err(e) => return Err(e).io(|| format!("poll process {pid}")),
+            }
+        }
+    }
+
+    /// Kills every process of the container, frozen or not, those that are being forked included, and returns when none is left. The group
+    /// stays, thawed. One that has no group is no error. Error: `kill_timeout`, naming who is left (a process asleep in the kernel dies
+    /// when what it waits for is over).
+    ///
+    /// # Errors
+    /// As above.
+    pub fn kill(&self, container: &ContainerId, timeout: Duration) -> Result<()> {
+        self.kill_with(container, timeout, &|| {})
+    }
+
+    /// The same; `reap` is called between rounds, to reap orphans that came to this process.
+    pub(crate) fn kill_with(&self, container: &ContainerId, timeout: Duration, reap: &dyn Fn()) -> Result<()> {
+        if !self.exists(container) {
+            return Ok(());
+        }
+        let deadline = Instant::now() + timeout;
+        loop {
+            if !self.v2_kill(container)? || self.strays(container)? {
+                self.signal_all(container)?;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if self.wait_empty(container, ROUND.min(left))? {
+                reap();
+                return self.thaw_all(container);
+            }
+            reap();
+            if left.is_zero() {
+                // Nobody shall find a frozen group that he did not freeze.
+                self.thaw_all(container)?;
+                let who = describe(&self.procs(container)?);
+                return Err(Error::new(
+                    Kind::Timeout,
+                    "kill_timeout",
+                    format!("container {container} still has processes {timeout:?} after they were killed: {who}; look at what they wait for, then try again"),
+                ));
+            }
+        }
+    }
+
+    /// `cgroup.kill` of v2 (Linux 5.14): atomic against forks, and reaches frozen ones. False where it is not.
+    fn v2_kill(&self, container: &ContainerId) -> Result<bool> {
+        let Some(file) = self.v2_dir(container).map(|d| d.join("cgroup.kill")) else { return Ok(false) };
+        kill_group_file(&file)
+    }
+
+    /// Without it: freeze so that nobody forks, signal all, thaw so that they can die. One round; the caller repeats until empty.
+    fn signal_all(&self, container: &ContainerId) -> Result<()> {
+        let v1 = self.v1_dir("freezer", container).map(|d| d.join("freezer.state"));
+        let v2 = self.v2_dir(container).map(|d| d.join("cgroup.freeze"));
+        if let Some(f) = v1.as_ref().or(v2.as_ref()) {
+            let _ = std::fs::write(f, if v1.is_some() { "FROZEN" } else { "1" });
+        }
+        let mut pids = self.procs(container)?;
+        pids.extend(self.v1_procs(container)?);
+        pids.sort_unstable();
+        pids.dedup();
+        for pid in pids {
+            // The pid was in the group a moment ago and cannot be another's before it is reaped; ESRCH is what we want.
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+        self.thaw_all(container)
+    }
+
+    /// Whether a v1 group has a process that v2 does not know to be the container's.
+    fn strays(&self, container: &ContainerId) -> Result<bool> {
+        Ok(!self.v1_procs(container)?.is_empty())
+    }
+
+    /// Processes of the container by its v1 freezer group (or whichever v1 hierarchy there is).
+    fn v1_procs(&self, container: &ContainerId) -> Result<Vec<i32>> {
+        let roots = self.layout().v1_roots();
+        let root = self.layout().v1("freezer").or_else(|| roots.first().copied());
+        root.map_or(Ok(Vec::new()), |r| procs_below(&self.dir(r, container)))
+    }
+
+    /// Thaws the container's groups and those below, in v2 and v1, whoever froze them.
+    fn thaw_all(&self, container: &ContainerId) -> Result<()> {
+        for (dir, file, frozen, thawed) in [
+            (self.v2_dir(container), "cgroup.freeze", "1", "0"),
+            (self.v1_dir("freezer", container), "freezer.state", "FR", "THAWED"),
+        ] {
+            let Some(dir) = dir else { continue };
+            for d in std::iter::once(dir.clone()).chain(children(&dir)?) {
+                let path = d.join(file);
+                // v1 says FROZEN or FREEZING.
+                if std::fs::read_to_string(&path).is_ok_and(|s| s.starts_with(frozen)) {
+                    std::fs::write(&path, thawed).io(|| format!("thaw {}", d.display()))?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Writes a `cgroup.kill`; false when there is none.
+pub(super) fn kill_group_file(file: &Path) -> Result<bool> {
+    match std::fs::write(file, "1") {
+        Ok(()) => Ok(true),
+        Err(e) if matches!(e.raw_os_error(), Some(nix::libc::ENOENT | nix::libc::ENODEV)) => Ok(false),
+        Err(e) => Err(e).io(|| format!("write {}", file.display())),
+    }
+}
+
+/// Up to five processes by pid, name and state, for a message.
+pub(crate) fn describe(pids: &[i32]) -> String {
+    let mut who: Vec<String> =
+        pids.iter().filter_map(|&p| process::proc_stat(p).map(|s| format!("{p} ({}, state {})", s.comm, s.state))).take(5).collect();
+    if who.is_empty() {
+        who.push("none that can be seen".to_owned());
+    } else if pids.len() > who.len() {
+        who.push(format!("and {} more", pids.len() - who.len()));
+    }
+    who.join(", ")
+}

@@ -1,0 +1,195 @@
+//! Which control group hierarchies this machine has, and where.
+
+use crate::error::{Error, IoContext, Kind, Result};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// How control groups are mounted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum LayoutKind {
+    /// cgroup v2 alone.
+    Unified,
+    /// v1 controllers, and v2 beside them (without most controllers, but with `cgroup.freeze` and `cgroup.kill`).
+    Hybrid,
+    /// cgroup v1 alone.
+    Legacy,
+}
+
+/// The hierarchies of this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layout {
+    v2: Option<PathBuf>,
+    v2_controllers: Vec<String>,
+    v1: BTreeMap<String, PathBuf>,
+}
+
+impl Layout {
+    /// Reads the mounts of this process. Error: `no_cgroups` ([`Kind::Unavailable`]) when none is mounted. Cost: two small reads.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn detect() -> Result<Self> {
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").io(|| "read /proc/self/mountinfo")?;
+        let mut layout = Self::from_mountinfo(&mounts);
+        if layout.v2.is_none() && layout.v1.is_empty() {
+            return Err(Error::new(
+                Kind::Unavailable,
+                "no_cgroups",
+                "no control groups are mounted: mount -t cgroup2 none /sys/fs/cgroup (a systemd host does it at boot)",
+            ));
+        }
+        if let Some(root) = &layout.v2 {
+            let path = root.join("cgroup.controllers");
+            let text = std::fs::read_to_string(&path).io(|| format!("read {}", path.display()))?;
+            layout.v2_controllers = text.split_ascii_whitespace().map(str::to_owned).collect();
+        }
+        Ok(layout)
+    }
+
+    /// Pure part: a line is `36 25 0:32 ROOT MOUNTPOINT OPTIONS [TAGS…] - TYPE SOURCE SUPEROPTIONS`. Later mounts lie over earlier ones.
+    fn from_mountinfo(text: &str) -> Self {
+        let mut layout = Layout { v2: None, v2_controllers: Vec::new(), v1: BTreeMap::new() };
+        let prefer = |p: &Path| p.starts_with("/sys/fs/cgroup");
+        for line in text.lines() {
+            let Some((mount, fs)) = line.split_once(" - ") else { continue };
+            let Some(point) = mount.split(' ').nth(4).map(unescape) else { continue };
+            let mut fs = fs.split(' ');
+            match (fs.next(), fs.nth(1)) {
+                (Some("cgroup2"), _) => {
+                    if layout.v2.as_deref().is_none_or(|old| prefer(&point) || !prefer(old)) {
+                        layout.v2 = Some(point);
+                    }
+                }
+                (Some("cgroup"), Some(options)) => {
+                    for name in options.split(',').filter(|o| V1_CONTROLLERS.contains(o) || o.starts_with("name=")) {
+                        if layout.v1.get(name).is_none_or(|old| prefer(&point) || !prefer(old)) {
+                            layout.v1.insert(name.to_owned(), point.clone());
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        layout
+    }
+
+    /// Which of the three it is.
+    #[must_use]
+    pub fn kind(&self) -> LayoutKind {
+        match (&self.v2, self.v1.is_empty()) {
+            (Some(_), true) => LayoutKind::Unified,
+            (Some(_), false) => LayoutKind::Hybrid,
+            (None, _) => LayoutKind::Legacy,
+        }
+    }
+
+    /// The same machine seen without v2: what the fallbacks are tested with.
+    #[cfg(test)]
+    pub(crate) fn without_v2(mut self) -> Self {
+        self.v2 = None;
+        self.v2_controllers.clear();
+        self
+    }
+
+    /// Where v2 is mounted.
+    #[must_use]
+    pub fn v2(&self) -> Option<&Path> {
+        self.v2.as_deref()
+    }
+
+    /// Where the v1 hierarchy of a controller (`memory`, `name=systemd`) is mounted.
+    #[must_use]
+    pub fn v1(&self, controller: &str) -> Option<&Path> {
+        self.v1.get(controller).map(PathBuf::as_path)
+    }
+
+    /// Whether v2 has the controller.
+    #[must_use]
+    pub fn v2_has(&self, controller: &str) -> bool {
+        self.v2_controllers.iter().any(|c| c == controller)
+    }
+
+    /// Every v1 hierarchy once (`cpu,cpuacct` is one).
+    #[must_use]
+    pub fn v1_roots(&self) -> Vec<&Path> {
+        let mut roots: Vec<&Path> = self.v1.values().map(PathBuf::as_path).collect();
+        roots.sort_unstable();
+        roots.dedup();
+        roots
+    }
+
+    /// Every hierarchy once, v2 first.
+    #[must_use]
+    pub fn roots(&self) -> Vec<&Path> {
+        self.v2.as_deref().into_iter().chain(self.v1_roots()).collect()
+    }
+
+    /// The hierarchy that says which processes a group has: v2 where it is there.
+    #[must_use]
+    pub(crate) fn process_root(&self) -> Option<&Path> {
+        self.v2().or_else(|| self.v1("freezer")).or_else(|| self.v1("pids")).or_else(|| self.v1.values().next().map(PathBuf::as_path))
+    }
+}
+
+const V1_CONTROLLERS: [&str; 13] =
+    ["memory", "cpu", "cpuacct", "cpuset", "pids", "freezer", "devices", "blkio", "net_cls", "net_prio", "perf_event", "hugetlb", "rdma"];
+
+/// Mount points have blanks and such as `\040`.
+fn unescape(s: &str) -> PathBuf {
+    let mut out = String::with_capacity(s.len());
+    let mut rest = s;
+    while let Some(at) = rest.find('\\') {
+        out.push_str(&rest[..at]);
+        match rest.get(at + 1..at + 4).and_then(|d| u8::from_str_radix(d, 8).ok()) {
+            Some(b) => {
+                out.push(char::from(b));
+                rest = &rest[at + 4..];
+            }
+            None => {
+                out.push('\\');
+                rest = &rest[at + 1..];
+            }
+        }
+    }
+    out.push_str(rest);
+    PathBuf::from(out)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_unified_machine() {
+        let l = Layout::from_mountinfo("29 23 0:26 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate\n");
+        assert_eq!(l.kind(), LayoutKind::Unified);
+        assert_eq!(l.v2(), Some(Path::new("/sys/fs/cgroup")));
+        assert_eq!(l.roots().len(), 1);
+    }
+
+    #[test]
+    fn a_hybrid_machine_with_joined_controllers() {
+        let l = Layout::from_mountinfo(concat!(
+            "30 23 0:27 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n",
+            "31 23 0:28 / /mnt/other rw - cgroup2 cgroup2 rw\n",
+            "32 23 0:29 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n",
+            "33 23 0:30 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd\n",
+        ));
+        assert_eq!(l.kind(), LayoutKind::Hybrid);
+        assert_eq!(l.v2(), Some(Path::new("/sys/fs/cgroup/unified")));
+        assert_eq!(l.v1("cpu"), l.v1("cpuacct"));
+        assert_eq!(l.v1_roots().len(), 2);
+        assert_eq!(l.clone().without_v2().kind(), LayoutKind::Legacy);
+    }
+
+    #[test]
+    fn blanks_in_mount_points() {
+        assert_eq!(unescape("/a\\040b\\x"), PathBuf::from("/a b\\x"));
+    }
+
+    #[test]
+    fn this_machine_has_control_groups() {
+        assert!(Layout::detect().unwrap().process_root().is_some());
+    }
+}

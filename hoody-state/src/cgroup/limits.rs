@@ -1,0 +1,108 @@
+//! Limits of a container's group.
+
+use super::tree::CgroupTree;
+use crate::error::{Error, IoContext, Kind, Result};
+use crate::id::ContainerId;
+use crate::runtime::Limits;
+use crate::units::Bytes;
+use std::path::Path;
+
+/// Below this no OCI runtime starts.
+const MIN_MEMORY: Bytes = Bytes::mib(8);
+const PERIOD_US: u64 = 100_000;
+
+/// One limit, checked: the number the kernel wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limit {
+    /// None.
+    Unlimited,
+    /// This much: bytes, microseconds of each 100 ms, or tasks.
+    Of(u64),
+}
+
+impl Limit {
+    /// `memory`, at least 8 MiB. Error: `invalid_limit`.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn memory(memory: Option<Bytes>) -> Result<Self> {
+        match memory {
+            None => Ok(Limit::Unlimited),
+            Some(b) if b >= MIN_MEMORY && b.0 <= i64::MAX as u64 => Ok(Limit::Of(b.0)),
+            Some(b) => Err(Error::invalid("invalid_limit", format!("{b} is no memory limit: it must be at least {MIN_MEMORY}"))),
+        }
+    }
+
+    /// `cpus`, 0.01 to 100,000. Error: `invalid_limit`.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn cpus(cpus: Option<f64>) -> Result<Self> {
+        match cpus {
+            None => Ok(Limit::Unlimited),
+            Some(n) if (0.01..=100_000.0).contains(&n) => Ok(Limit::Of((n * PERIOD_US as f64).round() as u64)),
+            Some(n) => Err(Error::invalid("invalid_limit", format!("{n} is no number of processors: it must be 0.01 or more, 0.5 is half of one"))),
+        }
+    }
+
+    fn or(self, unlimited: &str) -> String {
+        match self {
+            Limit::Unlimited => unlimited.to_owned(),
+            Limit::Of(n) => n.to_string(),
+        }
+    }
+}
+
+impl CgroupTree {
+    /// Puts limits on the container's group, whether it runs or not. The group must exist. Errors: `invalid_limit`; `limit_below_usage` ([`Kind::Conflict`])
+    /// when more memory is charged than the new limit and cannot be reclaimed; `no_controller` ([`Kind::Unavailable`]) when this machine cannot
+    /// enforce a limit that was asked for. Cost: three small writes.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn set_limits(&self, container: &ContainerId, limits: &Limits, pids: Option<u64>) -> Result<()> {
+        let memory = Limit::memory(limits.memory)?;
+        let cpus = Limit::cpus(limits.cpus)?;
+        let pids = pids.map_or(Limit::Unlimited, Limit::Of);
+        let v2 = self.v2_dir(container);
+        let v2_of = |c: &str| v2.as_deref().filter(|_| self.layout().v2_has(c));
+        match (v2_of("memory"), self.v1_dir("memory", container)) {
+            (Some(d), _) => set(&d.join("memory.max"), &memory.or("max"))?,
+            (None, Some(d)) => set(&d.join("memory.limit_in_bytes"), &memory.or("-1"))?,
+            (None, None) => missing("memory", memory)?,
+        }
+        match (v2_of("cpu"), self.v1_dir("cpu", container)) {
+            (Some(d), _) => set(&d.join("cpu.max"), &format!("{} {PERIOD_US}", cpus.or("max")))?,
+            (None, Some(d)) => {
+                set(&d.join("cpu.cfs_period_us"), &PERIOD_US.to_string())?;
+                set(&d.join("cpu.cfs_quota_us"), &cpus.or("-1"))?;
+            }
+            (None, None) => missing("cpu", cpus)?,
+        }
+        match v2_of("pids").map(Path::to_path_buf).or_else(|| self.v1_dir("pids", container)) {
+            Some(d) => set(&d.join("pids.max"), &pids.or("max")),
+            // A default of ours, not a wish of the caller's.
+            None => Ok(()),
+        }
+    }
+}
+
+fn missing(controller: &str, limit: Limit) -> Result<()> {
+    if limit == Limit::Unlimited {
+        return Ok(());
+    }
+    Err(Error::new(
+        Kind::Unavailable,
+        "no_controller",
+        format!("this machine cannot limit {controller}: its cgroup controller is not mounted; boot without cgroup_disable={controller}, or set no limit"),
+    ))
+}
+
+fn set(file: &Path, value: &str) -> Result<()> {
+    match std::fs::write(file, value) {
+        Err(e) if e.raw_os_error() == Some(nix::libc::EBUSY) => {
+            Err(Error::conflict("limit_below_usage", format!("cannot set {} to {value}: more than that is in use; free some first", file.display())))
+        }
+        r => r.io(|| format!("write {value} to {}", file.display())),
+    }
+}

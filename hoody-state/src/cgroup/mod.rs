@@ -1,0 +1,31 @@
+//! Control groups: one per container, under one parent of ours, on cgroup v2, v1 and both together.
+//!
+//! ```text
+//! <parent>/<container id>/          outlives runs: limits, what is charged to them, freezing, killing
+//! <parent>/<container id>/run/      the processes of a run
+//! <parent>/<container id>/exec-N/   the processes of one exec (where v2 is)
+//! <parent>/<container id>/start/    the OCI runtime while it starts a run (v2 alone)
+//! ```
+//!
+//! **Guarantees**: nothing outside `parent` is written, except that v2's controllers are enabled on the way down to it. No state is held here:
+//! every answer comes from the kernel, so it is right after a crash too. Waiting is by poll wherever the kernel can tell (`cgroup.events`).
+
+mod events;
+mod kill;
+mod layout;
+mod limits;
+mod stats;
+mod tree;
+
+pub(crate) use events::{read as read_events, wait as wait_events};
+pub use layout::{Layout, LayoutKind};
+pub(crate) use kill::describe;
+pub use limits::Limit;
+pub use tree::CgroupTree;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+pub(crate) mod testing;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

@@ -1,0 +1,69 @@
+//! What runs, from the kernel: for a process of ours that has just begun.
+
+use super::OciRuntime;
+use super::record::{Init, Record};
+use crate::error::Result;
+use crate::id::ContainerId;
+use crate::runtime::Running;
+use crate::sys::process;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+/// A start whose server was killed goes on without it: so long it is waited for.
+const HALF_WAY: Duration = Duration::from_secs(3);
+
+impl OciRuntime {
+    /// See [`Runtime::adopt`](crate::runtime::Runtime::adopt). `None` with processes left (a start that died half-way) is for the caller to
+    /// [`kill`](crate::runtime::Runtime::kill).
+    pub(super) fn adopt_run(&self, c: &ContainerId) -> Result<Option<Running>> {
+        let Some((record, pid, pidfd)) = self.find_init(c, HALF_WAY)? else { return Ok(None) };
+        self.watcher.watch(c, &record.run, pid, pidfd)?;
+        Ok(Some(Running { run: record.run, pid, started_at: record.started_at }))
+    }
+
+    /// The living init of the last run. `patience`: how long one that may be starting is waited for.
+    pub(super) fn find_init(&self, c: &ContainerId, patience: Duration) -> Result<Option<(Record, i32, OwnedFd)>> {
+        let Some(mut record) = self.dirs.load(c, &self.boot_id)? else { return Ok(None) };
+        let init = match record.init {
+            Some(init) => init,
+            None => {
+                let Some(pid) = self.await_pid_file(c, &record, patience)? else { return Ok(None) };
+                let Some(stat) = process::proc_stat(pid) else { return Ok(None) };
+                Init { pid, start_time: stat.start_time }
+            }
+        };
+        // First the pidfd, then the proofs: they are about the process it holds, or that has ended.
+        let Ok(pidfd) = process::pidfd_open(init.pid) else { return Ok(None) };
+        let alive = process::proc_stat(init.pid).is_some_and(|s| s.start_time == init.start_time && !matches!(s.state, 'Z' | 'X'));
+        if !alive || !self.is_in_group(c, init.pid) || process::pidfd_signal(&pidfd, 0).is_err_and(|e| e.raw_os_error() == Some(nix::libc::ESRCH)) {
+            return Ok(None);
+        }
+        if record.init.is_none() {
+            record.init = Some(init);
+            self.dirs.save(c, &record)?;
+        }
+        Ok(Some((record, init.pid, pidfd)))
+    }
+
+    fn await_pid_file(&self, c: &ContainerId, record: &Record, patience: Duration) -> Result<Option<i32>> {
+        let deadline = Instant::now() + patience;
+        loop {
+            // In this order: a runtime that ends between the two has written the file.
+            let populated = self.cgroups.populated(c)?;
+            if let Some(pid) = self.dirs.pid_file(c, &record.run) {
+                return Ok(Some(pid));
+            }
+            if !populated || Instant::now() >= deadline {
+                return Ok(None);
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Whether a process is in the container's group: only the runtime puts processes there, and none can leave.
+    pub(super) fn is_in_group(&self, c: &ContainerId, pid: i32) -> bool {
+        let path = self.cgroups.path(c);
+        let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+        groups.lines().filter_map(|l| l.splitn(3, ':').nth(2)).any(|p| p.strip_prefix(&path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
+    }
+}

@@ -1,0 +1,69 @@
+//! What an embedder chooses.
+
+use crate::cgroup::CgroupTree;
+use crate::id::ContainerId;
+use crate::units::Bytes;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Where a container's console is kept.
+pub(super) type ConsolePath = Arc<dyn Fn(&ContainerId) -> PathBuf + Send + Sync>;
+
+/// How [`OciRuntime`](super::OciRuntime) runs containers.
+#[derive(Clone)]
+pub struct OciConfig {
+    /// Name or path of the runtime; `None`: the first of `runc`, `crun`, `youki` in PATH.
+    pub runtime: Option<PathBuf>,
+    /// State, bundles and pid files: on a file system that a reboot empties.
+    pub run_dir: PathBuf,
+    /// The console file of a container; its directory is made.
+    pub console_path: Arc<dyn Fn(&ContainerId) -> PathBuf + Send + Sync>,
+    /// What is kept of a console: between half of this and this, but for a moment after a flood.
+    pub console_limit: Bytes,
+    /// The containers' cgroups.
+    pub cgroups: CgroupTree,
+    /// The host id of a container's root.
+    pub id_base: u32,
+    /// How many ids a container has.
+    pub id_count: u32,
+    /// How many tasks a container may have at once.
+    pub pids_limit: Option<u64>,
+    /// What `stop` sends to init.
+    pub stop_signal: i32,
+    /// A runtime that takes longer to start a container is killed.
+    pub start_timeout: Duration,
+    /// How long killing waits for the last process.
+    pub kill_timeout: Duration,
+    /// Whether this process becomes a child subreaper, to learn exit codes from every kernel. Embedders that are one already, or whose
+    /// other children leave orphans that shall go to pid 1, switch it off.
+    pub subreaper: bool,
+}
+
+impl OciConfig {
+    /// The defaults: first runtime found, 1 MiB of console, ids 100000 to 165535, 8192 tasks, TERM, 60 s to start, 30 s to die, subreaper.
+    #[must_use]
+    pub fn new(run_dir: impl Into<PathBuf>, cgroups: CgroupTree, console_path: impl Fn(&ContainerId) -> PathBuf + Send + Sync + 'static) -> Self {
+        OciConfig {
+            runtime: None,
+            run_dir: run_dir.into(),
+            console_path: Arc::new(console_path),
+            console_limit: Bytes::mib(1),
+            cgroups,
+            id_base: 100_000,
+            id_count: 65_536,
+            pids_limit: Some(8192),
+            stop_signal: nix::libc::SIGTERM,
+            start_timeout: Duration::from_secs(60),
+            kill_timeout: Duration::from_secs(30),
+            subreaper: true,
+        }
+    }
+}
+
+impl fmt::Debug for OciConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OciConfig").field("runtime", &self.runtime).field("run_dir", &self.run_dir).field("id_base", &self.id_base).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,288 @@
+//! Consoles: files that inits write by themselves, kept bounded from outside.
+//!
+//! The file is opened for appending and belongs to the container's root, who may reopen, truncate or stretch it. Nothing here trusts
+//! its size: reading is bounded by the limit, and what the file holds on the disk is bounded by punching its head out (its offsets
+//! stay, so that writers never notice). Growth is noticed by inotify, at most once a second (more often only in a flood that
+//! passes the limit within that second), and not at all while nothing is written.
+
+use super::config::ConsolePath;
+use crate::error::{IoContext, Result};
+use crate::id::ContainerId;
+use crate::units::Bytes;
+use nix::fcntl::{FallocateFlags, fallocate};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
+use std::collections::{HashMap, HashSet};
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+const QUIET: Duration = Duration::from_secs(1);
+const FLOOD: Duration = Duration::from_millis(50);
+const MAX_TAIL: u64 = 64 << 20;
+
+/// The consoles of all containers.
+pub(super) struct Consoles {
+    path: ConsolePath,
+    limit: u64,
+    owner: u32,
+    inotify: Inotify,
+    watched: Mutex<HashMap<ContainerId, WatchDescriptor>>,
+}
+
+impl Consoles {
+    pub fn new(path: ConsolePath, limit: Bytes, owner: u32) -> Result<Self> {
+        let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).io(|| "make an inotify instance for consoles")?;
+        Ok(Consoles { path, limit: limit.0.clamp(8192, MAX_TAIL), owner, inotify, watched: Mutex::default() })
+    }
+
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.inotify.as_fd()
+    }
+
+    fn watched(&self) -> MutexGuard<'_, HashMap<ContainerId, WatchDescriptor>> {
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn path(&self, container: &ContainerId) -> PathBuf {
+        (self.path)(container)
+    }
+
+    /// Opens the console for a new run, whose output follows that of the last.
+    pub fn open(&self, container: &ContainerId) -> Result<File> {
+        let path = self.path(container);
+        let open = || OpenOptions::new().append(true).create(true).mode(0o600).custom_flags(nix::libc::O_NOFOLLOW).open(&path);
+        let mut file = match (open(), path.parent()) {
+            (Err(e), Some(dir)) if e.kind() == ErrorKind::NotFound => {
+                fs::create_dir_all(dir).io(|| format!("make {}", dir.display()))?;
+                open()
+            }
+            (r, _) => r,
+        }
+        .io(|| format!("open the console {}", path.display()))?;
+        if file.metadata().io(|| format!("read {}", path.display()))?.len() > self.limit {
+            file = self.start_over(&path)?;
+        }
+        std::os::unix::fs::fchown(&file, Some(self.owner), Some(self.owner)).io(|| format!("give {} to the container", path.display()))?;
+        Ok(file)
+    }
+
+    /// Nobody writes now: offsets begin at 0 again, so that they never reach the largest the file system allows.
+    fn start_over(&self, path: &Path) -> Result<File> {
+        let tail = read_tail(path, self.limit / 2)?;
+        let next = path.with_extension("console-new");
+        let _ = fs::remove_file(&next);
+        let mut file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(&next).io(|| format!("make {}", next.display()))?;
+        file.write_all(&tail).io(|| format!("write {}", next.display()))?;
+        fs::rename(&next, path).io(|| format!("rename to {}", path.display()))?;
+        Ok(file)
+    }
+
+    /// Keeps the console bounded from now on. A kernel out of watches costs the bound, not the start.
+    pub fn watch(&self, container: &ContainerId) {
+        let path = self.path(container);
+        match self.inotify.add_watch(&path, AddWatchFlags::IN_MODIFY) {
+            Ok(wd) => {
+                self.watched().insert(container.clone(), wd);
+            }
+            Err(e) => tracing::warn!(%container, error = %e, "the console is not kept bounded (fs.inotify.max_user_watches?)"),
+        }
+        // What was written before.
+        self.trim(container);
+    }
+
+    /// No longer.
+    pub fn unwatch(&self, container: &ContainerId) {
+        if let Some(wd) = self.watched().remove(container) {
+            let _ = self.inotify.rm_watch(wd);
+        }
+        self.trim(container);
+    }
+
+    /// Something was written: bounds those consoles, and says how long to look away.
+    pub fn ready(&self) -> Duration {
+        let mut written = HashSet::new();
+        while let Ok(events) = self.inotify.read_events() {
+            written.extend(events.iter().map(|e| e.wd));
+        }
+        let containers: Vec<ContainerId> = self.watched().iter().filter(|(_, wd)| written.contains(wd)).map(|(c, _)| c.clone()).collect();
+        let flood = containers.iter().filter(|c| self.trim(c)).count() > 0;
+        if flood { FLOOD } else { QUIET }
+    }
+
+    /// Punches out what is over the limit; whether anything was.
+    fn trim(&self, container: &ContainerId) -> bool {
+        let path = self.path(container);
+        self.try_trim(&path).unwrap_or_else(|e| {
+            if e.kind() != ErrorKind::NotFound {
+                tracing::warn!(%container, error = %e, "could not bound the console");
+            }
+            false
+        })
+    }
+
+    fn try_trim(&self, path: &Path) -> std::io::Result<bool> {
+        let file = OpenOptions::new().read(true).write(true).custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK).open(path)?;
+        let meta = file.metadata()?;
+        if meta.blocks().saturating_mul(512) <= self.limit.saturating_add(64 << 10) && !self.is_over(&file, meta.len())? {
+            return Ok(false);
+        }
+        let punch = |from: i64, len: i64| {
+            fallocate(&file, FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE, from, len).map_err(std::io::Error::from)
+        };
+        let size = i64::try_from(meta.len()).unwrap_or(i64::MAX);
+        // Whole blocks, so that at least half of the limit stays.
+        let head = (size - (self.limit / 2) as i64).max(0) / 4096 * 4096;
+        if head > 0 {
+            punch(0, head)?;
+        }
+        // Reserved beyond the end by fallocate.
+        let end = (size / 4096 + 1).saturating_mul(4096);
+        if file.metadata()?.blocks().saturating_mul(512) > self.limit.saturating_add(64 << 10)
+            && let Some(rest) = (1i64 << 43).checked_sub(end).filter(|r| *r > 0)
+        {
+            punch(end, rest)?;
+        }
+        Ok(head > 0)
+    }
+
+    /// On file systems that allocate late, `blocks` lags behind what was written: the first data says it.
+    fn is_over(&self, mut file: &File, size: u64) -> std::io::Result<bool> {
+        if size <= self.limit {
+            return Ok(false);
+        }
+        let from = i64::try_from(size - self.limit).unwrap_or(i64::MAX);
+        match nix::unistd::lseek(file, 0, nix::unistd::Whence::SeekData) {
+            Ok(first) => Ok(first < from),
+            Err(nix::errno::Errno::ENXIO) => Ok(false),
+            Err(_) => file.seek(SeekFrom::End(0)).map(|n| n > self.limit),
+        }
+    }
+
+    /// The last bytes, from the beginning of a line where there is one.
+    pub fn tail(&self, container: &ContainerId, last: Option<Bytes>) -> Result<Vec<u8>> {
+        let n = last.map_or(self.limit, |b| b.0.min(self.limit));
+        let mut tail = read_tail(&self.path(container), n)?;
+        let cut = tail.iter().position(|b| *b != 0).unwrap_or(tail.len());
+        tail.drain(..cut);
+        Ok(tail)
+    }
+
+    /// Takes the file away.
+    pub fn remove(&self, container: &ContainerId) -> Result<()> {
+        if let Some(wd) = self.watched().remove(container) {
+            let _ = self.inotify.rm_watch(wd);
+        }
+        let path = self.path(container);
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != ErrorKind::NotFound => Err(e).io(|| format!("remove {}", path.display())),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// At most the last `n` bytes, cut to whole lines where something was left out. A missing file is empty.
+fn read_tail(path: &Path, n: u64) -> Result<Vec<u8>> {
+    let mut file = match OpenOptions::new().read(true).custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK).open(path) {
+        Ok(f) => f,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(e).io(|| format!("open {}", path.display())),
+    };
+    let read = |file: &mut File| -> std::io::Result<Vec<u8>> {
+        let size = file.metadata()?.len();
+        let from = size.saturating_sub(n);
+        let mut out = Vec::new();
+        file.seek(SeekFrom::Start(from))?;
+        file.take(n).read_to_end(&mut out)?;
+        let mut before = [0u8; 1];
+        let whole = from == 0 || (file.read_at(&mut before, from - 1)? == 1 && matches!(before[0], b'\n' | 0));
+        if !whole
+            && let Some(end) = out.iter().position(|b| *b == b'\n')
+            && end + 1 < out.len()
+        {
+            out.drain(..=end);
+        }
+        Ok(out)
+    };
+    read(&mut file).io(|| format!("read {}", path.display()))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    fn consoles(dir: &Path, limit: u64) -> Consoles {
+        let dir = dir.to_path_buf();
+        Consoles::new(Arc::new(move |c| dir.join(format!("sub/{c}.log"))), Bytes(limit), 100_000).unwrap()
+    }
+
+    #[test]
+    fn what_was_written_is_read_in_whole_lines() {
+        let tmp = tempfile::tempdir().unwrap();
+        let (k, c) = (consoles(tmp.path(), 1 << 20), ContainerId::generate());
+        assert_eq!(k.tail(&c, None).unwrap(), b"");
+        k.open(&c).unwrap().write_all(b"one\ntwo\nthree\n").unwrap();
+        k.open(&c).unwrap().write_all(b"four\n").unwrap();
+        assert_eq!(k.tail(&c, None).unwrap(), b"one\ntwo\nthree\nfour\n");
+        assert_eq!(k.tail(&c, Some(Bytes(13))).unwrap(), b"three\nfour\n");
+        assert_eq!(k.tail(&c, Some(Bytes(11))).unwrap(), b"three\nfour\n");
+        assert_eq!(k.tail(&c, Some(Bytes(3))).unwrap(), b"ur\n");
+        k.remove(&c).unwrap();
+        k.remove(&c).unwrap();
+    }
+
+    #[test]
+    fn a_flood_is_bounded_and_its_end_kept() {
+        for dir in ["/tmp", "/dev/shm"] {
+            let tmp = tempfile::tempdir_in(dir).unwrap();
+            let (k, c) = (consoles(tmp.path(), 64 << 10), ContainerId::generate());
+            let mut f = k.open(&c).unwrap();
+            k.watch(&c);
+            for i in 0..40_000 {
+                writeln!(f, "line {i} of many").unwrap();
+            }
+            assert_eq!(k.ready(), FLOOD);
+            f.sync_all().unwrap();
+            k.ready();
+            let blocks = f.metadata().unwrap().blocks() * 512;
+            assert!(blocks <= (64 << 10) + 8192, "{blocks} in {dir}");
+            let tail = k.tail(&c, None).unwrap();
+            assert!(tail.ends_with(b"line 39999 of many\n"));
+            assert!(tail.len() as u64 >= 32 << 10, "{}", tail.len());
+            assert!(!tail.contains(&0));
+            writeln!(f, "after").unwrap();
+            assert!(k.tail(&c, None).unwrap().ends_with(b"of many\nafter\n"));
+            // The next run begins small.
+            let again = k.open(&c).unwrap();
+            assert!(again.metadata().unwrap().len() <= 64 << 10);
+            assert!(k.tail(&c, None).unwrap().ends_with(b"after\n"));
+        }
+    }
+
+    #[test]
+    fn a_container_that_stretches_its_console_harms_itself_alone() {
+        let tmp = tempfile::tempdir().unwrap();
+        let (k, c) = (consoles(tmp.path(), 64 << 10), ContainerId::generate());
+        let mut f = k.open(&c).unwrap();
+        k.watch(&c);
+        f.write_all(b"lost\n").unwrap();
+        f.set_len(1 << 40).unwrap();
+        assert_eq!(k.tail(&c, None).unwrap(), b"");
+        f.write_all(b"after\n").unwrap();
+        assert_eq!(k.tail(&c, None).unwrap(), b"after\n");
+        f.set_len(0).unwrap();
+        assert_eq!(k.tail(&c, None).unwrap(), b"");
+        // Reserving the host's disk through it does not last.
+        fallocate(&f, FallocateFlags::empty(), 0, 8 << 20).unwrap();
+        k.ready();
+        assert!(f.metadata().unwrap().blocks() * 512 <= 200 << 10, "{}", f.metadata().unwrap().blocks());
+        fallocate(&f, FallocateFlags::FALLOC_FL_KEEP_SIZE, 64 << 20, 8 << 20).unwrap();
+        k.ready();
+        assert!(f.metadata().unwrap().blocks() * 512 <= 200 << 10, "{}", f.metadata().unwrap().blocks());
+    }
+}

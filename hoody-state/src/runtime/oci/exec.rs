@@ -1,0 +1,241 @@
+//! Running a command in a running container.
+//!
+//! Where v2 is, each exec has a group of its own below the container's, `exec-<n>`, so that what it started can be killed with it. On v1 alone, and with
+//! a runtime that moves the command elsewhere, a time-out kills the command's own process.
+
+use super::record::oci_id;
+use super::start::{cannot_run, read_log};
+use super::{OciRuntime, find, not_running, spec};
+use crate::cgroup::LayoutKind;
+use crate::error::{Error, IoContext, Kind, Result};
+use crate::id::{ContainerId, OperationId};
+use crate::runtime::{ExecOutput, ExecSpec};
+use crate::sys::process;
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use std::fs;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{ChildStdin, Stdio};
+use std::time::{Duration, Instant};
+
+impl OciRuntime {
+    /// See [`Runtime::exec`](crate::runtime::Runtime::exec). A command that is not there gives 127, one that may not be executed 126, as shells do.
+    pub(super) fn exec_in(&self, c: &ContainerId, spec: &ExecSpec) -> Result<ExecOutput> {
+        let runtime = find::runtime(self.config.runtime.as_deref())?;
+        let process = spec::exec_process(spec)?;
+        let (record, _, _) = self.find_init(c, Duration::ZERO)?.ok_or_else(|| not_running(c))?;
+        if self.is_frozen(c) {
+            return Err(Error::conflict("container_paused", format!("container {c} is paused: resume it before running a command in it")));
+        }
+        let name = format!("exec-{}", OperationId::generate());
+        let files = Files::new(&self.dirs.bundle(c, &record.run), &name);
+        fs::write(&files.process, process.to_string()).io(|| format!("write {}", files.process.display()))?;
+        let mut command = self.command(&runtime, &files.log);
+        command.arg("exec").arg("--process").arg(&files.process).arg("--pid-file").arg(&files.pid);
+        let mut groups: Vec<OwnedFd> = Vec::new();
+        if let Some(f) = self.cgroups.open_child(c, &name)? {
+            groups.push(f.into());
+        }
+        command.arg(oci_id(c, &record.run)).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        process::enter_before_exec(&mut command, groups);
+        let mut helper = self.watcher.spawn(&mut command).map_err(|e| cannot_run(&runtime, e))?;
+        drop(command);
+
+        let mut pump = Pump::new(&mut helper.child, spec)?;
+        let pidfd = process::pidfd_open(helper.child.id() as i32).io(|| "open a pidfd of the runtime")?;
+        let ended = pump.run(&pidfd)?;
+        if !ended {
+            self.kill_exec(c, &name, &files);
+        }
+        let status = helper.child.wait().io(|| "wait for the runtime")?;
+        drop(helper);
+        pump.last_words();
+        self.watcher.reap_orphans();
+        self.forget_exec_group(c, &name);
+
+        let mut out = pump.out;
+        out.timed_out = !ended;
+        if out.timed_out {
+            out.exit_code = 137;
+            return Ok(out);
+        }
+        out.exit_code = status.code().or_else(|| status.signal().map(|s| 128 + s)).unwrap_or(255);
+        let said = read_log(&files.log);
+        if out.exit_code == 0 || said.is_empty() {
+            return Ok(out);
+        }
+        self.failed(c, spec, out, &said)
+    }
+
+    /// The runtime complained: about the command, or about something else.
+    fn failed(&self, c: &ContainerId, spec: &ExecSpec, mut out: ExecOutput, said: &str) -> Result<ExecOutput> {
+        let name = spec.command.first().map_or("", String::as_str);
+        let (code, why) = if said.contains("executable file not found") || said.contains("no such file or directory") && said.contains("exec") {
+            (127, "not found")
+        } else if said.contains("permission denied") && said.contains("exec") {
+            (126, "permission denied")
+        } else {
+            // It may have ended, with init, while the command was being started.
+            if self.find_init(c, Duration::ZERO)?.is_none() {
+                return Err(not_running(c));
+            }
+            return Err(Error::new(Kind::Conflict, "exec_failed", format!("container {c} could not run {name:?}: {said}")));
+        };
+        out.exit_code = code;
+        out.stderr = format!("{name}: {why}\n").into_bytes();
+        Ok(out)
+    }
+
+    /// The time is over: the command and what it started.
+    fn kill_exec(&self, c: &ContainerId, name: &str, files: &Files) {
+        if let Some(dir) = self.cgroups.v2_dir(c) {
+            let _ = fs::write(dir.join(name).join("cgroup.kill"), "1");
+        }
+        // Beside the group's: on v2 alone the runtime moves the command to `run`, and v1 has no such group.
+        if self.cgroups.layout().kind() != LayoutKind::Hybrid
+            && let Some(pid) = fs::read_to_string(&files.pid).ok().and_then(|s| s.trim().parse::<i32>().ok())
+            && let Ok(fd) = process::pidfd_open(pid)
+            && self.is_in_group(c, pid)
+        {
+            let _ = process::pidfd_signal(&fd, nix::libc::SIGKILL);
+        }
+    }
+
+    /// A group with processes left (a daemon) stays until the run ends.
+    fn forget_exec_group(&self, c: &ContainerId, name: &str) {
+        if let Some(dir) = self.cgroups.v2_dir(c) {
+            let dir = dir.join(name);
+            if !matches!(fs::remove_dir(&dir), Err(e) if e.raw_os_error() == Some(nix::libc::EBUSY)) {
+                return;
+            }
+            // Killed a moment ago.
+            let _ = crate::cgroup::wait_events(&dir, Duration::from_millis(20), |e| !e.populated);
+            let _ = fs::remove_dir(&dir);
+        }
+    }
+}
+
+/// The files of one exec, gone with it.
+struct Files {
+    process: std::path::PathBuf,
+    log: std::path::PathBuf,
+    pid: std::path::PathBuf,
+}
+
+impl Files {
+    fn new(dir: &Path, name: &str) -> Self {
+        let file = |kind: &str| dir.join(format!("{name}.{kind}"));
+        Files { process: file("json"), log: file("log"), pid: file("pid") }
+    }
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        for f in [&self.process, &self.log, &self.pid] {
+            let _ = fs::remove_file(f);
+        }
+    }
+}
+
+/// Feeds and drains a process without ever blocking on one of its three pipes.
+struct Pump<'a> {
+    stdin: Option<ChildStdin>,
+    pending: &'a [u8],
+    stdout: Option<fs::File>,
+    stderr: Option<fs::File>,
+    limit: usize,
+    deadline: Option<Instant>,
+    out: ExecOutput,
+}
+
+impl<'a> Pump<'a> {
+    fn new(child: &mut std::process::Child, spec: &'a ExecSpec) -> Result<Self> {
+        let stdin = child.stdin.take();
+        let stdout = child.stdout.take().map(|p| fs::File::from(OwnedFd::from(p)));
+        let stderr = child.stderr.take().map(|p| fs::File::from(OwnedFd::from(p)));
+        for fd in [stdin.as_ref().map(AsFd::as_fd), stdout.as_ref().map(AsFd::as_fd), stderr.as_ref().map(AsFd::as_fd)].into_iter().flatten() {
+            fcntl(fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK | access_mode(fd))).io(|| "make a pipe non-blocking")?;
+        }
+        let stdin = stdin.filter(|_| !spec.stdin.is_empty());
+        let deadline = spec.timeout.map(|t| Instant::now() + t);
+        Ok(Pump { stdin, pending: &spec.stdin, stdout, stderr, limit: spec.output_limit, deadline, out: ExecOutput::default() })
+    }
+
+    /// Until the process ends (true) or the time is over (false).
+    fn run(&mut self, process: &OwnedFd) -> Result<bool> {
+        loop {
+            let left = self.deadline.map(|d| d.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|l| l.is_zero()) {
+                return Ok(false);
+            }
+            let timeout = left.map_or(PollTimeout::NONE, |l| PollTimeout::try_from(l + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX));
+            let mut fds = vec![PollFd::new(process.as_fd(), PollFlags::POLLIN)];
+            fds.extend(self.stdin.as_ref().map(|f| PollFd::new(f.as_fd(), PollFlags::POLLOUT)));
+            fds.extend([&self.stdout, &self.stderr].into_iter().flatten().map(|f| PollFd::new(f.as_fd(), PollFlags::POLLIN)));
+            match poll(&mut fds, timeout) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(e) => return Err(e).io(|| "poll the pipes of a command"),
+            }
+            let ended = fds[0].any() == Some(true);
+            self.feed();
+            self.drain();
+            if ended {
+                return Ok(true);
+            }
+        }
+    }
+
+    fn feed(&mut self) {
+        let Some(pipe) = &mut self.stdin else { return };
+        match pipe.write(self.pending) {
+            Ok(n) => self.pending = &self.pending[n..],
+            Err(e) if matches!(e.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::Interrupted) => return,
+            // Nobody reads any more.
+            Err(_) => self.pending = &[],
+        }
+        if self.pending.is_empty() {
+            self.stdin = None;
+        }
+    }
+
+    /// One buffer of each, so that neither starves the other nor the deadline.
+    fn drain(&mut self) -> bool {
+        let mut more = drain_one(&mut self.stdout, &mut self.out.stdout, self.limit, &mut self.out.truncated);
+        more |= drain_one(&mut self.stderr, &mut self.out.stderr, self.limit, &mut self.out.truncated);
+        more
+    }
+
+    /// What is in the pipes when the process has ended; a daemon that keeps them open is not waited for, and one that writes on is not listened to.
+    fn last_words(&mut self) {
+        for _ in 0..32 {
+            if !self.drain() {
+                return;
+            }
+        }
+    }
+}
+
+fn drain_one(pipe: &mut Option<fs::File>, into: &mut Vec<u8>, limit: usize, truncated: &mut bool) -> bool {
+    let Some(f) = pipe else { return false };
+    let mut buffer = [0u8; 65536];
+    match f.read(&mut buffer) {
+        Ok(0) => *pipe = None,
+        Ok(n) => {
+            let keep = n.min(limit.saturating_sub(into.len()));
+            into.extend_from_slice(&buffer[..keep]);
+            *truncated |= keep < n;
+            return true;
+        }
+        Err(e) if matches!(e.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::Interrupted) => {}
+        Err(_) => *pipe = None,
+    }
+    false
+}
+
+fn access_mode(fd: BorrowedFd<'_>) -> OFlag {
+    fcntl(fd, FcntlArg::F_GETFL).map_or(OFlag::empty(), |f| OFlag::from_bits_truncate(f) & OFlag::O_ACCMODE)
+}

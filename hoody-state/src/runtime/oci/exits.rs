@@ -1,0 +1,333 @@
+//! Exits: one thread, asleep in epoll on a pidfd per init (and on the consoles).
+
+use super::console::Consoles;
+use super::record::Dirs;
+use crate::cgroup::CgroupTree;
+use crate::error::{Error, IoContext, Result};
+use crate::id::{ContainerId, RunId};
+use crate::runtime::{Exit, ExitListener};
+use crate::sys::process;
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::eventfd::EventFd;
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use std::collections::{HashMap, HashSet};
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::{Child, Command};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+const WAKE: u64 = 0;
+const CONSOLE: u64 = 1;
+/// How long the code of somebody else's child is waited for: its parent reaps it in this time or never.
+const CODE_TIMEOUT: Duration = Duration::from_millis(200);
+
+/// The thread, and what it watches.
+pub(super) struct Watcher {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    epoll: Epoll,
+    wake: EventFd,
+    listener: OnceLock<ExitListener>,
+    cgroups: CgroupTree,
+    dirs: Dirs,
+    consoles: Arc<Consoles>,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    last_token: u64,
+    watches: HashMap<u64, Watch>,
+    /// Their inits are about to be watched: not orphans.
+    starting: HashSet<ContainerId>,
+    /// Processes of the runtime that another thread waits for.
+    helpers: HashSet<i32>,
+    /// Ended before they could be watched.
+    ended: Vec<(ContainerId, RunId)>,
+    console_at: Option<Instant>,
+    stopping: bool,
+}
+
+struct Watch {
+    container: ContainerId,
+    run: RunId,
+    pid: i32,
+    pidfd: OwnedFd,
+    /// It has ended; its code is waited for until then.
+    code_by: Option<Instant>,
+}
+
+impl Watcher {
+    pub fn new(cgroups: CgroupTree, dirs: Dirs, consoles: Arc<Consoles>) -> Result<Self> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).io(|| "make an epoll instance")?;
+        let wake = EventFd::from_flags(nix::sys::eventfd::EfdFlags::EFD_CLOEXEC | nix::sys::eventfd::EfdFlags::EFD_NONBLOCK).io(|| "make an eventfd")?;
+        epoll.add(&wake, EpollEvent::new(EpollFlags::EPOLLIN, WAKE)).io(|| "watch an eventfd")?;
+        epoll.add(consoles.fd(), EpollEvent::new(EpollFlags::EPOLLIN, CONSOLE)).io(|| "watch the consoles")?;
+        let inner = Mutex::new(Inner { last_token: CONSOLE, ..Inner::default() });
+        let shared = Arc::new(Shared { epoll, wake, listener: OnceLock::new(), cgroups, dirs, consoles, inner });
+        let of_thread = Arc::clone(&shared);
+        let thread = std::thread::Builder::new().name("hoody-exits".to_owned()).spawn(move || of_thread.run()).io(|| "start the thread that waits for exits")?;
+        Ok(Watcher { shared, thread: Some(thread) })
+    }
+
+    pub fn set_listener(&self, listener: ExitListener) {
+        if self.shared.listener.set(listener).is_err() {
+            tracing::warn!("the exit listener was set twice; the first stays");
+        }
+    }
+
+    /// Marks a start until dropped. Error: `already_running` when one is under way.
+    pub fn starting(&self, container: &ContainerId) -> Result<Starting<'_>> {
+        if self.shared.lock().starting.insert(container.clone()) {
+            return Ok(Starting { shared: &self.shared, container: container.clone() });
+        }
+        Err(Error::conflict("already_running", format!("container {container} is being started already")))
+    }
+
+    /// Starts a process of the runtime that the caller waits for and then forgets.
+    pub fn spawn(&self, command: &mut Command) -> std::io::Result<Helper<'_>> {
+        // Under the lock, so that it is never taken for an orphan.
+        let mut inner = self.shared.lock();
+        let child = command.spawn()?;
+        inner.helpers.insert(child.id() as i32);
+        Ok(Helper { shared: &self.shared, child })
+    }
+
+    /// Reports the end of this init once. It is watched already: nothing changes.
+    pub fn watch(&self, container: &ContainerId, run: &RunId, pid: i32, pidfd: OwnedFd) -> Result<()> {
+        self.shared.consoles.watch(container);
+        let mut inner = self.shared.lock();
+        if inner.watches.values().any(|w| w.pid == pid && w.run == *run) {
+            return Ok(());
+        }
+        inner.last_token += 1;
+        let token = inner.last_token;
+        self.shared.epoll.add(&pidfd, EpollEvent::new(EpollFlags::EPOLLIN, token)).io(|| format!("watch process {pid}"))?;
+        inner.watches.insert(token, Watch { container: container.clone(), run: run.clone(), pid, pidfd, code_by: None });
+        Ok(())
+    }
+
+    /// The run ended before it could be watched.
+    pub fn already_ended(&self, container: &ContainerId, run: &RunId) {
+        self.shared.lock().ended.push((container.clone(), run.clone()));
+        let _ = self.shared.wake.write(1);
+    }
+
+    /// Reaps orphans of our containers that came to this process.
+    pub fn reap_orphans(&self) {
+        self.shared.reap_orphans();
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.shared.lock().stopping = true;
+        let _ = self.shared.wake.write(1);
+        if let Some(t) = self.thread.take()
+            // The listener may hold the last reference to the runtime.
+            && t.thread().id() != std::thread::current().id()
+        {
+            let _ = t.join();
+        }
+    }
+}
+
+/// A start under way.
+pub(super) struct Starting<'a> {
+    shared: &'a Shared,
+    container: ContainerId,
+}
+
+impl Drop for Starting<'_> {
+    fn drop(&mut self) {
+        self.shared.lock().starting.remove(&self.container);
+    }
+}
+
+/// A process of the runtime. Dropping kills and reaps it.
+pub(super) struct Helper<'a> {
+    shared: &'a Shared,
+    pub child: Child,
+}
+
+impl Drop for Helper<'_> {
+    fn drop(&mut self) {
+        // Both do nothing to one that was waited for.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        self.shared.lock().helpers.remove(&(self.child.id() as i32));
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn run(&self) {
+        let mut events = [EpollEvent::empty(); 64];
+        loop {
+            let n = match self.epoll.wait(&mut events, self.timeout()) {
+                Ok(n) => n,
+                Err(Errno::EINTR) => 0,
+                Err(e) => {
+                    tracing::error!(error = %e, "cannot wait for exits any more");
+                    return;
+                }
+            };
+            for e in &events[..n] {
+                match e.data() {
+                    WAKE => {
+                        let _ = self.wake.read();
+                        if self.lock().stopping {
+                            return;
+                        }
+                    }
+                    CONSOLE => self.console_ready(),
+                    token => self.exited(token, e.events().contains(EpollFlags::EPOLLHUP)),
+                }
+            }
+            self.due();
+        }
+    }
+
+    /// Until the next thing that is due; for ever when there is none.
+    fn timeout(&self) -> EpollTimeout {
+        let inner = self.lock();
+        let next = inner.watches.values().filter_map(|w| w.code_by).chain(inner.console_at).min();
+        match next {
+            None => EpollTimeout::NONE,
+            Some(at) => {
+                EpollTimeout::try_from(at.saturating_duration_since(Instant::now()) + Duration::from_millis(1)).unwrap_or(EpollTimeout::MAX)
+            }
+        }
+    }
+
+    fn due(&self) {
+        let now = Instant::now();
+        let mut inner = self.lock();
+        if inner.console_at.is_some_and(|at| at <= now) {
+            inner.console_at = None;
+            let _ = self.epoll.modify(self.consoles.fd(), &mut EpollEvent::new(EpollFlags::EPOLLIN, CONSOLE));
+        }
+        let late: Vec<u64> = inner.watches.iter().filter(|(_, w)| w.code_by.is_some_and(|at| at <= now)).map(|(t, _)| *t).collect();
+        let ended = std::mem::take(&mut inner.ended);
+        drop(inner);
+        for token in late {
+            self.exited(token, true);
+        }
+        for (container, run) in ended {
+            self.report(&container, &run, Exit { code: None });
+        }
+    }
+
+    /// Looks away from the consoles for a while after each look, so that chatter does not keep us awake.
+    fn console_ready(&self) {
+        let pause = self.consoles.ready();
+        let _ = self.epoll.modify(self.consoles.fd(), &mut EpollEvent::new(EpollFlags::empty(), CONSOLE));
+        self.lock().console_at = Some(Instant::now() + pause);
+    }
+
+    /// `last`: nothing more will be learnt.
+    fn exited(&self, token: u64, last: bool) {
+        let mut inner = self.lock();
+        let Some(w) = inner.watches.get_mut(&token) else { return };
+        let code = match waitid(Id::PIDFd(w.pidfd.as_fd()), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG) {
+            Ok(WaitStatus::Exited(_, code)) => Some(code),
+            Ok(WaitStatus::Signaled(_, signal, _)) => Some(128 + signal as i32),
+            Ok(_) => return,
+            // Not our child, or somebody was quicker: the kernel keeps the code for those who hold a pidfd.
+            Err(_) => process::pidfd_exit_code(&w.pidfd),
+        };
+        if code.is_none() && !last {
+            if w.code_by.is_none() {
+                w.code_by = Some(Instant::now() + CODE_TIMEOUT);
+                // Readable it stays; that it has been reaped is told by the hang-up, which needs no asking for.
+                let _ = self.epoll.modify(&w.pidfd, &mut EpollEvent::new(EpollFlags::empty(), token));
+            }
+            return;
+        }
+        let Some(w) = inner.watches.remove(&token) else { return };
+        let _ = self.epoll.delete(&w.pidfd);
+        let others = inner.watches.values().any(|o| o.container == w.container);
+        drop(inner);
+        if !others {
+            self.consoles.unwatch(&w.container);
+        }
+        self.report(&w.container, &w.run, Exit { code });
+    }
+
+    fn report(&self, container: &ContainerId, run: &RunId, exit: Exit) {
+        self.reap_orphans();
+        if let Err(e) = self.dirs.clear_run(container, run) {
+            tracing::warn!(%container, %run, error = %e, "could not clear away a run that ended");
+        }
+        tracing::debug!(%container, %run, code = ?exit.code, "run ended");
+        if let Some(listener) = self.listener.get() {
+            listener(container, run, exit);
+        }
+    }
+
+    /// Reaps children of this process that are dead, are nobody's here and were in a container's cgroup. Costs one call when there is none.
+    fn reap_orphans(&self) {
+        let peek = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        while let Some(pid) = waitid(Id::All, peek).ok().and_then(|s| s.pid()) {
+            if !self.reap(pid.as_raw()) {
+                // It is somebody's, and hides what is behind it.
+                let me = std::process::id() as i32;
+                let Ok(all) = std::fs::read_dir("/proc") else { return };
+                let pids = all.flatten().filter_map(|e| e.file_name().to_str()?.parse::<i32>().ok());
+                for pid in pids.filter(|p| process::proc_stat(*p).is_some_and(|s| s.ppid == me && s.state == 'Z')) {
+                    self.reap(pid);
+                }
+                return;
+            }
+        }
+    }
+
+    /// Reaps a dead child if it is an orphan of ours.
+    fn reap(&self, pid: i32) -> bool {
+        let Ok(pidfd) = process::pidfd_open(pid) else { return false };
+        let inner = self.lock();
+        if inner.helpers.contains(&pid) || inner.watches.values().any(|w| w.pid == pid) || !self.is_orphan(pid, &inner.starting) {
+            return false;
+        }
+        waitid(Id::PIDFd(pidfd.as_fd()), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG).is_ok_and(|s| s.pid().is_some())
+    }
+
+    fn is_orphan(&self, pid: i32, starting: &HashSet<ContainerId>) -> bool {
+        if self.cgroups.layout().v2().is_none() {
+            // v1 forgets where a dead process was; the runtime's helpers have telling names.
+            return starting.is_empty() && process::proc_stat(pid).is_some_and(|s| s.comm.starts_with("runc:["));
+        }
+        let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+        container_of(&groups, self.cgroups.parent()).is_some_and(|c| !starting.contains(&c))
+    }
+}
+
+/// The container below `parent` whose v2 group `/proc/<pid>/cgroup` names.
+fn container_of(groups: &str, parent: &str) -> Option<ContainerId> {
+    let path = groups.lines().find_map(|l| l.strip_prefix("0::"))?;
+    path.strip_prefix(parent)?.strip_prefix('/')?.split(['/', ' ']).next()?.parse().ok()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dead_process_is_known_by_its_group() {
+        let c = "65f0c0ffee00000000000001";
+        let found = |s: &str| container_of(s, "/hoody/p").map(|c| c.to_string());
+        assert_eq!(found(&format!("4:memory:/\n0::/hoody/p/{c}/run (deleted)\n")).as_deref(), Some(c));
+        assert_eq!(found(&format!("0::/hoody/p/{c}\n")).as_deref(), Some(c));
+        assert_eq!(found(&format!("0::/hoody/p2/{c}\n")), None);
+        assert_eq!(found("0::/\n"), None);
+    }
+}

@@ -1,0 +1,178 @@
+//! What is known of a container's run, on disk, for the next process of ours.
+//!
+//! ```text
+//! <run_dir>/containers/<container>/run.json     the run: written as an intent before the runtime is started, again with init's pid after it
+//! <run_dir>/containers/<container>/<run>/       config.json, init.pid (by the runtime), runtime.log
+//! <run_dir>/state/<container>-<run>/            the runtime's own state
+//! ```
+//!
+//! A crash between any two writes leaves a record that says less than is true, never more, and what it says is checked against the kernel:
+//! the pid must be in the container's cgroup and have the start time that was written. The directory is gone at reboot; where it is
+//! not, the boot id tells.
+
+use crate::error::{Error, IoContext, Result};
+use crate::id::{ContainerId, RunId};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+/// `run.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Record {
+    pub run: RunId,
+    pub boot_id: String,
+    pub started_at: Timestamp,
+    /// Of init, once it was learnt.
+    pub init: Option<Init>,
+}
+
+/// A process, named for good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Init {
+    pub pid: i32,
+    /// In ticks after boot.
+    pub start_time: u64,
+}
+
+/// Where things are in a `run_dir`.
+#[derive(Debug, Clone)]
+pub(crate) struct Dirs {
+    run_dir: PathBuf,
+}
+
+impl Dirs {
+    pub fn new(run_dir: &Path) -> Self {
+        Dirs { run_dir: run_dir.to_path_buf() }
+    }
+
+    /// The `--root` of the runtime.
+    pub fn state(&self) -> PathBuf {
+        self.run_dir.join("state")
+    }
+
+    pub fn container(&self, c: &ContainerId) -> PathBuf {
+        self.run_dir.join("containers").join(c.as_str())
+    }
+
+    pub fn bundle(&self, c: &ContainerId, run: &RunId) -> PathBuf {
+        self.container(c).join(run.as_str())
+    }
+
+    fn record(&self, c: &ContainerId) -> PathBuf {
+        self.container(c).join("run.json")
+    }
+
+    /// The last run; `None` when there is none, or none of this boot, or what is there cannot be read as one.
+    pub fn load(&self, c: &ContainerId, boot_id: &str) -> Result<Option<Record>> {
+        let path = self.record(c);
+        let text = match fs::read(&path) {
+            Ok(t) => t,
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(e).io(|| format!("read {}", path.display())),
+        };
+        let record: Option<Record> = serde_json::from_slice(&text).ok();
+        if record.is_none() {
+            tracing::warn!(path = %path.display(), "not a record of a run; taken for none");
+        }
+        Ok(record.filter(|r| r.boot_id == boot_id))
+    }
+
+    /// Whole or not at all for every reader, and after a crash of this process. Nothing is synced: after a crash of the machine nothing runs.
+    pub fn save(&self, c: &ContainerId, record: &Record) -> Result<()> {
+        let path = self.record(c);
+        let next = path.with_extension("json.new");
+        let text = serde_json::to_vec(record).map_err(|e| Error::internal(format!("write the record of a run: {e}")))?;
+        fs::write(&next, text).io(|| format!("write {}", next.display()))?;
+        fs::rename(&next, &path).io(|| format!("rename to {}", path.display()))
+    }
+
+    /// The pid the runtime wrote.
+    pub fn pid_file(&self, c: &ContainerId, run: &RunId) -> Option<i32> {
+        fs::read_to_string(self.bundle(c, run).join("init.pid")).ok()?.trim().parse().ok().filter(|p| *p > 0)
+    }
+
+    /// Removes bundles and runtime states of the container's runs, but of `keep`.
+    pub fn clear_runs(&self, c: &ContainerId, keep: Option<&RunId>) -> Result<()> {
+        for entry in entries(&self.container(c))? {
+            let is_run = entry.file_name().to_str().and_then(|n| n.parse::<RunId>().ok()).is_some_and(|r| Some(&r) != keep);
+            if is_run {
+                remove_dir(&entry.path())?;
+            }
+        }
+        let keep = keep.map(|k| oci_id(c, k));
+        for entry in entries(&self.state())? {
+            if let Some(name) = entry.file_name().to_str()
+                && name.strip_prefix(c.as_str()).is_some_and(|rest| rest.starts_with('-'))
+                && keep.as_deref() != Some(name)
+            {
+                remove_dir(&entry.path())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The run is over: its bundle, its state and, where it is still the last, its record.
+    pub fn clear_run(&self, c: &ContainerId, run: &RunId) -> Result<()> {
+        remove_dir(&self.bundle(c, run))?;
+        remove_dir(&self.state().join(oci_id(c, run)))
+    }
+
+    /// Everything of the container.
+    pub fn remove(&self, c: &ContainerId) -> Result<()> {
+        self.clear_runs(c, None)?;
+        remove_dir(&self.container(c))
+    }
+
+    /// Every container of which anything is kept.
+    pub fn list(&self) -> Result<Vec<ContainerId>> {
+        Ok(entries(&self.run_dir.join("containers"))?.iter().filter_map(|e| e.file_name().to_str()?.parse().ok()).collect())
+    }
+}
+
+/// What the runtime calls a run: another each time, so that clearing one away never stands in the way of the next.
+pub(crate) fn oci_id(c: &ContainerId, run: &RunId) -> String {
+    format!("{c}-{run}")
+}
+
+fn entries(dir: &Path) -> Result<Vec<fs::DirEntry>> {
+    match fs::read_dir(dir) {
+        Ok(e) => Ok(e.flatten().collect()),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+        Err(e) => Err(e).io(|| format!("list {}", dir.display())),
+    }
+}
+
+fn remove_dir(dir: &Path) -> Result<()> {
+    match fs::remove_dir_all(dir) {
+        Err(e) if e.kind() != ErrorKind::NotFound => Err(e).io(|| format!("remove {}", dir.display())),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_of_another_boot_or_of_nonsense_is_none() {
+        let tmp = tempfile::tempdir().unwrap();
+        let dirs = Dirs::new(tmp.path());
+        let (c, run) = (ContainerId::generate(), RunId::generate());
+        assert_eq!(dirs.load(&c, "b1").unwrap(), None);
+        fs::create_dir_all(dirs.bundle(&c, &run)).unwrap();
+        let record = Record { run: run.clone(), boot_id: "b1".into(), started_at: Timestamp::UNIX_EPOCH, init: Some(Init { pid: 7, start_time: 9 }) };
+        dirs.save(&c, &record).unwrap();
+        assert_eq!(dirs.load(&c, "b1").unwrap(), Some(record));
+        assert_eq!(dirs.load(&c, "b2").unwrap(), None);
+        assert_eq!(dirs.list().unwrap(), [c.clone()]);
+        fs::write(dirs.container(&c).join("run.json"), "{").unwrap();
+        assert_eq!(dirs.load(&c, "b1").unwrap(), None);
+        fs::create_dir_all(dirs.state().join(oci_id(&c, &run))).unwrap();
+        dirs.remove(&c).unwrap();
+        assert_eq!(fs::read_dir(dirs.state()).unwrap().count(), 0);
+        assert_eq!(dirs.list().unwrap(), []);
+    }
+}

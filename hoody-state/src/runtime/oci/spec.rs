@@ -1,0 +1,205 @@
+//! `config.json`: what the OCI runtime is told. Pure but for the flags of one mount.
+
+use super::seccomp;
+use crate::error::{Error, Result};
+use crate::runtime::{ExecSpec, Network, RunSpec};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The capabilities of Docker's and Podman's containers, inside the container's user namespace.
+const CAPABILITIES: [&str; 14] = [
+    "CAP_AUDIT_WRITE",
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_KILL",
+    "CAP_MKNOD",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_NET_RAW",
+    "CAP_SETFCAP",
+    "CAP_SETGID",
+    "CAP_SETPCAP",
+    "CAP_SETUID",
+    "CAP_SYS_CHROOT",
+];
+
+const MASKED: [&str; 12] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+];
+
+const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+/// What of the host goes into a spec.
+pub(crate) struct Host<'a> {
+    pub id_base: u32,
+    pub id_count: u32,
+    pub cgroups_path: String,
+    pub nofile: u64,
+    /// The host's `resolv.conf` (no symbolic link) and the mount options a bind of it must keep.
+    pub resolv_conf: Option<(&'a Path, Vec<&'static str>)>,
+}
+
+/// The spec of a run. Errors: `invalid_command`, `invalid_environment`, `invalid_cwd`, `invalid_root`.
+pub(crate) fn config(spec: &RunSpec, host: &Host<'_>) -> Result<Value> {
+    let root = spec.root.as_deref().and_then(Path::to_str).filter(|r| r.starts_with('/'));
+    let root = root.ok_or_else(|| Error::invalid("invalid_root", format!("container {}: its root must be an absolute path in UTF-8", spec.container)))?;
+    let mut process = process(&spec.command, env(&spec.env, &spec.hostname), &spec.cwd)?;
+    process["rlimits"] = json!([{"type": "RLIMIT_NOFILE", "soft": host.nofile.min(65_536), "hard": host.nofile}]);
+    // A server with a protected score must not pass it on.
+    process["oomScoreAdj"] = json!(0);
+    let ids = json!([{"containerID": 0, "hostID": host.id_base, "size": host.id_count}]);
+    let mut namespaces = vec!["mount", "pid", "ipc", "uts", "user", "cgroup"];
+    if spec.network == Network::None {
+        namespaces.push("network");
+    }
+    Ok(json!({
+        "ociVersion": "1.0.2",
+        "process": process,
+        "root": {"path": root, "readonly": false},
+        "hostname": spec.hostname,
+        "mounts": mounts(spec.network, host),
+        "linux": {
+            "namespaces": namespaces.iter().map(|n| json!({"type": n})).collect::<Vec<_>>(),
+            "uidMappings": ids,
+            "gidMappings": ids,
+            "cgroupsPath": host.cgroups_path,
+            // Mounts made on the host under the root, shares of other containers say, appear in a running container.
+            "rootfsPropagation": "rslave",
+            "resources": {"devices": [{"allow": false, "access": "rwm"}]},
+            "maskedPaths": MASKED,
+            "readonlyPaths": READ_ONLY,
+            "seccomp": seccomp::profile(),
+        },
+    }))
+}
+
+/// The process of an exec. Errors: `invalid_command`, `invalid_environment`, `invalid_cwd`.
+pub(crate) fn exec_process(spec: &ExecSpec) -> Result<Value> {
+    process(&spec.command, env(&spec.env, ""), spec.cwd.as_deref().unwrap_or("/"))
+}
+
+fn process(command: &[String], env: BTreeMap<String, String>, cwd: &str) -> Result<Value> {
+    if command.first().is_none_or(String::is_empty) || command.iter().any(|a| a.contains('\0')) {
+        return Err(Error::invalid("invalid_command", format!("{command:?} is no command: it needs a program, and no argument may hold a NUL")));
+    }
+    if let Some((k, _)) = env.iter().find(|(k, v)| k.is_empty() || k.contains(['=', '\0']) || v.contains('\0')) {
+        return Err(Error::invalid("invalid_environment", format!("{k:?} cannot be set: a name must not be empty nor hold = or NUL, a value no NUL")));
+    }
+    let cwd = if cwd.is_empty() { "/" } else { cwd };
+    if !cwd.starts_with('/') || cwd.contains('\0') {
+        return Err(Error::invalid("invalid_cwd", format!("{cwd:?} is no working directory: it must be an absolute path")));
+    }
+    Ok(json!({
+        "terminal": false,
+        "user": {"uid": 0, "gid": 0},
+        "args": command,
+        "env": env.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>(),
+        "cwd": cwd,
+        "capabilities": {"bounding": CAPABILITIES, "effective": CAPABILITIES, "permitted": CAPABILITIES},
+        // As Podman: programs with the set-user-id bit work, and reach no further than the user namespace.
+        "noNewPrivileges": false,
+    }))
+}
+
+fn env(given: &BTreeMap<String, String>, hostname: &str) -> BTreeMap<String, String> {
+    let mut env = given.clone();
+    for (k, v) in [("PATH", PATH), ("HOME", "/root"), ("TERM", "xterm"), ("HOSTNAME", hostname)] {
+        if !v.is_empty() {
+            env.entry(k.to_owned()).or_insert_with(|| v.to_owned());
+        }
+    }
+    env
+}
+
+fn mounts(network: Network, host: &Host<'_>) -> Vec<Value> {
+    let mount = |to: &str, kind: &str, from: &str, options: &[&str]| json!({"destination": to, "type": kind, "source": from, "options": options});
+    let mut mounts = vec![
+        mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
+        mount("/dev", "tmpfs", "tmpfs", &["nosuid", "noexec", "strictatime", "mode=755", "size=65536k"]),
+        mount("/dev/pts", "devpts", "devpts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
+        mount("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]),
+        mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
+    ];
+    match network {
+        Network::None => mounts.push(mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", "ro"])),
+        // sysfs belongs to a network namespace, and the host's is not this user namespace's to mount: its tree is bound.
+        Network::Host => mounts.push(mount("/sys", "bind", "/sys", &["rbind", "nosuid", "noexec", "nodev", "ro"])),
+    }
+    mounts.push(mount("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", "ro"]));
+    if let (Network::Host, Some((path, flags))) = (network, &host.resolv_conf) {
+        let options: Vec<&str> = ["bind", "ro"].into_iter().chain(flags.iter().copied()).collect();
+        mounts.push(mount("/etc/resolv.conf", "bind", &path.to_string_lossy(), &options));
+    }
+    mounts
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::id::{ContainerId, RunId};
+    use crate::runtime::Limits;
+
+    fn spec() -> RunSpec {
+        RunSpec {
+            container: ContainerId::generate(),
+            run: RunId::generate(),
+            root: Some("/pool/live".into()),
+            command: vec!["sleep".into(), "1".into()],
+            env: BTreeMap::from([("TERM".into(), "dumb".into())]),
+            cwd: String::new(),
+            hostname: "box".into(),
+            network: Network::None,
+            limits: Limits::default(),
+        }
+    }
+
+    fn host() -> Host<'static> {
+        let resolv_conf = Some((Path::new("/run/resolv.conf"), vec!["nosuid"]));
+        Host { id_base: 100_000, id_count: 65_536, cgroups_path: "/p/c/run".into(), nofile: 1024, resolv_conf }
+    }
+
+    #[test]
+    fn a_container_has_every_namespace_and_its_ids() {
+        let c = config(&spec(), &host()).unwrap();
+        assert_eq!(c["linux"]["namespaces"].as_array().unwrap().len(), 7);
+        assert_eq!(c["linux"]["uidMappings"][0], json!({"containerID": 0, "hostID": 100_000, "size": 65_536}));
+        assert_eq!(c["process"]["cwd"], "/");
+        assert_eq!(c["process"]["env"], json!(["HOME=/root", "HOSTNAME=box", format!("PATH={PATH}"), "TERM=dumb"]));
+        assert_eq!(c["process"]["rlimits"][0]["soft"], 1024);
+    }
+
+    #[test]
+    fn the_hosts_network_brings_its_resolver_and_binds_sys() {
+        let c = config(&RunSpec { network: Network::Host, ..spec() }, &host()).unwrap();
+        assert_eq!(c["linux"]["namespaces"].as_array().unwrap().len(), 6);
+        let mounts = c["mounts"].as_array().unwrap();
+        assert!(mounts.iter().any(|m| m["destination"] == "/sys" && m["type"] == "bind"));
+        assert!(mounts.iter().any(|m| m["destination"] == "/etc/resolv.conf" && m["options"] == json!(["bind", "ro", "nosuid"])));
+    }
+
+    #[test]
+    fn what_the_kernel_would_not_take_is_refused_before() {
+        let code = |s: RunSpec| config(&s, &host()).unwrap_err().code();
+        assert_eq!(code(RunSpec { command: vec![], ..spec() }), "invalid_command");
+        assert_eq!(code(RunSpec { command: vec!["a\0b".into()], ..spec() }), "invalid_command");
+        assert_eq!(code(RunSpec { env: BTreeMap::from([("A=B".into(), String::new())]), ..spec() }), "invalid_environment");
+        assert_eq!(code(RunSpec { cwd: "tmp".into(), ..spec() }), "invalid_cwd");
+        assert_eq!(code(RunSpec { root: None, ..spec() }), "invalid_root");
+    }
+}

@@ -1,0 +1,190 @@
+//! Starting a run.
+
+use super::exits::Helper;
+use super::record::{Init, Record, oci_id};
+use super::spec::{self, Host};
+use super::{OciRuntime, find};
+use crate::cgroup::LayoutKind;
+use crate::error::{Error, IoContext, Kind, Result};
+use crate::id::ContainerId;
+use crate::runtime::{Network, RunSpec, Running};
+use crate::sys::process;
+use jiff::Timestamp;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::statvfs::{FsFlags, statvfs};
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+const NOFILE: u64 = 1_048_576;
+
+impl OciRuntime {
+    /// See [`Runtime::start`](crate::runtime::Runtime::start). The exit of an init that ends at once may be reported before this returns.
+    pub(super) fn start_run(&self, spec: &RunSpec) -> Result<Running> {
+        let c = &spec.container;
+        let runtime = find::runtime(self.config.runtime.as_deref())?;
+        let config = self.spec_of(spec)?;
+        let starting = self.watcher.starting(c)?;
+        if self.cgroups.populated(c)? {
+            return Err(Error::conflict("already_running", format!("container {c} has processes already: stop it first")));
+        }
+        self.cgroups.create(c)?;
+        self.cgroups.set_limits(c, &spec.limits, self.config.pids_limit)?;
+        // An empty group may be frozen still; what starts in it would hang.
+        if self.is_frozen(c) {
+            self.cgroups.kill(c, self.config.kill_timeout)?;
+        }
+        self.step("prepared");
+        let began = self.launch(spec, &runtime, &config);
+        let running = match began {
+            Ok(r) => r,
+            Err(e) => {
+                // Nothing of the run is left; what cannot be undone now is undone by the next kill.
+                if let Err(also) = self.kill_run(c) {
+                    tracing::error!(container = %c, error = %also, "could not undo a start that failed");
+                }
+                return Err(e);
+            }
+        };
+        drop(starting);
+        Ok(running)
+    }
+
+    fn spec_of(&self, spec: &RunSpec) -> Result<serde_json::Value> {
+        let resolv = fs::canonicalize("/etc/resolv.conf").ok().filter(|p| spec.network == Network::Host && p.is_file());
+        let flags = resolv.as_deref().map(mount_flags).unwrap_or_default();
+        let limit = fs::read_to_string("/proc/sys/fs/nr_open").ok().and_then(|s| s.trim().parse().ok()).unwrap_or(NOFILE);
+        let host = Host {
+            id_base: self.config.id_base,
+            id_count: self.config.id_count,
+            cgroups_path: format!("{}/run", self.cgroups.path(&spec.container)),
+            nofile: NOFILE.min(limit),
+            resolv_conf: resolv.as_deref().map(|p| (p, flags)),
+        };
+        spec::config(spec, &host)
+    }
+
+    /// From the bundle to the watched init.
+    fn launch(&self, spec: &RunSpec, runtime: &Path, config: &serde_json::Value) -> Result<Running> {
+        let c = &spec.container;
+        let bundle = self.dirs.bundle(c, &spec.run);
+        fs::create_dir_all(&bundle).io(|| format!("make {}", bundle.display()))?;
+        let file = bundle.join("config.json");
+        fs::write(&file, config.to_string()).io(|| format!("write {}", file.display()))?;
+        self.step("bundle");
+        let mut record = Record { run: spec.run.clone(), boot_id: self.boot_id.clone(), started_at: Timestamp::now(), init: None };
+        self.dirs.save(c, &record)?;
+        self.step("intent");
+
+        let console = self.consoles.open(c)?;
+        let errors = console.try_clone().io(|| "duplicate the console")?;
+        let log = bundle.join("runtime.log");
+        let mut command = self.command(runtime, &log);
+        command.args(["run", "--detach", "--no-new-keyring", "--bundle"]).arg(&bundle).arg("--pid-file").arg(bundle.join("init.pid"));
+        command.arg(oci_id(c, &spec.run)).stdin(Stdio::null()).stdout(console).stderr(errors);
+        process::enter_before_exec(&mut command, self.start_groups(c)?);
+        let mut helper = self.watcher.spawn(&mut command).map_err(|e| cannot_run(runtime, e))?;
+        // Its copies of the console are closed: the last writer is the container.
+        drop(command);
+        self.step("spawned");
+        let status = wait(&mut helper, Some(self.config.start_timeout))?;
+        drop(helper);
+        self.step("runtime done");
+        match status {
+            Some(s) if s.success() => {}
+            status => return Err(self.start_failed(spec, &log, status)),
+        }
+        let Some(pid) = self.dirs.pid_file(c, &spec.run) else {
+            return Err(Error::new(Kind::Unavailable, "start_failed", format!("container {c}: {} wrote no pid file", runtime.display())));
+        };
+        let pidfd = process::pidfd_open(pid).ok();
+        // A pidfd that is open keeps the pid from meaning another process while its start time is read.
+        record.init = pidfd.as_ref().and_then(|_| process::proc_stat(pid)).map(|s| Init { pid, start_time: s.start_time });
+        self.dirs.save(c, &record)?;
+        self.step("recorded");
+        match pidfd {
+            Some(fd) => self.watcher.watch(c, &spec.run, pid, fd)?,
+            None => self.watcher.already_ended(c, &spec.run),
+        }
+        self.step("watched");
+        Ok(Running { run: record.run, pid, started_at: record.started_at })
+    }
+
+    /// The runtime with what every call of it needs. It is given no environment: a NOTIFY_SOCKET of ours would make runc wait for the container.
+    pub(super) fn command(&self, runtime: &Path, log: &Path) -> Command {
+        let mut command = Command::new(runtime);
+        command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_else(|| find::DEFAULT_PATH.into())).current_dir("/");
+        command.arg("--root").arg(self.dirs.state()).arg("--log").arg(log).args(["--log-format", "json"]);
+        command
+    }
+
+    /// The groups in which the runtime itself starts. On v2 alone it moves init to `run` by itself; beside v1 it may not know v2, so that it starts where
+    /// init shall be. Without v2 the freezer's group is what `kill` reads.
+    fn start_groups(&self, c: &ContainerId) -> Result<Vec<OwnedFd>> {
+        let child = if self.cgroups.layout().kind() == LayoutKind::Unified { "start" } else { "run" };
+        if let Some(f) = self.cgroups.open_child(c, child)? {
+            return Ok(vec![f.into()]);
+        }
+        Ok(self.cgroups.open_v1_child("freezer", c, "start")?.map(OwnedFd::from).into_iter().collect())
+    }
+
+    fn start_failed(&self, spec: &RunSpec, log: &Path, status: Option<ExitStatus>) -> Error {
+        let c = &spec.container;
+        let Some(status) = status else {
+            return Error::new(
+                Kind::Timeout,
+                "start_failed",
+                format!("container {c} did not start within {:?}, its runtime was killed; look at its root file system and the load", self.config.start_timeout),
+            );
+        };
+        let said = read_log(log);
+        let said = if said.is_empty() { status.to_string() } else { said };
+        Error::new(Kind::Conflict, "start_failed", format!("container {c} could not run {:?}: {said}", spec.command[0]))
+    }
+}
+
+/// Waits for a process of the runtime by its pidfd; `None` when the time is over.
+pub(super) fn wait(helper: &mut Helper<'_>, timeout: Option<Duration>) -> Result<Option<ExitStatus>> {
+    let deadline = timeout.map(|t| Instant::now() + t);
+    let fd = process::pidfd_open(helper.child.id() as i32).io(|| "open a pidfd of the runtime")?;
+    loop {
+        let left = deadline.map(|d| d.saturating_duration_since(Instant::now()));
+        let timeout = left.map_or(PollTimeout::NONE, |l| PollTimeout::try_from(l + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX));
+        match poll(&mut [PollFd::new(fd.as_fd(), PollFlags::POLLIN)], timeout) {
+            Ok(0) if left.is_some_and(|l| l.is_zero()) => return Ok(None),
+            Ok(0) | Err(nix::errno::Errno::EINTR) => {}
+            Ok(_) => return helper.child.wait().map(Some).io(|| "wait for the runtime"),
+            Err(e) => return Err(e).io(|| "poll the runtime"),
+        }
+    }
+}
+
+/// What the runtime's log says of errors, the last first.
+pub(super) fn read_log(log: &Path) -> String {
+    let text = fs::read(log).map(|t| String::from_utf8_lossy(&t).into_owned()).unwrap_or_default();
+    let lines = text.lines().rev().filter_map(|line| {
+        let Ok(v) = serde_json::from_str::<serde_json::Value>(line) else { return Some(line.to_owned()) };
+        let level = v["level"].as_str().unwrap_or("error").to_ascii_lowercase();
+        let message = v["msg"].as_str().or_else(|| v["fields"]["message"].as_str())?;
+        matches!(level.as_str(), "error" | "fatal" | "panic").then(|| message.to_owned())
+    });
+    lines.take(3).collect::<Vec<_>>().join("; ").chars().take(2000).collect()
+}
+
+pub(super) fn cannot_run(runtime: &Path, e: std::io::Error) -> Error {
+    let message = format!("cannot run {}: {e}; is it a program for this machine?", runtime.display());
+    Error::new(Kind::Unavailable, "runtime_unusable", message).with_source(e)
+}
+
+/// What a bind of the file must keep, since a user namespace may not take it off.
+fn mount_flags(path: &Path) -> Vec<&'static str> {
+    let Ok(s) = statvfs(path) else { return Vec::new() };
+    [(FsFlags::ST_NOSUID, "nosuid"), (FsFlags::ST_NODEV, "nodev"), (FsFlags::ST_NOEXEC, "noexec"), (FsFlags::ST_NOATIME, "noatime")]
+        .into_iter()
+        .filter(|(f, _)| s.flags().contains(*f))
+        .map(|(_, o)| o)
+        .collect()
+}
+
