@@ -143,7 +143,7 @@ impl<R: Read> Decompressed<R> {
             h if is_gzip(h) => Stage::Gzip(GzDecoder::new(reader)),
             h if is_zstd(h) => zstd(reader).map_err(carried)?,
             h if h.starts_with(b"BZh") => return Err(unknown("the image's archive is compressed by bzip2")),
-            h if h.starts_with(&[0xfd, b'7', b'z', b'X', b'Z', 0]) => return Err(unknown("the image's archive is compressed by xz")),
+            [0xfd, b'7', b'z', b'X', b'Z', 0] => return Err(unknown("the image's archive is compressed by xz")),
             h if h.starts_with(b"PK\x03\x04") => return Err(unknown("the image's archive is a zip")),
             _ => Stage::Plain(reader),
         };
