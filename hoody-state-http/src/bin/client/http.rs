@@ -1,7 +1,7 @@
 //! Calls to the server.
 
 use crate::failure::{Failure, Outcome, exit};
-use crate::unix::UnixConnector;
+use crate::transport::{Broken, Dial, Upload};
 use serde_json::Value;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -50,6 +50,7 @@ pub struct Client {
     base: String,
     shown: String,
     authorization: Option<String>,
+    broken: Broken,
 }
 
 impl Client {
@@ -59,20 +60,18 @@ impl Client {
             .http_status_as_error(false)
             .proxy(None)
             .max_redirects(0)
-            .timeout_connect(Some(Duration::from_secs(5)))
             .user_agent(concat!("hoody-state/", env!("CARGO_PKG_VERSION")))
             .build();
-        let (agent, base, shown) = match target {
-            Target::Url(url) => (Agent::new_with_config(config), url.clone(), url.clone()),
-            Target::Socket(path) => {
-                let agent = Agent::with_parts(config, UnixConnector(path.clone()), DefaultResolver::default());
-                (agent, "http://127.0.0.1".to_owned(), path.display().to_string())
-            }
+        let (socket, base, shown) = match target {
+            Target::Url(url) => (None, url.clone(), url.clone()),
+            Target::Socket(path) => (Some(path.clone()), "http://127.0.0.1".to_owned(), path.display().to_string()),
         };
+        let broken = Broken::default();
+        let agent = Agent::with_parts(config, Dial { socket, broken: broken.clone() }, DefaultResolver::default());
         if token.is_some_and(|t| !t.bytes().all(|b| b.is_ascii_graphic())) {
             return Err(Failure::new(exit::USAGE, "the token holds characters that no token has: is there a line break or a blank in it?"));
         }
-        Ok(Client { agent, base: format!("{base}/api/v1"), shown, authorization: token.map(|t| format!("Bearer {t}")) })
+        Ok(Client { agent, base: format!("{base}/api/v1"), shown, authorization: token.map(|t| format!("Bearer {t}")), broken })
     }
 
     pub fn get(&self, path: &str) -> Outcome<Value> {
@@ -99,9 +98,12 @@ impl Client {
     /// The same with another time limit, or none.
     pub fn call_within(&self, method: &str, path: &str, body: Option<&Value>, limit: Option<Duration>) -> Outcome<Value> {
         let request = self.request(method, path).header(header::CONTENT_TYPE, "application/json").header("Prefer", "wait=20");
-        let answer = match body {
-            Some(body) => self.send(request.body(SendBody::from_reader(&mut body.to_string().as_bytes())), Some(body.to_string().len() as u64), limit),
-            None => self.send(request.body(SendBody::none()), None, limit),
+        let text = body.map(Value::to_string).unwrap_or_default();
+        let answer = if matches!(method, "POST" | "PUT") {
+            // With an explicit length, 0 too: a body of unknown length would be sent in chunks.
+            self.send(request.body(SendBody::from_reader(&mut text.as_bytes())), Some(text.len() as u64), limit)
+        } else {
+            self.send(request.body(SendBody::none()), None, limit)
         };
         self.data(answer?)
     }
@@ -109,7 +111,8 @@ impl Client {
     /// Sends a stream, of a known length or not, after the server said that it wants it.
     pub fn upload(&self, path: &str, reader: &mut dyn Read, length: Option<u64>) -> Outcome<Value> {
         let request = self.request("PUT", path).header(header::CONTENT_TYPE, "application/octet-stream").header(header::EXPECT, "100-continue");
-        let answer = self.send(request.body(SendBody::from_reader(reader)), length, None)?;
+        let mut reader = Upload { inner: reader, has_length: length.is_some(), broken: self.broken.clone() };
+        let answer = self.send(request.body(SendBody::from_reader(&mut reader)), length, None)?;
         self.data(answer)
     }
 

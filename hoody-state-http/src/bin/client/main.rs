@@ -21,7 +21,7 @@ mod resolve;
 mod snapshot;
 #[cfg(test)]
 mod tests;
-mod unix;
+mod transport;
 mod wait;
 
 use args::{Cli, Noun};

@@ -50,6 +50,7 @@ fn serve(stream: impl Read + Write, answer: &Answer, asked: &Mutex<Vec<Asked>>) 
     if lower.contains("expect: 100-continue") {
         stream.get_mut().write_all(b"HTTP/1.1 100 Continue\r\n\r\n").unwrap();
     }
+    assert!(!lower.contains("transfer-encoding"), "{lower}");
     let mut body = vec![];
     if let Some(n) = lower.lines().find_map(|l| l.strip_prefix("content-length: ")) {
         body.resize(n.trim().parse().unwrap(), 0);
@@ -57,7 +58,8 @@ fn serve(stream: impl Read + Write, answer: &Answer, asked: &Mutex<Vec<Asked>>) 
     }
     asked.lock().unwrap().push(Asked { line: head.lines().next().unwrap().trim_end_matches(" HTTP/1.1").to_owned(), head: lower, body });
     let (status, kind, text) = answer;
-    let _ = write!(stream.get_mut(), "HTTP/1.1 {status} X\r\ncontent-type: {kind}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{text}", text.len());
+    let answer = format!("HTTP/1.1 {status} X\r\ncontent-type: {kind}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{text}", text.len());
+    let _ = stream.get_mut().write_all(answer.as_bytes());
 }
 
 impl Fake {
@@ -73,7 +75,7 @@ impl Fake {
 
     fn call(&self, args: &[&str]) -> (Outcome<u8>, String) {
         let mut out = vec![];
-        let all = ["hoody-state", "--url", &self.url, "--token", "hdy_secret"].iter().chain(args);
+        let all = ["hoody-state", "--url", &self.url, "--token", "hdy_secret"].into_iter().chain(args.iter().copied());
         let result = run(Cli::try_parse_from(all).unwrap(), &mut out, false);
         (result, String::from_utf8(out).unwrap())
     }
@@ -339,6 +341,38 @@ fn images_are_streamed() {
     assert!(asked[0].head.contains("content-length: 300000") && asked[0].body == data);
     assert_eq!(fake.call(&["image", "import", "x", "/nowhere.tar"]).0.unwrap_err().exit, exit::USAGE);
     assert!(fake.call(&["image", "import", "x", "/tmp"]).0.unwrap_err().message.contains("tar -C /tmp"));
+}
+
+#[test]
+fn a_refusal_in_the_middle_of_an_upload_is_read() {
+    let file = std::env::temp_dir().join(format!("hoody-client-mid-{}.tar", std::process::id()));
+    std::fs::File::create(&file).unwrap().set_len(64 << 20).unwrap();
+    for from_file in [true, false] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let server = std::thread::spawn(move || {
+            let mut stream = listener.accept().unwrap().0;
+            let mut head = [0u8; 4096];
+            let n = stream.read(&mut head).unwrap();
+            assert!(n > 0);
+            stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").unwrap();
+            stream.read_exact(&mut head).unwrap();
+            let (_, kind, text) = refused(400, "image_path_unsafe");
+            // In one piece: what Nagle's algorithm holds back is lost when this closes.
+            let answer = format!("HTTP/1.1 400 X\r\ncontent-type: {kind}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{text}", text.len());
+            stream.write_all(answer.as_bytes()).unwrap();
+        });
+        let client = crate::http::Client::new(&Target::Url(url), None).unwrap();
+        let e = if from_file {
+            client.upload("/images/x", &mut std::fs::File::open(&file).unwrap(), Some(64 << 20)).unwrap_err()
+        } else {
+            // Without an end: only the refusal ends it.
+            client.upload("/images/x", &mut std::io::repeat(1), None).unwrap_err()
+        };
+        server.join().unwrap();
+        assert_eq!((e.exit, e.code.as_deref()), (exit::INVALID, Some("image_path_unsafe")), "{e}");
+    }
+    std::fs::remove_file(&file).unwrap();
 }
 
 #[test]
