@@ -146,8 +146,9 @@ pub enum Container {
         /// Give it this program's standard input
         #[arg(short, long)]
         interactive: bool,
-        #[arg(long, value_name = "MILLISECONDS")]
-        timeout_ms: Option<u64>,
+        /// It is killed after so long
+        #[arg(long, value_name = "MILLISECONDS", default_value_t = 3_600_000)]
+        timeout_ms: u64,
         #[arg(last = true, required = true, value_name = "COMMAND")]
         command: Vec<String>,
     },
@@ -321,6 +322,8 @@ pub enum Image {
     /// List images
     #[command(visible_alias = "ls")]
     List,
+    /// Show an image
+    Show { name: String },
     /// Make an image from a tar, plain or compressed by gzip or zstd
     Import {
         name: String,

@@ -11,7 +11,7 @@ pub struct Exec {
     pub env: Vec<(String, String)>,
     pub cwd: Option<String>,
     pub interactive: bool,
-    pub timeout_ms: Option<u64>,
+    pub timeout_ms: u64,
     pub command: Vec<String>,
 }
 
@@ -25,9 +25,7 @@ pub fn exec(cx: &mut Context<'_>, container: &str, e: &Exec) -> Outcome<u8> {
     if let Some(cwd) = &e.cwd {
         body.insert("cwd".to_owned(), json!(cwd));
     }
-    if let Some(ms) = e.timeout_ms {
-        body.insert("timeout_ms".to_owned(), json!(ms));
-    }
+    body.insert("timeout_ms".to_owned(), json!(e.timeout_ms));
     if e.interactive {
         let mut input = String::new();
         std::io::stdin().lock().read_to_string(&mut input).map_err(|e| Failure::other(format!("cannot read standard input as text: {e}")))?;
@@ -43,6 +41,9 @@ pub fn exec(cx: &mut Context<'_>, container: &str, e: &Exec) -> Outcome<u8> {
         err.write_all(data["stderr"].as_str().unwrap_or_default().as_bytes())?;
         if data["truncated"].as_bool() == Some(true) {
             writeln!(err, "(the output was longer than the server keeps and was cut)")?;
+        }
+        if data["timed_out"].as_bool() == Some(true) {
+            writeln!(err, "(killed after {} ms: see --timeout-ms)", e.timeout_ms)?;
         }
     }
     // A command ended by a signal has no code of its own.

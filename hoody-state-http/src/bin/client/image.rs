@@ -5,7 +5,7 @@ use crate::confirm::confirm;
 use crate::context::Context;
 use crate::failure::{Failure, Outcome, exit};
 use crate::http::segment;
-use crate::output::{Column, bytes, fields, rows, table, text, time};
+use crate::output::{Column, bytes, fields, table, text, time};
 use crate::{resolve, wait};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
@@ -25,8 +25,12 @@ const COLUMNS: [Column; 6] = [
 pub fn run(cx: &mut Context<'_>, command: Image) -> Outcome {
     match command {
         Image::List => {
-            let data = cx.client.get("/images")?;
-            cx.print(&data, |d| table(&rows(d, "images"), &COLUMNS))
+            let rows = Value::Array(resolve::all_rows(cx, "/images", "images")?);
+            cx.print(&rows, |d| table(d.as_array().map_or(&[], Vec::as_slice), &COLUMNS))
+        }
+        Image::Show { name } => {
+            let data = cx.client.get(&format!("/images/{}", segment(&name)))?;
+            cx.print(&data, fields)
         }
         Image::Import { name, file, wait } => import(cx, &name, &file, &wait),
         Image::FromSnapshot { name, one, wait } => {

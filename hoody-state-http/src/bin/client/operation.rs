@@ -28,7 +28,8 @@ fn done(o: &Value) -> String {
 pub fn run(cx: &mut Context<'_>, command: Operation) -> Outcome {
     match command {
         Operation::List => {
-            let data = cx.client.get("/operations")?;
+            // Newest first; who looks for older ones knows their ids.
+            let data = cx.client.get("/operations?limit=100")?;
             cx.print(&data, |d| table(&rows(d, "operations"), &COLUMNS))
         }
         Operation::Show { id } => {
