@@ -1,13 +1,18 @@
 //! A container's whole state as a commit graph.
 
+mod catalog;
 pub mod cgroup;
 pub mod clock;
+pub mod container;
 pub mod error;
+pub mod event;
 pub mod freeze;
+pub mod host;
 pub mod id;
 pub mod image;
 pub mod model;
 pub mod name;
+pub mod op;
 pub mod pool;
 pub mod runtime;
 pub mod snapshot;
@@ -15,3 +20,4 @@ mod sys;
 pub mod units;
 
 pub use error::{Error, Kind, Result};
+pub use host::{Caller, Host, HostBuilder, HostConfig};

@@ -120,15 +120,9 @@ pub(crate) fn all(c: &Connection, project: Option<&ProjectId>) -> Result<Vec<Con
 }
 
 pub(crate) fn page(c: &Connection, req: &PageRequest, project: Option<&ProjectId>, only: Option<&[ProjectId]>) -> Result<(Vec<ContainerRow>, u64)> {
-    let column = super::projects::sort(
-        req,
-        &[("id", "id"), ("name", "name"), ("status", "status"), ("created_at", "created_ms"), ("updated_at", "updated_ms")],
-    )?;
-    let wanted = format!(
-        "{} AND {}",
-        super::projects::scope("project_id", project.map(std::slice::from_ref)),
-        super::projects::scope("project_id", only)
-    );
+    let column =
+        super::projects::sort(req, &[("id", "id"), ("name", "name"), ("status", "status"), ("created_at", "created_ms"), ("updated_at", "updated_ms")])?;
+    let wanted = format!("{} AND {}", super::projects::scope("project_id", project.map(std::slice::from_ref)), super::projects::scope("project_id", only));
     let total: u64 = c.query_row(&format!("SELECT count(*) FROM containers WHERE {wanted}"), [], |r| r.get(0))?;
     let mut s = c.prepare_cached(&format!("SELECT {COLUMNS} FROM containers WHERE {wanted} {}", super::projects::order(column, "id", req)))?;
     let rows = s.query_map([], row)?.map(|r| r?).collect::<Result<Vec<_>>>()?;
@@ -207,7 +201,13 @@ impl Tx<'_> {
     }
 
     /// Reads the row as it is now, changes it, writes it back; a change of status goes into the log and is announced.
-    pub(crate) fn change_container(&mut self, id: &ContainerId, by: &str, meta: Option<serde_json::Value>, f: impl FnOnce(&mut ContainerRow)) -> Result<ContainerRow> {
+    pub(crate) fn change_container(
+        &mut self,
+        id: &ContainerId,
+        by: &str,
+        meta: Option<serde_json::Value>,
+        f: impl FnOnce(&mut ContainerRow),
+    ) -> Result<ContainerRow> {
         let before = get(self.conn, id)?;
         let mut r = before.clone();
         f(&mut r);
@@ -256,7 +256,8 @@ impl Tx<'_> {
     }
 
     pub(crate) fn delete_container(&mut self, id: &ContainerId) -> Result<()> {
-        for sql in ["DELETE FROM snapshots WHERE container_id = ?1", "DELETE FROM status_logs WHERE container_id = ?1", "DELETE FROM containers WHERE id = ?1"] {
+        for sql in ["DELETE FROM snapshots WHERE container_id = ?1", "DELETE FROM status_logs WHERE container_id = ?1", "DELETE FROM containers WHERE id = ?1"]
+        {
             self.conn.execute(sql, [id.as_str()])?;
         }
         Ok(())

@@ -77,8 +77,18 @@ impl Tx<'_> {
     pub(crate) fn emit(&mut self, event_type: &str, resource_type: &str, resource_id: &str, project: Option<&ProjectId>, payload: Value) -> Result<()> {
         let id = EventId::generate();
         self.conn
-            .prepare_cached("INSERT INTO events(id, event_type, resource_type, resource_id, project_id, payload, created_ms) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
-            .execute(rusqlite::params![id.as_str(), event_type, resource_type, resource_id, project.map(ProjectId::as_str), to_json(&payload)?, ms(self.now)])?;
+            .prepare_cached(
+                "INSERT INTO events(id, event_type, resource_type, resource_id, project_id, payload, created_ms) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            )?
+            .execute(rusqlite::params![
+                id.as_str(),
+                event_type,
+                resource_type,
+                resource_id,
+                project.map(ProjectId::as_str),
+                to_json(&payload)?,
+                ms(self.now)
+            ])?;
         let seq = u64::try_from(self.conn.last_insert_rowid()).unwrap_or(0);
         if seq.is_multiple_of(1000) {
             self.conn.execute("DELETE FROM events WHERE seq <= ?1", [seq.saturating_sub(KEPT)])?;

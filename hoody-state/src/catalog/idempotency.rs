@@ -29,12 +29,12 @@ pub(crate) fn look_up(c: &Connection, k: &IdempotencyKey) -> Result<Option<Value
         .optional()?;
     match known {
         None => Ok(None),
-        Some((f, _)) if f != k.fingerprint => Err(Error::new(
-            Kind::KeyReused,
-            "idempotency_key_reused",
-            "this Idempotency-Key was used for another request: take a new key for a new request",
-        )),
-        Some((_, None)) => Err(Error::new(Kind::Busy, "idempotency_in_flight", "the first request with this Idempotency-Key is still under way: try again soon")),
+        Some((f, _)) if f != k.fingerprint => {
+            Err(Error::new(Kind::KeyReused, "idempotency_key_reused", "this Idempotency-Key was used for another request: take a new key for a new request"))
+        }
+        Some((_, None)) => {
+            Err(Error::new(Kind::Busy, "idempotency_in_flight", "the first request with this Idempotency-Key is still under way: try again soon"))
+        }
         Some((_, Some(answer))) => Ok(Some(super::json(&answer, "idempotency answer")?)),
     }
 }

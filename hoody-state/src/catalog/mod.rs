@@ -122,7 +122,12 @@ impl Catalog {
     fn finish(write: Connection, read: Option<Connection>) -> Result<Catalog> {
         write.execute("INSERT OR IGNORE INTO meta(key, value) VALUES('user_id', ?1)", [UserId::generate().as_str()])?;
         let user: String = write.query_row("SELECT value FROM meta WHERE key = 'user_id'", [], |r| r.get(0))?;
-        Ok(Catalog { write: Mutex::new(Writer { conn: write, synchronous: Durability::Disk }), read: read.map(Mutex::new), user: user.parse()?, bus: Bus::default() })
+        Ok(Catalog {
+            write: Mutex::new(Writer { conn: write, synchronous: Durability::Disk }),
+            read: read.map(Mutex::new),
+            user: user.parse()?,
+            bus: Bus::default(),
+        })
     }
 
     /// Whose everything is.

@@ -75,8 +75,10 @@ pub(crate) fn open(c: &Connection) -> Result<Vec<(OperationId, Intent)>> {
 
 /// The open operation of a thing.
 pub(crate) fn open_of(c: &Connection, resource: &str) -> Result<Option<OperationId>> {
-    let id: Option<String> =
-        c.prepare_cached("SELECT id FROM operations WHERE resource_id = ?1 AND status = 'running' ORDER BY created_ms DESC LIMIT 1")?.query_row([resource], |r| r.get(0)).optional()?;
+    let id: Option<String> = c
+        .prepare_cached("SELECT id FROM operations WHERE resource_id = ?1 AND status = 'running' ORDER BY created_ms DESC LIMIT 1")?
+        .query_row([resource], |r| r.get(0))
+        .optional()?;
     id.map(|i| i.parse()).transpose()
 }
 
@@ -127,9 +129,11 @@ impl Tx<'_> {
 
     pub(crate) fn add_reclaim(&mut self, volumes: &[VolumeId], what: &str) -> Result<()> {
         for v in volumes {
-            self.conn
-                .prepare_cached("INSERT OR IGNORE INTO reclaim(volume_id, what, created_ms) VALUES(?1, ?2, ?3)")?
-                .execute(params![v.0, what, ms(self.now)])?;
+            self.conn.prepare_cached("INSERT OR IGNORE INTO reclaim(volume_id, what, created_ms) VALUES(?1, ?2, ?3)")?.execute(params![
+                v.0,
+                what,
+                ms(self.now)
+            ])?;
         }
         Ok(())
     }

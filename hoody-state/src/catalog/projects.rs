@@ -28,9 +28,9 @@ fn row(user: &UserId) -> impl Fn(&Row<'_>) -> rusqlite::Result<Result<Project>> 
 }
 
 pub(crate) fn get(c: &Connection, user: &UserId, id: &ProjectId) -> Result<Project> {
-    c.query_row(&format!("SELECT {COLUMNS} FROM projects WHERE id = ?1"), [id.as_str()], row(user)).optional()?.unwrap_or_else(|| {
-        Err(Error::not_found("project_not_found", format!("there is no project {id}")))
-    })
+    c.query_row(&format!("SELECT {COLUMNS} FROM projects WHERE id = ?1"), [id.as_str()], row(user))
+        .optional()?
+        .unwrap_or_else(|| Err(Error::not_found("project_not_found", format!("there is no project {id}"))))
 }
 
 /// SQL that keeps the rows whose `column` is among the scope's ids. Ids are hex: nothing to quote.

@@ -56,11 +56,17 @@ pub(crate) fn count(c: &Connection, id: &ContainerId) -> Result<u64> {
 }
 
 pub(crate) fn by_name(c: &Connection, id: &ContainerId, name: &str) -> Result<Option<SnapshotRow>> {
-    c.prepare_cached(&format!("SELECT {COLUMNS} FROM snapshots WHERE container_id = ?1 AND name = ?2"))?.query_row([id.as_str(), name], row).optional()?.transpose()
+    c.prepare_cached(&format!("SELECT {COLUMNS} FROM snapshots WHERE container_id = ?1 AND name = ?2"))?
+        .query_row([id.as_str(), name], row)
+        .optional()?
+        .transpose()
 }
 
 pub(crate) fn by_alias(c: &Connection, id: &ContainerId, alias: &str) -> Result<Option<SnapshotRow>> {
-    c.prepare_cached(&format!("SELECT {COLUMNS} FROM snapshots WHERE container_id = ?1 AND alias = ?2"))?.query_row([id.as_str(), alias], row).optional()?.transpose()
+    c.prepare_cached(&format!("SELECT {COLUMNS} FROM snapshots WHERE container_id = ?1 AND alias = ?2"))?
+        .query_row([id.as_str(), alias], row)
+        .optional()?
+        .transpose()
 }
 
 /// By canonical name, else by alias.
@@ -76,7 +82,9 @@ pub(crate) fn get(c: &Connection, id: &ContainerId, name: &str) -> Result<Snapsh
 
 /// Those that have expired by `now` and are not pinned, and when the next one will.
 pub(crate) fn expired(c: &Connection, now: Timestamp) -> Result<(Vec<(ContainerId, SnapshotName)>, Option<Timestamp>)> {
-    let mut s = c.prepare_cached("SELECT container_id, name, expires_ms FROM snapshots WHERE expires_ms IS NOT NULL AND pinned IS NULL ORDER BY expires_ms LIMIT 1000")?;
+    let mut s = c.prepare_cached(
+        "SELECT container_id, name, expires_ms FROM snapshots WHERE expires_ms IS NOT NULL AND pinned IS NULL ORDER BY expires_ms LIMIT 1000",
+    )?;
     let mut due = Vec::new();
     let mut next = None;
     let mut rows = s.query([])?;
@@ -148,5 +156,9 @@ impl Tx<'_> {
 /// The error for an alias that is taken.
 pub(crate) fn alias_in_use(alias: Option<&Alias>) -> Error {
     let shown = alias.map_or("", Alias::as_str);
-    Error::new(Kind::Exists, "alias_in_use", format!("another snapshot of this container has the alias {shown:?}: choose another, or create it with on_alias_conflict: replace"))
+    Error::new(
+        Kind::Exists,
+        "alias_in_use",
+        format!("another snapshot of this container has the alias {shown:?}: choose another, or create it with on_alias_conflict: replace"),
+    )
 }

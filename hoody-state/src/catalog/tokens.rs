@@ -9,7 +9,9 @@ use sha2::{Digest, Sha256};
 fn row(r: &Row<'_>) -> rusqlite::Result<Result<Token>> {
     let (id, name, prefix): (String, String, String) = (r.get(0)?, r.get(1)?, r.get(2)?);
     let (projects, read_only, created): (Option<String>, bool, i64) = (r.get(3)?, r.get(4)?, r.get(5)?);
-    Ok((|| Ok(Token { id: id.parse()?, name, prefix, projects: projects.as_deref().map(|p| json(p, "token")).transpose()?, read_only, created_at: time(created) }))())
+    Ok((|| {
+        Ok(Token { id: id.parse()?, name, prefix, projects: projects.as_deref().map(|p| json(p, "token")).transpose()?, read_only, created_at: time(created) })
+    })())
 }
 
 const COLUMNS: &str = "id, name, prefix, projects, read_only, created_ms";

@@ -88,8 +88,12 @@ impl Host {
         let p = projects::get(c, self.0.catalog.user(), project)?;
         let n = containers::count(c, Some(project))?;
         if let Some(max) = p.max_containers.filter(|max| n >= u64::from(*max)) {
-            return Err(Error::new(Kind::Invalid, "project_container_limit", format!("project {project} has {n} containers and may have {max}: delete one or raise max_containers"))
-                .with_data(serde_json::json!({ "field": "max_containers", "current_count": n, "limit": max })));
+            return Err(Error::new(
+                Kind::Invalid,
+                "project_container_limit",
+                format!("project {project} has {n} containers and may have {max}: delete one or raise max_containers"),
+            )
+            .with_data(serde_json::json!({ "field": "max_containers", "current_count": n, "limit": max })));
         }
         if let Some(max) = self.0.settings.max_containers {
             let n = containers::count(c, None)?;

@@ -167,11 +167,18 @@ fn hostname(name: &str) -> String {
 fn default_command(root: Option<&Path>) -> Vec<String> {
     let Some(root) = root else { return vec!["/sbin/init".into()] };
     for init in ["sbin/init", "init"] {
-        if crate::sys::fs::exists_in_root(root, Path::new(init)) {
+        if exists_in_root(root, init) {
             return vec![format!("/{init}")];
         }
     }
     WAITING_SHELL.map(String::from).to_vec()
+}
+
+fn exists_in_root(root: &Path, path: &str) -> bool {
+    use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+    let Ok(dir) = std::fs::File::open(root) else { return false };
+    let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_CLOEXEC).resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    openat2(&dir, path, how).is_ok()
 }
 
 #[cfg(test)]

@@ -54,9 +54,11 @@ impl Host {
             }
             Ok((row, target, undo))
         })?;
-        let live = self.0.store.info(&Volume::Live(id.clone()))?.ok_or_else(|| {
-            Error::new(crate::Kind::Corrupt, "volume_not_found", format!("container {id} has no live volume: run `check`"))
-        })?;
+        let live = self
+            .0
+            .store
+            .info(&Volume::Live(id.clone()))?
+            .ok_or_else(|| Error::new(crate::Kind::Corrupt, "volume_not_found", format!("container {id} has no live volume: run `check`")))?;
         let expires_at = match &keep_alias {
             Some(_) => None,
             None => now.checked_add(self.0.settings.undo_expiry).ok(),
@@ -179,7 +181,10 @@ impl Host {
         }
         let row = self.0.catalog.read(|c| containers::get(c, id))?;
         let Some(undo) = row.state.undo else {
-            return Err(Error::conflict("nothing_to_undo", format!("container {id} has no undo snapshot: nothing was restored, or it has expired or been deleted")));
+            return Err(Error::conflict(
+                "nothing_to_undo",
+                format!("container {id} has no undo snapshot: nothing was restored, or it has expired or been deleted"),
+            ));
         };
         self.restore(caller, id, undo.as_str(), RestoreOptions::default())
     }

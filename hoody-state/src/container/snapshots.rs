@@ -93,8 +93,12 @@ impl Host {
             }
             let n = snapshots::count(c, id)?;
             if let Some(max) = self.0.settings.max_snapshots.filter(|max| n >= *max) {
-                return Err(Error::new(Kind::Invalid, "container_snapshot_limit", format!("container {id} has {n} snapshots and may have {max}: delete one first"))
-                    .with_data(json!({ "field": "snapshots", "container_id": id, "server_id": self.0.server.id, "current_count": n, "limit": max })));
+                return Err(Error::new(
+                    Kind::Invalid,
+                    "container_snapshot_limit",
+                    format!("container {id} has {n} snapshots and may have {max}: delete one first"),
+                )
+                .with_data(json!({ "field": "snapshots", "container_id": id, "server_id": self.0.server.id, "current_count": n, "limit": max })));
             }
             let holder = alias.as_ref().map(|a| snapshots::by_alias(c, id, a.as_str())).transpose()?.flatten();
             let replace = match (holder, new.on_alias_conflict) {

@@ -11,10 +11,16 @@ pub(super) fn variable(key: &str, value: &str, min: usize, max: usize) -> Result
     let first = b.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
     let shown: String = key.chars().take(40).collect();
     if !first || key.len() > 128 || !b.all(|b| b.is_ascii_alphanumeric() || b == b'_') {
-        return Err(Error::invalid("validation_error", format!("environment_vars: {shown:?} is no variable name: it must match [A-Za-z_][A-Za-z0-9_]* and have at most 128 characters")));
+        return Err(Error::invalid(
+            "validation_error",
+            format!("environment_vars: {shown:?} is no variable name: it must match [A-Za-z_][A-Za-z0-9_]* and have at most 128 characters"),
+        ));
     }
     if value.len() < min || value.len() > max || value.contains('\0') {
-        return Err(Error::invalid("validation_error", format!("environment_vars: the value of {shown} must have {min} to {max} bytes and no NUL; it has {}", value.len())));
+        return Err(Error::invalid(
+            "validation_error",
+            format!("environment_vars: the value of {shown} must have {min} to {max} bytes and no NUL; it has {}", value.len()),
+        ));
     }
     Ok(())
 }
@@ -43,7 +49,9 @@ pub(super) fn command(argv: &[String]) -> Result<()> {
 
 pub(super) fn cpu(n: Option<f64>) -> Result<()> {
     match n {
-        Some(n) if !(n.is_finite() && (0.01..=1024.0).contains(&n)) => Err(Error::invalid("validation_error", format!("cpu: {n} is out of range: 0.01 to 1024 processors"))),
+        Some(n) if !(n.is_finite() && (0.01..=1024.0).contains(&n)) => {
+            Err(Error::invalid("validation_error", format!("cpu: {n} is out of range: 0.01 to 1024 processors")))
+        }
         _ => Ok(()),
     }
 }

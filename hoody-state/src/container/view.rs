@@ -4,8 +4,8 @@ use crate::error::Result;
 use crate::host::Host;
 use crate::id::{ContainerId, ProjectId};
 use crate::model::{
-    Container, ContainerDetail, ContainerStats, CpuStats, DiskStats, DiskUsage, Lineage, MemoryStats, Mount, PageRequest, Paged, RamdiskStats, SnapshotUsage, Status, StatusLog,
-    Usage, UsageReport,
+    Container, ContainerDetail, ContainerStats, CpuStats, DiskStats, DiskUsage, Lineage, MemoryStats, Mount, PageRequest, Paged, RamdiskStats, SnapshotUsage,
+    Status, StatusLog, Usage, UsageReport,
 };
 use crate::name::ProjectAlias;
 use crate::runtime::{ExecOutput, ExecSpec};
@@ -212,6 +212,8 @@ impl Host {
 }
 
 fn host_memory() -> Bytes {
-    let kib = std::fs::read_to_string("/proc/meminfo").ok().and_then(|s| s.lines().find_map(|l| l.strip_prefix("MemTotal:")?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()));
+    let kib = std::fs::read_to_string("/proc/meminfo")
+        .ok()
+        .and_then(|s| s.lines().find_map(|l| l.strip_prefix("MemTotal:")?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()));
     Bytes(kib.unwrap_or(0) << 10)
 }

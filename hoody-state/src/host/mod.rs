@@ -13,6 +13,7 @@ mod upkeep;
 pub use crate::catalog::idempotency::IdempotencyKey;
 pub use crate::event::Subscription;
 pub use build::{HostBuilder, HostConfig, TokenStore};
+pub(crate) use projects::{color, made_up_color};
 
 use crate::catalog::{Catalog, Durability, Tx};
 use crate::clock::Clock;
@@ -23,7 +24,7 @@ use crate::model::Server;
 use crate::op::step::StepHook;
 use crate::op::{Locks, Registry};
 use crate::runtime::{Exit, Runtime};
-use crate::snapshot::{SnapshotStore, Space};
+use crate::snapshot::SnapshotStore;
 use crate::units::Bytes;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -94,7 +95,8 @@ pub(crate) struct Inner {
     /// How runs ended that no transaction has taken note of yet.
     pub exits: Mutex<HashMap<ContainerId, (RunId, Exit)>>,
     pub upkeep: upkeep::Wake,
-    pub pool: Option<crate::pool::Pool>,
+    /// Held for its lock on the data directory.
+    pub _pool: Option<crate::pool::Pool>,
 }
 
 impl Host {
@@ -106,7 +108,9 @@ impl Host {
     pub(crate) fn replay<T: serde::de::DeserializeOwned>(&self, caller: &Caller) -> Result<Option<T>> {
         let Some(key) = &caller.idempotency else { return Ok(None) };
         let answer = self.0.catalog.read(|c| crate::catalog::idempotency::look_up(c, key))?;
-        answer.map(|a| serde_json::from_value(a).map_err(|e| Error::new(Kind::Corrupt, "catalog_corrupt", format!("a stored answer cannot be read: {e}")))).transpose()
+        answer
+            .map(|a| serde_json::from_value(a).map_err(|e| Error::new(Kind::Corrupt, "catalog_corrupt", format!("a stored answer cannot be read: {e}"))))
+            .transpose()
     }
 
     /// A change of the catalog alone, with its key.
@@ -122,23 +126,9 @@ impl Host {
         })
     }
 
-    /// What must stay free: 1 % of the pool, at least 64 MiB and at most 1 GiB. BTRFS needs it to be able to delete.
-    pub(crate) fn reserve(space: &Space) -> Bytes {
-        Bytes((space.total.0 / 100).clamp(64 << 20, 1 << 30).min(space.total.0 / 4))
-    }
-
     /// Refuses what would fill the pool, before anything is changed.
     pub(crate) fn guard_space(&self) -> Result<()> {
-        let s = self.0.store.space()?;
-        let reserve = Self::reserve(&s);
-        if s.free < reserve {
-            return Err(Error::new(
-                Kind::NoSpace,
-                "pool_full",
-                format!("the pool has {} left and keeps {reserve} back: delete snapshots or containers, or grow it with serve --pool-size; nothing was changed", s.free),
-            ));
-        }
-        Ok(())
+        crate::pool::check_space(&self.0.store.space()?, Bytes(0))
     }
 
     /// This server.

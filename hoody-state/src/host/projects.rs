@@ -25,7 +25,10 @@ pub(crate) fn made_up_color() -> String {
 }
 
 fn quota(v: Option<i64>) -> Result<Option<u32>> {
-    v.map(|n| u32::try_from(n).map_err(|_| Error::invalid("invalid_quota_value", format!("max_containers {n} is out of range: at least 0, or null for no limit")))).transpose()
+    v.map(|n| {
+        u32::try_from(n).map_err(|_| Error::invalid("invalid_quota_value", format!("max_containers {n} is out of range: at least 0, or null for no limit")))
+    })
+    .transpose()
 }
 
 fn alias(input: &ProjectInput) -> Result<ProjectAlias> {

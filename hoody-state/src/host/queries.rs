@@ -15,7 +15,7 @@ impl Host {
     /// Those of the pool.
     pub fn pool(&self) -> Result<PoolInfo> {
         let s = self.0.store.space()?;
-        let reserve = Self::reserve(&s);
+        let reserve = crate::pool::reserve(s.total);
         let mut what: BTreeMap<String, u64> = BTreeMap::new();
         for r in self.0.catalog.read(operations::reclaiming)? {
             *what.entry(r.what).or_default() += 1;

@@ -9,7 +9,7 @@ use crate::catalog::{Durability, Tx, containers, ms, operations, snapshots};
 use crate::error::{Error, Kind, Result};
 use crate::freeze::FreezeState;
 use crate::id::{ContainerId, OperationId, RunId};
-use crate::model::{OperationStatus, Status, Verb};
+use crate::model::{LifecycleAnswer, OperationStatus, Status, Verb};
 use crate::op::Intent;
 use crate::snapshot::Volume;
 use serde_json::json;
@@ -93,16 +93,16 @@ impl Host {
                     tx.add_reclaim(&gone.volumes, &format!("container {container}"))
                 })
             }
-            Intent::Create { container, run, cloned: true, .. } => self.settle_start(op, container, run, error),
-            Intent::Lifecycle { container, verb: Verb::Start | Verb::Restart, run } => self.settle_start(op, container, run, error),
-            Intent::Lifecycle { container, verb: Verb::Stop | Verb::ForceStop, .. } => {
+            Intent::Create { container, run, cloned: true, .. } => self.settle_start(op, container, run, None, error),
+            Intent::Lifecycle { container, verb: verb @ (Verb::Start | Verb::Restart), run } => self.settle_start(op, container, run, Some(*verb), error),
+            Intent::Lifecycle { container, verb: verb @ (Verb::Stop | Verb::ForceStop), .. } => {
                 self.0.runtime.kill(container)?;
                 self.done(op, |tx| {
                     let r = tx.change_container(container, "system", None, |r| {
                         r.status = Status::Stopped;
                         r.state.desired = Desired::Stopped;
                     })?;
-                    Ok(json!({ "error": false, "operation": "stop", "container_id": container, "project_id": r.project, "message": "the container is stopped", "status": "stopped" }))
+                    Ok(lifecycle_answer(&r, *verb, op))
                 })
             }
             Intent::Lifecycle { container, verb: Verb::Pause | Verb::Resume, .. } => {
@@ -140,7 +140,7 @@ impl Host {
         }
     }
 
-    fn settle_start(&self, op: &OperationId, container: &ContainerId, run: &RunId, error: Option<&Error>) -> Result<()> {
+    fn settle_start(&self, op: &OperationId, container: &ContainerId, run: &RunId, verb: Option<Verb>, error: Option<&Error>) -> Result<()> {
         let found = if error.is_none() { self.look(container)? } else { Found::Nothing };
         let found = match found {
             Found::Nothing => {
@@ -156,7 +156,13 @@ impl Host {
             Ok(found) => {
                 self.done(op, |tx| {
                     settle_status(tx, container, &found)?;
-                    self.container_view(tx.conn, &containers::get(tx.conn, container)?)
+                    let r = containers::get(tx.conn, container)?;
+                    // A create was answered when its volume was there; a lifecycle verb is answered now.
+                    Ok(match verb {
+                        Some(verb) => serde_json::to_value(lifecycle_answer(&r, verb, op)),
+                        None => serde_json::to_value(self.container_view(tx.conn, &r)?),
+                    }
+                    .unwrap_or_default())
                 })?;
                 self.note_exit(container)
             }
@@ -301,6 +307,18 @@ impl Host {
             }
             (_, found) => self.write(Durability::Process, |tx| settle_status(tx, id, &found)),
         }
+    }
+}
+
+fn lifecycle_answer(r: &ContainerRow, verb: Verb, op: &OperationId) -> LifecycleAnswer {
+    LifecycleAnswer {
+        error: false,
+        operation: verb,
+        container_id: r.id.clone(),
+        project_id: r.project.clone(),
+        message: format!("the container is {}", r.status),
+        status: r.status,
+        operation_id: Some(op.clone()),
     }
 }
 

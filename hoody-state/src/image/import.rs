@@ -1,1 +1,103 @@
 //! Importing a tar as an image.
+
+use super::entry::Writer;
+use super::format::Decompressed;
+use super::members::Members;
+use super::{format, rootfs};
+use crate::error::{Error, IoContext, Kind, Result};
+use crate::units::Bytes;
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::Path;
+
+/// How to import.
+pub struct ImportOptions<'a> {
+    /// Added to every owner, so that the files belong to the containers' user namespace.
+    pub id_base: u32,
+    /// The most bytes the archive may have when unpacked (headers included); no limit without it.
+    pub max_bytes: Option<Bytes>,
+    /// Asked often; the import ends with [`Kind::Cancelled`] soon after it says `true`.
+    pub cancelled: &'a dyn Fn() -> bool,
+    /// Told often how many bytes of the (compressed) stream have been read.
+    pub progress: &'a dyn Fn(Bytes),
+}
+
+/// What an import did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ImportReport {
+    /// Files, directories, links and devices written.
+    pub files: u64,
+    /// Bytes of file contents written; holes do not count.
+    pub bytes: Bytes,
+    /// What of the archive was left out, a line a kind of thing.
+    pub skipped: Vec<String>,
+}
+
+/// Counts what is left out, by kind of thing, so that a hostile archive cannot make the report large.
+#[derive(Default)]
+pub(super) struct Skipped(BTreeMap<String, (u64, String)>);
+
+impl Skipped {
+    const KINDS: usize = 100;
+
+    /// Something of the kind `what` was left out at `path`.
+    pub(super) fn add(&mut self, what: &str, path: &[u8]) {
+        if let Some((n, _)) = self.0.get_mut(what) {
+            *n += 1;
+        } else if self.0.len() < Self::KINDS {
+            self.0.insert(what.chars().take(200).collect(), (1, super::path::shown(path)));
+        }
+    }
+
+    fn lines(self) -> Vec<String> {
+        let line =
+            |(what, (n, first)): (String, (u64, String))| if n == 1 { format!("{what}: {first}") } else { format!("{what}: {first} and {} more", n - 1) };
+        self.0.into_iter().map(line).collect()
+    }
+}
+
+/// Unpacks a tar into `root`: an empty directory, in practice a new writable volume.
+///
+/// - Plain, gzip or zstd, several members or frames in a row too. It streams: memory does not grow with the archive.
+/// - ustar, GNU (long names, sparse files) and pax (sub-second times, extended attributes, sparse files). Hard links, symlinks, FIFOs and
+///   device nodes are made as they are in the archive; a device node is inert for a container, whose user namespace may not
+///   open it, and the pool must be mounted `nodev` for the host's sake.
+/// - Layer whiteouts (`.wh.NAME`, `.wh..wh..opq`, overlay's character device 0/0) remove what earlier entries put there.
+/// - Owners are numbers (names are not looked at) and are shifted by `id_base`, those in ACLs and file capabilities too.
+/// - Nothing is ever created through a symlink or outside `root`: see [`Kind::Invalid`] below.
+/// - The result must look like a root file system; the directories every container needs are added.
+///
+/// A crash or an error leaves `root` half filled: the caller deletes it. Nothing is synced.
+///
+/// # Errors
+/// - [`Kind::Invalid`]: `image_format` (no tar, gzip or zstd), `image_corrupt` (damaged or cut short), `image_path_unsafe` (an absolute
+///   path, `..`, a parent that is a symlink or a file, a name too long), `image_link_unsafe` (a hard link to what is not there),
+///   `image_entry_conflict` (a file where a directory is), `image_id_range` (an owner beyond 65535), `image_xattr`,
+///   `image_no_root` (nothing to boot).
+/// - [`Kind::TooLarge`] `image_too_large`; [`Kind::NoSpace`]; [`Kind::Cancelled`]; [`Kind::Conflict`] `image_root_not_empty`;
+///   [`Kind::Io`]. An [`Error`] inside the reader's `io::Error` comes out as it is.
+pub fn import(reader: impl Read, root: &Path, options: &ImportOptions<'_>) -> Result<ImportReport> {
+    if std::fs::read_dir(root).io(|| format!("list {}", root.display()))?.next().is_some() {
+        return Err(Error::conflict("image_root_not_empty", format!("{} is not empty: an image is unpacked into an empty directory only", root.display())));
+    }
+    let mut members = Members::new(Decompressed::open(format::Source::new(reader, options), options.max_bytes)?);
+    let mut writer = Writer::open(root, options.id_base)?;
+    while let Some(member) = members.next()? {
+        if (options.cancelled)() {
+            return Err(cancelled());
+        }
+        writer.write(&member, &mut members)?;
+    }
+    let after = members.finish()?;
+    if after > 0 {
+        writer.skipped.add("bytes after the archive's end mark", format!("{after} bytes").as_bytes());
+    }
+    rootfs::complete(&mut writer.tree)?;
+    rootfs::check(&writer.tree)?;
+    writer.tree.close()?;
+    Ok(ImportReport { files: writer.files, bytes: Bytes(writer.bytes), skipped: writer.skipped.lines() })
+}
+
+pub(super) fn cancelled() -> Error {
+    Error::new(Kind::Cancelled, "cancelled", "the import was cancelled")
+}

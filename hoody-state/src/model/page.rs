@@ -22,8 +22,14 @@ impl PageRequest {
     pub fn new(page: Option<i64>, limit: Option<i64>, default_limit: u32, sort_by: Option<String>, sort_order: Option<&str>) -> Result<Self> {
         let page = page.unwrap_or(1);
         let limit = limit.unwrap_or(i64::from(default_limit));
-        let page = u32::try_from(page).ok().filter(|p| *p >= 1).ok_or_else(|| Error::invalid("invalid_page", format!("page {page} is out of range: pages start at 1")))?;
-        let limit = u32::try_from(limit).ok().filter(|l| (1..=100).contains(l)).ok_or_else(|| Error::invalid("invalid_page", format!("limit {limit} is out of range: it must be 1 to 100")))?;
+        let page = u32::try_from(page)
+            .ok()
+            .filter(|p| *p >= 1)
+            .ok_or_else(|| Error::invalid("invalid_page", format!("page {page} is out of range: pages start at 1")))?;
+        let limit = u32::try_from(limit)
+            .ok()
+            .filter(|l| (1..=100).contains(l))
+            .ok_or_else(|| Error::invalid("invalid_page", format!("limit {limit} is out of range: it must be 1 to 100")))?;
         let ascending = match sort_order {
             None | Some("desc") => false,
             Some("asc") => true,

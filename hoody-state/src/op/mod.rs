@@ -9,7 +9,7 @@ mod run;
 pub mod step;
 
 pub(crate) use lock::{LockGuard, Locks};
-pub(crate) use run::{Op, Progress, Registry};
+pub(crate) use run::{Op, Registry};
 
 use crate::catalog::snapshots::SnapshotRow;
 use crate::id::{ContainerId, RunId};

@@ -128,7 +128,11 @@ impl Host {
         self.0.hook.step(intent.kind(), "intent")?;
         self.write(durability, |tx| {
             if tx.take_key(caller.idempotency.as_ref(), Some(&id))?.is_some() {
-                return Err(Error::new(Kind::Busy, "idempotency_in_flight", "the first request with this Idempotency-Key has just ended: try again for its answer"));
+                return Err(Error::new(
+                    Kind::Busy,
+                    "idempotency_in_flight",
+                    "the first request with this Idempotency-Key has just ended: try again for its answer",
+                ));
             }
             tx.open_operation(&id, &intent, project)?;
             with(tx)
@@ -165,7 +169,12 @@ impl Host {
     }
 
     /// The same on a thread of its own; its result if it comes within `wait`, else nothing and it goes on behind.
-    pub(crate) fn behind<T: Send + 'static>(&self, op: Op, wait: Duration, body: impl FnOnce(&Host, &mut Op) -> Result<T> + Send + 'static) -> Result<Option<T>> {
+    pub(crate) fn behind<T: Send + 'static>(
+        &self,
+        op: Op,
+        wait: Duration,
+        body: impl FnOnce(&Host, &mut Op) -> Result<T> + Send + 'static,
+    ) -> Result<Option<T>> {
         let (send, receive) = std::sync::mpsc::sync_channel(1);
         let host = self.clone();
         std::thread::Builder::new()

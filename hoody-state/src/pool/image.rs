@@ -55,7 +55,8 @@ pub(super) fn attach(image: &Path) -> Result<Attached> {
 
 /// Attaches an open file to a free loop device.
 pub(super) fn attach_file(backing: &File) -> Result<Attached> {
-    let none = |e| Error::new(Kind::Unavailable, "loop_unavailable", format!("no loop device can be had ({e}): load the module loop, and run as root")).with_source(e);
+    let none =
+        |e| Error::new(Kind::Unavailable, "loop_unavailable", format!("no loop device can be had ({e}): load the module loop, and run as root")).with_source(e);
     let control = LoopControl::open().map_err(none)?;
     let mut last = None;
     for _ in 0..TRIES {

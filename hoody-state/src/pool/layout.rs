@@ -17,6 +17,8 @@ pub const CATALOG: &str = "catalog";
 pub const STAGING: &str = "staging";
 /// Homes of deleted containers on their way out, a directory an operation.
 pub const TRASH: &str = "trash";
+/// Consoles of containers, a file each.
+pub const CONSOLES: &str = "consoles";
 /// The record that makes a pool ours.
 pub const RECORD: &str = "hoody-pool.json";
 

@@ -71,7 +71,8 @@ impl Watcher {
         let inner = Mutex::new(Inner { last_token: CONSOLE, ..Inner::default() });
         let shared = Arc::new(Shared { epoll, wake, listener: OnceLock::new(), cgroups, dirs, consoles, inner });
         let of_thread = Arc::clone(&shared);
-        let thread = std::thread::Builder::new().name("hoody-exits".to_owned()).spawn(move || of_thread.run()).io(|| "start the thread that waits for exits")?;
+        let thread =
+            std::thread::Builder::new().name("hoody-exits".to_owned()).spawn(move || of_thread.run()).io(|| "start the thread that waits for exits")?;
         Ok(Watcher { shared, thread: Some(thread) })
     }
 
@@ -202,9 +203,7 @@ impl Shared {
         let next = inner.watches.values().filter_map(|w| w.code_by).chain(inner.console_at).min();
         match next {
             None => EpollTimeout::NONE,
-            Some(at) => {
-                EpollTimeout::try_from(at.saturating_duration_since(Instant::now()) + Duration::from_millis(1)).unwrap_or(EpollTimeout::MAX)
-            }
+            Some(at) => EpollTimeout::try_from(at.saturating_duration_since(Instant::now()) + Duration::from_millis(1)).unwrap_or(EpollTimeout::MAX),
         }
     }
 

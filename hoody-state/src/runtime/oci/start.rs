@@ -136,7 +136,10 @@ impl OciRuntime {
             return Error::new(
                 Kind::Timeout,
                 "start_failed",
-                format!("container {c} did not start within {:?}, its runtime was killed; look at its root file system and the load", self.config.start_timeout),
+                format!(
+                    "container {c} did not start within {:?}, its runtime was killed; look at its root file system and the load",
+                    self.config.start_timeout
+                ),
             );
         };
         let said = read_log(log);
@@ -187,4 +190,3 @@ fn mount_flags(path: &Path) -> Vec<&'static str> {
         .map(|(_, o)| o)
         .collect()
 }
-

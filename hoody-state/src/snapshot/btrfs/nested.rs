@@ -155,7 +155,10 @@ pub(super) fn copy_tree(mount: BorrowedFd<'_>, source: BorrowedFd<'_>, dir: Borr
             Ok(()) => {}
             Err(Errno::ENOENT | Errno::ESTALE) if !job.top => continue,
             Err(Errno::ETXTBSY) => {
-                return Err(Error::conflict("volume_in_use", "a nested volume has an active swap file, so no copy can be made of it: switch it off (swapoff) first"));
+                return Err(Error::conflict(
+                    "volume_in_use",
+                    "a nested volume has an active swap file, so no copy can be made of it: switch it off (swapoff) first",
+                ));
             }
             Err(e) => return Err(Error::io(format!("copy subvolume {source_id}"), e)),
         }

@@ -1,0 +1,77 @@
+//! `container exec` and `container logs`: what goes in and comes out of a container.
+
+use crate::container::path;
+use crate::context::Context;
+use crate::failure::{Failure, Outcome};
+use serde_json::{Map, Value, json};
+use std::io::{Read, Write};
+
+/// A command to run.
+pub struct Exec {
+    pub env: Vec<(String, String)>,
+    pub cwd: Option<String>,
+    pub interactive: bool,
+    pub timeout_ms: u64,
+    pub command: Vec<String>,
+}
+
+/// Runs it and prints what it printed.
+pub fn exec(cx: &mut Context<'_>, container: &str, e: &Exec) -> Outcome<u8> {
+    let path = path(cx, container, "/exec")?;
+    let mut body = Map::from_iter([("command".to_owned(), json!(e.command))]);
+    if !e.env.is_empty() {
+        body.insert("env".to_owned(), e.env.iter().map(|(k, v)| (k.clone(), json!(v))).collect::<Map<_, _>>().into());
+    }
+    if let Some(cwd) = &e.cwd {
+        body.insert("cwd".to_owned(), json!(cwd));
+    }
+    body.insert("timeout_ms".to_owned(), json!(e.timeout_ms));
+    if e.interactive {
+        let mut input = String::new();
+        std::io::stdin().lock().read_to_string(&mut input).map_err(|e| Failure::other(format!("cannot read standard input as text: {e}")))?;
+        body.insert("stdin".to_owned(), json!(input));
+    }
+    let data = cx.client.call_within("POST", &path, Some(&Value::Object(body)), None)?;
+    if cx.json {
+        cx.print(&data, |_| String::new())?;
+    } else {
+        cx.out.write_all(data["stdout"].as_str().unwrap_or_default().as_bytes())?;
+        cx.out.flush()?;
+        let mut err = std::io::stderr();
+        err.write_all(data["stderr"].as_str().unwrap_or_default().as_bytes())?;
+        if data["truncated"].as_bool() == Some(true) {
+            writeln!(err, "(the output was longer than the server keeps and was cut)")?;
+        }
+        if data["timed_out"].as_bool() == Some(true) {
+            writeln!(err, "(killed after {} ms: see --timeout-ms)", e.timeout_ms)?;
+        }
+    }
+    // A command ended by a signal has no code of its own.
+    Ok(data["exit_code"].as_i64().map_or(1, |c| u8::try_from(c).unwrap_or(1)))
+}
+
+/// Prints the console of its init.
+pub fn logs(cx: &mut Context<'_>, container: &str, follow: bool, tail: Option<u64>) -> Outcome {
+    let mut query = vec![];
+    query.extend(tail.map(|n| format!("tail={n}")));
+    query.extend(follow.then(|| "follow=true".to_owned()));
+    let mark = if query.is_empty() { "" } else { "?" };
+    let path = format!("{}{mark}{}", path(cx, container, "/logs")?, query.join("&"));
+    let answer = cx.client.stream(&path, "text/plain, */*", None)?;
+    let is_json = answer.headers().get("content-type").and_then(|v| v.to_str().ok()).is_some_and(|t| t.starts_with("application/json"));
+    let mut reader = answer.into_body().into_reader();
+    if is_json {
+        let whole: Value = serde_json::from_reader(reader).map_err(|e| Failure::other(format!("the log came damaged: {e}")))?;
+        let data = &whole["data"];
+        return cx.print(data, |d| d.as_str().or_else(|| d["logs"].as_str()).map_or_else(|| format!("{d:#}\n"), str::to_owned));
+    }
+    let mut buffer = [0u8; 16 << 10];
+    loop {
+        let n = reader.read(&mut buffer).map_err(|e| Failure::other(format!("the log broke off: {e}")))?;
+        if n == 0 {
+            return Ok(());
+        }
+        cx.out.write_all(&buffer[..n])?;
+        cx.out.flush()?;
+    }
+}

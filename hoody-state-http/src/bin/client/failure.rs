@@ -1,0 +1,73 @@
+//! What went wrong, as a message, a code word and an exit code.
+
+use serde_json::Value;
+use std::fmt;
+
+/// The result of everything here.
+pub type Outcome<T = ()> = Result<T, Failure>;
+
+/// Exit codes.
+pub mod exit {
+    pub const OTHER: u8 = 1;
+    pub const USAGE: u8 = 2;
+    pub const NOT_FOUND: u8 = 3;
+    pub const CONFLICT: u8 = 4;
+    pub const DENIED: u8 = 5;
+    pub const NO_SPACE: u8 = 6;
+    pub const UNREACHABLE: u8 = 7;
+    pub const INVALID: u8 = 8;
+}
+
+/// A failure; one without a message is silent.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Failure {
+    pub exit: u8,
+    pub message: String,
+    pub code: Option<String>,
+}
+
+impl Failure {
+    pub fn new(exit: u8, message: impl Into<String>) -> Self {
+        Failure { exit, message: message.into(), code: None }
+    }
+
+    pub fn other(message: impl Into<String>) -> Self {
+        Self::new(exit::OTHER, message)
+    }
+
+    /// What the server answered with an error status: its message, then its code.
+    pub fn answered(status: u16, body: &[u8]) -> Self {
+        let exit = match status {
+            404 => exit::NOT_FOUND,
+            409 | 423 | 425 | 429 => exit::CONFLICT,
+            401 | 403 => exit::DENIED,
+            507 => exit::NO_SPACE,
+            400..=499 => exit::INVALID,
+            _ => exit::OTHER,
+        };
+        let json: Value = serde_json::from_slice(body).unwrap_or_default();
+        let text = |key: &str| json.get(key).and_then(Value::as_str).map(str::to_owned);
+        let message = text("message").or_else(|| text("error")).unwrap_or_else(|| {
+            let body: String = String::from_utf8_lossy(body).trim().chars().take(300).collect();
+            format!("the server answered {status}{}{body}", if body.is_empty() { "" } else { ": " })
+        });
+        Failure { exit, message, code: text("code").or_else(|| text("error").filter(|e| !e.contains(' '))) }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "error: {}", self.message)?;
+        match &self.code {
+            Some(code) => write!(f, " [{code}]"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    /// Printing failed; a reader that went away (`| head`) is no error worth a word.
+    fn from(e: std::io::Error) -> Self {
+        if e.kind() == std::io::ErrorKind::BrokenPipe { Failure::new(0, "") } else { Failure::other(format!("cannot write the output: {e}")) }
+    }
+}

@@ -1,0 +1,181 @@
+//! Calls to the server.
+
+use crate::failure::{Failure, Outcome, exit};
+use crate::transport::{Broken, Dial, Upload};
+use serde_json::Value;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use ureq::http::{Request, Response, header};
+use ureq::unversioned::resolver::DefaultResolver;
+use ureq::{Agent, Body, SendBody};
+
+/// Where the server's default port is.
+pub const DEFAULT_URL: &str = "http://127.0.0.1:7878";
+/// Longer than the longest time that a server holds an answer back.
+const ANSWER_TIME: Duration = Duration::from_secs(60);
+/// An answer as JSON is never larger.
+const LARGEST_ANSWER: u64 = 256 << 20;
+
+/// How to reach the server.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Target {
+    Url(String),
+    Socket(PathBuf),
+}
+
+impl Target {
+    /// A flag wins over the environment, there a socket over an address.
+    pub fn choose(url: Option<&str>, socket: Option<&Path>, env: impl Fn(&str) -> Option<String>) -> Outcome<Self> {
+        let env = |name| env(name).filter(|v| !v.is_empty());
+        let url = match (url, socket) {
+            (_, Some(socket)) => return Ok(Target::Socket(socket.to_owned())),
+            (Some(url), None) => url.to_owned(),
+            (None, None) => match env("HOODY_STATE_SOCKET") {
+                Some(socket) => return Ok(Target::Socket(socket.into())),
+                None => env("HOODY_STATE_URL").unwrap_or_else(|| DEFAULT_URL.to_owned()),
+            },
+        };
+        let url = url.trim_end_matches('/');
+        if url.strip_prefix("http://").is_some_and(|rest| !rest.is_empty()) {
+            return Ok(Target::Url(url.to_owned()));
+        }
+        Err(Failure::new(exit::USAGE, format!("{url:?} is no address of a server: write http://HOST:PORT (for https use a tunnel or the UNIX socket)")))
+    }
+}
+
+/// A connection to one server.
+pub struct Client {
+    agent: Agent,
+    base: String,
+    shown: String,
+    authorization: Option<String>,
+    broken: Broken,
+}
+
+impl Client {
+    pub fn new(target: &Target, token: Option<&str>) -> Outcome<Self> {
+        // Proxies of the environment are for the internet; ureq would otherwise use them for loopback.
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            .proxy(None)
+            .max_redirects(0)
+            .user_agent(concat!("hoody-state/", env!("CARGO_PKG_VERSION")))
+            .build();
+        let (socket, base, shown) = match target {
+            Target::Url(url) => (None, url.clone(), url.clone()),
+            Target::Socket(path) => (Some(path.clone()), "http://127.0.0.1".to_owned(), path.display().to_string()),
+        };
+        let broken = Broken::default();
+        let agent = Agent::with_parts(config, Dial { socket, broken: broken.clone() }, DefaultResolver::default());
+        if token.is_some_and(|t| !t.bytes().all(|b| b.is_ascii_graphic())) {
+            return Err(Failure::new(exit::USAGE, "the token holds characters that no token has: is there a line break or a blank in it?"));
+        }
+        Ok(Client { agent, base: format!("{base}/api/v1"), shown, authorization: token.map(|t| format!("Bearer {t}")), broken })
+    }
+
+    pub fn get(&self, path: &str) -> Outcome<Value> {
+        self.call("GET", path, None)
+    }
+
+    pub fn post(&self, path: &str, body: &Value) -> Outcome<Value> {
+        self.call("POST", path, Some(body))
+    }
+
+    pub fn put(&self, path: &str, body: &Value) -> Outcome<Value> {
+        self.call("PUT", path, Some(body))
+    }
+
+    pub fn delete(&self, path: &str) -> Outcome<Value> {
+        self.call("DELETE", path, None)
+    }
+
+    /// One call; the answer's `data`.
+    pub fn call(&self, method: &str, path: &str, body: Option<&Value>) -> Outcome<Value> {
+        self.call_within(method, path, body, Some(ANSWER_TIME))
+    }
+
+    /// The same with another time limit, or none.
+    pub fn call_within(&self, method: &str, path: &str, body: Option<&Value>, limit: Option<Duration>) -> Outcome<Value> {
+        let request = self.request(method, path).header(header::CONTENT_TYPE, "application/json").header("Prefer", "wait=20");
+        let text = body.map(Value::to_string).unwrap_or_default();
+        let answer = if matches!(method, "POST" | "PUT") {
+            // With an explicit length, 0 too: a body of unknown length would be sent in chunks.
+            self.send(request.body(SendBody::from_reader(&mut text.as_bytes())), Some(text.len() as u64), limit)
+        } else {
+            self.send(request.body(SendBody::none()), None, limit)
+        };
+        self.data(answer?)
+    }
+
+    /// Sends a stream, of a known length or not, after the server said that it wants it.
+    pub fn upload(&self, path: &str, reader: &mut dyn Read, length: Option<u64>) -> Outcome<Value> {
+        let request = self.request("PUT", path).header(header::CONTENT_TYPE, "application/octet-stream").header(header::EXPECT, "100-continue");
+        let mut reader = Upload { inner: reader, has_length: length.is_some(), broken: self.broken.clone() };
+        let answer = self.send(request.body(SendBody::from_reader(&mut reader)), length, None)?;
+        self.data(answer)
+    }
+
+    /// An answer that is read as it comes. `accept` is the media type asked for.
+    pub fn stream(&self, path: &str, accept: &str, last_event: Option<&str>) -> Outcome<Response<Body>> {
+        let mut request = self.request("GET", path).header(header::ACCEPT, accept);
+        if let Some(id) = last_event {
+            request = request.header("Last-Event-ID", id);
+        }
+        let answer = self.send(request.body(SendBody::none()), None, None)?;
+        if answer.status().is_success() { Ok(answer) } else { Err(self.data(answer).err().unwrap_or_else(|| Failure::other("the server answered nothing"))) }
+    }
+
+    fn request(&self, method: &str, path: &str) -> ureq::http::request::Builder {
+        let request = Request::builder().method(method).uri(format!("{}{path}", self.base));
+        match &self.authorization {
+            Some(a) => request.header(header::AUTHORIZATION, a),
+            None => request,
+        }
+    }
+
+    fn send(&self, request: Result<Request<SendBody<'_>>, ureq::http::Error>, length: Option<u64>, limit: Option<Duration>) -> Outcome<Response<Body>> {
+        let mut request = request.map_err(|e| Failure::new(exit::USAGE, format!("no such request can be made: {e}")))?;
+        if let Some(n) = length {
+            request.headers_mut().insert(header::CONTENT_LENGTH, n.into());
+        }
+        let request = self.agent.configure_request(request).timeout_recv_response(limit).build();
+        self.agent.run(request).map_err(|e| self.unreachable(&e))
+    }
+
+    fn unreachable(&self, e: &ureq::Error) -> Failure {
+        let hint = match e {
+            ureq::Error::Timeout(_) => "it may still be at work: look with `hoody-state operation list`",
+            _ => "is `hoody-state-http serve` running there? (--url, --socket)",
+        };
+        Failure::new(exit::UNREACHABLE, format!("cannot reach the server at {}: {e}; {hint}", self.shown))
+    }
+
+    fn data(&self, answer: Response<Body>) -> Outcome<Value> {
+        let status = answer.status();
+        let body = answer.into_body().into_with_config().limit(LARGEST_ANSWER).read_to_vec().map_err(|e| self.unreachable(&e))?;
+        if !status.is_success() {
+            return Err(Failure::answered(status.as_u16(), &body));
+        }
+        if body.is_empty() {
+            return Ok(Value::Null);
+        }
+        let mut json: Value =
+            serde_json::from_slice(&body).map_err(|e| Failure::other(format!("{} answered something else than JSON ({e}): is it this server?", self.shown)))?;
+        Ok(json.get_mut("data").map(Value::take).unwrap_or_default())
+    }
+}
+
+/// One segment of a path.
+pub fn segment(s: &str) -> String {
+    let mut out = String::with_capacity(s.len());
+    for b in s.bytes() {
+        if b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'~') {
+            out.push(char::from(b));
+        } else {
+            out.push_str(&format!("%{b:02X}"));
+        }
+    }
+    // A segment of dots alone would climb.
+    if matches!(s, "." | "..") { s.replace('.', "%2E") } else { out }
+}

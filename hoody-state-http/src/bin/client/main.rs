@@ -1,0 +1,71 @@
+//! `hoody-state`: the client for people.
+//!
+//! Nouns and verbs over the server's HTTP API. What is asked for goes to stdout, everything else to stderr. The exit code says what kind
+//! of error it was: 0 good, 1 any other, 2 wrong usage, 3 not found, 4 conflict or busy, 5 denied, 6 no space, 7 unreachable,
+//! 8 an invalid request. `container exec` ends with the command's own code.
+
+mod args;
+mod confirm;
+mod container;
+mod container_io;
+mod context;
+mod events;
+mod failure;
+mod http;
+mod image;
+mod operation;
+mod output;
+mod pool;
+mod project;
+mod resolve;
+mod snapshot;
+#[cfg(test)]
+mod tests;
+mod transport;
+mod wait;
+
+use args::{Cli, Noun};
+use clap::{CommandFactory, Parser};
+use context::Context;
+use failure::Outcome;
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let mut out = std::io::stdout().lock();
+    let terminal = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
+    match run(cli, &mut out, terminal).and_then(|code| out.flush().map(|()| code).map_err(Into::into)) {
+        Ok(code) => ExitCode::from(code),
+        Err(f) => {
+            if !f.message.is_empty() {
+                // Nowhere to complain when stderr is closed.
+                let _ = writeln!(std::io::stderr(), "{f}");
+            }
+            ExitCode::from(f.exit)
+        }
+    }
+}
+
+/// Does what the command line says; the exit code is that of a command run in a container, else 0.
+fn run(cli: Cli, out: &mut dyn Write, terminal: bool) -> Outcome<u8> {
+    if let Noun::Completions { shell } = cli.noun {
+        clap_complete::generate(shell, &mut Cli::command(), "hoody-state", out);
+        return Ok(0);
+    }
+    let target = http::Target::choose(cli.global.url.as_deref(), cli.global.socket.as_deref(), |name| std::env::var(name).ok())?;
+    let token = cli.global.token.clone().or_else(|| std::env::var("HOODY_TOKEN").ok()).filter(|t| !t.is_empty());
+    let mut cx =
+        Context { client: http::Client::new(&target, token.as_deref())?, json: cli.global.output == args::Output::Json, yes: cli.global.yes, out, terminal };
+    match cli.noun {
+        Noun::Project(c) => project::run(&mut cx, c)?,
+        Noun::Container(c) => return container::run(&mut cx, c),
+        Noun::Snapshot(c) => snapshot::run(&mut cx, c)?,
+        Noun::Image(c) => image::run(&mut cx, c)?,
+        Noun::Pool(c) => pool::run(&mut cx, c)?,
+        Noun::Operation(c) => operation::run(&mut cx, c)?,
+        Noun::Events(a) => events::run(&mut cx, &a)?,
+        Noun::Completions { .. } => {}
+    }
+    Ok(0)
+}

@@ -1,0 +1,16 @@
+//! `pool …`
+
+use crate::args::Pool;
+use crate::context::Context;
+use crate::failure::Outcome;
+use crate::output::fields;
+
+/// Does it.
+pub fn run(cx: &mut Context<'_>, command: Pool) -> Outcome {
+    match command {
+        Pool::Show => {
+            let data = cx.client.get("/pool")?;
+            cx.print(&data, fields)
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! `snapshot …`
+
+use crate::args::{OneSnapshot, Snapshot};
+use crate::confirm::confirm;
+use crate::container::path;
+use crate::context::Context;
+use crate::failure::{Failure, Outcome, exit};
+use crate::http::segment;
+use crate::output::{Column, bytes, fields, rows, table, text, time};
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Map, Value, json};
+
+const COLUMNS: [Column; 7] = [
+    ("NAME", |s| text(&s["name"])),
+    ("ALIAS", |s| text(&s["alias"])),
+    ("CREATED", |s| time(&s["created_at"])),
+    ("EXPIRES", |s| time(&s["expires_at"])),
+    ("SIZE", |s| bytes(&s["size"])),
+    ("PARENT", |s| text(&s["parent"])),
+    ("PINNED", |s| text(&s["pinned"])),
+];
+
+fn of(cx: &Context<'_>, one: &OneSnapshot, rest: &str) -> Outcome<String> {
+    path(cx, &one.container, &format!("/snapshots/{}{rest}", segment(&one.snapshot)))
+}
+
+/// The snapshot in an answer, wherever it is.
+fn inner(data: &Value) -> &Value {
+    data.get("snapshot").filter(|s| s.is_object()).unwrap_or(data)
+}
+
+/// Does it.
+pub fn run(cx: &mut Context<'_>, command: Snapshot) -> Outcome {
+    match command {
+        Snapshot::List { container } => {
+            let data = cx.client.get(&path(cx, &container, "/snapshots")?)?;
+            cx.print(&data, |d| table(&rows(d, "snapshots"), &COLUMNS))
+        }
+        Snapshot::Create { container, alias, expiry, description, labels, replace } => {
+            let labels: Map<String, Value> = labels.into_iter().map(|(k, v)| (k, json!(v))).collect();
+            let optional = [
+                ("alias", alias.map(Value::from)),
+                ("expiry", expiry.map(Value::from)),
+                ("description", description.map(Value::from)),
+                ("labels", (!labels.is_empty()).then_some(Value::Object(labels))),
+                ("on_alias_conflict", replace.then(|| json!("replace"))),
+            ];
+            let body: Map<String, Value> = optional.into_iter().filter_map(|(k, v)| Some((k.to_owned(), v?))).collect();
+            let data = cx.client.post(&path(cx, &container, "/snapshots")?, &Value::Object(body))?;
+            cx.print(&data, |d| table(std::slice::from_ref(inner(d)), &COLUMNS))
+        }
+        Snapshot::Show(one) => {
+            let data = cx.client.get(&of(cx, &one, "")?)?;
+            cx.print(&data, |d| fields(inner(d)))
+        }
+        Snapshot::Restore { one, keep_current, databases, no_start } => {
+            let path = of(cx, &one, "")?;
+            confirm(cx, &format!("overwrite the container {} by its snapshot {}", one.container, one.snapshot))?;
+            let optional =
+                [("keep_current", keep_current.map(Value::from)), ("databases", databases.map(Value::from)), ("start", no_start.then_some(json!(false)))];
+            let body: Map<String, Value> = optional.into_iter().filter_map(|(k, v)| Some((k.to_owned(), v?))).collect();
+            let data = cx.client.put(&path, &Value::Object(body))?;
+            let undo = data["undo"].as_str().map(|u| format!("; what was there is the snapshot {u} (`hoody-state snapshot undo {}`)", one.container));
+            cx.say(&data, format!("restored {} to {}{}", one.container, one.snapshot, undo.unwrap_or_default()))
+        }
+        Snapshot::Undo { container } => {
+            let path = path(cx, &container, "/undo")?;
+            confirm(cx, &format!("undo the last restore of the container {container}"))?;
+            let data = cx.client.call("POST", &path, None)?;
+            cx.say(&data, format!("undid the last restore of {container}"))
+        }
+        Snapshot::Rename { one, alias, none: _ } => change(cx, &one, "PUT", "/alias", Some(&json!({ "alias": alias }))),
+        Snapshot::Pin { one, reason } => change(cx, &one, "PUT", "/pin", Some(&json!({ "reason": reason }))),
+        Snapshot::Unpin(one) => change(cx, &one, "DELETE", "/pin", None),
+        Snapshot::Expire { one, when } => {
+            let at = match (when.days, when.at) {
+                (Some(days), _) => Some(in_days(Timestamp::now(), days)?),
+                (None, at) => at,
+            };
+            change(cx, &one, "PUT", "/expiry", Some(&json!({ "expires_at": at.map(hoody_state::clock::rfc3339::format) })))
+        }
+        Snapshot::Delete(one) => {
+            let path = of(cx, &one, "")?;
+            confirm(cx, &format!("delete the snapshot {} of {}", one.snapshot, one.container))?;
+            let data = cx.client.delete(&path)?;
+            cx.say(&data, format!("deleted {}", one.snapshot))
+        }
+    }
+}
+
+fn change(cx: &mut Context<'_>, one: &OneSnapshot, method: &str, rest: &str, body: Option<&Value>) -> Outcome {
+    let data = cx.client.call(method, &of(cx, one, rest)?, body)?;
+    cx.print(&data, |d| if inner(d).is_object() { fields(inner(d)) } else { String::new() })
+}
+
+fn in_days(now: Timestamp, days: u32) -> Outcome<Timestamp> {
+    now.checked_add(SignedDuration::from_hours(24 * i64::from(days))).map_err(|e| Failure::new(exit::USAGE, format!("{days} days from now is no time: {e}")))
+}

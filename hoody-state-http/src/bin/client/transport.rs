@@ -1,0 +1,157 @@
+//! Connections for ureq: TCP without proxies, and UNIX sockets.
+//!
+//! A server that refuses an upload half way answers and closes. Writing then fails while the answer waits to be read: so a broken
+//! pipe is no error here, but a mark that ends the upload, after which the answer is read.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use ureq::Error;
+use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, Transport};
+
+const CONNECT_TIME: Duration = Duration::from_secs(5);
+
+/// Set while nobody reads what is sent any more.
+pub type Broken = Arc<AtomicBool>;
+
+/// Connects to the socket, or where the address says.
+#[derive(Debug)]
+pub struct Dial {
+    pub socket: Option<PathBuf>,
+    pub broken: Broken,
+}
+
+impl Connector for Dial {
+    type Out = Connection;
+
+    fn connect(&self, details: &ConnectionDetails, _chained: Option<()>) -> Result<Option<Connection>, Error> {
+        self.broken.store(false, Ordering::Relaxed);
+        let stream = match &self.socket {
+            Some(path) => Stream::Unix(UnixStream::connect(path)?),
+            None => {
+                let mut error = Error::HostNotFound;
+                let mut found = None;
+                for addr in details.addrs.iter() {
+                    match TcpStream::connect_timeout(addr, CONNECT_TIME) {
+                        Ok(s) => {
+                            found = Some(s);
+                            break;
+                        }
+                        Err(e) => error = e.into(),
+                    }
+                }
+                let stream = found.ok_or(error)?;
+                stream.set_nodelay(true)?;
+                Stream::Tcp(stream)
+            }
+        };
+        let buffers = LazyBuffers::new(details.config.input_buffer_size(), details.config.output_buffer_size());
+        Ok(Some(Connection { stream, buffers, broken: self.broken.clone() }))
+    }
+}
+
+#[derive(Debug)]
+enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Stream {
+    fn set_timeouts(&self, read: bool, limit: Option<Duration>) -> std::io::Result<()> {
+        match (self, read) {
+            (Stream::Tcp(s), true) => s.set_read_timeout(limit),
+            (Stream::Tcp(s), false) => s.set_write_timeout(limit),
+            (Stream::Unix(s), true) => s.set_read_timeout(limit),
+            (Stream::Unix(s), false) => s.set_write_timeout(limit),
+        }
+    }
+
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        loop {
+            let read = match self {
+                Stream::Tcp(s) => s.read(buffer),
+                Stream::Unix(s) => s.read(buffer),
+            };
+            match read {
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                read => return read,
+            }
+        }
+    }
+
+    fn write_all(&mut self, data: &[u8]) -> std::io::Result<()> {
+        match self {
+            Stream::Tcp(s) => s.write_all(data),
+            Stream::Unix(s) => s.write_all(data),
+        }
+    }
+}
+
+/// One connection, for one call.
+#[derive(Debug)]
+pub struct Connection {
+    stream: Stream,
+    buffers: LazyBuffers,
+    broken: Broken,
+}
+
+fn timed_out(e: std::io::Error, timeout: &NextTimeout) -> Error {
+    match e.kind() {
+        ErrorKind::TimedOut | ErrorKind::WouldBlock => Error::Timeout(timeout.reason),
+        _ => e.into(),
+    }
+}
+
+impl Transport for Connection {
+    fn buffers(&mut self) -> &mut dyn Buffers {
+        &mut self.buffers
+    }
+
+    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
+        if self.broken.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        self.stream.set_timeouts(false, timeout.not_zero().map(|t| *t))?;
+        match self.stream.write_all(&self.buffers.output()[..amount]) {
+            Err(e) if matches!(e.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {
+                self.broken.store(true, Ordering::Relaxed);
+                Ok(())
+            }
+            written => written.map_err(|e| timed_out(e, &timeout)),
+        }
+    }
+
+    fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
+        // On a broken connection this may say EINVAL; reading tells the outcome.
+        let _ = self.stream.set_timeouts(true, timeout.not_zero().map(|t| *t));
+        let amount = self.stream.read(self.buffers.input_append_buf()).map_err(|e| timed_out(e, &timeout))?;
+        self.buffers.input_appended(amount);
+        Ok(amount > 0)
+    }
+
+    fn is_open(&mut self) -> bool {
+        // A connection a call: nothing to go stale between the looks of a long wait.
+        false
+    }
+}
+
+/// What is uploaded. Once nobody reads it any more, it ends, or is filled up at once to the length that was announced.
+pub struct Upload<'a> {
+    pub inner: &'a mut dyn Read,
+    pub has_length: bool,
+    pub broken: Broken,
+}
+
+impl Read for Upload<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        match (self.broken.load(Ordering::Relaxed), self.has_length) {
+            (false, _) => self.inner.read(buffer),
+            (true, true) => Ok(buffer.len()),
+            (true, false) => Ok(0),
+        }
+    }
+}

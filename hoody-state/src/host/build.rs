@@ -1,0 +1,350 @@
+use super::{Host, Inner, Settings, upkeep};
+use crate::catalog::Catalog;
+use crate::cgroup::CgroupTree;
+use crate::clock::{Clock, SystemClock};
+use crate::error::{Error, IoContext, Result};
+use crate::freeze::{self, Freezer};
+use crate::id::{ContainerId, ImageId, OperationId, ProjectId, ServerId};
+use crate::model::{Image, Server, Token};
+use crate::op::step::{KillAt, NoHook, StepHook};
+use crate::op::{Locks, Registry};
+use crate::pool::{Pool, PoolConfig, layout};
+use crate::runtime::Runtime;
+use crate::runtime::oci::{OciConfig, OciRuntime};
+use crate::snapshot::{SnapshotStore, Volume};
+use crate::units::Bytes;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+/// How a host on this machine is opened.
+#[derive(Debug, Clone, Default)]
+pub struct HostConfig {
+    /// Keeps the pool's image and lock.
+    pub data: PathBuf,
+    /// Mounts, sockets and runtime state: gone at reboot, rebuilt at start.
+    pub run: PathBuf,
+    /// A device for the pool instead of an image.
+    pub device: Option<PathBuf>,
+    /// The size the image is made with or grown to.
+    pub pool_size: Option<Bytes>,
+    /// The server's name; kept in the pool. Default: the machine's host name.
+    pub server_name: Option<String>,
+    /// Name or path of the OCI runtime; default: the first of runc, crun and youki that is installed.
+    pub runtime: Option<PathBuf>,
+    /// The first host id of containers; kept in the pool. Default 100000.
+    pub id_base: Option<u32>,
+    /// The cgroup above the containers'. Default `/hoody/<first digits of the pool's id>`.
+    pub cgroup_parent: Option<String>,
+    /// What an operator sets.
+    pub settings: Settings,
+}
+
+impl HostConfig {
+    /// The defaults, for a pool in `data` with its mounts in `run`.
+    #[must_use]
+    pub fn new(data: impl Into<PathBuf>, run: impl Into<PathBuf>) -> Self {
+        HostConfig { data: data.into(), run: run.into(), ..Self::default() }
+    }
+
+    fn pool(&self) -> PoolConfig {
+        PoolConfig {
+            data: self.data.clone(),
+            run: self.run.clone(),
+            device: self.device.clone(),
+            size: self.pool_size,
+            id_base: self.id_base,
+            server_name: self.server_name.clone(),
+        }
+    }
+
+    fn cgroups(&self, pool: &crate::pool::PoolRecord) -> Result<CgroupTree> {
+        let id = pool.pool_id.simple().to_string();
+        let parent = self.cgroup_parent.clone().unwrap_or_else(|| format!("/hoody/{}", &id[..12]));
+        CgroupTree::new(&parent)
+    }
+
+    fn oci(&self, root: PathBuf, pool: &crate::pool::PoolRecord) -> Result<OciRuntime> {
+        let consoles = root.join(layout::CONSOLES);
+        let mut config = OciConfig::new(self.run.join("oci"), self.cgroups(pool)?, move |c| consoles.join(format!("{c}.log")));
+        config.runtime.clone_from(&self.runtime);
+        config.id_base = pool.id_base;
+        OciRuntime::new(config)
+    }
+
+    fn server(&self, pool: &crate::pool::PoolRecord) -> Server {
+        let machine = || nix::unistd::gethostname().ok().and_then(|n| n.into_string().ok()).filter(|n| !n.is_empty()).unwrap_or_else(|| "hoody".into());
+        Server { id: pool.server_id.clone(), name: pool.server_name.clone().unwrap_or_else(machine) }
+    }
+}
+
+/// Puts a host together from backends, each of which may be your own.
+pub struct HostBuilder {
+    catalog: Catalog,
+    store: Arc<dyn SnapshotStore>,
+    freezer: Arc<dyn Freezer>,
+    runtime: Arc<dyn Runtime>,
+    clock: Arc<dyn Clock>,
+    hook: Box<dyn StepHook>,
+    server: Server,
+    settings: Settings,
+    boot: String,
+    id_base: u32,
+    pool: Option<Pool>,
+}
+
+impl HostBuilder {
+    /// A host over these backends, with a catalog in `catalog`, a directory that exists (`None`: in memory, gone with the host).
+    ///
+    /// # Errors
+    /// Those of the catalog.
+    pub fn new(catalog: Option<&std::path::Path>, store: Arc<dyn SnapshotStore>, freezer: Arc<dyn Freezer>, runtime: Arc<dyn Runtime>) -> Result<Self> {
+        let catalog = match catalog {
+            Some(dir) => Catalog::open(dir)?,
+            None => Catalog::in_memory()?,
+        };
+        Ok(HostBuilder {
+            catalog,
+            store,
+            freezer,
+            runtime,
+            clock: Arc::new(SystemClock),
+            hook: Box::new(NoHook),
+            server: Server { id: ServerId::generate(), name: "local".into() },
+            settings: Settings::default(),
+            boot: crate::sys::process::boot_id()?,
+            id_base: 0,
+            pool: None,
+        })
+    }
+
+    /// Where the time comes from.
+    #[must_use]
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Told of every step.
+    #[must_use]
+    pub fn hook(mut self, hook: Box<dyn StepHook>) -> Self {
+        self.hook = hook;
+        self
+    }
+
+    /// What an operator sets.
+    #[must_use]
+    pub fn settings(mut self, settings: Settings) -> Self {
+        self.settings = settings;
+        self
+    }
+
+    /// The server's id and name.
+    #[must_use]
+    pub fn server(mut self, server: Server) -> Self {
+        self.server = server;
+        self
+    }
+
+    /// The uptime of the machine that this host lives in; what ran in another is gone. For tests of reboots.
+    #[must_use]
+    pub fn boot_id(mut self, boot: impl Into<String>) -> Self {
+        self.boot = boot.into();
+        self
+    }
+
+    /// Reconciles and starts the upkeep.
+    ///
+    /// # Errors
+    /// When catalog and world cannot be compared at all; single containers that cannot be mended are logged.
+    pub fn open(self) -> Result<Host> {
+        let HostBuilder { catalog, store, freezer, runtime, clock, hook, server, settings, boot, id_base, pool } = self;
+        let host = Host(Arc::new(Inner {
+            catalog,
+            store,
+            freezer,
+            runtime: Arc::clone(&runtime),
+            clock,
+            hook,
+            locks: Locks::default(),
+            registry: Registry::default(),
+            server,
+            settings,
+            boot,
+            id_base,
+            exits: Mutex::default(),
+            upkeep: upkeep::Wake::default(),
+            _pool: pool,
+        }));
+        let weak = Arc::downgrade(&host.0);
+        runtime.set_exit_listener(Box::new(move |id, run, exit| {
+            if let Some(inner) = weak.upgrade() {
+                Host(inner).exited(id, run, exit);
+            }
+        }));
+        host.reconcile()?;
+        upkeep::start(&host)?;
+        Ok(host)
+    }
+}
+
+impl Host {
+    /// Opens this machine's pool (making, mounting and growing it as needed), finishes or undoes what a crash left, adopts what runs.
+    ///
+    /// # Errors
+    /// Those of [`Pool::open`] and of the catalog.
+    pub fn open(config: &HostConfig) -> Result<Host> {
+        let pool = Pool::open(&config.pool())?;
+        let record = pool.record().clone();
+        let store = Arc::new(pool.store()?);
+        std::fs::create_dir_all(pool.root().join(layout::CONSOLES)).io(|| "make the directory of consoles")?;
+        let runtime = Arc::new(config.oci(pool.root(), &record)?);
+        let freezer: Arc<dyn Freezer> = Arc::from(freeze::freezer(runtime.cgroups())?);
+        let mut builder = HostBuilder::new(Some(&pool.root().join(layout::CATALOG)), store, freezer, runtime)?;
+        builder.settings = config.settings.clone();
+        builder.server = config.server(&record);
+        builder.id_base = record.id_base;
+        builder.pool = Some(pool);
+        if let Ok(at) = std::env::var("HOODY_STATE_CRASH") {
+            builder.hook = Box::new(KillAt::new(&at));
+        }
+        builder.open()
+    }
+
+    /// Whether containers can be started: the runtime's word. A server without one still serves everything else.
+    ///
+    /// # Errors
+    /// `runtime_not_found`, `runtime_unusable`.
+    pub fn probe_runtime(&self) -> Result<()> {
+        self.0.runtime.probe()
+    }
+
+    /// A host of memory backends, for tests: one image `debian/13`, no files, no processes.
+    ///
+    /// # Errors
+    /// None in practice.
+    pub fn in_memory() -> Result<Host> {
+        let store = Arc::new(crate::snapshot::memory::MemoryStore::new());
+        let image: crate::name::ImageName = "debian/13".parse()?;
+        let staging = Volume::Staging(OperationId::generate());
+        store.create(&staging)?;
+        store.seal(&staging, &Volume::Image(image.clone()))?;
+        let freezer = Arc::new(crate::freeze::memory::MemoryFreezer::new());
+        let runtime = Arc::new(crate::runtime::memory::MemoryRuntime::new());
+        let host = HostBuilder::new(None, store, freezer, runtime)?.open()?;
+        host.write(crate::catalog::Durability::Process, |tx| {
+            tx.insert_image(&Image {
+                id: ImageId::generate(),
+                alias: image.clone(),
+                image_name: image.clone(),
+                name: image,
+                size: Bytes(0),
+                files: Some(0),
+                source: "import".into(),
+                is_default: true,
+                created_at: tx.now,
+            })
+        })?;
+        Ok(host)
+    }
+
+    /// Stops this pool's containers and takes down everything that a reboot would: processes, cgroups, mounts, loop device. The next
+    /// start treats it as a reboot: containers with `autostart` that were not stopped by hand run again.
+    ///
+    /// # Errors
+    /// `data_in_use` while a server runs on it.
+    pub fn unmount(config: &HostConfig) -> Result<()> {
+        if Pool::peek(&config.pool())?.is_some() {
+            let pool = Pool::open(&PoolConfig { size: None, ..config.pool() })?;
+            let runtime = config.oci(pool.root(), pool.record())?;
+            for c in runtime.list()? {
+                runtime.kill(&c)?;
+                runtime.cgroups().remove(&c)?;
+            }
+            Catalog::open(&pool.root().join(layout::CATALOG))?
+                .write(crate::catalog::Durability::Disk, SystemClock.now(), |tx| tx.set_meta("boot", "unmounted"))?;
+            drop(runtime);
+            pool.unmount()?;
+        } else {
+            Pool::take_down(&config.pool())?;
+        }
+        match std::fs::remove_dir_all(config.run.join("oci")) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::io(format!("remove {}", config.run.join("oci").display()), e)),
+            _ => {}
+        }
+        // Only if nothing of anybody else's is in it.
+        let _ = std::fs::remove_dir(&config.run);
+        Ok(())
+    }
+}
+
+/// The tokens of a pool, beside a running server or without one.
+pub struct TokenStore {
+    catalog: Catalog,
+}
+
+impl TokenStore {
+    /// Makes a token; the token itself is shown this once.
+    ///
+    /// # Errors
+    /// `invalid_token_name`, `token_name_in_use`, `project_not_found`.
+    pub fn create(&self, name: Option<&str>, projects: Option<Vec<ProjectId>>, read_only: bool) -> Result<(Token, String)> {
+        self.catalog.create_token(SystemClock.now(), name, projects, read_only)
+    }
+
+    /// All tokens.
+    ///
+    /// # Errors
+    /// Those of the catalog.
+    pub fn list(&self) -> Result<Vec<Token>> {
+        self.catalog.read(crate::catalog::tokens::all)
+    }
+
+    /// Revokes a token by id or name.
+    ///
+    /// # Errors
+    /// `token_not_found`.
+    pub fn revoke(&self, which: &str) -> Result<()> {
+        self.catalog.revoke_token(SystemClock.now(), which)
+    }
+}
+
+/// Runs `f` with the pool mounted: if it is, it is left as it is; if not, it is mounted for the time being.
+fn with_pool<T>(config: &HostConfig, f: impl FnOnce(&std::path::Path, &crate::pool::PoolRecord, bool) -> Result<T>) -> Result<T> {
+    let pool_config = PoolConfig { size: None, ..config.pool() };
+    if let Some(record) = Pool::peek(&pool_config)? {
+        return f(&pool_config.mount_point(), &record, true);
+    }
+    if !config.data.exists() {
+        return Err(Error::not_found("pool_not_found", format!("there is no pool in {}: `serve` makes one", config.data.display())));
+    }
+    let pool = Pool::open(&pool_config)?;
+    let out = f(&pool.root(), pool.record(), false);
+    pool.unmount()?;
+    out
+}
+
+impl Host {
+    /// The tokens of a pool, whether a server runs on it or not.
+    ///
+    /// # Errors
+    /// `pool_not_found`, and those of `f`.
+    pub fn with_tokens<T>(config: &HostConfig, f: impl FnOnce(&TokenStore) -> Result<T>) -> Result<T> {
+        with_pool(config, |root, _, _| f(&TokenStore { catalog: Catalog::open(&root.join(layout::CATALOG))? }))
+    }
+
+    /// Compares catalog, pool, mounts and cgroups, whether a server runs on it or not.
+    ///
+    /// # Errors
+    /// `pool_not_found`, and what keeps it from looking.
+    pub fn check_pool(config: &HostConfig, repair: bool) -> Result<Vec<crate::model::Finding>> {
+        with_pool(config, |root, record, _| {
+            let store = crate::snapshot::btrfs::BtrfsStore::open(root)?;
+            let mut oci = OciConfig::new(config.run.join("oci"), config.cgroups(record)?, |c: &ContainerId| PathBuf::from("/nonexistent").join(c.as_str()));
+            oci.subreaper = false;
+            let runtime = OciRuntime::new(oci)?;
+            let freezer = freeze::freezer(runtime.cgroups())?;
+            let catalog = Catalog::open(&root.join(layout::CATALOG))?;
+            super::check::compare(&catalog, &store, &*freezer, &runtime, repair)
+        })
+    }
+}

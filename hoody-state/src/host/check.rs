@@ -1,0 +1,219 @@
+//! `check`: is what the catalog says true of the pool, the cgroups and the processes, and is there nothing else?
+//!
+//! Works beside a running server: what an open operation is changing just now is left out, and a first finding is looked at again.
+
+use super::Host;
+use crate::catalog::containers::ContainerRow;
+use crate::catalog::{Catalog, containers, images, operations, snapshots};
+use crate::error::Result;
+use crate::freeze::{FreezeState, Freezer};
+use crate::id::{ContainerId, OperationId};
+use crate::model::{Finding, Status};
+use crate::op::Intent;
+use crate::runtime::Runtime;
+use crate::snapshot::{SnapshotStore, Volume};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+impl Host {
+    /// Compares the catalog with the world; `repair` removes what nothing refers to and corrects what is said wrongly of containers.
+    ///
+    /// # Errors
+    /// What keeps it from looking.
+    pub fn check(&self, repair: bool) -> Result<Vec<Finding>> {
+        compare(&self.0.catalog, &*self.0.store, &*self.0.freezer, &*self.0.runtime, repair)
+    }
+}
+
+/// One look, and a second one if the first found anything: what was only passing is gone by then.
+pub(super) fn compare(catalog: &Catalog, store: &dyn SnapshotStore, freezer: &dyn Freezer, runtime: &dyn Runtime, repair: bool) -> Result<Vec<Finding>> {
+    let look = Look { catalog, store, freezer, runtime };
+    let mut found = look.once()?;
+    if !found.is_empty() {
+        std::thread::sleep(Duration::from_millis(300));
+        let again = look.once()?;
+        found.retain(|k, _| again.contains_key(k));
+    }
+    let mut out = Vec::new();
+    for (key, problem) in found {
+        let repaired = repair && look.repair(&problem)?;
+        out.push(Finding { code: problem.code().to_owned(), message: key, repaired });
+    }
+    Ok(out)
+}
+
+enum Problem {
+    CatalogDamaged,
+    LiveMissing,
+    SnapshotMissing,
+    ImageMissing,
+    SnapshotWritable,
+    OrphanVolume(Volume),
+    OrphanTrash(OperationId),
+    OrphanRuntime(ContainerId),
+    SaidRunning,
+    RunsUnsaid(ContainerId),
+    LeftFrozen(ContainerId),
+    SaidPaused,
+    OpenOperation,
+}
+
+impl Problem {
+    fn code(&self) -> &'static str {
+        match self {
+            Problem::CatalogDamaged => "catalog_damaged",
+            Problem::LiveMissing => "live_missing",
+            Problem::SnapshotMissing => "snapshot_missing",
+            Problem::ImageMissing => "image_missing",
+            Problem::SnapshotWritable => "snapshot_writable",
+            Problem::OrphanVolume(_) => "orphan_volume",
+            Problem::OrphanTrash(_) => "orphan_trash",
+            Problem::OrphanRuntime(_) => "orphan_cgroup",
+            Problem::SaidRunning => "not_running",
+            Problem::RunsUnsaid(_) => "runs_unsaid",
+            Problem::LeftFrozen(_) => "left_frozen",
+            Problem::SaidPaused => "not_paused",
+            Problem::OpenOperation => "open_operation",
+        }
+    }
+}
+
+struct Look<'a> {
+    catalog: &'a Catalog,
+    store: &'a dyn SnapshotStore,
+    freezer: &'a dyn Freezer,
+    runtime: &'a dyn Runtime,
+}
+
+type Problems = BTreeMap<String, Problem>;
+
+impl Look<'_> {
+    fn busy(&self) -> Result<(BTreeSet<String>, BTreeSet<OperationId>)> {
+        let open = self.catalog.read(operations::open)?;
+        Ok((open.iter().map(|(_, i)| i.resource().1.to_owned()).collect(), open.into_iter().map(|(id, _)| id).collect()))
+    }
+
+    fn once(&self) -> Result<Problems> {
+        let mut p = Problems::new();
+        let (mut busy, mut ops) = self.busy()?;
+        let sound: String = self.catalog.read(|c| Ok(c.query_row("PRAGMA quick_check(1)", [], |r| r.get(0))?))?;
+        if sound != "ok" {
+            p.insert(format!("the catalog is damaged: {sound}"), Problem::CatalogDamaged);
+        }
+        let (rows, images) = self.catalog.read(|c| Ok((containers::all(c, None)?, images::all(c)?)))?;
+        let mut wanted: BTreeSet<Volume> = BTreeSet::new();
+        let mut passing: Vec<(String, String, Problem)> = Vec::new();
+        for i in &images {
+            let v = Volume::Image(i.name.clone());
+            if self.store.info(&v)?.is_none() {
+                passing.push((i.name.to_string(), format!("image {} has no volume: delete it and import it again", i.name), Problem::ImageMissing));
+            }
+            wanted.insert(v);
+        }
+        for r in &rows {
+            let id = r.id.as_str().to_owned();
+            passing.extend(self.container(r, &mut wanted)?.into_iter().map(|(m, p)| (id.clone(), m, p)));
+        }
+        for v in self.store.list(None)? {
+            if wanted.contains(&v) {
+                continue;
+            }
+            let of = match &v {
+                Volume::Live(c) | Volume::Next(c) | Volume::Snapshot(c, _) => c.to_string(),
+                Volume::Image(n) => n.to_string(),
+                Volume::Staging(op) if ops.contains(op) => continue,
+                Volume::Staging(_) => String::new(),
+                // Databases of projects are nobody's yet.
+                Volume::Databases(_) => continue,
+            };
+            passing.push((of, format!("volume {} is in no list: --repair deletes it", crate::pool::layout::path(&v).display()), Problem::OrphanVolume(v)));
+        }
+        for op in self.store.trash()? {
+            if !ops.contains(&op) {
+                p.insert(format!("the trash of operation {op} was not emptied: --repair empties it"), Problem::OrphanTrash(op));
+            }
+        }
+        let known: BTreeSet<&ContainerId> = rows.iter().map(|r| &r.id).collect();
+        for c in self.runtime.list()? {
+            if !known.contains(&c) {
+                passing.push((
+                    c.to_string(),
+                    format!("there is a cgroup or runtime state of container {c}, which does not exist: --repair removes it"),
+                    Problem::OrphanRuntime(c),
+                ));
+            }
+        }
+        // An operation that began or ended meanwhile makes what was seen of its container worthless.
+        let (later, later_ops) = self.busy()?;
+        busy.extend(later);
+        ops.extend(later_ops);
+        p.extend(passing.into_iter().filter(|(of, _, _)| !busy.contains(of)).map(|(_, m, p)| (m, p)));
+        for (id, intent) in self.stale_operations()? {
+            p.insert(
+                format!("operation {id} ({}) is open since before this uptime: start the server, which finishes or undoes it", intent.kind()),
+                Problem::OpenOperation,
+            );
+        }
+        Ok(p)
+    }
+
+    /// Open operations of another uptime: nobody can be working on those.
+    fn stale_operations(&self) -> Result<Vec<(OperationId, Intent)>> {
+        if self.catalog.meta("boot")?.as_deref() == Some(crate::sys::process::boot_id()?.as_str()) {
+            return Ok(Vec::new());
+        }
+        self.catalog.read(operations::open)
+    }
+
+    fn container(&self, r: &ContainerRow, wanted: &mut BTreeSet<Volume>) -> Result<Vec<(String, Problem)>> {
+        let mut p = Vec::new();
+        let id = &r.id;
+        let live = Volume::Live(id.clone());
+        if self.store.info(&live)?.is_none() {
+            p.push((format!("container {id} has no live volume: restore a snapshot of it, or delete it"), Problem::LiveMissing));
+        }
+        wanted.insert(live);
+        for s in self.catalog.read(|c| snapshots::all(c, id))? {
+            let v = Volume::Snapshot(id.clone(), s.snapshot.name.clone());
+            match self.store.info(&v)? {
+                None => p.push((format!("snapshot {} of container {id} has no volume: delete it", s.snapshot.name), Problem::SnapshotMissing)),
+                Some(i) if !i.read_only => p.push((format!("snapshot {} of container {id} is writable", s.snapshot.name), Problem::SnapshotWritable)),
+                Some(_) => {}
+            }
+            wanted.insert(v);
+        }
+        let runs = self.runtime.adopt(id)?.is_some();
+        let frozen = match self.freezer.state(id) {
+            Ok(s) => s == FreezeState::Frozen,
+            Err(e) if e.is_not_found() => false,
+            Err(e) => return Err(e),
+        };
+        match (r.status, runs, frozen) {
+            (Status::Running | Status::Paused, false, _) => {
+                p.push((format!("container {id} is said to be {} and does not run: restart the server", r.status), Problem::SaidRunning))
+            }
+            (Status::Running, true, true) => {
+                p.push((format!("container {id} is said to run and is frozen: --repair thaws it"), Problem::LeftFrozen(id.clone())))
+            }
+            (Status::Paused, true, false) => p.push((format!("container {id} is said to be paused and runs: resume it"), Problem::SaidPaused)),
+            (Status::Stopped | Status::Failed, true, _) => {
+                p.push((format!("container {id} is said to be {} and runs: --repair kills it", r.status), Problem::RunsUnsaid(id.clone())));
+            }
+            _ => {}
+        }
+        Ok(p)
+    }
+
+    fn repair(&self, p: &Problem) -> Result<bool> {
+        match p {
+            Problem::OrphanVolume(v) => self.store.delete(v)?,
+            Problem::OrphanTrash(op) => self.store.empty_trash(op, &mut |_, _| {})?,
+            Problem::OrphanRuntime(c) => return self.runtime.remove(c).map(|()| true),
+            Problem::RunsUnsaid(c) => return self.runtime.kill(c).map(|()| true),
+            Problem::LeftFrozen(c) => return self.freezer.thaw(c).map(|_| true),
+            _ => return Ok(false),
+        };
+        self.store.sync()?;
+        Ok(true)
+    }
+}
