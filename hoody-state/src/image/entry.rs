@@ -6,7 +6,7 @@
 use super::import::Skipped;
 use super::members::{Member, Members, Sparse, Type};
 use super::path::{Whiteout, components, shown, unsafe_path, whiteout};
-use super::tree::{Existing, Tree, times};
+use super::tree::{self, Existing, Tree, times};
 use super::xattr;
 use crate::error::{Error, IoContext, Kind, Result};
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, XattrFlags};
@@ -244,10 +244,7 @@ impl Writer {
         let (uid, gid) = self.owner(m);
         fs::fchown(fd, uid, gid).io(|| format!("change the owner of {}", shown(&m.path)))?;
         if self.inherits {
-            match fs::fremovexattr(fd, xattr::INHERITED) {
-                Ok(()) | Err(Errno::NODATA | Errno::NOTSUP) => {}
-                Err(e) => return Err(Error::io(format!("remove the inherited ACL of {}", shown(&m.path)), e)),
-            }
+            tree::disinherit(fd).io(|| format!("remove the inherited ACL of {}", shown(&m.path)))?;
         }
         fs::fchmod(fd, Mode::from_raw_mode(m.mode)).io(|| format!("change the mode of {}", shown(&m.path)))?;
         for (name, value) in &m.xattrs {

@@ -38,6 +38,17 @@ pub(super) fn times(mtime: Timespec) -> Timestamps {
     Timestamps { last_access: mtime, last_modification: mtime }
 }
 
+/// Takes away the ACLs that something new got from its directory, and not from the archive.
+pub(super) fn disinherit(fd: &OwnedFd) -> Result<(), Errno> {
+    for name in super::xattr::INHERITED {
+        match fs::fremovexattr(fd, name) {
+            Ok(()) | Err(Errno::NODATA | Errno::NOTSUP) => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
 fn mtime(stat: &fs::Stat) -> Timespec {
     Timespec { tv_sec: stat.st_mtime, tv_nsec: i64::try_from(stat.st_mtime_nsec).unwrap_or(0) }
 }
@@ -76,6 +87,7 @@ impl Tree {
                     let fd = fs::openat(parent, *name, DIR, Mode::empty()).io(|| format!("open {}", what()))?;
                     let (uid, gid) = self.owner(0, 0);
                     fs::fchown(&fd, uid, gid).io(|| format!("change the owner of {}", what()))?;
+                    disinherit(&fd).io(|| format!("remove the inherited ACL of {}", what()))?;
                     fs::fchmod(&fd, Mode::from_raw_mode(0o755)).io(|| format!("change the mode of {}", what()))?;
                     fd
                 }

@@ -40,8 +40,8 @@ pub(super) fn is_default_acl(name: &[u8]) -> bool {
     name == ACL_DEFAULT
 }
 
-/// The name of the ACL that a new file inherits.
-pub(super) const INHERITED: &[u8] = ACL_ACCESS;
+/// The ACLs that what is made in such a directory inherits.
+pub(super) const INHERITED: [&[u8]; 2] = [ACL_ACCESS, ACL_DEFAULT];
 
 fn bad(path: &[u8], name: &[u8], why: &str) -> Error {
     Error::invalid("image_xattr", format!("the extended attribute {} of {} cannot be kept: {why}; remove it from the archive", shown(name), shown(path)))

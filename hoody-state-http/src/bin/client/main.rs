@@ -50,7 +50,10 @@ fn main() -> ExitCode {
 /// Does what the command line says; the exit code is that of a command run in a container, else 0.
 fn run(cli: Cli, out: &mut dyn Write, terminal: bool) -> Outcome<u8> {
     if let Noun::Completions { shell } = cli.noun {
-        clap_complete::generate(shell, &mut Cli::command(), "hoody-state", out);
+        // Into memory first: it panics where writing fails.
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut Cli::command(), "hoody-state", &mut script);
+        out.write_all(&script)?;
         return Ok(0);
     }
     let target = http::Target::choose(cli.global.url.as_deref(), cli.global.socket.as_deref(), |name| std::env::var(name).ok())?;

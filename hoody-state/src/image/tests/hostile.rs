@@ -248,6 +248,34 @@ fn owners_modes_links_and_nodes() {
 }
 
 #[test]
+fn nothing_inherits_an_acl_that_the_archive_does_not_have() {
+    let entry = |tag: u16, id: u32| [&tag.to_le_bytes()[..], &7u16.to_le_bytes(), &id.to_le_bytes()].concat();
+    let acl =
+        |id: u32| [&2u32.to_le_bytes()[..], &entry(1, u32::MAX), &entry(2, id), &entry(4, u32::MAX), &entry(0x10, u32::MAX), &entry(0x20, u32::MAX)].concat();
+    let given = acl(1000);
+    let tar = Archive::bootable()
+        .pax(&[("SCHILY.xattr.system.posix_acl_default", &given), ("SCHILY.xattr.system.posix_acl_access", &given)])
+        .entry(b'5', "d", "")
+        .file("d/f", b"")
+        .entry(b'5', "d/e", "")
+        .file("d/implicit/f", b"")
+        .end();
+    let (place, report) = taken(&tar);
+    assert_eq!(report.skipped, Vec::<String>::new());
+    let get = |path: &str, name: &str| {
+        let mut value = [0u8; 256];
+        rustix::fs::getxattr(place.root().join(path), name, &mut value).map(|n| value[..n].to_vec())
+    };
+    for name in ["system.posix_acl_default", "system.posix_acl_access"] {
+        assert_eq!(get("d", name).unwrap(), acl(BASE + 1000), "{name}");
+        for path in ["d/f", "d/e", "d/implicit", "d/implicit/f"] {
+            assert!(get(path, name).is_err(), "{path} {name}");
+        }
+    }
+    assert_eq!(std::fs::metadata(place.root().join("d/f")).unwrap().mode() & 0o7777, 0o755);
+}
+
+#[test]
 fn a_program_behind_symlinks_counts() {
     let merged = Archive::default().entry(b'2', "bin", "/usr/bin").entry(b'2', "usr/bin/sh", "../../../../opt/busybox").file("opt/busybox", b"").end();
     taken(&merged);
@@ -290,4 +318,13 @@ fn cancelling_and_errors_of_the_reader_come_out_as_they_are() {
     symlink("canary", place.root()).unwrap();
     assert!(place.import(&tar).is_err());
     place.assert_canary();
+}
+
+/// `HOODY_TEST_TAR=/x.tar.gz HOODY_TEST_ROOT=/pool/empty cargo test -p hoody-state real_archive -- --ignored --nocapture`
+#[test]
+#[ignore = "needs an archive of your own"]
+fn a_real_archive() {
+    let var = |n| PathBuf::from(std::env::var_os(n).unwrap());
+    let report = import(std::fs::File::open(var("HOODY_TEST_TAR")).unwrap(), &var("HOODY_TEST_ROOT"), &ImportOptions { max_bytes: None, ..options() }).unwrap();
+    println!("{report:#?}");
 }
