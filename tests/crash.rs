@@ -1,0 +1,248 @@
+//! A crash before every step of every operation: count the steps, then crash at each, start again, and compare.
+//!
+//! After the restart `check` must find nothing, everything acknowledged before must be there, and what was under way must be done or undone.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+use hoody_state::id::ContainerId;
+use hoody_state::model::{NewSnapshot, OnAliasConflict, RestoreOptions, Status, Verb};
+use hoody_state::op::step::CRASHED;
+use hoody_state::{Caller, Host, Result};
+use hoody_state_workspace::{MemoryWorld, assert_clean, container, furnish, snapshot, tiny_image};
+use std::time::Duration;
+
+/// What stands before each operation: a running container with one snapshot and changes since.
+fn stage(w: &MemoryWorld) -> (Host, ContainerId) {
+    let host = w.host();
+    let p = furnish(&host);
+    let c = container(&host, &p, "agent").unwrap();
+    w.write(&c, "etc/passwd", "root");
+    snapshot(&host, &c, "before").unwrap();
+    w.write(&c, "etc/passwd", "ruined");
+    (host, c)
+}
+
+type Act = fn(&Host, &ContainerId) -> Result<()>;
+type Verify = fn(&MemoryWorld, &Host, &ContainerId, bool);
+
+fn enumerate(name: &str, act: Act, verify: Verify) {
+    let w = MemoryWorld::new();
+    let (host, c) = stage(&w);
+    w.crash_at(0);
+    act(&host, &c).unwrap();
+    let steps = w.steps();
+    assert!(steps >= 2, "{name} has {steps} steps: too few to be journalled");
+    settle(&host);
+    verify(&w, &host, &c, true);
+    assert_clean(&host, name);
+    for n in 1..=steps {
+        let w = MemoryWorld::new();
+        let (host, c) = stage(&w);
+        w.crash_at(n);
+        let out = act(&host, &c);
+        if let Err(e) = &out {
+            assert_eq!(e.code(), CRASHED, "{name} step {n}: {e}");
+        }
+        settle(&host);
+        drop(host);
+        w.crash_at(0);
+        let host = w.host();
+        settle(&host);
+        let when = format!("{name}, crashed at step {n} of {steps}");
+        assert_clean(&host, &when);
+        let open = host.operations(&hoody_state::model::PageRequest::first()).unwrap();
+        assert!(open.rows.iter().all(|o| o.finished_at.is_some()), "{when}: an operation is open: {:?}", open.rows);
+        verify(&w, &host, &c, out.is_ok());
+        // And the container is not left unusable: a snapshot of it can be taken, if it is there.
+        if host.container(&c).is_ok_and(|c| c.status != Status::Deleting) {
+            snapshot(&host, &c, "afterwards").unwrap_or_else(|e| panic!("{when}: {e}"));
+        }
+    }
+}
+
+/// Waits for what goes on behind.
+fn settle(host: &Host) {
+    for _ in 0..200 {
+        let busy = host.operations(&hoody_state::model::PageRequest::first()).unwrap().rows.into_iter().filter(|o| o.finished_at.is_none());
+        let waiting: Vec<_> = busy.map(|o| host.wait_operation(&o.id, Duration::from_millis(50)).unwrap()).collect();
+        if waiting.iter().all(|o| o.finished_at.is_some() || o.step.is_none()) {
+            return;
+        }
+    }
+}
+
+fn status(host: &Host, c: &ContainerId) -> Status {
+    host.container(c).unwrap().status
+}
+
+#[test]
+fn snapshot_create() {
+    enumerate(
+        "snapshot.create",
+        |h, c| snapshot(h, c, "again").map(|_| ()),
+        |_, h, c, acknowledged| {
+            assert_eq!(status(h, c), Status::Running);
+            assert!(h.snapshot(c, "before").is_ok());
+            assert!(!acknowledged || h.snapshot(c, "again").is_ok(), "an acknowledged snapshot is lost");
+        },
+    );
+}
+
+#[test]
+fn snapshot_create_that_replaces() {
+    enumerate(
+        "snapshot.create replace",
+        |h, c| {
+            let new = NewSnapshot { alias: Some("before".into()), on_alias_conflict: OnAliasConflict::Replace, ..Default::default() };
+            h.create_snapshot(&Caller::default(), c, new).map(|_| ())
+        },
+        |_, h, c, acknowledged| {
+            let list = h.snapshots(c).unwrap().snapshots;
+            assert_eq!(list.len(), 1, "exactly one has the alias: {list:?}");
+            assert_eq!(list[0].alias.as_ref().unwrap().as_str(), "before");
+            assert!(!acknowledged || list[0].name.as_str() != "before");
+        },
+    );
+}
+
+#[test]
+fn snapshot_delete() {
+    enumerate(
+        "snapshot.delete",
+        |h, c| h.delete_snapshot(&Caller::default(), c, "before").map(|_| ()),
+        |_, h, c, acknowledged| assert!(!acknowledged || h.snapshot(c, "before").is_err(), "a deleted snapshot is back"),
+    );
+}
+
+#[test]
+fn restore_of_a_running_container() {
+    enumerate(
+        "snapshot.restore",
+        |h, c| h.restore(&Caller::default(), c, "before", RestoreOptions::default()).map(|_| ()),
+        |w, h, c, acknowledged| {
+            assert_eq!(status(h, c), Status::Running, "it ran before and must run now");
+            let text = w.read(c, "etc/passwd").unwrap();
+            let undo = h.snapshots(c).unwrap().snapshots.iter().filter(|s| s.name.as_str().starts_with("undo-")).count();
+            match text.as_str() {
+                "root" => assert_eq!(undo, 1, "restored, and the state before is kept"),
+                "ruined" => assert!(!acknowledged && undo == 0, "undone entirely"),
+                other => panic!("{other:?} is neither state"),
+            }
+            assert!(h.snapshot(c, "before").is_ok(), "the snapshot itself is untouched");
+        },
+    );
+}
+
+#[test]
+fn restore_of_a_stopped_container() {
+    enumerate(
+        "snapshot.restore stopped",
+        |h, c| {
+            h.lifecycle(&Caller::default(), c, Verb::ForceStop, None)?;
+            h.restore(&Caller::default(), c, "before", RestoreOptions { keep_current: Some("kept".into()), ..Default::default() }).map(|_| ())
+        },
+        |w, h, c, acknowledged| {
+            let text = w.read(c, "etc/passwd").unwrap();
+            assert_eq!(text == "root", h.snapshot(c, "kept").is_ok());
+            assert!(!acknowledged || (text == "root" && status(h, c) == Status::Stopped), "a stopped one stays stopped");
+        },
+    );
+}
+
+#[test]
+fn container_create() {
+    enumerate(
+        "container.create",
+        |h, c| {
+            let p = h.container(c)?.project_id;
+            container(h, &p, "second").map(|_| ())
+        },
+        |_, h, c, acknowledged| {
+            let all = h.containers(&hoody_state::model::PageRequest::first(), None, None).unwrap().rows;
+            assert!(!acknowledged || all.len() == 2, "an acknowledged container is lost");
+            assert!(all.iter().all(|c| c.status == Status::Running), "{all:?}");
+            assert_eq!(status(h, c), Status::Running);
+        },
+    );
+}
+
+#[test]
+fn container_delete() {
+    enumerate(
+        "container.delete",
+        |h, c| {
+            h.delete_container(&Caller::default(), c)?;
+            settle(h);
+            Ok(())
+        },
+        |_, h, c, acknowledged| {
+            settle(h);
+            assert!(!acknowledged || h.container(c).is_err(), "a deleted container is back");
+        },
+    );
+}
+
+#[test]
+fn project_delete() {
+    enumerate(
+        "project.delete",
+        |h, c| {
+            let p = h.container(c)?.project_id;
+            h.delete_project(&Caller::default(), &p, true)?;
+            settle(h);
+            Ok(())
+        },
+        |_, h, c, acknowledged| assert!(!acknowledged || h.container(c).is_err()),
+    );
+}
+
+#[test]
+fn stop_start_restart_pause_resume() {
+    enumerate(
+        "lifecycle",
+        |h, c| {
+            for v in [Verb::Pause, Verb::Resume, Verb::Restart, Verb::Stop, Verb::Start] {
+                h.lifecycle(&Caller::default(), c, v, None)?;
+            }
+            Ok(())
+        },
+        |_, h, c, acknowledged| {
+            let s = status(h, c);
+            assert!(matches!(s, Status::Running | Status::Paused | Status::Stopped), "{s}");
+            assert!(!acknowledged || s == Status::Running);
+        },
+    );
+}
+
+#[test]
+fn image_import_from_snapshot_and_delete() {
+    enumerate(
+        "images",
+        |h, c| {
+            let caller = Caller::default();
+            h.import_image(&caller, "second", &mut &tiny_image()[..])?;
+            h.image_from_snapshot(&caller, "third", c, "before")?;
+            h.delete_image(&caller, "second")
+        },
+        |_, h, _, acknowledged| {
+            assert!(!acknowledged || (h.image("second").is_err() && h.image("third").is_ok()));
+            assert!(h.image("tiny").unwrap().is_default);
+        },
+    );
+}
+
+#[test]
+fn what_ran_runs_again_after_a_reboot_and_what_was_stopped_does_not() {
+    let mut w = MemoryWorld::new();
+    let (host, c) = stage(&w);
+    let p = host.container(&c).unwrap().project_id;
+    let stopped = container(&host, &p, "stopped").unwrap();
+    host.lifecycle(&Caller::default(), &stopped, Verb::Stop, None).unwrap();
+    drop(host);
+    w.boot = "the next boot".into();
+    w.runtime = std::sync::Arc::new(hoody_state::runtime::memory::MemoryRuntime::new());
+    let host = w.host();
+    settle(&host);
+    assert_eq!(status(&host, &c), Status::Running);
+    assert_eq!(status(&host, &stopped), Status::Stopped);
+    assert_clean(&host, "after a reboot");
+}
