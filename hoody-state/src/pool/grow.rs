@@ -26,7 +26,10 @@ pub(super) fn extend_image(image: &Path, wanted: Bytes) -> Result<()> {
     let now = Bytes(file.metadata().io(what)?.len());
     let wanted = rounded(wanted);
     if wanted < now {
-        return Err(Error::invalid("pool_shrink", format!("the pool has {now} and cannot be made smaller ({wanted} asked): copy its containers to a smaller pool")));
+        return Err(Error::invalid(
+            "pool_shrink",
+            format!("the pool has {now} and cannot be made smaller ({wanted} asked): copy its containers to a smaller pool"),
+        ));
     }
     if wanted > now {
         file.set_len(wanted.0).io(what)?;

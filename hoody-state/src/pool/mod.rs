@@ -211,7 +211,8 @@ pub fn check_space(space: &Space, needed: Bytes) -> Result<()> {
         "the pool is full: {needed} needed, {} free of {}, of which {reserve} are kept in reserve; delete snapshots or containers, or grow the pool",
         space.free, space.total
     );
-    Err(Error::new(Kind::NoSpace, "pool_full", message).with_data(serde_json::json!({"needed": needed, "free": space.free, "total": space.total, "reserve": reserve})))
+    Err(Error::new(Kind::NoSpace, "pool_full", message)
+        .with_data(serde_json::json!({"needed": needed, "free": space.free, "total": space.total, "reserve": reserve})))
 }
 
 fn take_down(run: &Path, image: Option<&Path>) -> Result<()> {

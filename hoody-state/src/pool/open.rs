@@ -221,7 +221,11 @@ impl Store {
 fn foreign(path: &Path, what: &str) -> Error {
     Error::conflict(
         "pool_foreign",
-        format!("{} holds {what}, not a pool of ours, and is left alone: choose another, or erase it first if it is of no use (wipefs -a {})", path.display(), path.display()),
+        format!(
+            "{} holds {what}, not a pool of ours, and is left alone: choose another, or erase it first if it is of no use (wipefs -a {})",
+            path.display(),
+            path.display()
+        ),
     )
 }
 

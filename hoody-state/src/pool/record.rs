@@ -46,7 +46,8 @@ fn parse(text: &[u8]) -> Result<PoolRecord> {
     struct Version {
         format: u32,
     }
-    let broken = |e| Error::new(Kind::Corrupt, "pool_record_broken", format!("the pool's record cannot be read ({e}): restore it from a backup")).with_source(e);
+    let broken =
+        |e| Error::new(Kind::Corrupt, "pool_record_broken", format!("the pool's record cannot be read ({e}): restore it from a backup")).with_source(e);
     // The version alone first: a newer record need not have the fields of this one.
     let Version { format } = serde_json::from_slice(text).map_err(broken)?;
     if format > FORMAT {

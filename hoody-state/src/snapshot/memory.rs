@@ -1,1 +1,327 @@
-//! In memory: a map of maps, for tests and for embedders' own tests.
+//! Volumes in memory: the same semantics without a file system, for tests of what stands on top and for models.
+//!
+//! A volume's content is a map from paths to bytes; copies share the bytes, and room is counted once for what is shared. There are no nested volumes.
+
+use crate::error::{Error, Kind, Result};
+use crate::id::{ContainerId, OperationId};
+use crate::snapshot::{Deleted, SnapshotStore, Space, Volume, VolumeInfo};
+use crate::units::{Bytes, Generation, VolumeId};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// A volume's content, as [`MemoryStore::content`] gives it.
+pub type Content = BTreeMap<String, Vec<u8>>;
+
+#[derive(Debug, Clone)]
+struct File {
+    data: Arc<Vec<u8>>,
+    written: Generation,
+}
+
+#[derive(Debug, Clone)]
+struct Entry {
+    id: VolumeId,
+    generation: Generation,
+    created: Generation,
+    read_only: bool,
+    files: BTreeMap<String, File>,
+}
+
+impl Entry {
+    fn info(&self) -> VolumeInfo {
+        VolumeInfo { id: self.id, generation: self.generation, created: self.created, read_only: self.read_only, nested: 0 }
+    }
+}
+
+#[derive(Debug, Default)]
+struct State {
+    volumes: BTreeMap<Volume, Entry>,
+    homes: BTreeSet<ContainerId>,
+    trash: BTreeMap<OperationId, Vec<Entry>>,
+    generation: u64,
+    last_id: u64,
+    capacity: Bytes,
+}
+
+/// A pool in memory.
+#[derive(Debug)]
+pub struct MemoryStore(Mutex<State>);
+
+impl Default for MemoryStore {
+    fn default() -> Self {
+        Self::with_capacity(Bytes::gib(1))
+    }
+}
+
+impl MemoryStore {
+    /// An empty pool of 1 GiB.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// An empty pool that holds `capacity` bytes of file data.
+    #[must_use]
+    pub fn with_capacity(capacity: Bytes) -> Self {
+        MemoryStore(Mutex::new(State { capacity, generation: 1, last_id: 255, ..State::default() }))
+    }
+
+    /// Makes the pool larger, or so small that it is full.
+    pub fn set_capacity(&self, capacity: Bytes) {
+        self.state().capacity = capacity;
+    }
+
+    /// Writes a whole file. Errors: `volume_not_found`, `volume_read_only`, `pool_full`.
+    pub fn write(&self, volume: &Volume, path: &str, data: &[u8]) -> Result<()> {
+        let mut s = self.state();
+        let (free, now) = (s.free(), Generation(s.generation));
+        let entry = s.writable(volume)?;
+        if data.len() as u64 > free.0 {
+            return Err(Error::new(Kind::NoSpace, "pool_full", format!("write {path}: {} needed, {free} free", Bytes(data.len() as u64))));
+        }
+        entry.files.insert(path.to_owned(), File { data: Arc::new(data.to_vec()), written: now });
+        entry.generation = now;
+        Ok(())
+    }
+
+    /// Reads a whole file, if it is there. Error: `volume_not_found`.
+    pub fn read(&self, volume: &Volume, path: &str) -> Result<Option<Vec<u8>>> {
+        let s = self.state();
+        Ok(s.get(volume)?.files.get(path).map(|f| f.data.to_vec()))
+    }
+
+    /// Removes a file; whether it was there. Errors: `volume_not_found`, `volume_read_only`.
+    pub fn remove(&self, volume: &Volume, path: &str) -> Result<bool> {
+        let mut s = self.state();
+        let now = Generation(s.generation);
+        let entry = s.writable(volume)?;
+        entry.generation = now;
+        Ok(entry.files.remove(path).is_some())
+    }
+
+    /// All files of a volume, to compare. Error: `volume_not_found`.
+    pub fn content(&self, volume: &Volume) -> Result<Content> {
+        Ok(self.state().get(volume)?.files.iter().map(|(k, f)| (k.clone(), f.data.to_vec())).collect())
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // No method leaves the state half-changed where it could panic.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn copy(&self, from: &Volume, to: &Volume, read_only: bool) -> Result<VolumeInfo> {
+        let mut s = self.state();
+        let files = s.get(from)?.files.clone();
+        s.add(to, read_only, files)
+    }
+}
+
+impl State {
+    fn get(&self, v: &Volume) -> Result<&Entry> {
+        self.volumes.get(v).ok_or_else(|| not_found(v))
+    }
+
+    fn writable(&mut self, v: &Volume) -> Result<&mut Entry> {
+        let entry = self.volumes.get_mut(v).ok_or_else(|| not_found(v))?;
+        if entry.read_only { Err(read_only(v)) } else { Ok(entry) }
+    }
+
+    fn add(&mut self, v: &Volume, read_only: bool, files: BTreeMap<String, File>) -> Result<VolumeInfo> {
+        if self.volumes.contains_key(v) {
+            return Err(exists(v));
+        }
+        if let Volume::Live(c) | Volume::Next(c) | Volume::Snapshot(c, _) = v {
+            self.homes.insert(c.clone());
+        }
+        self.last_id += 1;
+        let now = Generation(self.generation);
+        let entry = Entry { id: VolumeId(self.last_id), generation: now, created: now, read_only, files };
+        let info = entry.info();
+        self.volumes.insert(v.clone(), entry);
+        // As on disk: what comes next belongs to another transaction.
+        self.generation += 1;
+        Ok(info)
+    }
+
+    fn used(&self) -> Bytes {
+        let mut seen = HashSet::new();
+        let entries = self.volumes.values().chain(self.trash.values().flatten());
+        let files = entries.flat_map(|e| e.files.values());
+        files.filter(|f| seen.insert(Arc::as_ptr(&f.data))).map(|f| Bytes(f.data.len() as u64)).sum()
+    }
+
+    fn free(&self) -> Bytes {
+        self.capacity - self.used()
+    }
+}
+
+impl SnapshotStore for MemoryStore {
+    fn create_home(&self, container: &ContainerId) -> Result<()> {
+        self.state().homes.insert(container.clone());
+        Ok(())
+    }
+
+    fn trash_home(&self, container: &ContainerId, op: &OperationId) -> Result<()> {
+        let mut s = self.state();
+        if s.homes.remove(container) {
+            let (out, kept) = std::mem::take(&mut s.volumes).into_iter().partition(|(v, _)| container_of(v) == Some(container));
+            s.volumes = kept;
+            let out: BTreeMap<Volume, Entry> = out;
+            s.trash.entry(op.clone()).or_default().extend(out.into_values());
+        }
+        Ok(())
+    }
+
+    fn empty_trash(&self, op: &OperationId, progress: &mut dyn FnMut(u64, u64)) -> Result<Deleted> {
+        let gone = self.state().trash.remove(op).unwrap_or_default();
+        for i in 1..=gone.len() {
+            progress(i as u64, gone.len() as u64);
+        }
+        Ok(Deleted { volumes: gone.iter().map(|e| e.id).collect() })
+    }
+
+    fn trash(&self) -> Result<Vec<OperationId>> {
+        Ok(self.state().trash.keys().cloned().collect())
+    }
+
+    fn create(&self, volume: &Volume) -> Result<VolumeInfo> {
+        self.state().add(volume, false, BTreeMap::new())
+    }
+
+    fn snapshot(&self, from: &Volume, to: &Volume, _staging: &OperationId) -> Result<VolumeInfo> {
+        self.copy(from, to, true)
+    }
+
+    fn clone_volume(&self, from: &Volume, to: &Volume, _staging: &OperationId) -> Result<VolumeInfo> {
+        self.copy(from, to, false)
+    }
+
+    fn exchange(&self, a: &Volume, b: &Volume) -> Result<()> {
+        let mut s = self.state();
+        for v in [a, b] {
+            if s.get(v)?.read_only {
+                return Err(read_only(v));
+            }
+        }
+        if let (Some(x), Some(y)) = (s.volumes.remove(a), s.volumes.remove(b)) {
+            s.volumes.insert(a.clone(), y);
+            s.volumes.insert(b.clone(), x);
+        }
+        Ok(())
+    }
+
+    fn seal(&self, from: &Volume, to: &Volume) -> Result<VolumeInfo> {
+        let mut s = self.state();
+        if from != to && s.volumes.contains_key(from) {
+            if s.volumes.contains_key(to) {
+                return Err(exists(to));
+            }
+            s.writable(from)?;
+            if let Some(entry) = s.volumes.remove(from) {
+                s.volumes.insert(to.clone(), entry);
+            }
+        }
+        let entry = s.volumes.get_mut(to).ok_or_else(|| not_found(from))?;
+        entry.read_only = true;
+        Ok(entry.info())
+    }
+
+    fn delete(&self, volume: &Volume) -> Result<Deleted> {
+        Ok(Deleted { volumes: self.state().volumes.remove(volume).map(|e| e.id).into_iter().collect() })
+    }
+
+    fn info(&self, volume: &Volume) -> Result<Option<VolumeInfo>> {
+        Ok(self.state().volumes.get(volume).map(Entry::info))
+    }
+
+    fn list(&self, container: Option<&ContainerId>) -> Result<Vec<Volume>> {
+        Ok(self.state().volumes.keys().filter(|v| container.is_none() || container_of(v) == container).cloned().collect())
+    }
+
+    fn delta(&self, volume: &Volume, since: Option<Generation>) -> Result<Bytes> {
+        let s = self.state();
+        let mut seen = HashSet::new();
+        let files = s.get(volume)?.files.values().filter(|f| since.is_none_or(|g| f.written > g));
+        Ok(files.filter(|f| seen.insert(Arc::as_ptr(&f.data))).map(|f| Bytes(f.data.len() as u64)).sum())
+    }
+
+    fn sync(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn reclaimed(&self, volume: VolumeId, _timeout: Duration) -> Result<bool> {
+        Ok(!self.state().volumes.values().any(|e| e.id == volume))
+    }
+
+    fn space(&self) -> Result<Space> {
+        let s = self.state();
+        Ok(Space { total: s.capacity, used: s.used(), free: s.free() })
+    }
+
+    fn path(&self, _volume: &Volume) -> Option<PathBuf> {
+        None
+    }
+}
+
+fn container_of(v: &Volume) -> Option<&ContainerId> {
+    match v {
+        Volume::Live(c) | Volume::Next(c) | Volume::Snapshot(c, _) => Some(c),
+        Volume::Image(_) | Volume::Databases(_) | Volume::Staging(_) => None,
+    }
+}
+
+fn not_found(v: &Volume) -> Error {
+    Error::not_found("volume_not_found", format!("there is no {v}"))
+}
+
+fn exists(v: &Volume) -> Error {
+    Error::new(Kind::Exists, "volume_exists", format!("{v} exists already"))
+}
+
+fn read_only(v: &Volume) -> Error {
+    Error::conflict("volume_read_only", format!("{v} is read-only: make a clone of it"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+    use crate::snapshot::suite::Harness;
+
+    impl Harness for MemoryStore {
+        fn store(&self) -> &dyn SnapshotStore {
+            self
+        }
+        fn write(&self, volume: &Volume, path: &str, data: &[u8]) -> Result<()> {
+            MemoryStore::write(self, volume, path, data)
+        }
+        fn read(&self, volume: &Volume, path: &str) -> Result<Option<Vec<u8>>> {
+            MemoryStore::read(self, volume, path)
+        }
+        fn remove(&self, volume: &Volume, path: &str) -> Result<()> {
+            MemoryStore::remove(self, volume, path).map(|_| ())
+        }
+    }
+
+    crate::snapshot_suite!(MemoryStore::new());
+
+    #[test]
+    fn a_full_pool_refuses_writes_and_takes_them_again_after_a_delete() {
+        let store = MemoryStore::with_capacity(Bytes(10));
+        let c = ContainerId::generate();
+        let live = Volume::Live(c.clone());
+        store.create(&live).unwrap();
+        store.write(&live, "a", &[0; 8]).unwrap();
+        let e = store.write(&live, "b", &[0; 8]).unwrap_err();
+        assert_eq!((e.kind(), e.code()), (Kind::NoSpace, "pool_full"));
+        let next = Volume::Next(c);
+        store.clone_volume(&live, &next, &OperationId::generate()).unwrap();
+        assert_eq!(store.space().unwrap().used, Bytes(8), "copies share");
+        store.delete(&live).unwrap();
+        store.delete(&next).unwrap();
+        store.create(&live).unwrap();
+        store.write(&live, "b", &[0; 8]).unwrap();
+    }
+}

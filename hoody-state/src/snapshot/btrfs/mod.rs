@@ -97,7 +97,8 @@ impl BtrfsStore {
             Volume::Staging(o) => self.make_dir(&Path::new(layout::STAGING).join(o.as_str()))?,
             Volume::Image(_) => {}
         }
-        self.place(v)?.ok_or_else(|| Error::new(Kind::Corrupt, "pool_incomplete", format!("the directory for {v} is missing from the pool: open the pool again")))
+        self.place(v)?
+            .ok_or_else(|| Error::new(Kind::Corrupt, "pool_incomplete", format!("the directory for {v} is missing from the pool: open the pool again")))
     }
 
     fn make_dir(&self, path: &Path) -> Result<()> {
@@ -135,7 +136,8 @@ impl BtrfsStore {
             id: VolumeId(i.id),
             generation: Generation(i.generation),
             created: Generation(i.otransid),
-            read_only: i.flags.contains(SubvolumeFlags::RDONLY),
+            // Not `i.flags`: those are the root item's, whose bits differ from those of the flags call.
+            read_only: nested::is_read_only(fd)?,
             nested: u32::try_from(nested).unwrap_or(u32::MAX),
         })
     }
@@ -177,7 +179,9 @@ impl BtrfsStore {
     fn copy_error(&self, from: &Volume, to: &Volume, e: Errno) -> Error {
         match e {
             Errno::EEXIST => exists(to),
-            Errno::ETXTBSY => Error::conflict("volume_in_use", format!("{from} has an active swap file, so no copy can be made of it: switch it off (swapoff) first")),
+            Errno::ETXTBSY => {
+                Error::conflict("volume_in_use", format!("{from} has an active swap file, so no copy can be made of it: switch it off (swapoff) first"))
+            }
             e => Error::io(format!("snapshot {} to {}", self.shown(from), self.shown(to)), e),
         }
     }
@@ -272,7 +276,9 @@ impl SnapshotStore for BtrfsStore {
     }
 
     fn seal(&self, from: &Volume, to: &Volume) -> Result<VolumeInfo> {
-        if from != to && let Some(source) = self.find(from)? {
+        if from != to
+            && let Some(source) = self.find(from)?
+        {
             if self.find(to)?.is_some() {
                 return Err(exists(to));
             }
