@@ -1,7 +1,7 @@
 //! Copy-on-write volumes and their snapshots.
 //!
 //! **Vocabulary.** A *volume* is one copy-on-write tree with a fixed place in the pool ([`Volume`]) and an id that is never
-//! used again ([`VolumeId`](crate::units::VolumeId)). A *snapshot* is a read-only volume made from another in constant time; a *clone* is a writable one.
+//! used again ([`VolumeId`]). A *snapshot* is a read-only volume made from another in constant time; a *clone* is a writable one.
 //! Subvolumes that were made *inside* a volume (by a tool in the container) are its *nested* volumes and go wherever it goes.
 //!
 //! **Guarantees**, tested by the suite in [`suite`] on every backend:

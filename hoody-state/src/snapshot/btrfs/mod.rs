@@ -1,7 +1,7 @@
 //! Volumes as BTRFS subvolumes, by the kernel's calls alone: no process is started.
 //!
 //! What a container can change (anything below a volume's root) is never reached by a path: its directories are opened by subvolume
-//! id and inode number ([`crate::sys::fs::open_dir_by_id`]), so nothing it renames or links while we work can lead us elsewhere.
+//! id and inode number (`sys::fs::open_dir_by_id`), so nothing it renames or links while we work can lead us elsewhere.
 //!
 //! **Order and crashes.** A volume without nested ones is copied by one `SNAP_CREATE_V2`, which commits the transaction: it is there, whole
 //! and durable, or not at all. One with nested volumes is put together next to its place under a name that no volume has (`~<op>`), sealed there
