@@ -8,12 +8,16 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// The block size of the loop device: that of the file system on it, and of the disks for which direct I/O must be aligned.
 pub(super) const BLOCK: u32 = 4096;
 
 /// How often another process may snatch the free device that the kernel named.
 const TRIES: u32 = 64;
+
+/// How long detaching waits for others to let go.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A loop device, held open: the kernel detaches it when nobody has it open or mounted.
 #[derive(Debug)]
@@ -75,13 +79,23 @@ pub(super) fn attach_file(backing: &File) -> Result<Attached> {
     Err(none(last.unwrap_or_else(|| std::io::ErrorKind::ResourceBusy.into())))
 }
 
-/// Detaches the image's loop device, if it still has one.
+/// Detaches the image's loop device, if it still has one, and waits until it is gone: whoever looks for a loop device of its own (as
+/// [`find`] does) holds every device for a moment.
 pub(super) fn detach(image: &Path) -> Result<()> {
-    let Some(found) = find(image)? else { return Ok(()) };
-    let device = LoopDevice::open(&found.device).io(|| format!("open {}", found.device.display()))?;
-    drop(found.file);
-    match device.detach() {
-        Err(e) if e.raw_os_error() != Some(libc::ENXIO) => Err(Error::io(format!("detach {}", image.display()), e)),
-        _ => Ok(()),
+    let end = Instant::now() + PATIENCE;
+    while let Some(found) = find(image)? {
+        let device = LoopDevice::open(&found.device).io(|| format!("open {}", found.device.display()))?;
+        drop(found.file);
+        match device.detach() {
+            Err(e) if e.raw_os_error() != Some(libc::ENXIO) => return Err(Error::io(format!("detach {}", image.display()), e)),
+            _ => {}
+        }
+        drop(device);
+        if Instant::now() >= end {
+            let message = format!("{} is still attached to {}: something has that device open or mounted", image.display(), found.device.display());
+            return Err(Error::new(Kind::Busy, "pool_busy", message));
+        }
+        std::thread::sleep(Duration::from_millis(2));
     }
+    Ok(())
 }

@@ -1,11 +1,12 @@
 //! Copy-on-write volumes and their snapshots.
 //!
 //! **Vocabulary.** A *volume* is one copy-on-write tree with a fixed place in the pool ([`Volume`]) and an id that is never
-//! used again ([`VolumeId`](crate::units::VolumeId)). A *snapshot* is a read-only volume made from another in constant time; a *clone* is a writable one.
+//! used again ([`VolumeId`]). A *snapshot* is a read-only volume made from another in constant time; a *clone* is a writable one.
 //! Subvolumes that were made *inside* a volume (by a tool in the container) are its *nested* volumes and go wherever it goes.
 //!
 //! **Guarantees**, tested by the suite in [`suite`] on every backend:
-//! 1. After `snapshot` or `clone_volume` returns, the target holds exactly what the source held at one instant of the call, and is durable.
+//! 1. After `snapshot` or `clone_volume` returns, the target holds exactly what the source held at one instant of the call, and is durable. (Each
+//!    nested volume is captured at an instant of its own; where they must agree with each other, freeze or stop what writes to them first.)
 //!    If it fails or the process dies, the target does not exist under its own place; what is left lies under a [`Volume::Staging`] name.
 //! 2. `exchange` is atomic: at every instant both places hold a whole volume.
 //! 3. A deleted volume is gone from its place when `delete` returns; its space comes back behind.
@@ -116,13 +117,15 @@ pub trait SnapshotStore: Send + Sync {
     /// The same, writable.
     fn clone_volume(&self, from: &Volume, to: &Volume, staging: &OperationId) -> Result<VolumeInfo>;
 
-    /// Exchanges two writable volumes in one step. Error: `volume_not_found`. Not durable until [`SnapshotStore::sync`].
+    /// Exchanges two writable volumes in one step. Errors: `volume_not_found`, `volume_read_only`. Not durable until [`SnapshotStore::sync`].
     fn exchange(&self, a: &Volume, b: &Volume) -> Result<()>;
 
     /// Moves a writable volume to `to` and makes it, and what is nested in it, read-only. If it was moved already, only seals. Not durable until `sync`.
+    /// Errors: `volume_not_found`, `volume_exists`, `volume_read_only`.
     fn seal(&self, from: &Volume, to: &Volume) -> Result<VolumeInfo>;
 
-    /// Deletes a volume and what is nested in it. A volume that is not there is no error. Durable at the next `sync` or transaction.
+    /// Deletes a volume and what is nested in it. A volume that is not there is no error. Durable at the next `sync` or transaction. Of
+    /// [`Volume::Staging`] it deletes whatever that operation left half-made, wherever that is. Error: `volume_in_use` (being sent, active swap file).
     fn delete(&self, volume: &Volume) -> Result<Deleted>;
 
     /// What is known of a volume, or nothing if it is not there.
@@ -134,7 +137,8 @@ pub trait SnapshotStore: Send + Sync {
     /// Bytes of file data in `volume` that were written after `since` (`None`: all data in it). Cost follows what changed.
     fn delta(&self, volume: &Volume, since: Option<Generation>) -> Result<Bytes>;
 
-    /// Makes everything done so far durable.
+    /// Makes everything done so far through this trait durable. What somebody wrote into files is durable by their own fsync, or once the volume
+    /// was copied or sealed.
     fn sync(&self) -> Result<()>;
 
     /// Waits up to `timeout` until the space of a deleted volume has come back; whether it has.

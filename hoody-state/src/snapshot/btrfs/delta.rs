@@ -62,7 +62,7 @@ pub(super) fn written(mount: BorrowedFd<'_>, volume: BorrowedFd<'_>, since: Opti
     if super::has_nested(volume)? {
         ids.extend(super::nested::tree(mount, info.id)?.into_iter().map(|n| n.id));
     }
-    if !info.flags.contains(btrfs_uapi::subvolume::SubvolumeFlags::RDONLY) {
+    if !super::nested::is_read_only(volume)? {
         // What was written but has no extent yet is in no tree.
         btrfs_uapi::filesystem::sync(mount).io(|| "write out the volume's data")?;
     }

@@ -1,11 +1,11 @@
 //! Volumes as BTRFS subvolumes, by the kernel's calls alone: no process is started.
 //!
 //! What a container can change (anything below a volume's root) is never reached by a path: its directories are opened by subvolume
-//! id and inode number ([`crate::sys::fs::open_dir_by_id`]), so nothing it renames or links while we work can lead us elsewhere.
+//! id and inode number (`sys::fs::open_dir_by_id`), so nothing it renames or links while we work can lead us elsewhere.
 //!
 //! **Order and crashes.** A volume without nested ones is copied by one `SNAP_CREATE_V2`, which commits the transaction: it is there, whole
-//! and durable, or not at all. One with nested volumes is put together next to its place under a name that no volume has (`~<op>`), sealed there,
-//! committed, and renamed within the directory — a rename that even a read-only subvolume may do, unlike one into another directory. Before
+//! and durable, or not at all. One with nested volumes is put together next to its place under a name that no volume has (`~<op>`), sealed there
+//! and renamed within the directory — a rename that even a read-only subvolume may do, unlike one into another directory. Before
 //! that, `staging/<op>/pending` is made to point to it, so that `delete` of [`Volume::Staging`] finds what a crash left. So a
 //! place never holds half a copy, and a volume that is there is complete.
 //!
@@ -136,7 +136,8 @@ impl BtrfsStore {
             id: VolumeId(i.id),
             generation: Generation(i.generation),
             created: Generation(i.otransid),
-            read_only: i.flags.contains(SubvolumeFlags::RDONLY),
+            // Not `i.flags`: those are the root item's, whose bits differ from those of the flags call.
+            read_only: nested::is_read_only(fd)?,
             nested: u32::try_from(nested).unwrap_or(u32::MAX),
         })
     }
@@ -164,14 +165,14 @@ impl BtrfsStore {
         self.delete(&Volume::Staging(op.clone()))?;
         let hidden = nested::Hidden::announce(self, to, op)?;
         nested::copy_tree(self.mount(), source.as_fd(), place.dir.as_fd(), hidden.name(), read_only)?;
-        self.commit()?;
+        // Changes reach the disk in the order they were made, or together: a crash cannot keep the rename and lose the seals.
         match renameat2(&place.dir, hidden.name(), &place.dir, place.name.as_c_str(), RenameFlags::RENAME_NOREPLACE) {
             Ok(()) => {}
             Err(Errno::EEXIST) => return Err(exists(to)),
             Err(e) => return Err(Error::io(format!("move the finished copy to {to}"), e)),
         }
-        self.commit()?;
         hidden.withdraw(self)?;
+        self.commit()?;
         self.info_of(self.existing(to)?.as_fd())
     }
 

@@ -81,7 +81,7 @@ fn id_of(volume: BorrowedFd<'_>) -> Result<u64> {
     btrfs_uapi::inode::lookup_path_rootid(volume).io(|| "ask for a subvolume's id")
 }
 
-fn open_root(mount: BorrowedFd<'_>, id: u64) -> Result<Option<OwnedFd>> {
+pub(super) fn open_root(mount: BorrowedFd<'_>, id: u64) -> Result<Option<OwnedFd>> {
     open_dir(mount, id, SUBVOLUME_ROOT_INO)
 }
 
@@ -94,7 +94,7 @@ fn open_dir(mount: BorrowedFd<'_>, id: u64, ino: u64) -> Result<Option<OwnedFd>>
     }
 }
 
-fn is_read_only(volume: BorrowedFd<'_>) -> Result<bool> {
+pub(super) fn is_read_only(volume: BorrowedFd<'_>) -> Result<bool> {
     Ok(subvolume::subvolume_flags_get(volume).io(|| "ask for a subvolume's flags")?.contains(SubvolumeFlags::RDONLY))
 }
 

@@ -130,7 +130,8 @@ fn is_stored(mount: BorrowedFd<'_>, id: u64) -> Result<bool> {
 pub(super) fn reclaimed(mount: BorrowedFd<'_>, volume: VolumeId, timeout: Duration) -> Result<bool> {
     let end = Instant::now().checked_add(timeout);
     let commit = || btrfs_uapi::filesystem::sync(mount).io(|| "commit the pool");
-    if btrfs_uapi::subvolume::subvolume_info_by_id(mount, volume.0).is_ok() {
+    // A deleted subvolume cannot be opened any more, though it is still stored.
+    if nested::open_root(mount, volume.0)?.is_some() {
         return Ok(false);
     }
     if !is_stored(mount, volume.0)? {
