@@ -140,10 +140,9 @@ impl CgroupTree {
 
     /// Thaws the container's groups and those below, in v2 and v1, whoever froze them.
     fn thaw_all(&self, container: &ContainerId) -> Result<()> {
-        for (dir, file, frozen, thawed) in [
-            (self.v2_dir(container), "cgroup.freeze", "1", "0"),
-            (self.v1_dir("freezer", container), "freezer.state", "FR", "THAWED"),
-        ] {
+        for (dir, file, frozen, thawed) in
+            [(self.v2_dir(container), "cgroup.freeze", "1", "0"), (self.v1_dir("freezer", container), "freezer.state", "FR", "THAWED")]
+        {
             let Some(dir) = dir else { continue };
             for d in std::iter::once(dir.clone()).chain(children(&dir)?) {
                 let path = d.join(file);
@@ -168,8 +167,7 @@ pub(super) fn kill_group_file(file: &Path) -> Result<bool> {
 
 /// Up to five processes by pid, name and state, for a message.
 pub(crate) fn describe(pids: &[i32]) -> String {
-    let mut who: Vec<String> =
-        pids.iter().filter_map(|&p| process::proc_stat(p).map(|s| format!("{p} ({}, state {})", s.comm, s.state))).take(5).collect();
+    let mut who: Vec<String> = pids.iter().filter_map(|&p| process::proc_stat(p).map(|s| format!("{p} ({}, state {})", s.comm, s.state))).take(5).collect();
     if who.is_empty() {
         who.push("none that can be seen".to_owned());
     } else if pids.len() > who.len() {

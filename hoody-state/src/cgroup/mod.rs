@@ -18,8 +18,8 @@ mod stats;
 mod tree;
 
 pub(crate) use events::{read as read_events, wait as wait_events};
-pub use layout::{Layout, LayoutKind};
 pub(crate) use kill::describe;
+pub use layout::{Layout, LayoutKind};
 pub use limits::Limit;
 pub use tree::CgroupTree;
 

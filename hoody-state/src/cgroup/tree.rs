@@ -37,9 +37,7 @@ impl CgroupTree {
     /// # Errors
     /// As above.
     pub fn with_layout(layout: Layout, parent: &str) -> Result<Self> {
-        let good = |s: &str| {
-            !s.is_empty() && s != "." && s != ".." && s.len() <= 200 && s.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-:@".contains(&b))
-        };
+        let good = |s: &str| !s.is_empty() && s != "." && s != ".." && s.len() <= 200 && s.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-:@".contains(&b));
         if !parent.strip_prefix('/').is_some_and(|p| p.split('/').all(good)) {
             return Err(Error::invalid(
                 "invalid_cgroup_parent",

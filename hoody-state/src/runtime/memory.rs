@@ -108,7 +108,11 @@ impl Runtime for MemoryRuntime {
         self.prepare(&spec.container, &spec.limits)?;
         let mut world = self.lock();
         if std::mem::take(&mut world.fail_next_start) {
-            return Err(Error::new(Kind::Conflict, "start_failed", format!("container {} could not run {:?}: a test asked for it", spec.container, spec.command)));
+            return Err(Error::new(
+                Kind::Conflict,
+                "start_failed",
+                format!("container {} could not run {:?}: a test asked for it", spec.container, spec.command),
+            ));
         }
         let row = world.containers.entry(spec.container.clone()).or_default();
         if row.running.is_some() {

@@ -77,9 +77,28 @@ mod tests {
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), n);
-        for bad in ["mount", "umount2", "setns", "unshare", "bpf", "keyctl", "add_key", "kexec_load", "init_module", "open_by_handle_at", "io_uring_setup",
-            "userfaultfd", "perf_event_open", "reboot", "swapon", "pivot_root", "clone3", "socket", "move_mount", "fsopen"]
-        {
+        for bad in [
+            "mount",
+            "umount2",
+            "setns",
+            "unshare",
+            "bpf",
+            "keyctl",
+            "add_key",
+            "kexec_load",
+            "init_module",
+            "open_by_handle_at",
+            "io_uring_setup",
+            "userfaultfd",
+            "perf_event_open",
+            "reboot",
+            "swapon",
+            "pivot_root",
+            "clone3",
+            "socket",
+            "move_mount",
+            "fsopen",
+        ] {
             assert!(!names.contains(&bad), "{bad}");
         }
     }

@@ -68,7 +68,10 @@ fn what_a_container_sees() {
     let f = Fixture::new();
     let c = ContainerId::generate();
     for network in [Network::None, Network::Host] {
-        let mut spec = f.sh(&c, "id -u; hostname; echo $HOSTNAME $HOME $A; cat /proc/self/cgroup | head -n 1; touch /tmp/x; [ -e /sys/class/net ]; echo $?; ls /sys/class/net");
+        let mut spec = f.sh(
+            &c,
+            "id -u; hostname; echo $HOSTNAME $HOME $A; cat /proc/self/cgroup | head -n 1; touch /tmp/x; [ -e /sys/class/net ]; echo $?; ls /sys/class/net",
+        );
         spec.network = network;
         spec.env = BTreeMap::from([("A".into(), "b c".into())]);
         f.rt().start(&spec).unwrap();
