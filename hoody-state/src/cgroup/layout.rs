@@ -55,11 +55,7 @@ impl Layout {
             let Some(point) = mount.split(' ').nth(4).map(unescape) else { continue };
             let mut fs = fs.split(' ');
             match (fs.next(), fs.nth(1)) {
-                (Some("cgroup2"), _) => {
-                    if layout.v2.as_deref().is_none_or(|old| prefer(&point) || !prefer(old)) {
-                        layout.v2 = Some(point);
-                    }
-                }
+                (Some("cgroup2"), _) if layout.v2.as_deref().is_none_or(|old| prefer(&point) || !prefer(old)) => layout.v2 = Some(point),
                 (Some("cgroup"), Some(options)) => {
                     for name in options.split(',').filter(|o| V1_CONTROLLERS.contains(o) || o.starts_with("name=")) {
                         if layout.v1.get(name).is_none_or(|old| prefer(&point) || !prefer(old)) {

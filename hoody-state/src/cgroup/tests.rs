@@ -42,7 +42,7 @@ fn made_listed_removed_and_the_parent_with_the_last() {
         assert_eq!(t.cgroups.list().unwrap(), both);
         t.cgroups.remove(&a).unwrap();
         t.cgroups.remove(&a).unwrap();
-        assert_eq!(t.cgroups.list().unwrap(), [b.clone()]);
+        assert_eq!(t.cgroups.list().unwrap(), std::slice::from_ref(&b));
         t.cgroups.remove(&b).unwrap();
         for root in t.cgroups.layout().roots() {
             assert!(!t.cgroups.dir(root, &b).parent().unwrap().exists(), "{}", root.display());

@@ -139,12 +139,9 @@ impl Consoles {
         if head > 0 {
             punch(0, head)?;
         }
-        // Reserved beyond the end by fallocate.
-        let end = (size / 4096 + 1).saturating_mul(4096);
-        if file.metadata()?.blocks().saturating_mul(512) > self.limit.saturating_add(64 << 10)
-            && let Some(rest) = (1i64 << 43).checked_sub(end).filter(|r| *r > 0)
-        {
-            punch(end, rest)?;
+        // Reserved beyond the end by fallocate. Truncating to the size it has frees that; a line that is appended just now may be lost.
+        if file.metadata()?.blocks().saturating_mul(512) > self.limit.saturating_add(64 << 10) {
+            file.set_len(file.metadata()?.len())?;
         }
         Ok(head > 0)
     }

@@ -1,12 +1,14 @@
 //! Running a command in a running container.
 //!
-//! Where v2 is, each exec has a group of its own below the container's, `exec-<n>`, so that what it started can be killed with it. On v1 alone, and with
-//! a runtime that moves the command elsewhere, a time-out kills the command's own process.
+//! With the subreaper the runtime leaves as soon as the command runs (`--detach`): its pipes are ours, and it is our child by then. Without, the runtime
+//! stays between, and a daemon that keeps the pipes open keeps the call waiting.
+//!
+//! Where v2 is, each exec has a group of its own below the container's, `exec-<n>`, so that what it started can be killed with it (but for a daemon that left
+//! its parent in the instant before the command was moved there). On v1 alone a time-out kills the command's own process.
 
 use super::record::oci_id;
 use super::start::{cannot_run, read_log};
 use super::{OciRuntime, find, not_running, spec};
-use crate::cgroup::LayoutKind;
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::id::{ContainerId, OperationId};
 use crate::runtime::{ExecOutput, ExecSpec};
@@ -14,13 +16,17 @@ use crate::sys::process;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use std::fs;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{ChildStdin, Stdio};
+use std::process::{ChildStdin, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
+
+/// How long a killed command is waited for.
+const DYING: Duration = Duration::from_secs(2);
 
 impl OciRuntime {
     /// See [`Runtime::exec`](crate::runtime::Runtime::exec). A command that is not there gives 127, one that may not be executed 126, as shells do.
@@ -36,12 +42,16 @@ impl OciRuntime {
         fs::write(&files.process, process.to_string()).io(|| format!("write {}", files.process.display()))?;
         let mut command = self.command(&runtime, &files.log);
         command.arg("exec").arg("--process").arg(&files.process).arg("--pid-file").arg(&files.pid);
+        if self.config.subreaper {
+            command.arg("--detach");
+        }
         let mut groups: Vec<OwnedFd> = Vec::new();
         if let Some(f) = self.cgroups.open_child(c, &name)? {
             groups.push(f.into());
         }
         command.arg(oci_id(c, &record.run)).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         process::enter_before_exec(&mut command, groups);
+        let expecting = self.watcher.expecting(c);
         let mut helper = self.watcher.spawn(&mut command).map_err(|e| cannot_run(&runtime, e))?;
         drop(command);
 
@@ -50,25 +60,71 @@ impl OciRuntime {
         let ended = pump.run(&pidfd)?;
         if !ended {
             self.kill_exec(c, &name, &files);
+            let _ = helper.child.kill();
         }
         let status = helper.child.wait().io(|| "wait for the runtime")?;
+        let mut result = End::of(status, !ended);
+        if self.config.subreaper && ended && status.success() {
+            result = self.follow(c, &name, &files, &mut pump)?;
+        }
         drop(helper);
+        drop(expecting);
         pump.last_words();
         self.watcher.reap_orphans();
         self.forget_exec_group(c, &name);
 
         let mut out = pump.out;
-        out.timed_out = !ended;
-        if out.timed_out {
-            out.exit_code = 137;
-            return Ok(out);
-        }
-        out.exit_code = status.code().or_else(|| status.signal().map(|s| 128 + s)).unwrap_or(255);
+        (out.exit_code, out.timed_out) = (result.code, result.timed_out);
         let said = read_log(&files.log);
-        if out.exit_code == 0 || said.is_empty() {
+        if out.exit_code == 0 || out.timed_out || said.is_empty() {
             return Ok(out);
         }
         self.failed(c, spec, out, &said)
+    }
+
+    /// The runtime has left; the command is our child.
+    fn follow(&self, c: &ContainerId, name: &str, files: &Files, pump: &mut Pump<'_>) -> Result<End> {
+        let pid = files.read_pid().ok_or_else(|| Error::new(Kind::Conflict, "exec_failed", "the runtime wrote no pid file for the command"))?;
+        // A child that is dead but not reaped can be opened, and nobody else reaps it while we expect it.
+        let pidfd = process::pidfd_open(pid).io(|| format!("open a pidfd of the command (process {pid})"))?;
+        self.gather(c, name, pid);
+        let timed_out = !pump.run(&pidfd)?;
+        if timed_out {
+            self.kill_exec(c, name, files);
+            self.await_end(&pidfd, DYING)?;
+        }
+        // One that is asleep in the kernel is reaped as an orphan when it wakes.
+        let code = match waitid(Id::PIDFd(pidfd.as_fd()), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG) {
+            Ok(WaitStatus::Exited(_, code)) => code,
+            Ok(WaitStatus::Signaled(_, signal, _)) => 128 + signal as i32,
+            _ => process::pidfd_exit_code(&pidfd).unwrap_or(if timed_out { 137 } else { 255 }),
+        };
+        Ok(End { code, timed_out })
+    }
+
+    /// A runtime that knows v2 has put the command into `run`: it, and what it has forked since, goes into the group of this exec.
+    fn gather(&self, c: &ContainerId, name: &str, pid: i32) {
+        let Some(group) = self.cgroups.v2_dir(c).map(|d| d.join(name).join("cgroup.procs")) else { return };
+        let mut ours = vec![pid];
+        let mut next = 0;
+        while let Some(&parent) = ours.get(next) {
+            next += 1;
+            // ESRCH: it has ended, and needs no group.
+            let _ = fs::write(&group, parent.to_string());
+            let children = format!("/proc/{parent}/task/{parent}/children");
+            let forked: Vec<i32> = match fs::read_to_string(children) {
+                Ok(text) => text.split_ascii_whitespace().filter_map(|p| p.parse().ok()).collect(),
+                // A kernel without that file.
+                Err(_) => {
+                    let all = self.cgroups.procs(c).unwrap_or_default();
+                    all.into_iter().filter(|p| process::proc_stat(*p).is_some_and(|s| s.ppid == parent)).collect()
+                }
+            };
+            ours.extend(forked.into_iter().filter(|p| self.is_in_group(c, *p)));
+            if ours.len() > 1000 {
+                return;
+            }
+        }
     }
 
     /// The runtime complained: about the command, or about something else.
@@ -95,9 +151,8 @@ impl OciRuntime {
         if let Some(dir) = self.cgroups.v2_dir(c) {
             let _ = fs::write(dir.join(name).join("cgroup.kill"), "1");
         }
-        // Beside the group's: on v2 alone the runtime moves the command to `run`, and v1 has no such group.
-        if self.cgroups.layout().kind() != LayoutKind::Hybrid
-            && let Some(pid) = fs::read_to_string(&files.pid).ok().and_then(|s| s.trim().parse::<i32>().ok())
+        // Where there is no such group, and for a command that the runtime has moved and we have not.
+        if let Some(pid) = files.read_pid()
             && let Ok(fd) = process::pidfd_open(pid)
             && self.is_in_group(c, pid)
         {
@@ -119,6 +174,19 @@ impl OciRuntime {
     }
 }
 
+/// How it ended.
+struct End {
+    code: i32,
+    timed_out: bool,
+}
+
+impl End {
+    fn of(status: ExitStatus, timed_out: bool) -> Self {
+        let code = status.code().or_else(|| status.signal().map(|s| 128 + s)).unwrap_or(255);
+        End { code: if timed_out { 137 } else { code }, timed_out }
+    }
+}
+
 /// The files of one exec, gone with it.
 struct Files {
     process: std::path::PathBuf,
@@ -130,6 +198,10 @@ impl Files {
     fn new(dir: &Path, name: &str) -> Self {
         let file = |kind: &str| dir.join(format!("{name}.{kind}"));
         Files { process: file("json"), log: file("log"), pid: file("pid") }
+    }
+
+    fn read_pid(&self) -> Option<i32> {
+        fs::read_to_string(&self.pid).ok()?.trim().parse().ok().filter(|p| *p > 0)
     }
 }
 

@@ -43,8 +43,9 @@ struct Shared {
 struct Inner {
     last_token: u64,
     watches: HashMap<u64, Watch>,
-    /// Their inits are about to be watched: not orphans.
     starting: HashSet<ContainerId>,
+    /// A process of theirs will come to us and is somebody's: no orphan.
+    expecting: HashMap<ContainerId, usize>,
     /// Processes of the runtime that another thread waits for.
     helpers: HashSet<i32>,
     /// Ended before they could be watched.
@@ -85,9 +86,15 @@ impl Watcher {
     /// Marks a start until dropped. Error: `already_running` when one is under way.
     pub fn starting(&self, container: &ContainerId) -> Result<Starting<'_>> {
         if self.shared.lock().starting.insert(container.clone()) {
-            return Ok(Starting { shared: &self.shared, container: container.clone() });
+            return Ok(Starting { shared: &self.shared, container: container.clone(), _expecting: self.expecting(container) });
         }
         Err(Error::conflict("already_running", format!("container {container} is being started already")))
+    }
+
+    /// Until dropped, dead children of ours that were in this container are left to the caller.
+    pub fn expecting(&self, container: &ContainerId) -> Expecting<'_> {
+        *self.shared.lock().expecting.entry(container.clone()).or_default() += 1;
+        Expecting { shared: &self.shared, container: container.clone() }
     }
 
     /// Starts a process of the runtime that the caller waits for and then forgets.
@@ -142,11 +149,30 @@ impl Drop for Watcher {
 pub(super) struct Starting<'a> {
     shared: &'a Shared,
     container: ContainerId,
+    _expecting: Expecting<'a>,
 }
 
 impl Drop for Starting<'_> {
     fn drop(&mut self) {
         self.shared.lock().starting.remove(&self.container);
+    }
+}
+
+/// See [`Watcher::expecting`].
+pub(super) struct Expecting<'a> {
+    shared: &'a Shared,
+    container: ContainerId,
+}
+
+impl Drop for Expecting<'_> {
+    fn drop(&mut self) {
+        let mut inner = self.shared.lock();
+        if let Some(n) = inner.expecting.get_mut(&self.container) {
+            *n -= 1;
+            if *n == 0 {
+                inner.expecting.remove(&self.container);
+            }
+        }
     }
 }
 
@@ -293,19 +319,19 @@ impl Shared {
     fn reap(&self, pid: i32) -> bool {
         let Ok(pidfd) = process::pidfd_open(pid) else { return false };
         let inner = self.lock();
-        if inner.helpers.contains(&pid) || inner.watches.values().any(|w| w.pid == pid) || !self.is_orphan(pid, &inner.starting) {
+        if inner.helpers.contains(&pid) || inner.watches.values().any(|w| w.pid == pid) || !self.is_orphan(pid, &inner.expecting) {
             return false;
         }
         waitid(Id::PIDFd(pidfd.as_fd()), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG).is_ok_and(|s| s.pid().is_some())
     }
 
-    fn is_orphan(&self, pid: i32, starting: &HashSet<ContainerId>) -> bool {
+    fn is_orphan(&self, pid: i32, expecting: &HashMap<ContainerId, usize>) -> bool {
         if self.cgroups.layout().v2().is_none() {
             // v1 forgets where a dead process was; the runtime's helpers have telling names.
-            return starting.is_empty() && process::proc_stat(pid).is_some_and(|s| s.comm.starts_with("runc:["));
+            return expecting.is_empty() && process::proc_stat(pid).is_some_and(|s| s.comm.starts_with("runc:["));
         }
         let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
-        container_of(&groups, self.cgroups.parent()).is_some_and(|c| !starting.contains(&c))
+        container_of(&groups, self.cgroups.parent()).is_some_and(|c| !expecting.contains_key(&c))
     }
 }
 

@@ -167,7 +167,7 @@ mod tests {
         dirs.save(&c, &record).unwrap();
         assert_eq!(dirs.load(&c, "b1").unwrap(), Some(record));
         assert_eq!(dirs.load(&c, "b2").unwrap(), None);
-        assert_eq!(dirs.list().unwrap(), [c.clone()]);
+        assert_eq!(dirs.list().unwrap(), std::slice::from_ref(&c));
         fs::write(dirs.container(&c).join("run.json"), "{").unwrap();
         assert_eq!(dirs.load(&c, "b1").unwrap(), None);
         fs::create_dir_all(dirs.state().join(oci_id(&c, &run))).unwrap();

@@ -11,6 +11,7 @@ use crate::runtime::{Network, RunSpec, Running};
 use crate::sys::process;
 use jiff::Timestamp;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::statvfs::{FsFlags, statvfs};
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
@@ -38,24 +39,24 @@ impl OciRuntime {
         }
         self.step("prepared");
         let began = self.launch(spec, &runtime, &config);
-        let running = match began {
-            Ok(r) => r,
+        drop(starting);
+        match began {
+            Ok(r) => Ok(r),
             Err(e) => {
                 // Nothing of the run is left; what cannot be undone now is undone by the next kill.
                 if let Err(also) = self.kill_run(c) {
                     tracing::error!(container = %c, error = %also, "could not undo a start that failed");
                 }
-                return Err(e);
+                Err(e)
             }
-        };
-        drop(starting);
-        Ok(running)
+        }
     }
 
     fn spec_of(&self, spec: &RunSpec) -> Result<serde_json::Value> {
         let resolv = fs::canonicalize("/etc/resolv.conf").ok().filter(|p| spec.network == Network::Host && p.is_file());
         let flags = resolv.as_deref().map(mount_flags).unwrap_or_default();
-        let limit = fs::read_to_string("/proc/sys/fs/nr_open").ok().and_then(|s| s.trim().parse().ok()).unwrap_or(NOFILE);
+        // More than our own the kernel may refuse, root or not.
+        let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(_, hard)| hard);
         let host = Host {
             id_base: self.config.id_base,
             id_count: self.config.id_count,
@@ -173,6 +174,8 @@ pub(super) fn read_log(log: &Path) -> String {
         let message = v["msg"].as_str().or_else(|| v["fields"]["message"].as_str())?;
         matches!(level.as_str(), "error" | "fatal" | "panic").then(|| message.to_owned())
     });
+    // The runtime cannot remove the group it stands in; we do.
+    let lines = lines.filter(|l| !l.starts_with("Failed to remove"));
     lines.take(3).collect::<Vec<_>>().join("; ").chars().take(2000).collect()
 }
 

@@ -31,7 +31,8 @@ impl OciRuntime {
         self.dirs.clear_runs(c, None)
     }
 
-    fn await_end(&self, init: &OwnedFd, timeout: Duration) -> Result<()> {
+    /// Waits for a process by its pidfd, at most so long.
+    pub(super) fn await_end(&self, init: &OwnedFd, timeout: Duration) -> Result<()> {
         let deadline = Instant::now() + timeout;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
