@@ -103,6 +103,7 @@ pub mod rfc3339 {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     #[test]
     fn times_are_written_as_the_wire_has_them() {
         let t = "2026-11-23T10:00:00Z".parse().unwrap();

@@ -85,6 +85,7 @@ id!(/** Id of an operation. */ OperationId, 32, "operation");
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]

@@ -7,7 +7,7 @@ use hoody_state::model::{Finding, NewContainer, NewSnapshot, ProjectInput, Snaps
 use hoody_state::op::step::{CrashAt, StepHook};
 use hoody_state::runtime::memory::MemoryRuntime;
 use hoody_state::snapshot::memory::MemoryStore;
-use hoody_state::snapshot::{SnapshotStore, Volume};
+use hoody_state::snapshot::Volume;
 use hoody_state::{Caller, Host, HostBuilder, Result};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -68,7 +68,7 @@ impl MemoryWorld {
     }
 
     pub fn read(&self, c: &ContainerId, path: &str) -> Option<String> {
-        self.store.read(&Volume::Live(c.clone()), path).ok().map(|b| String::from_utf8(b).unwrap())
+        self.store.read(&Volume::Live(c.clone()), path).unwrap().map(|b| String::from_utf8(b).unwrap())
     }
 }
 
