@@ -155,3 +155,114 @@ pub fn scratch(name: &str) -> PathBuf {
     std::fs::create_dir_all(&dir).unwrap();
     dir
 }
+
+/// A real host on a loop pool of its own, with real containers. Taken down when dropped, also by a panic.
+pub struct RealHost {
+    pub config: hoody_state::HostConfig,
+    pub dir: PathBuf,
+    host: Option<Host>,
+}
+
+impl RealHost {
+    /// Opens one and imports a small busybox root file system as its default image.
+    pub fn new(name: &str) -> Self {
+        assert!(nix::unistd::geteuid().is_root(), "this test needs root: it mounts BTRFS and runs containers");
+        let dir = scratch(name);
+        let mut config = hoody_state::HostConfig::new(dir.join("data"), dir.join("run"));
+        config.pool_size = Some(hoody_state::units::Bytes::gib(2));
+        let mut real = RealHost { config, dir, host: None };
+        real.start();
+        real.import();
+        real
+    }
+
+    fn import(&self) {
+        let mut tar = Vec::new();
+        hoody_state::image::demo::busybox_rootfs(std::path::Path::new("/bin/busybox"), &mut tar)
+            .unwrap_or_else(|e| panic!("this test needs a static busybox (apt-get install busybox-static): {e}"));
+        self.host().import_image(&Caller::default(), "busybox", &mut &tar[..]).unwrap();
+    }
+
+    /// The host.
+    pub fn host(&self) -> &Host {
+        self.host.as_ref().expect("the host is open")
+    }
+
+    /// Ends the host as a stop of the server does: containers go on.
+    pub fn stop(&mut self) {
+        if let Some(h) = self.host.take() {
+            h.close();
+        }
+    }
+
+    /// Starts it again.
+    pub fn start(&mut self) {
+        self.host = Some(Host::open(&self.config).unwrap());
+    }
+
+    /// Where the container's live volume can be looked at from outside.
+    pub fn live(&self, c: &ContainerId) -> PathBuf {
+        self.config.run.join("pool/containers").join(c.as_str()).join("live")
+    }
+
+    /// Runs a shell line in a container; its standard output. Fails if it does.
+    pub fn sh(&self, c: &ContainerId, line: &str) -> String {
+        let spec = hoody_state::runtime::ExecSpec {
+            command: vec!["/bin/sh".into(), "-c".into(), line.into()],
+            output_limit: 1 << 20,
+            timeout: Some(std::time::Duration::from_secs(30)),
+            ..Default::default()
+        };
+        let out = self.host().exec(c, &spec).unwrap();
+        assert_eq!(out.exit_code, 0, "{line}: {}", String::from_utf8_lossy(&out.stderr));
+        String::from_utf8(out.stdout).unwrap()
+    }
+}
+
+impl Drop for RealHost {
+    fn drop(&mut self) {
+        self.stop();
+        for _ in 0..50 {
+            match Host::unmount(&self.config) {
+                Ok(()) => break,
+                Err(e) if e.code() == "data_in_use" || e.code() == "pool_busy" => std::thread::sleep(std::time::Duration::from_millis(100)),
+                Err(e) => {
+                    eprintln!("could not take down {}: {e}", self.dir.display());
+                    return;
+                }
+            }
+        }
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// Every path beneath `root` with its kind, mode, owner, size, modification time and content's hash.
+pub fn fingerprint(root: &std::path::Path) -> std::collections::BTreeMap<PathBuf, String> {
+    use std::os::unix::fs::MetadataExt;
+    let mut all = std::collections::BTreeMap::new();
+    let mut todo = vec![root.to_path_buf()];
+    while let Some(dir) = todo.pop() {
+        for e in std::fs::read_dir(&dir).unwrap() {
+            let path = e.unwrap().path();
+            let m = path.symlink_metadata().unwrap();
+            let content = if m.is_file() {
+                use std::hash::{DefaultHasher, Hasher};
+                let mut h = DefaultHasher::new();
+                h.write(&std::fs::read(&path).unwrap());
+                format!("{:x}", h.finish())
+            } else if m.is_symlink() {
+                std::fs::read_link(&path).unwrap().display().to_string()
+            } else {
+                String::new()
+            };
+            all.insert(
+                path.strip_prefix(root).unwrap().to_path_buf(),
+                format!("{:o} {}:{} {} {}.{} {content}", m.mode(), m.uid(), m.gid(), if m.is_dir() { 0 } else { m.size() }, m.mtime(), m.mtime_nsec()),
+            );
+            if m.is_dir() {
+                todo.push(path);
+            }
+        }
+    }
+    all
+}

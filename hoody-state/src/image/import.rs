@@ -8,6 +8,7 @@ use crate::error::{Error, IoContext, Kind, Result};
 use crate::units::Bytes;
 use std::collections::BTreeMap;
 use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 /// How to import.
@@ -80,6 +81,10 @@ pub fn import(reader: impl Read, root: &Path, options: &ImportOptions<'_>) -> Re
     if std::fs::read_dir(root).io(|| format!("list {}", root.display()))?.next().is_some() {
         return Err(Error::conflict("image_root_not_empty", format!("{} is not empty: an image is unpacked into an empty directory only", root.display())));
     }
+    // A tar need not speak of its root: without an owner of the container's range, its own root could not write there.
+    let owner = options.id_base;
+    std::os::unix::fs::chown(root, Some(owner), Some(owner)).io(|| format!("give {} to id {owner}", root.display()))?;
+    std::fs::set_permissions(root, std::fs::Permissions::from_mode(0o755)).io(|| format!("set the mode of {}", root.display()))?;
     let mut members = Members::new(Decompressed::open(format::Source::new(reader, options), options.max_bytes)?);
     let mut writer = Writer::open(root, options.id_base)?;
     while let Some(member) = members.next()? {

@@ -171,3 +171,15 @@ fn the_demo_image_can_be_imported() {
     assert!(report.files > 400 && report.skipped.is_empty(), "{report:?}");
     assert!(place.root().join("usr/bin/sh").exists());
 }
+
+#[test]
+fn a_tar_that_does_not_speak_of_its_root_leaves_it_to_the_containers_root() {
+    use std::os::unix::fs::MetadataExt;
+    let mut tar = Vec::new();
+    crate::image::demo::busybox_rootfs(std::path::Path::new("/bin/busybox"), &mut tar).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let options = crate::image::ImportOptions { id_base: 100_000, max_bytes: None, cancelled: &|| false, progress: &|_| {} };
+    crate::image::import(&tar[..], dir.path(), &options).unwrap();
+    let m = dir.path().metadata().unwrap();
+    assert_eq!((m.uid(), m.gid(), m.mode() & 0o7777), (100_000, 100_000, 0o755));
+}
