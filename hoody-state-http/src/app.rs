@@ -59,7 +59,6 @@ impl Api {
     }
 
     /// All routes.
-    #[must_use]
     pub fn router(&self) -> axum::Router {
         crate::router::router(self.app.clone())
     }

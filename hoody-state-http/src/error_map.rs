@@ -81,7 +81,7 @@ pub const CODES: &[Row] = &[
     row("container_name_in_use", 409, "another container of the project has this name"),
     row("ssh_public_key_in_use", 409, "another container has this key"),
     row("operation_state_conflict", 409, "the container's state forbids it"),
-    marked("container_operation_in_progress", 409, "CONTAINER_OPERATION_IN_PROGRESS", "another change of the container is under way; try again soon"),
+    marked("operation_in_progress", 409, "CONTAINER_OPERATION_IN_PROGRESS", "another change of this is under way; try again soon"),
     marked("snapshot_operation_in_progress", 409, "SNAPSHOT_OPERATION_IN_PROGRESS", "another change of the container is under way; try again soon"),
     row("snapshot_alias_in_use", 409, "another snapshot of the container has this alias"),
     row("snapshot_pinned", 409, "the snapshot is pinned: unpin it first"),
@@ -102,7 +102,7 @@ pub const CODES: &[Row] = &[
 #[must_use]
 pub fn map(error: &Error, on_snapshot: bool) -> Mapped {
     let code = match error.code() {
-        "container_operation_in_progress" if on_snapshot => "snapshot_operation_in_progress",
+        "operation_in_progress" if on_snapshot => "snapshot_operation_in_progress",
         code => code,
     };
     let (status, word) = match CODES.iter().find(|r| r.code == code) {
@@ -179,7 +179,7 @@ mod tests {
 
     #[test]
     fn busy_has_another_word_on_snapshots_and_faults_of_ours_say_nothing() {
-        let busy = Error::new(Kind::Busy, "container_operation_in_progress", "x");
+        let busy = Error::new(Kind::Busy, "operation_in_progress", "x");
         assert_eq!(map(&busy, false).word, Some("CONTAINER_OPERATION_IN_PROGRESS"));
         assert_eq!(map(&busy, true).word, Some("SNAPSHOT_OPERATION_IN_PROGRESS"));
         assert!(!map(&Error::internal("secret path /x"), false).message.contains("secret"));

@@ -206,7 +206,7 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
     let mut json = serde_json::Deserializer::from_str(text);
     let value = serde_path_to_error::deserialize(&mut json).map_err(|e| {
         let path = e.path().to_string();
-        invalid(if path == "." { "body" } else { &path }, e.into_inner())
+        invalid(if matches!(path.as_str(), "." | "?") { "body" } else { &path }, e.into_inner())
     })?;
     json.end().map_err(|e| invalid("body", e))?;
     Ok(value)

@@ -154,9 +154,22 @@ fn news<'a>(seen: &[u8], now: &'a [u8]) -> &'a [u8] {
     if let Some(rest) = now.strip_prefix(seen) {
         return rest;
     }
-    let longest = seen.len().min(now.len());
-    let overlap = (1..=longest).rev().find(|n| seen.ends_with(&now[..*n])).unwrap_or(0);
-    &now[overlap..]
+    &now[overlap(now, seen)..]
+}
+
+/// The length of the longest beginning of `a` that `b` ends with (Knuth, Morris and Pratt: linear whatever the text).
+fn overlap(a: &[u8], b: &[u8]) -> usize {
+    let mut borders: Vec<usize> = vec![0; a.len()];
+    let step = |borders: &[usize], mut n: usize, byte: u8| {
+        while n > 0 && (n == a.len() || a[n] != byte) {
+            n = borders[n - 1];
+        }
+        if a.get(n) == Some(&byte) { n + 1 } else { 0 }
+    };
+    for i in 1..a.len() {
+        borders[i] = step(&borders, borders[i - 1], a[i]);
+    }
+    b.iter().fold(0, |n, byte| step(&borders, n, *byte))
 }
 
 struct Follower {
@@ -222,5 +235,8 @@ mod tests {
         assert_eq!(news(b"abcd", b"cdef"), b"ef");
         assert_eq!(news(b"abcd", b"xyz"), b"xyz");
         assert_eq!(news(b"ab", b"ab"), b"");
+        assert_eq!(news(b"xaaab", b"aabaabc"), b"aabc");
+        assert_eq!(overlap(b"aaa", b"aaaa"), 3);
+        assert_eq!(overlap(b"", b"aaaa"), 0);
     }
 }
