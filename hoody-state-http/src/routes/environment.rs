@@ -6,7 +6,7 @@ use crate::auth::Identity;
 use crate::envelope::{Envelope, Reply, ok};
 use crate::extract::{Id, Input, Named, Nothing, invalid};
 use axum::extract::State;
-use hoody_state::host::EnvironmentChange;
+use hoody_state::container::EnvironmentChange;
 use hoody_state::id::ContainerId;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -16,7 +16,7 @@ use utoipa_axum::routes;
 const VALUE_LIMIT: usize = 32768;
 
 pub(crate) fn routes() -> Routes {
-    Routes::new().routes(routes!(get, replace)).routes(routes!(set, remove))
+    Routes::new().routes(routes!(get, replace, merge)).routes(routes!(set, remove))
 }
 
 /// All variables.
@@ -44,20 +44,25 @@ pub async fn get(State(app): State<Shared>, who: Identity, Id(id): Id<ContainerI
     ok("Environment", Environment { environment_vars })
 }
 
-/// Replaces all variables: an object of names and values, or `{environment_vars: {…}}`. PATCH does the same.
-#[utoipa::path(method(put, patch), path = "/containers/{id}/env", tag = "containers", operation_id = "replace_environment", request_body = BTreeMap<String, String>, params(("id" = String, Path)),
+/// Replaces all variables: an object of names and values, or `{environment_vars: {…}}`.
+#[utoipa::path(put, path = "/containers/{id}/env", tag = "containers", operation_id = "replace_environment", request_body = BTreeMap<String, String>, params(("id" = String, Path)),
     responses((status = 200, description = "All", body = Envelope<EnvironmentChanged>)))]
-pub async fn replace(
-    State(app): State<Shared>,
-    who: Identity,
-    Id(id): Id<ContainerId>,
-    input: Input<BTreeMap<String, serde_json::Value>>,
-) -> Reply<EnvironmentChanged> {
+pub async fn replace(State(app): State<Shared>, who: Identity, Id(id): Id<ContainerId>, input: Input<Object>) -> Reply<EnvironmentChanged> {
     let all = variables(input.body)?;
     changed(app.alter(who, id, move |host, id| host.set_environment(&input.caller, id, EnvironmentChange::Replace(all))).await?)
 }
 
-fn variables(mut body: BTreeMap<String, serde_json::Value>) -> hoody_state::Result<BTreeMap<String, String>> {
+/// Sets some variables; the others stay.
+#[utoipa::path(patch, path = "/containers/{id}/env", tag = "containers", operation_id = "merge_environment", request_body = BTreeMap<String, String>, params(("id" = String, Path)),
+    responses((status = 200, description = "All", body = Envelope<EnvironmentChanged>)))]
+pub async fn merge(State(app): State<Shared>, who: Identity, Id(id): Id<ContainerId>, input: Input<Object>) -> Reply<EnvironmentChanged> {
+    let some = variables(input.body)?;
+    changed(app.alter(who, id, move |host, id| host.set_environment(&input.caller, id, EnvironmentChange::Merge(some))).await?)
+}
+
+type Object = BTreeMap<String, serde_json::Value>;
+
+fn variables(mut body: Object) -> hoody_state::Result<BTreeMap<String, String>> {
     if let Some(serde_json::Value::Object(inner)) = body.remove("environment_vars") {
         body = inner.into_iter().collect();
     }

@@ -76,7 +76,7 @@ pub async fn rentals(State(app): State<Shared>, _who: Identity) -> Reply<Vec<Ser
 pub async fn server(State(app): State<Shared>, _who: Identity, Id(id): Id<ServerId>) -> Reply<ServerRow> {
     let row = row(&app);
     if row.id != id {
-        return Err(Error::not_found("server_not_found", format!("there is no server {id}: this one is {}", row.id)).into());
+        return Err(Error::not_found("unknown_server", format!("there is no server {id}: this one is {}", row.id)).into());
     }
     ok("Server", row)
 }

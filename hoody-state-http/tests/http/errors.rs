@@ -60,7 +60,7 @@ fn requests(s: &Server, seen: &mut Seen) {
     seen.expect("container_not_found", &s.get(&format!("/api/v1/containers/{id}")));
     seen.expect("operation_not_found", &s.get("/api/v1/operations/65f0c0ffee00000000000000000000ff"));
     seen.expect("event_not_found", &s.get(&format!("/api/v1/events/{id}")));
-    seen.expect("server_not_found", &s.get(&format!("/api/v1/servers/{id}")));
+    seen.expect("unknown_server", &s.get(&format!("/api/v1/servers/{id}")));
     seen.expect("image_not_found", &s.get("/api/v1/images/nope"));
 }
 
@@ -76,7 +76,7 @@ fn things(s: &Server, seen: &mut Seen) {
     seen.expect("invalid_container_name", &s.call("POST", &containers, r#"{"name":"a b c"}"#));
     seen.expect("invalid_container_name", &s.call("POST", &containers, r#"{"name":"ab"}"#));
     seen.expect("image_not_found", &s.call("POST", &containers, r#"{"container_image":"nope"}"#));
-    seen.expect("server_not_found", &s.call("POST", &containers, r#"{"server_id":"65f0c0ffee000000000000ff"}"#));
+    seen.expect("unknown_server", &s.call("POST", &containers, r#"{"server_id":"65f0c0ffee000000000000ff"}"#));
     let one = format!("/api/v1/containers/{id}");
     for timeout in ["0", "601", "-1"] {
         seen.expect("validation_error", &s.call("POST", &format!("{one}/stop"), &format!(r#"{{"timeout":{timeout}}}"#)));

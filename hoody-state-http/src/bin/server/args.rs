@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 use hoody_state::error::IoContext;
-use hoody_state::host::HostConfig;
+use hoody_state::host::{HostConfig, Settings};
 use hoody_state::id::ProjectId;
 use hoody_state::units::Bytes;
 use hoody_state::{Error, Result};
@@ -67,7 +67,7 @@ pub struct ServeArgs {
     /// Name of this server [default: the host's].
     #[arg(long, value_name = "NAME")]
     pub server_name: Option<String>,
-    /// OCI runtime: a name or a path [default: the first of crun, runc, youki].
+    /// OCI runtime: a name or a path [default: the first of runc, crun, youki].
     #[arg(long, value_name = "PATH")]
     pub runtime: Option<PathBuf>,
     /// First host id of the containers' user namespace, when the pool is made.
@@ -96,8 +96,8 @@ pub enum TokenCommand {
         #[command(flatten)]
         pool: PoolArgs,
         /// To tell it by.
-        #[arg(long, default_value = "token")]
-        name: String,
+        #[arg(long)]
+        name: Option<String>,
         /// A project it reaches; may be repeated [default: all].
         #[arg(long, value_name = "ID")]
         project: Vec<ProjectId>,
@@ -148,19 +148,7 @@ impl PoolArgs {
             }
             PathBuf::from("/run/hoody-state").join(hash)
         });
-        Ok(HostConfig {
-            data,
-            run,
-            device: self.device.clone(),
-            pool_size: None,
-            server_name: None,
-            runtime: None,
-            id_base: None,
-            cgroup_parent: None,
-            undo_expiry: Duration::from_secs(24 * 3600),
-            max_snapshots: None,
-            max_containers: None,
-        })
+        Ok(HostConfig { device: self.device.clone(), ..HostConfig::new(data, run) })
     }
 }
 
@@ -178,7 +166,7 @@ impl ServeArgs {
             server_name: self.server_name.clone(),
             runtime: self.runtime.clone(),
             id_base: self.id_base,
-            undo_expiry: self.undo_expiry,
+            settings: Settings { undo_expiry: self.undo_expiry, ..Settings::default() },
             ..self.pool.config()?
         })
     }

@@ -31,6 +31,9 @@ pub fn serve(args: &ServeArgs) -> Result<()> {
     // One thread answers; the calls of the library run on others, which end when there is nothing to do.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(app::BLOCKING_THREADS).build().io(|| "start the runtime")?;
     let host = Host::open(&config)?;
+    if let Err(e) = host.probe_runtime() {
+        tracing::warn!("{}; everything but starting containers works", e.message());
+    }
     let socket = args.socket.clone().unwrap_or_else(|| config.run.join("api.sock"));
     let api = Api::new(host.clone(), Options { metrics: args.metrics });
     let served = runtime.block_on(listen(args, &socket, &api));

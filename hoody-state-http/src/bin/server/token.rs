@@ -13,15 +13,15 @@ pub fn token(args: &TokenArgs) -> Result<()> {
     match &args.command {
         TokenCommand::Create { pool, name, project, read_only } => {
             let projects = if project.is_empty() { None } else { Some(project.clone()) };
-            let (_, secret) = Host::with_catalog(&pool.config()?, |tokens| tokens.create(name, projects, *read_only))?;
+            let (_, secret) = Host::with_tokens(&pool.config()?, |tokens| tokens.create(name.as_deref(), projects, *read_only))?;
             println!("{secret}");
         }
         TokenCommand::List { pool } => {
-            for token in Host::with_catalog(&pool.config()?, |tokens| tokens.list())? {
+            for token in Host::with_tokens(&pool.config()?, |tokens| tokens.list())? {
                 println!("{}", line(&token));
             }
         }
-        TokenCommand::Revoke { pool, token } => Host::with_catalog(&pool.config()?, |tokens| tokens.revoke(token))?,
+        TokenCommand::Revoke { pool, token } => Host::with_tokens(&pool.config()?, |tokens| tokens.revoke(token))?,
     }
     Ok(())
 }
