@@ -1,2 +1,41 @@
-//! Server.
-fn main() {}
+//! The server of `hoody-state`, and what is done to its pool from a shell.
+
+mod args;
+mod check;
+mod run;
+mod token;
+
+use args::{Args, Command};
+use clap::Parser;
+use hoody_state::{Error, Kind};
+use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let filter = EnvFilter::try_from_env("HOODY_STATE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    let done = match args.command {
+        Command::Serve(args) => run::serve(&args).map(|()| ExitCode::SUCCESS),
+        Command::Token(args) => token::token(&args).map(|()| ExitCode::SUCCESS),
+        Command::Check(args) => check::check(&args),
+        Command::Unmount(args) => check::unmount(&args).map(|()| ExitCode::SUCCESS),
+    };
+    done.unwrap_or_else(|e| {
+        eprintln!("hoody-state-http: {}", e.message());
+        exit_code(&e)
+    })
+}
+
+/// 2 is clap's, for a wrong command line; 1 is `check`'s too, for findings.
+fn exit_code(e: &Error) -> ExitCode {
+    ExitCode::from(match e.kind() {
+        Kind::Invalid => 2,
+        Kind::Busy | Kind::Exists | Kind::Conflict => 3,
+        Kind::Denied => 4,
+        Kind::Unavailable => 5,
+        Kind::NotFound => 6,
+        Kind::NoSpace => 7,
+        _ => 1,
+    })
+}

@@ -1,0 +1,208 @@
+//! The command line.
+
+use clap::{Parser, Subcommand};
+use hoody_state::error::IoContext;
+use hoody_state::host::{HostConfig, Settings};
+use hoody_state::id::ProjectId;
+use hoody_state::units::Bytes;
+use hoody_state::{Error, Result};
+use sha2::{Digest, Sha256};
+use std::fmt::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The state of containers as a commit graph, over HTTP.
+///
+/// Exit codes: 0 good, 1 failed (check: findings), 2 wrong arguments, 3 in use, 4 not allowed, 5 something this needs is
+/// not there, 6 not found, 7 no space. The log goes to stderr; HOODY_STATE_LOG sets its level.
+#[derive(Debug, Parser)]
+#[command(name = "hoody-state-http", version)]
+pub struct Args {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serves a pool until TERM or INT; its containers go on.
+    Serve(Box<ServeArgs>),
+    /// Makes, lists and revokes tokens; beside a running server or without one.
+    Token(TokenArgs),
+    /// Compares catalog, pool, mounts, cgroups and loop devices: one line a finding.
+    Check(CheckArgs),
+    /// Stops the pool's containers and takes everything down that a reboot would.
+    Unmount(PoolArgs),
+}
+
+/// Which pool.
+#[derive(Debug, clap::Args)]
+pub struct PoolArgs {
+    /// Where the pool is kept.
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+    /// Where mounts, sockets and pid files go [default: /run/hoody-state/<hash of the data path>].
+    #[arg(long, value_name = "DIR")]
+    pub run: Option<PathBuf>,
+    /// A block device instead of the image file under the data directory.
+    #[arg(long, value_name = "DEV")]
+    pub device: Option<PathBuf>,
+}
+
+/// How to serve.
+#[derive(Debug, clap::Args)]
+pub struct ServeArgs {
+    #[command(flatten)]
+    pub pool: PoolArgs,
+    /// TCP address; port 0 takes a free one. Loopback only: there is no TLS here.
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:7878")]
+    pub listen: SocketAddr,
+    /// UNIX socket [default: <run>/api.sock].
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    /// Size of the image file when it is made.
+    #[arg(long, value_name = "SIZE", conflicts_with = "device")]
+    pub pool_size: Option<Bytes>,
+    /// Name of this server [default: the host's].
+    #[arg(long, value_name = "NAME")]
+    pub server_name: Option<String>,
+    /// OCI runtime: a name or a path [default: the first of runc, crun, youki].
+    #[arg(long, value_name = "PATH")]
+    pub runtime: Option<PathBuf>,
+    /// First host id of the containers' user namespace, when the pool is made.
+    #[arg(long, value_name = "N")]
+    pub id_base: Option<u32>,
+    /// How long the state before a restore is kept: 30m, 24h, 7d.
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = duration)]
+    pub undo_expiry: Duration,
+    /// Serve /metrics, to anybody who can reach the address.
+    #[arg(long)]
+    pub metrics: bool,
+}
+
+/// Tokens.
+#[derive(Debug, clap::Args)]
+pub struct TokenArgs {
+    #[command(subcommand)]
+    pub command: TokenCommand,
+}
+
+/// What to do with tokens.
+#[derive(Debug, Subcommand)]
+pub enum TokenCommand {
+    /// Makes a token and prints it: it is shown this once.
+    Create {
+        #[command(flatten)]
+        pool: PoolArgs,
+        /// To tell it by.
+        #[arg(long)]
+        name: Option<String>,
+        /// A project it reaches; may be repeated [default: all].
+        #[arg(long, value_name = "ID")]
+        project: Vec<ProjectId>,
+        /// It may only read.
+        #[arg(long)]
+        read_only: bool,
+    },
+    /// Lists tokens, not their secrets.
+    List {
+        #[command(flatten)]
+        pool: PoolArgs,
+    },
+    /// Revokes a token at once.
+    Revoke {
+        #[command(flatten)]
+        pool: PoolArgs,
+        /// Its id or name.
+        token: String,
+    },
+}
+
+/// How to check.
+#[derive(Debug, clap::Args)]
+pub struct CheckArgs {
+    #[command(flatten)]
+    pub pool: PoolArgs,
+    /// Mend what can be mended.
+    #[arg(long)]
+    pub repair: bool,
+}
+
+impl PoolArgs {
+    /// The configuration of an existing pool.
+    ///
+    /// # Errors
+    /// When the data directory is not there.
+    pub fn config(&self) -> Result<HostConfig> {
+        let data = self.data.canonicalize().map_err(|e| match e.kind() {
+            std::io::ErrorKind::NotFound => {
+                Error::not_found("data_not_found", format!("there is no pool in {}: `serve --data` makes one", self.data.display()))
+            }
+            _ => Error::io(format!("open {}", self.data.display()), e),
+        })?;
+        let run = self.run.clone().unwrap_or_else(|| {
+            let mut hash = String::new();
+            for b in &Sha256::digest(data.as_os_str().as_encoded_bytes())[..8] {
+                let _ = write!(hash, "{b:02x}");
+            }
+            PathBuf::from("/run/hoody-state").join(hash)
+        });
+        Ok(HostConfig { device: self.device.clone(), ..HostConfig::new(data, run) })
+    }
+}
+
+impl ServeArgs {
+    /// The configuration; the data directory is made if it is not there.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn config(&self) -> Result<HostConfig> {
+        use std::os::unix::fs::DirBuilderExt;
+        let data = &self.pool.data;
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(data).io(|| format!("make {}", data.display()))?;
+        Ok(HostConfig {
+            pool_size: self.pool_size,
+            server_name: self.server_name.clone(),
+            runtime: self.runtime.clone(),
+            id_base: self.id_base,
+            settings: Settings { undo_expiry: self.undo_expiry, ..Settings::default() },
+            ..self.pool.config()?
+        })
+    }
+}
+
+/// `90s`, `30m`, `24h`, `7d`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let bad = || format!("{text:?} is no time: write 90s, 30m, 24h or 7d");
+    let digits = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(bad)?;
+    let n: u64 = text[..digits].parse().map_err(|_| bad())?;
+    let unit = match &text[digits..] {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        _ => return Err(bad()),
+    };
+    n.checked_mul(unit).filter(|s| *s <= 10 * 365 * 86_400).map(Duration::from_secs).ok_or_else(bad)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_holds_together() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn times_are_read_as_people_write_them() {
+        assert_eq!(duration("24h"), Ok(Duration::from_secs(86_400)));
+        assert_eq!(duration("7d"), Ok(Duration::from_secs(604_800)));
+        for bad in ["", "h", "24", "-1h", "1w", "99999999999999999d"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! `check` and `unmount`.
+
+use crate::args::{CheckArgs, PoolArgs};
+use hoody_state::Result;
+use hoody_state::host::Host;
+use std::process::ExitCode;
+
+/// One line a finding; 1 if any is left.
+///
+/// # Errors
+/// When the pool cannot be looked at.
+pub fn check(args: &CheckArgs) -> Result<ExitCode> {
+    let findings = Host::check_pool(&args.pool.config()?, args.repair)?;
+    for f in &findings {
+        println!("{}: {}{}", f.code, f.message, if f.repaired { " (repaired)" } else { "" });
+    }
+    Ok(if findings.iter().all(|f| f.repaired) { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+/// Takes the pool down.
+///
+/// # Errors
+/// When a server runs on it, or something cannot be taken down.
+pub fn unmount(args: &PoolArgs) -> Result<()> {
+    Host::unmount(&args.config()?)
+}

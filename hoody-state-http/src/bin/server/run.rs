@@ -1,0 +1,82 @@
+//! `serve`.
+
+use crate::args::ServeArgs;
+use hoody_state::error::IoContext;
+use hoody_state::host::Host;
+use hoody_state::{Error, Kind, Result};
+use hoody_state_http::{Api, Options, app, serve, unix};
+use sd_notify::NotifyState;
+use std::io::Write;
+use std::path::Path;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// Serves until TERM or INT.
+///
+/// # Errors
+/// When the pool or the addresses cannot be had.
+pub fn serve(args: &ServeArgs) -> Result<()> {
+    if !args.listen.ip().is_loopback() {
+        let message = format!(
+            "{} is reachable from other machines, and this server has no TLS yet: listen on 127.0.0.1 and put a reverse proxy with TLS before it",
+            args.listen
+        );
+        return Err(Error::invalid("listen_not_loopback", message));
+    }
+    if !nix::unistd::geteuid().is_root() {
+        return Err(Error::new(Kind::Denied, "not_root", "serving takes root: it mounts file systems and starts containers"));
+    }
+    let config = args.config()?;
+    // One thread answers; the calls of the library run on others, which end when there is nothing to do.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(app::BLOCKING_THREADS).build().io(|| "start the runtime")?;
+    let host = Host::open(&config)?;
+    if let Err(e) = host.probe_runtime() {
+        tracing::warn!("{}; everything but starting containers works", e.message());
+    }
+    let socket = args.socket.clone().unwrap_or_else(|| config.run.join("api.sock"));
+    let api = Api::new(host.clone(), Options { metrics: args.metrics });
+    let served = runtime.block_on(listen(args, &socket, &api));
+    // Calls whose client went away get a little longer; the journal makes good what is cut off.
+    runtime.shutdown_timeout(Duration::from_secs(5));
+    host.close();
+    served
+}
+
+async fn listen(args: &ServeArgs, socket: &Path, api: &Api) -> Result<()> {
+    let tcp = TcpListener::bind(args.listen).await.map_err(|e| listen_error(args, e))?;
+    let address = tcp.local_addr().io(|| "ask for the address")?;
+    let unix = unix::bind(socket)?;
+    // Before the line that says we are ready, so that whoever reads it can end us.
+    let (mut term, mut int) = (signals(SignalKind::terminate())?, signals(SignalKind::interrupt())?);
+    let mut out = std::io::stdout();
+    // Whoever started us may not read it.
+    let _ = writeln!(out, "listening on http://{address} (socket {})", socket.display()).and_then(|()| out.flush());
+    if let Err(e) = sd_notify::notify(&[NotifyState::Ready]) {
+        tracing::warn!(error = %e, "systemd could not be told");
+    }
+    tracing::info!(%address, socket = %socket.display(), "serving");
+    let stop = async {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+        tracing::info!("ending: no new connections, requests in flight are finished");
+        let _ = sd_notify::notify(&[NotifyState::Stopping]);
+    };
+    serve::serve(api, Some(tcp), Some(unix), stop).await;
+    // It may have been taken over or removed already.
+    let _ = std::fs::remove_file(socket);
+    Ok(())
+}
+
+fn signals(kind: SignalKind) -> Result<Signal> {
+    signal(kind).io(|| "listen for signals")
+}
+
+fn listen_error(args: &ServeArgs, e: std::io::Error) -> Error {
+    if e.kind() == std::io::ErrorKind::AddrInUse {
+        return Error::new(Kind::Busy, "address_in_use", format!("{} is in use: give another --listen, or port 0 for a free one", args.listen)).with_source(e);
+    }
+    Error::io(format!("listen on {}", args.listen), e)
+}

@@ -1,0 +1,145 @@
+//! The shape of every answer: `{statusCode, message, data}`, or `{statusCode, error, message, code, data?}`.
+
+use crate::error_map::{self, Mapped};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use hoody_state::{Error, Kind};
+use serde::Serialize;
+use std::borrow::Cow;
+use utoipa::ToSchema;
+
+/// A good answer.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Envelope<T> {
+    /// The HTTP status.
+    #[serde(rename = "statusCode")]
+    pub status_code: u16,
+    /// For people.
+    #[schema(value_type = String)]
+    pub message: Cow<'static, str>,
+    /// What was asked for; null where there is nothing.
+    pub data: T,
+}
+
+/// An error.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ErrorBody {
+    /// The HTTP status.
+    #[serde(rename = "statusCode")]
+    pub status_code: u16,
+    /// The phrase of the status, or one of the published words in capitals.
+    #[schema(value_type = String)]
+    pub error: Cow<'static, str>,
+    /// What failed, on what, why, what to do.
+    pub message: String,
+    /// The stable word for the rule that was broken.
+    #[schema(value_type = String)]
+    pub code: &'static str,
+    /// Machine-readable details.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub data: Option<serde_json::Value>,
+}
+
+/// A handler's result.
+pub type Reply<T> = Result<Answer<T>, ApiError>;
+
+/// A good answer on its way.
+#[derive(Debug)]
+pub struct Answer<T> {
+    status: StatusCode,
+    message: Cow<'static, str>,
+    data: T,
+}
+
+/// 200 with `data`.
+#[allow(clippy::unnecessary_wraps, clippy::missing_errors_doc)]
+pub fn ok<T>(message: impl Into<Cow<'static, str>>, data: T) -> Reply<T> {
+    Ok(Answer { status: StatusCode::OK, message: message.into(), data })
+}
+
+/// 201 with `data`.
+#[allow(clippy::unnecessary_wraps, clippy::missing_errors_doc)]
+pub fn created<T>(message: impl Into<Cow<'static, str>>, data: T) -> Reply<T> {
+    Ok(Answer { status: StatusCode::CREATED, message: message.into(), data })
+}
+
+impl<T: Serialize> IntoResponse for Answer<T> {
+    fn into_response(self) -> Response {
+        let body = Envelope { status_code: self.status.as_u16(), message: self.message, data: self.data };
+        json(self.status, &body)
+    }
+}
+
+/// An error on its way.
+#[derive(Debug)]
+pub struct ApiError {
+    error: Error,
+    on_snapshot: bool,
+}
+
+impl ApiError {
+    /// What went wrong.
+    #[must_use]
+    pub fn error(&self) -> &Error {
+        &self.error
+    }
+
+    /// The same, of a call about snapshots: "busy" has another published word there.
+    #[must_use]
+    pub fn on_snapshot(mut self) -> Self {
+        self.on_snapshot = true;
+        self
+    }
+
+    /// The same with details, unless it has some.
+    #[must_use]
+    pub fn with_data(mut self, data: serde_json::Value) -> Self {
+        if self.error.data().is_none() {
+            self.error = self.error.with_data(data);
+        }
+        self
+    }
+}
+
+impl From<Error> for ApiError {
+    fn from(error: Error) -> Self {
+        ApiError { error, on_snapshot: false }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let Mapped { status, word, code, message } = error_map::map(&self.error, self.on_snapshot);
+        let body = ErrorBody {
+            status_code: status.as_u16(),
+            error: word.map_or_else(|| phrase(status), Cow::Borrowed),
+            message,
+            code,
+            data: self.error.data().cloned(),
+        };
+        let mut response = json(status, &body);
+        if self.error.kind() == Kind::Busy {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+fn phrase(status: StatusCode) -> Cow<'static, str> {
+    status.canonical_reason().map_or_else(|| status.as_u16().to_string().into(), Cow::Borrowed)
+}
+
+/// A JSON answer without the envelope.
+pub fn json<T: Serialize>(status: StatusCode, body: &T) -> Response {
+    match serde_json::to_vec(body) {
+        Ok(bytes) => (status, [(header::CONTENT_TYPE, "application/json")], bytes).into_response(),
+        Err(e) => {
+            tracing::error!(error = %e, "an answer could not be written as JSON");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! The one place where errors become statuses.
+//!
+//! `code` is our stable word, lower case. `error` is the phrase of the status, but for the codes that the wire contract
+//! marks: those carry the published machine word. The published clients show `message` and give `code` to programs.
+//!
+//! A code is looked up first; one that is not listed goes by its kind. What is our fault (500) shows no inner message:
+//! that goes to the log.
+
+use axum::http::StatusCode;
+use hoody_state::{Error, Kind};
+
+/// What an error looks like outside.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Mapped {
+    /// The status.
+    pub status: StatusCode,
+    /// The published machine word; `None`: the status phrase.
+    pub word: Option<&'static str>,
+    /// The stable word.
+    pub code: &'static str,
+    /// The message to show.
+    pub message: String,
+}
+
+/// A code that the server can give.
+#[derive(Debug)]
+pub struct Row {
+    /// The stable word.
+    pub code: &'static str,
+    /// Its status.
+    pub status: u16,
+    /// The published machine word.
+    pub word: Option<&'static str>,
+    /// One line for the document.
+    pub meaning: &'static str,
+}
+
+const fn row(code: &'static str, status: u16, meaning: &'static str) -> Row {
+    Row { code, status, word: None, meaning }
+}
+
+const fn marked(code: &'static str, status: u16, word: &'static str, meaning: &'static str) -> Row {
+    Row { code, status, word: Some(word), meaning }
+}
+
+/// Every code, by status. The OpenAPI document lists them from here.
+pub const CODES: &[Row] = &[
+    marked("validation_error", 400, "VALIDATION_ERROR", "a field is missing, of the wrong type or out of range; `data.field` or the message names it"),
+    row("invalid_id_format", 400, "no id: 24 (operations: 32) lower-case hex digits"),
+    row("invalid_page", 400, "page, limit, sort_by or sort_order out of range"),
+    row("invalid_alias_format", 400, "no project alias"),
+    row("invalid_color_format", 400, "no colour"),
+    row("invalid_quota_value", 400, "no number of containers"),
+    row("invalid_container_name", 400, "no container name"),
+    row("invalid_alias", 400, "no snapshot alias"),
+    row("invalid_expiry", 400, "an expiry that is not 1 to 3650 whole days, or a time that is over"),
+    row("invalid_image_name", 400, "no image name"),
+    row("reserved_image_name", 400, "a word of the API cannot name an image"),
+    row("image_format", 400, "the upload is no tar that this server reads"),
+    row("image_corrupt", 400, "the upload is damaged or broke off"),
+    row("image_path_unsafe", 400, "an entry would leave the image"),
+    row("image_link_unsafe", 400, "a link would leave the image"),
+    row("image_entry_conflict", 400, "two entries contradict each other"),
+    row("image_id_range", 400, "an owner outside the range of ids"),
+    row("image_xattr", 400, "an extended attribute that cannot be kept"),
+    row("image_no_root", 400, "the upload holds no root file system"),
+    row("invalid_cwd", 400, "no working directory"),
+    row("invalid_idempotency_key", 400, "no idempotency key: 1 to 255 visible ASCII characters"),
+    row("project_container_limit", 400, "the project has as many containers as it may have"),
+    row("server_container_limit", 400, "the server has as many containers as it may have"),
+    marked("container_snapshot_limit", 400, "CONTAINER_SNAPSHOT_LIMIT", "the container has as many snapshots as it may have"),
+    row("socket_io_unavailable", 400, "Socket.IO is not offered: use Server-Sent Events"),
+    row("missing_token", 401, "no token"),
+    row("invalid_token", 401, "a token that is not known"),
+    row("invalid_credentials", 401, "there is no log-in by user name and password"),
+    row("insufficient_permissions", 403, "the token may not do this"),
+    row("route_not_found", 404, "no such route"),
+    row("project_not_found", 404, "no such project, or not to be seen with this token"),
+    row("container_not_found", 404, "no such container, or not to be seen with this token"),
+    row("snapshot_not_found", 404, "no such snapshot"),
+    row("image_not_found", 404, "no such image"),
+    row("operation_not_found", 404, "no such operation, or not to be seen with this token"),
+    row("event_not_found", 404, "no such event, or not to be seen with this token"),
+    row("unknown_server", 404, "no such server"),
+    row("environment_variable_not_found", 404, "no such variable"),
+    row("method_not_allowed", 405, "the route has no such method"),
+    row("request_timeout", 408, "the body did not come in time"),
+    row("duplicate_alias", 409, "another project has this alias"),
+    row("container_name_in_use", 409, "another container of the project has this name"),
+    row("ssh_public_key_in_use", 409, "another container has this key"),
+    row("operation_state_conflict", 409, "the state of the container forbids it"),
+    row("container_not_running", 409, "the container does not run"),
+    row("container_paused", 409, "the container is paused: resume it first"),
+    marked("operation_in_progress", 409, "CONTAINER_OPERATION_IN_PROGRESS", "another change of this is under way; try again soon"),
+    marked("snapshot_operation_in_progress", 409, "SNAPSHOT_OPERATION_IN_PROGRESS", "another change of the container is under way; try again soon"),
+    row("alias_in_use", 409, "another snapshot of the container has this alias"),
+    row("snapshot_pinned", 409, "the snapshot is pinned: unpin it first"),
+    row("nothing_to_undo", 409, "no restore is left to undo"),
+    row("image_exists", 409, "there is an image of this name"),
+    row("exec_failed", 409, "the command could not be run: not found, not executable, or the container ended"),
+    row("operation_finished", 409, "the operation has ended: it cannot be cancelled"),
+    row("operation_not_cancellable", 409, "the operation is past the point where it could be cancelled"),
+    row("operation_cancelled", 409, "somebody cancelled this; it was undone"),
+    row("idempotency_in_flight", 409, "the first request with this key has not ended yet"),
+    row("request_too_large", 413, "the body is larger than its limit"),
+    row("image_too_large", 413, "the image is larger than the pool or its bounds"),
+    row("idempotency_key_reused", 422, "the key was used with another request"),
+    row("internal", 500, "a bug of ours; the log has more"),
+    row("interrupted", 500, "the server ended in the middle; what had begun was undone"),
+    row("io", 500, "a system call failed; the log has more"),
+    row("catalog_corrupt", 500, "what is stored contradicts itself: run `check`"),
+    marked("start_failed", 502, "CONTAINER_HOST_COMMAND_FAILED", "the runtime could not start the container"),
+    row("runtime_not_found", 503, "there is no container runtime on this host"),
+    row("runtime_unusable", 503, "the container runtime does not work"),
+    row("not_ready", 503, "the catalog or the pool does not answer"),
+    marked("freeze_timeout", 504, "CONTAINER_HOST_TIMEOUT", "the container could not be frozen in time; it runs on"),
+    marked("kill_timeout", 504, "CONTAINER_HOST_TIMEOUT", "the container's processes did not end in time"),
+    row("pool_full", 507, "not enough space in the pool; nothing was changed"),
+];
+
+/// What `error` looks like outside; `on_snapshot`: of a call about snapshots.
+#[must_use]
+pub fn map(error: &Error, on_snapshot: bool) -> Mapped {
+    let code = match error.code() {
+        "operation_in_progress" if on_snapshot => "snapshot_operation_in_progress",
+        code => code,
+    };
+    let (status, word) = match CODES.iter().find(|r| r.code == code) {
+        Some(r) => (r.status, r.word),
+        None => by_kind(error.kind()),
+    };
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    if status == StatusCode::INTERNAL_SERVER_ERROR {
+        tracing::error!(code, error = %error.message(), source = ?std::error::Error::source(error), "a request failed");
+    }
+    Mapped { status, word, code, message: outer_message(error) }
+}
+
+/// The message to show.
+#[must_use]
+pub fn outer_message(error: &Error) -> String {
+    match error.kind() {
+        Kind::Io | Kind::Internal | Kind::Corrupt => "the server failed at this; its log says why".to_owned(),
+        _ => error.message().to_owned(),
+    }
+}
+
+fn by_kind(kind: Kind) -> (u16, Option<&'static str>) {
+    match kind {
+        Kind::Invalid => (400, None),
+        Kind::Denied => (403, None),
+        Kind::NotFound => (404, None),
+        Kind::Conflict | Kind::Exists | Kind::Busy | Kind::Cancelled => (409, None),
+        Kind::TooLarge => (413, None),
+        Kind::KeyReused => (422, None),
+        Kind::Unavailable => (503, None),
+        Kind::Timeout => (504, Some("CONTAINER_HOST_TIMEOUT")),
+        Kind::NoSpace => (507, None),
+        _ => (500, None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_has_its_status() {
+        let status = |kind, code| map(&Error::new(kind, code, "x"), false).status.as_u16();
+        for (kind, want) in [
+            (Kind::Invalid, 400),
+            (Kind::Denied, 403),
+            (Kind::NotFound, 404),
+            (Kind::Conflict, 409),
+            (Kind::Exists, 409),
+            (Kind::Busy, 409),
+            (Kind::Cancelled, 409),
+            (Kind::TooLarge, 413),
+            (Kind::KeyReused, 422),
+            (Kind::Internal, 500),
+            (Kind::Io, 500),
+            (Kind::Corrupt, 500),
+            (Kind::Unavailable, 503),
+            (Kind::Timeout, 504),
+            (Kind::NoSpace, 507),
+        ] {
+            assert_eq!(status(kind, "not_listed"), want, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn every_listed_code_has_its_status_and_word_and_stands_once() {
+        for (i, row) in CODES.iter().enumerate() {
+            let mapped = map(&Error::new(Kind::Invalid, row.code, "x"), false);
+            assert_eq!((mapped.status.as_u16(), mapped.word, mapped.code), (row.status, row.word, row.code));
+            assert!(CODES[..i].iter().all(|r| r.code != row.code && r.status <= row.status), "{}", row.code);
+        }
+    }
+
+    #[test]
+    fn busy_has_another_word_on_snapshots_and_faults_of_ours_say_nothing() {
+        let busy = Error::new(Kind::Busy, "operation_in_progress", "x");
+        assert_eq!(map(&busy, false).word, Some("CONTAINER_OPERATION_IN_PROGRESS"));
+        assert_eq!(map(&busy, true).word, Some("SNAPSHOT_OPERATION_IN_PROGRESS"));
+        assert!(!map(&Error::internal("secret path /x"), false).message.contains("secret"));
+    }
+}

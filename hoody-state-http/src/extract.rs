@@ -1,0 +1,234 @@
+//! What a handler takes from a request: ids, queries, a JSON body with its caller.
+
+use crate::auth::Identity;
+use crate::envelope::ApiError;
+use axum::body::Body;
+use axum::extract::{FromRequest, FromRequestParts, RawPathParams, Request};
+use axum::http::{HeaderMap, Method, header, request::Parts};
+use bytes::Bytes;
+use hoody_state::host::{Caller, IdempotencyKey};
+use hoody_state::model::PageRequest;
+use hoody_state::{Error, Kind, Result};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use sha2::{Digest, Sha256};
+use std::str::FromStr;
+use std::time::Duration;
+
+/// The most a JSON body may have.
+pub const JSON_LIMIT: usize = 1 << 20;
+/// How long a JSON body may take to come.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long an answer is held for work that may outlast it, unless the request says otherwise.
+const DEFAULT_WAIT: Duration = Duration::from_millis(900);
+/// The longest `Prefer: wait` that is honoured: the published clients give up after 30 s.
+const MAX_WAIT_S: u64 = 25;
+
+/// A request that is wrong, and where.
+pub fn invalid(field: &str, problem: impl std::fmt::Display) -> Error {
+    Error::invalid("validation_error", format!("{field}: {problem}")).with_data(serde_json::json!({ "field": field }))
+}
+
+async fn path_params<S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<Vec<String>> {
+    let params = RawPathParams::from_request_parts(parts, state).await.map_err(|_| invalid("path", "it is not UTF-8 once its % escapes are decoded"))?;
+    Ok(params.iter().map(|(_, v)| v.to_owned()).collect())
+}
+
+/// The first segment of the path that is a parameter, as an id.
+pub struct Id<T>(pub T);
+
+impl<S: Send + Sync, T: FromStr<Err = Error>> FromRequestParts<S> for Id<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let params = path_params(parts, state).await?;
+        Ok(Id(params.first().map_or("", String::as_str).parse()?))
+    }
+}
+
+/// An id and a name behind it.
+pub struct Named<T>(pub T, pub String);
+
+impl<S: Send + Sync, T: FromStr<Err = Error>> FromRequestParts<S> for Named<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let mut params = path_params(parts, state).await?.into_iter();
+        let id = params.next().unwrap_or_default().parse()?;
+        Ok(Named(id, params.next().unwrap_or_default()))
+    }
+}
+
+/// A name alone: an image's, with `/` in it or `%2F`.
+pub struct Name(pub String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Name {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        Ok(Name(path_params(parts, state).await?.into_iter().next().unwrap_or_default()))
+    }
+}
+
+/// The query; fields that are not known are ignored.
+pub struct Query<T>(pub T);
+
+impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        match axum::extract::Query::<T>::try_from_uri(&parts.uri) {
+            Ok(q) => Ok(Query(q.0)),
+            Err(e) => {
+                let text = std::error::Error::source(&e).map_or_else(|| e.to_string(), ToString::to_string);
+                Err(Error::invalid("validation_error", format!("query: {text}")).into())
+            }
+        }
+    }
+}
+
+/// Which page of a list.
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct PageQuery {
+    /// From 1.
+    pub page: Option<i64>,
+    /// 1–100.
+    pub limit: Option<i64>,
+    /// A field of the list's own set; `created_at` by default.
+    pub sort_by: Option<String>,
+    /// `asc` or `desc` (default).
+    pub sort_order: Option<String>,
+}
+
+impl PageQuery {
+    /// The checked request.
+    ///
+    /// # Errors
+    /// `invalid_page`.
+    pub fn check(self, default_limit: u32) -> Result<PageRequest> {
+        PageRequest::new(self.page, self.limit, default_limit, self.sort_by, self.sort_order.as_deref())
+    }
+}
+
+/// Who changes, and what they sent. An empty body is an empty object.
+pub struct Input<T> {
+    /// Who, how long to wait, under which key.
+    pub caller: Caller,
+    /// What.
+    pub body: T,
+}
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Input<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+        let (parts, body) = request.into_parts();
+        let key = idempotency_key(&parts.headers)?;
+        let bytes = read_body(&parts.headers, body).await?;
+        let identity = parts.extensions.get::<Identity>();
+        let idempotency = key.filter(|_| takes_key(&parts)).map(|key| IdempotencyKey {
+            scope: identity.map(Identity::scope).unwrap_or_default(),
+            key,
+            fingerprint: fingerprint(&parts.method, parts.uri.path(), &bytes),
+        });
+        let caller = Caller { idempotency, ..caller(&parts.headers) };
+        Ok(Input { caller, body: parse(&bytes)? })
+    }
+}
+
+/// A body that must be nothing or an object, of which nothing is looked at.
+#[derive(Debug, Default, Deserialize)]
+pub struct Nothing {}
+
+/// A caller without an idempotency key.
+#[must_use]
+pub fn caller(headers: &HeaderMap) -> Caller {
+    Caller { by: "user".to_owned(), wait: preferred_wait(headers).unwrap_or(DEFAULT_WAIT), idempotency: None }
+}
+
+/// `Prefer: wait=N`, at most 25 s. What cannot be read is ignored, as RFC 7240 has it.
+#[must_use]
+pub fn preferred_wait(headers: &HeaderMap) -> Option<Duration> {
+    let values = headers.get_all("prefer").into_iter().filter_map(|v| v.to_str().ok());
+    let wait = values.flat_map(|v| v.split([',', ';'])).find_map(|p| {
+        let (name, value) = p.split_once('=')?;
+        if name.trim().eq_ignore_ascii_case("wait") { value.trim().trim_matches('"').parse::<u64>().ok() } else { None }
+    })?;
+    Some(Duration::from_secs(wait.min(MAX_WAIT_S)))
+}
+
+/// Keys count on POST and on restore, which is PATCH or PUT of a snapshot.
+fn takes_key(parts: &Parts) -> bool {
+    let restores = parts.extensions.get::<axum::extract::MatchedPath>().is_some_and(|p| p.as_str().ends_with("/snapshots/{name}"));
+    parts.method == Method::POST || (restores && (parts.method == Method::PATCH || parts.method == Method::PUT))
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>> {
+    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
+    let bytes = value.as_bytes();
+    if (1..=255).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic) {
+        return Ok(Some(String::from_utf8_lossy(bytes).into_owned()));
+    }
+    Err(Error::invalid("invalid_idempotency_key", "an Idempotency-Key must be 1 to 255 visible ASCII characters without blanks"))
+}
+
+fn fingerprint(method: &Method, path: &str, body: &[u8]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for part in [method.as_str().as_bytes(), path.as_bytes(), body] {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+    hash.finalize().into()
+}
+
+async fn read_body(headers: &HeaderMap, body: Body) -> Result<Bytes> {
+    let too_large = || Error::new(Kind::TooLarge, "request_too_large", format!("the body is larger than {JSON_LIMIT} bytes"));
+    let announced = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<u64>().ok());
+    if announced.is_some_and(|n| n > JSON_LIMIT as u64) {
+        return Err(too_large());
+    }
+    match tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, JSON_LIMIT).collect()).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(e)) if e.is::<LengthLimitError>() => Err(too_large()),
+        Ok(Err(e)) => Err(invalid("body", format!("it ended early: {e}"))),
+        Err(_) => Err(Error::new(Kind::Timeout, "request_timeout", format!("the body did not come within {} s", BODY_TIMEOUT.as_secs()))),
+    }
+}
+
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
+    let text = std::str::from_utf8(bytes).map_err(|e| invalid("body", format!("it is not UTF-8 from byte {} on", e.valid_up_to())))?;
+    let text = if text.trim().is_empty() { "{}" } else { text };
+    if !text.trim_start().starts_with('{') {
+        return Err(invalid("body", "it must be a JSON object"));
+    }
+    let mut json = serde_json::Deserializer::from_str(text);
+    let value = serde_path_to_error::deserialize(&mut json).map_err(|e| {
+        let path = e.path().to_string();
+        invalid(if matches!(path.as_str(), "." | "?") { "body" } else { &path }, e.into_inner())
+    })?;
+    json.end().map_err(|e| invalid("body", e))?;
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_wait_is_read_from_prefer_and_bounded() {
+        for (value, want) in [("wait=3", Some(3)), ("respond-async, wait=99", Some(25)), ("wait=\"7\"", Some(7)), ("wait=x", None), ("handling=lenient", None)]
+        {
+            let mut headers = HeaderMap::new();
+            headers.insert("prefer", value.parse().unwrap());
+            assert_eq!(preferred_wait(&headers), want.map(Duration::from_secs), "{value}");
+        }
+    }
+
+    #[test]
+    fn a_fingerprint_tells_method_path_and_body_apart() {
+        let all = [fingerprint(&Method::POST, "/a", b"b"), fingerprint(&Method::POST, "/ab", b""), fingerprint(&Method::PUT, "/a", b"b")];
+        assert!(all[0] != all[1] && all[0] != all[2] && all[1] != all[2]);
+    }
+}

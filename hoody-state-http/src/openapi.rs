@@ -1,0 +1,124 @@
+//! The OpenAPI document: made from the handlers, finished here with what holds for all of them.
+
+use crate::envelope::{Envelope, ErrorBody};
+use crate::error_map::CODES;
+use axum::Extension;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use std::fmt::Write;
+use utoipa::OpenApi;
+use utoipa::openapi::path::{Operation, PathItem};
+use utoipa::openapi::schema::{Object, Schema, SchemaType, Type};
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::{ContentBuilder, HttpMethod, Ref, RefOr, ResponseBuilder};
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "hoody-state",
+        description = "A container's whole state as a commit graph: snapshot, restore, branch and pause. Paths are served with and without a trailing slash."
+    ),
+    components(schemas(ErrorBody, Envelope<Option<String>>)),
+    tags(
+        (name = "projects", description = "Groups of containers"),
+        (name = "containers", description = "Containers, their life and their figures"),
+        (name = "snapshots", description = "Snapshots, restore, undo"),
+        (name = "images", description = "Golden images"),
+        (name = "operations", description = "Changes under way"),
+        (name = "events", description = "What happened"),
+        (name = "server", description = "This host")
+    )
+)]
+struct Base;
+
+/// What the document starts from.
+pub(crate) fn base() -> utoipa::openapi::OpenApi {
+    Base::openapi()
+}
+
+/// Adds what holds for all routes: errors by status, their codes, the token; renames the paths that axum writes its own way.
+pub(crate) fn finish(mut document: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
+    let paths = std::mem::take(&mut document.paths.paths);
+    for (path, mut item) in paths {
+        let guarded = path.starts_with("/api/v1") && !path.ends_with("/login");
+        for (method, operation) in operations(&mut item) {
+            if let Some(id) = &mut operation.operation_id
+                && matches!(method, "patch")
+            {
+                id.push_str("_by_patch");
+            }
+            errors(operation, method, guarded);
+            if guarded {
+                operation.security = Some(vec![SecurityRequirement::new("token", Vec::<String>::new())]);
+            }
+        }
+        let plain = path.replace("{*", "{");
+        if let Some(post) = item.post.take_if(|_| path.ends_with("/images/{*name}")) {
+            let item = PathItem::new(HttpMethod::Post, post);
+            document.paths.paths.insert(format!("{plain}/from-snapshot"), item);
+        }
+        document.paths.paths.insert(plain, item);
+    }
+    if let Some(components) = &mut document.components {
+        components.add_security_scheme("token", SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)));
+        if let Some(RefOr::T(Schema::Object(body))) = components.schemas.get_mut("ErrorBody") {
+            body.properties.insert("code".to_owned(), RefOr::T(Schema::Object(code_schema())));
+        }
+    }
+    document
+}
+
+fn code_schema() -> Object {
+    let mut description =
+        String::from("The stable word for the rule that was broken. More may come.\n\n| code | status | `error` | meaning |\n| --- | --- | --- | --- |\n");
+    for r in CODES {
+        let _ = writeln!(description, "| `{}` | {} | {} | {} |", r.code, r.status, r.word.unwrap_or("the status phrase"), r.meaning);
+    }
+    let mut schema = Object::with_type(SchemaType::Type(Type::String));
+    schema.description = Some(description);
+    schema.examples = CODES.iter().map(|r| r.code.into()).collect();
+    schema
+}
+
+fn operations(item: &mut PathItem) -> Vec<(&'static str, &mut Operation)> {
+    let all = [("get", &mut item.get), ("post", &mut item.post), ("put", &mut item.put), ("patch", &mut item.patch), ("delete", &mut item.delete)];
+    all.into_iter().filter_map(|(m, o)| o.as_mut().map(|o| (m, o))).collect()
+}
+
+fn errors(operation: &mut Operation, method: &str, guarded: bool) {
+    let statuses: &[u16] = match (guarded, method) {
+        (false, _) => &[401, 500, 503],
+        (true, "get") => &[400, 401, 404, 500, 503],
+        (true, _) => &[400, 401, 403, 404, 408, 409, 413, 422, 500, 502, 503, 504, 507],
+    };
+    for status in statuses {
+        let codes: Vec<String> = CODES.iter().filter(|r| r.status == *status).map(|r| format!("`{}`", r.code)).collect();
+        let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("ErrorBody"))).build();
+        let response = ResponseBuilder::new().description(codes.join(", ")).content("application/json", content).build();
+        operation.responses.responses.entry(status.to_string()).or_insert(RefOr::T(response));
+    }
+}
+
+/// The document as it is served.
+#[derive(Clone)]
+pub(crate) struct Document(Bytes);
+
+impl Document {
+    pub(crate) fn new(document: &utoipa::openapi::OpenApi) -> Self {
+        Document(text(document).into())
+    }
+
+    pub(crate) async fn answer(Extension(Document(bytes)): Extension<Document>) -> Response {
+        ([(header::CONTENT_TYPE, "application/json")], bytes).into_response()
+    }
+}
+
+fn text(document: &utoipa::openapi::OpenApi) -> String {
+    let mut text = document.to_pretty_json().unwrap_or_else(|e| {
+        tracing::error!(error = %e, "the OpenAPI document could not be written");
+        "{}".to_owned()
+    });
+    text.push('\n');
+    text
+}

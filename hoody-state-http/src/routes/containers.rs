@@ -1,0 +1,165 @@
+//! Containers and their life.
+
+use super::{Null, Routes};
+use crate::app::Shared;
+use crate::auth::Identity;
+use crate::envelope::{ApiError, Envelope, Reply, created, ok};
+use crate::error_map;
+use crate::extract::{Id, Input, Named, Nothing, PageQuery, Query, invalid};
+use axum::extract::State;
+use hoody_state::host::Host;
+use hoody_state::id::{ContainerId, ProjectId};
+use hoody_state::model::{
+    Container, ContainerDetail, ContainerStats, ContainerUpdate, LifecycleAnswer, NewContainer, Pagination, StatusLog, UsageReport, Verb,
+};
+use hoody_state::{Error, Kind};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use std::time::Duration;
+use utoipa_axum::routes;
+
+pub(crate) fn routes() -> Routes {
+    Routes::new()
+        .routes(routes!(list))
+        .routes(routes!(list_of_project, create))
+        .routes(routes!(get, update, delete))
+        .routes(routes!(lifecycle))
+        .routes(routes!(status_logs))
+        .routes(routes!(stats))
+        .routes(routes!(usage))
+}
+
+/// A page of containers.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct ContainerPage {
+    containers: Vec<Container>,
+    pagination: Pagination,
+}
+
+/// Lists containers.
+#[utoipa::path(get, path = "/containers", tag = "containers", operation_id = "list_containers", params(PageQuery), responses((status = 200, description = "A page", body = Envelope<ContainerPage>)))]
+pub async fn list(State(app): State<Shared>, who: Identity, Query(q): Query<PageQuery>) -> Reply<ContainerPage> {
+    let page = q.check(50)?;
+    let paged = app.read(move |host| host.containers(&page, None, who.only())).await?;
+    ok("Containers", ContainerPage { containers: paged.rows, pagination: paged.pagination })
+}
+
+/// Lists the containers of a project.
+#[utoipa::path(get, path = "/projects/{id}/containers", tag = "containers", operation_id = "list_project_containers", params(("id" = String, Path), PageQuery),
+    responses((status = 200, description = "A page", body = Envelope<ContainerPage>)))]
+pub async fn list_of_project(State(app): State<Shared>, who: Identity, Id(id): Id<ProjectId>, Query(q): Query<PageQuery>) -> Reply<ContainerPage> {
+    let page = q.check(50)?;
+    who.check_project(&id)?;
+    let paged = app
+        .read(move |host| {
+            host.project(&id)?;
+            host.containers(&page, Some(&id), who.only())
+        })
+        .await?;
+    ok("Containers", ContainerPage { containers: paged.rows, pagination: paged.pagination })
+}
+
+/// Makes a container and starts it.
+#[utoipa::path(post, path = "/projects/{id}/containers", tag = "containers", operation_id = "create_container", request_body = NewContainer,
+    params(("id" = String, Path), ("Idempotency-Key" = Option<String>, Header, description = "The same key and request gives the first answer again"),
+        ("Prefer" = Option<String>, Header, description = "`wait=N`: hold the answer up to N seconds, at most 25")),
+    responses((status = 201, description = "Made; poll for `running`", body = Envelope<Container>)))]
+pub async fn create(State(app): State<Shared>, who: Identity, Id(id): Id<ProjectId>, input: Input<NewContainer>) -> Reply<Container> {
+    who.check_project(&id)?;
+    created("Container created", app.change(move |host| host.create_container(&input.caller, &id, input.body)).await?)
+}
+
+/// One container, with what takes a look at its volume.
+#[utoipa::path(get, path = "/containers/{id}", tag = "containers", operation_id = "get_container", params(("id" = String, Path)), responses((status = 200, description = "It", body = Envelope<ContainerDetail>)))]
+pub async fn get(State(app): State<Shared>, who: Identity, Id(id): Id<ContainerId>) -> Reply<ContainerDetail> {
+    let detail = app.look(who, id, move |host, id| host.container_detail(id)).await?;
+    ok("Container", detail)
+}
+
+/// Changes a container; PATCH does the same. Absent fields stay.
+#[utoipa::path(method(put, patch), path = "/containers/{id}", tag = "containers", operation_id = "update_container", request_body = ContainerUpdate, params(("id" = String, Path)),
+    responses((status = 200, description = "Changed", body = Envelope<Container>)))]
+pub async fn update(State(app): State<Shared>, who: Identity, Id(id): Id<ContainerId>, input: Input<ContainerUpdate>) -> Reply<Container> {
+    let container = app.alter(who, id, move |host, id| host.update_container(&input.caller, id, input.body)).await?;
+    ok("Container updated", container)
+}
+
+/// Deletes a container with its snapshots.
+#[utoipa::path(delete, path = "/containers/{id}", tag = "containers", operation_id = "delete_container", params(("id" = String, Path)), responses((status = 200, description = "Gone, or on its way", body = Envelope<Null>)))]
+pub async fn delete(State(app): State<Shared>, who: Identity, Id(id): Id<ContainerId>, input: Input<Nothing>) -> Reply<Null> {
+    app.alter(who, id, move |host, id| host.delete_container(&input.caller, id)).await?;
+    ok("Container deleted", Null(()))
+}
+
+/// How to do it.
+#[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
+pub struct LifecycleInput {
+    /// Seconds, 1–600: how long init has to end before it is killed.
+    timeout: Option<i64>,
+}
+
+/// The verb of a path's last segment.
+#[must_use]
+pub fn verb(word: &str) -> Option<Verb> {
+    [Verb::Start, Verb::Stop, Verb::ForceStop, Verb::Restart, Verb::Pause, Verb::Resume].into_iter().find(|v| v.as_str() == word)
+}
+
+/// Starts, stops, pauses.
+#[utoipa::path(post, path = "/containers/{id}/{operation}", tag = "containers", operation_id = "container_lifecycle", request_body = Option<LifecycleInput>,
+    params(("id" = String, Path), ("operation" = Verb, Path), ("Idempotency-Key" = Option<String>, Header, description = "The same key and request gives the first answer again")),
+    responses((status = 200, description = "Done, or under way: poll the status", body = Envelope<LifecycleAnswer>)))]
+pub async fn lifecycle(State(app): State<Shared>, who: Identity, path: Named<ContainerId>, input: Input<LifecycleInput>) -> Reply<LifecycleAnswer> {
+    let Named(id, word) = path;
+    let verb = verb(&word)
+        .ok_or_else(|| Error::not_found("route_not_found", format!("there is no operation {word:?}: start, stop, force-stop, restart, pause, resume")))?;
+    let timeout = input.body.timeout.map(seconds).transpose()?;
+    let answer = app.alter(who, id, move |host, id| Ok(host.lifecycle(&input.caller, id, verb, timeout).map_err(|e| with_state(host, e, id, verb)))).await??;
+    ok(answer.message.clone(), answer)
+}
+
+fn seconds(s: i64) -> Result<Duration, Error> {
+    let in_range = u64::try_from(s).ok().filter(|s| (1..=600).contains(s));
+    in_range.map(Duration::from_secs).ok_or_else(|| invalid("timeout", format!("{s} s is out of range: 1 to 600")))
+}
+
+/// With 500, 502, 503 and 504 the published answer repeats what was asked and the state that is left.
+fn with_state(host: &Host, error: Error, id: &ContainerId, verb: Verb) -> ApiError {
+    let of_host = matches!(error.kind(), Kind::Io | Kind::Internal | Kind::Corrupt | Kind::Unavailable | Kind::Timeout);
+    match host.container(id) {
+        Ok(c) if of_host => {
+            let data = json!({"error": true, "operation": verb, "container_id": id, "project_id": c.project_id, "message": error_map::outer_message(&error), "status": c.status});
+            ApiError::from(error).with_data(data)
+        }
+        _ => error.into(),
+    }
+}
+
+/// A page of a status log.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct StatusLogPage {
+    logs: Vec<StatusLog>,
+    pagination: Pagination,
+}
+
+/// What a container's status was, newest first.
+#[utoipa::path(get, path = "/containers/{id}/status-logs", tag = "containers", operation_id = "container_status_logs", params(("id" = String, Path), PageQuery),
+    responses((status = 200, description = "A page", body = Envelope<StatusLogPage>)))]
+pub async fn status_logs(State(app): State<Shared>, who: Identity, Id(id): Id<ContainerId>, Query(q): Query<PageQuery>) -> Reply<StatusLogPage> {
+    let page = q.check(10)?;
+    let paged = app.look(who, id, move |host, id| host.status_logs(id, &page)).await?;
+    ok("Status log", StatusLogPage { logs: paged.rows, pagination: paged.pagination })
+}
+
+/// What a container uses.
+#[utoipa::path(get, path = "/containers/{id}/stats", tag = "containers", operation_id = "container_stats", params(("id" = String, Path)), responses((status = 200, description = "Figures", body = Envelope<ContainerStats>)))]
+pub async fn stats(State(app): State<Shared>, who: Identity, Id(id): Id<ContainerId>) -> Reply<ContainerStats> {
+    let stats = app.look(who, id, move |host, id| host.stats(id)).await?;
+    ok("Container stats", stats)
+}
+
+/// What a container and its snapshots keep on disk.
+#[utoipa::path(get, path = "/containers/{id}/usage", tag = "containers", operation_id = "container_usage", params(("id" = String, Path)), responses((status = 200, description = "Bytes", body = Envelope<UsageReport>)))]
+pub async fn usage(State(app): State<Shared>, who: Identity, Id(id): Id<ContainerId>) -> Reply<UsageReport> {
+    let usage = app.look(who, id, move |host, id| host.usage(id)).await?;
+    ok("Container usage", usage)
+}

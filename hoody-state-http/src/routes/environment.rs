@@ -1,0 +1,102 @@
+//! Environment variables of a container.
+
+use super::Routes;
+use crate::app::Shared;
+use crate::auth::Identity;
+use crate::envelope::{Envelope, Reply, ok};
+use crate::extract::{Id, Input, Named, Nothing, invalid};
+use axum::extract::State;
+use hoody_state::container::EnvironmentChange;
+use hoody_state::id::ContainerId;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use utoipa_axum::routes;
+
+/// The most a value may have here.
+const VALUE_LIMIT: usize = 32768;
+
+pub(crate) fn routes() -> Routes {
+    Routes::new().routes(routes!(get, replace, merge)).routes(routes!(set, remove))
+}
+
+/// All variables.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct Environment {
+    environment_vars: BTreeMap<String, String>,
+}
+
+/// All variables after a change.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct EnvironmentChanged {
+    environment_vars: BTreeMap<String, String>,
+    /// Kept; the processes that run keep theirs until the next start.
+    synced: bool,
+}
+
+fn changed(environment_vars: BTreeMap<String, String>) -> Reply<EnvironmentChanged> {
+    ok("Environment updated", EnvironmentChanged { environment_vars, synced: true })
+}
+
+/// The variables.
+#[utoipa::path(get, path = "/containers/{id}/env", tag = "containers", operation_id = "get_environment", params(("id" = String, Path)), responses((status = 200, description = "All", body = Envelope<Environment>)))]
+pub async fn get(State(app): State<Shared>, who: Identity, Id(id): Id<ContainerId>) -> Reply<Environment> {
+    let environment_vars = app.look(who, id, |host, id| host.environment(id)).await?;
+    ok("Environment", Environment { environment_vars })
+}
+
+/// Replaces all variables: an object of names and values, or `{environment_vars: {…}}`.
+#[utoipa::path(put, path = "/containers/{id}/env", tag = "containers", operation_id = "replace_environment", request_body = BTreeMap<String, String>, params(("id" = String, Path)),
+    responses((status = 200, description = "All", body = Envelope<EnvironmentChanged>)))]
+pub async fn replace(State(app): State<Shared>, who: Identity, Id(id): Id<ContainerId>, input: Input<Object>) -> Reply<EnvironmentChanged> {
+    let all = variables(input.body)?;
+    changed(app.alter(who, id, move |host, id| host.set_environment(&input.caller, id, EnvironmentChange::Replace(all))).await?)
+}
+
+/// Sets some variables; the others stay.
+#[utoipa::path(patch, path = "/containers/{id}/env", tag = "containers", operation_id = "merge_environment", request_body = BTreeMap<String, String>, params(("id" = String, Path)),
+    responses((status = 200, description = "All", body = Envelope<EnvironmentChanged>)))]
+pub async fn merge(State(app): State<Shared>, who: Identity, Id(id): Id<ContainerId>, input: Input<Object>) -> Reply<EnvironmentChanged> {
+    let some = variables(input.body)?;
+    changed(app.alter(who, id, move |host, id| host.set_environment(&input.caller, id, EnvironmentChange::Merge(some))).await?)
+}
+
+type Object = BTreeMap<String, serde_json::Value>;
+
+fn variables(mut body: Object) -> hoody_state::Result<BTreeMap<String, String>> {
+    if let Some(serde_json::Value::Object(inner)) = body.remove("environment_vars") {
+        body = inner.into_iter().collect();
+    }
+    body.into_iter()
+        .map(|(name, value)| match value {
+            serde_json::Value::String(s) => Ok((name, s)),
+            other => Err(invalid(&format!("environment_vars.{name}"), format!("{other} is no string"))),
+        })
+        .collect()
+}
+
+/// A value.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+pub struct Value {
+    /// At most 32,768 bytes.
+    value: String,
+}
+
+/// Sets one variable; PATCH does the same.
+#[utoipa::path(method(put, patch), path = "/containers/{id}/env/{key}", tag = "containers", operation_id = "set_environment_variable", request_body = Value, params(("id" = String, Path), ("key" = String, Path)),
+    responses((status = 200, description = "All", body = Envelope<EnvironmentChanged>)))]
+pub async fn set(State(app): State<Shared>, who: Identity, path: Named<ContainerId>, input: Input<Value>) -> Reply<EnvironmentChanged> {
+    let Named(id, key) = path;
+    let value = input.body.value;
+    if value.len() > VALUE_LIMIT {
+        return Err(invalid("value", format!("{} bytes are too many: at most {VALUE_LIMIT}", value.len())).into());
+    }
+    changed(app.alter(who, id, move |host, id| host.set_environment(&input.caller, id, EnvironmentChange::Set(key, value))).await?)
+}
+
+/// Removes one variable.
+#[utoipa::path(delete, path = "/containers/{id}/env/{key}", tag = "containers", operation_id = "remove_environment_variable", params(("id" = String, Path), ("key" = String, Path)),
+    responses((status = 200, description = "All", body = Envelope<EnvironmentChanged>)))]
+pub async fn remove(State(app): State<Shared>, who: Identity, path: Named<ContainerId>, input: Input<Nothing>) -> Reply<EnvironmentChanged> {
+    let Named(id, key) = path;
+    changed(app.alter(who, id, move |host, id| host.set_environment(&input.caller, id, EnvironmentChange::Remove(key))).await?)
+}

@@ -1,0 +1,128 @@
+//! Server-Sent Events. The id of each is its place in the order of all events, so that a client that comes back with
+//! `Last-Event-ID` misses nothing and sees nothing twice.
+//!
+//! What a client missed comes from the catalog; then events come as they happen. One that reads too slowly for the
+//! backlog is sent back to the catalog, unseen by it.
+
+use crate::app::{App, Shared};
+use crate::auth::Identity;
+use crate::envelope::ApiError;
+use crate::extract::invalid;
+use axum::body::Body;
+use axum::http::{HeaderMap, header};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream;
+use hoody_state::model::{Event, EventFilter};
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::broadcast::{self, error::RecvError};
+
+/// A comment is sent when nothing else was for so long, so that both ends notice a lost connection.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+/// Missed events are fetched so many at a time.
+const BATCH: u32 = 200;
+
+pub(super) fn open(app: Shared, who: Identity, filter: EventFilter, headers: &HeaderMap) -> Result<Response, ApiError> {
+    let after = match headers.get("last-event-id").map(|v| v.to_str().ok().and_then(|v| v.trim().parse::<u64>().ok())) {
+        None => None,
+        Some(Some(seq)) => Some(seq),
+        Some(None) => return Err(invalid("Last-Event-ID", "it is no number: send the `id` of the last event").into()),
+    };
+    // Listening begins before the catalog is read: nothing falls between the two.
+    let live = app.events.subscribe();
+    let follower = Follower {
+        app,
+        who,
+        filter: EventFilter { limit: BATCH, offset: 0, ascending: true, ..filter },
+        live,
+        behind: after.is_some(),
+        last: after,
+        ready: VecDeque::new(),
+        greeted: false,
+    };
+    let body = stream::unfold(follower, |mut f| async move { f.next().await.map(|text| (Ok::<_, Infallible>(text), f)) });
+    let kind = [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-store")];
+    Ok((kind, Body::from_stream(body)).into_response())
+}
+
+struct Follower {
+    app: Arc<App>,
+    who: Identity,
+    filter: EventFilter,
+    live: broadcast::Receiver<Arc<Event>>,
+    /// Whether the catalog may hold events that were not sent.
+    behind: bool,
+    last: Option<u64>,
+    ready: VecDeque<Event>,
+    greeted: bool,
+}
+
+impl Follower {
+    /// The next piece of text; the end when the server ends or the token is revoked.
+    async fn next(&mut self) -> Option<String> {
+        if !self.greeted {
+            self.greeted = true;
+            return Some(": hello\nretry: 1000\n\n".to_owned());
+        }
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                self.last = Some(event.seq);
+                return text(&event);
+            }
+            if self.behind {
+                self.catch_up().await?;
+                continue;
+            }
+            let mut closing = self.app.closing();
+            let mut beat = false;
+            tokio::select! {
+                event = self.live.recv() => match event {
+                    Ok(event) if self.wants(&event) => self.ready.push_back((*event).clone()),
+                    Ok(_) => {}
+                    Err(RecvError::Lagged(_)) => self.behind = true,
+                    Err(RecvError::Closed) => return None,
+                },
+                () = tokio::time::sleep(HEARTBEAT) => beat = true,
+                _ = closing.wait_for(|c| *c) => return None,
+            }
+            if beat {
+                return if self.still_known().await { Some(": heartbeat\n\n".to_owned()) } else { None };
+            }
+        }
+    }
+
+    async fn catch_up(&mut self) -> Option<()> {
+        // A client that had seen nothing yet began now, not at the beginning of time: it can only have missed what is still to come.
+        let filter = EventFilter { after_seq: self.last, ..self.filter.clone() };
+        let (events, _) = self.app.read(move |host| host.events(&filter)).await.ok()?;
+        self.behind = events.len() == BATCH as usize;
+        self.ready = events.into();
+        Some(())
+    }
+
+    fn wants(&self, event: &Event) -> bool {
+        let is = |wanted: &Option<String>, value: &str| wanted.as_deref().is_none_or(|w| w == value);
+        self.last.is_none_or(|last| event.seq > last)
+            && self.who.sees_event(event)
+            && is(&self.filter.event_type, &event.event_type)
+            && is(&self.filter.resource_type, &event.resource_type)
+            && is(&self.filter.resource_id, &event.resource_id)
+            && self.filter.start.is_none_or(|t| event.created_at >= t)
+            && self.filter.end.is_none_or(|t| event.created_at <= t)
+    }
+
+    /// A revoked token's stream ends with the next heartbeat.
+    async fn still_known(&self) -> bool {
+        let Identity::Token(token) = &self.who else { return true };
+        let id = token.id.clone();
+        self.app.read(move |host| Ok(host.tokens()?.iter().any(|t| t.id == id))).await.unwrap_or(false)
+    }
+}
+
+fn text(event: &Event) -> Option<String> {
+    let data = serde_json::to_string(event).ok()?;
+    let kind: String = event.event_type.chars().filter(|c| !c.is_control()).collect();
+    Some(format!("id: {}\nevent: {kind}\ndata: {data}\n\n", event.seq))
+}

@@ -1,0 +1,50 @@
+//! Whether the server is there, whether it can work, and its figures.
+
+use super::Routes;
+use crate::app::Shared;
+use crate::envelope::{ApiError, Envelope, Reply, ok};
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use hoody_state::{Error, Kind};
+use serde::Serialize;
+use utoipa_axum::routes;
+
+pub(crate) fn routes() -> Routes {
+    Routes::new().routes(routes!(healthz)).routes(routes!(readyz)).routes(routes!(metrics))
+}
+
+/// How it is.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct Health {
+    status: &'static str,
+    version: &'static str,
+}
+
+const fn well() -> Health {
+    Health { status: "ok", version: env!("CARGO_PKG_VERSION") }
+}
+
+/// The server answers.
+#[utoipa::path(get, path = "/healthz", tag = "server", operation_id = "healthz", responses((status = 200, description = "It does", body = Envelope<Health>)))]
+pub async fn healthz() -> Reply<Health> {
+    ok("The server is up", well())
+}
+
+/// The catalog and the pool answer.
+#[utoipa::path(get, path = "/readyz", tag = "server", operation_id = "readyz", responses((status = 200, description = "They do", body = Envelope<Health>)))]
+pub async fn readyz(State(app): State<Shared>) -> Reply<Health> {
+    app.read(|host| host.ready().map_err(|e| Error::new(Kind::Unavailable, "not_ready", e.message().to_owned()).with_source(e))).await?;
+    ok("The server is ready", well())
+}
+
+/// Figures in Prometheus' text form, if they were switched on.
+#[utoipa::path(get, path = "/metrics", tag = "server", operation_id = "metrics", responses((status = 200, description = "Figures", body = String, content_type = "text/plain")))]
+pub async fn metrics(State(app): State<Shared>) -> Result<Response, ApiError> {
+    if !app.options.metrics {
+        return Err(Error::not_found("route_not_found", "the metrics are off: start the server with --metrics").into());
+    }
+    let shared = app.clone();
+    let page = app.read(move |host| shared.metrics.render(host)).await?;
+    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], page).into_response())
+}

@@ -1,0 +1,242 @@
+//! Looking into a running container: commands and the console.
+
+use super::Routes;
+use crate::app::{App, Shared};
+use crate::auth::Identity;
+use crate::envelope::{ApiError, Envelope, Reply, ok};
+use crate::extract::{Id, Input, Query, invalid};
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use futures_util::stream;
+use hoody_state::id::ContainerId;
+use hoody_state::model::Status;
+use hoody_state::runtime::ExecSpec;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+use utoipa_axum::routes;
+
+/// Bytes kept of each of stdout and stderr.
+const OUTPUT_LIMIT: usize = 1 << 20;
+/// Below the time limit of the published clients.
+const EXEC_TIMEOUT_MS: u64 = 25_000;
+const EXEC_TIMEOUT_MAX_MS: u64 = 3_600_000;
+/// How often a followed console is looked at, while somebody follows it.
+const FOLLOW: Duration = Duration::from_millis(250);
+
+pub(crate) fn routes() -> Routes {
+    Routes::new().routes(routes!(exec)).routes(routes!(logs))
+}
+
+/// A command.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+pub struct ExecInput {
+    /// argv; not a shell's line.
+    command: Vec<String>,
+    /// Added to the container's environment.
+    #[serde(default)]
+    env: Option<BTreeMap<String, String>>,
+    /// Working directory; default `/`.
+    #[serde(default)]
+    cwd: Option<String>,
+    /// Its standard input.
+    #[serde(default)]
+    stdin: Option<String>,
+    /// Killed after this long; default 25,000, at most 3,600,000.
+    #[serde(default)]
+    timeout_ms: Option<i64>,
+}
+
+/// What a command gave. Bytes that are no UTF-8 show as U+FFFD.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct ExecAnswer {
+    /// Its exit code, or 128 + the signal.
+    exit_code: i32,
+    /// At most 1 MiB.
+    stdout: String,
+    /// At most 1 MiB.
+    stderr: String,
+    /// Whether some of either was dropped.
+    truncated: bool,
+    /// Whether it was killed for taking too long.
+    timed_out: bool,
+}
+
+/// Runs a command in a running container and waits for its end.
+#[utoipa::path(post, path = "/containers/{id}/exec", tag = "containers", operation_id = "exec", request_body = ExecInput, params(("id" = String, Path)),
+    responses((status = 200, description = "It ended, whatever its exit code", body = Envelope<ExecAnswer>)))]
+pub async fn exec(State(app): State<Shared>, who: Identity, Id(id): Id<ContainerId>, input: Input<ExecInput>) -> Reply<ExecAnswer> {
+    let body = input.body;
+    if body.command.first().is_none_or(String::is_empty) {
+        return Err(invalid("command", "it must name a program").into());
+    }
+    if body.command.iter().chain(&body.cwd).any(|s| s.contains('\0')) {
+        return Err(invalid("command", "it must not hold NUL").into());
+    }
+    let timeout_ms = match body.timeout_ms {
+        None => EXEC_TIMEOUT_MS,
+        Some(ms) => u64::try_from(ms)
+            .ok()
+            .filter(|ms| (1..=EXEC_TIMEOUT_MAX_MS).contains(ms))
+            .ok_or_else(|| invalid("timeout_ms", format!("{ms} is out of range: 1 to {EXEC_TIMEOUT_MAX_MS}")))?,
+    };
+    let spec = ExecSpec {
+        command: body.command,
+        env: body.env.unwrap_or_default(),
+        cwd: body.cwd,
+        stdin: body.stdin.unwrap_or_default().into_bytes(),
+        timeout: Some(Duration::from_millis(timeout_ms)),
+        output_limit: OUTPUT_LIMIT,
+    };
+    let output = app
+        .long(move |host| {
+            who.check_container(host, &id)?;
+            host.exec(&id, &spec)
+        })
+        .await?;
+    let answer = ExecAnswer {
+        exit_code: output.exit_code,
+        stdout: text(output.stdout),
+        stderr: text(output.stderr),
+        truncated: output.truncated,
+        timed_out: output.timed_out,
+    };
+    ok("Command ended", answer)
+}
+
+fn text(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned())
+}
+
+/// Which part of the console.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct LogsQuery {
+    /// The last so many lines; default: all that is kept.
+    tail: Option<i64>,
+    /// Go on with what comes, until the container ends.
+    #[serde(default)]
+    follow: bool,
+}
+
+/// The console of init, as plain text.
+#[utoipa::path(get, path = "/containers/{id}/logs", tag = "containers", operation_id = "container_logs", params(("id" = String, Path), LogsQuery),
+    responses((status = 200, description = "The console", body = String, content_type = "text/plain")))]
+pub async fn logs(State(app): State<Shared>, who: Identity, Id(id): Id<ContainerId>, Query(q): Query<LogsQuery>) -> Result<Response, ApiError> {
+    let tail = q.tail.map(|n| usize::try_from(n).map_err(|_| invalid("tail", format!("{n} is out of range: at least 0")))).transpose()?;
+    let whole = app.look(who, id.clone(), |host, id| host.console(id, None)).await?;
+    let first = last_lines(&whole, tail).to_vec();
+    let kind = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
+    if !q.follow {
+        return Ok((kind, first).into_response());
+    }
+    let follower = Follower { app, id, seen: whole, first: Some(first) };
+    let body = stream::unfold(follower, |mut f| async move { f.next().await.map(|bytes| (Ok::<_, Infallible>(bytes), f)) });
+    Ok((kind, Body::from_stream(body)).into_response())
+}
+
+fn last_lines(text: &[u8], lines: Option<usize>) -> &[u8] {
+    let Some(lines) = lines else { return text };
+    if lines == 0 {
+        return &[];
+    }
+    let body = text.strip_suffix(b"\n").unwrap_or(text);
+    let start = body.iter().enumerate().rev().filter(|(_, b)| **b == b'\n').nth(lines - 1).map_or(0, |(i, _)| i + 1);
+    &text[start..]
+}
+
+/// What came since `seen`. The console is bounded: its beginning goes when it is full, so that what was seen is found again by its end.
+fn news<'a>(seen: &[u8], now: &'a [u8]) -> &'a [u8] {
+    if let Some(rest) = now.strip_prefix(seen) {
+        return rest;
+    }
+    &now[overlap(now, seen)..]
+}
+
+/// The length of the longest beginning of `a` that `b` ends with (Knuth, Morris and Pratt: linear whatever the text).
+fn overlap(a: &[u8], b: &[u8]) -> usize {
+    let mut borders: Vec<usize> = vec![0; a.len()];
+    let step = |borders: &[usize], mut n: usize, byte: u8| {
+        while n > 0 && (n == a.len() || a[n] != byte) {
+            n = borders[n - 1];
+        }
+        if a.get(n) == Some(&byte) { n + 1 } else { 0 }
+    };
+    for i in 1..a.len() {
+        borders[i] = step(&borders, borders[i - 1], a[i]);
+    }
+    b.iter().fold(0, |n, byte| step(&borders, n, *byte))
+}
+
+struct Follower {
+    app: Arc<App>,
+    id: ContainerId,
+    seen: Vec<u8>,
+    first: Option<Vec<u8>>,
+}
+
+impl Follower {
+    /// The next piece, or the end: of the container or of the server.
+    async fn next(&mut self) -> Option<Vec<u8>> {
+        if let Some(first) = self.first.take().filter(|f| !f.is_empty()) {
+            return Some(first);
+        }
+        let mut closing = self.app.closing();
+        loop {
+            let id = self.id.clone();
+            // The state first: what init wrote before it ended is then in the console.
+            let (alive, now) = self
+                .app
+                .read(move |host| {
+                    let alive = matches!(host.container(&id)?.status, Status::Creating | Status::Running | Status::Paused);
+                    Ok((alive, host.console(&id, None)?))
+                })
+                .await
+                .ok()?;
+            let fresh = news(&self.seen, &now).to_vec();
+            self.seen = now;
+            if !fresh.is_empty() {
+                return Some(fresh);
+            }
+            if !alive {
+                return None;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(FOLLOW) => {}
+                _ = closing.wait_for(|c| *c) => return None,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_lines_are_counted_with_and_without_an_end() {
+        let text = b"a\nb\nc\n";
+        assert_eq!(last_lines(text, Some(2)), b"b\nc\n");
+        assert_eq!(last_lines(b"a\nb", Some(1)), b"b");
+        assert_eq!(last_lines(text, Some(9)), text);
+        assert_eq!(last_lines(text, Some(0)), b"");
+        assert_eq!(last_lines(b"", Some(3)), b"");
+        assert_eq!(last_lines(text, None), text);
+    }
+
+    #[test]
+    fn news_are_what_follows_what_was_seen_even_when_the_beginning_is_gone() {
+        assert_eq!(news(b"ab", b"abc"), b"c");
+        assert_eq!(news(b"", b"abc"), b"abc");
+        assert_eq!(news(b"abcd", b"cdef"), b"ef");
+        assert_eq!(news(b"abcd", b"xyz"), b"xyz");
+        assert_eq!(news(b"ab", b"ab"), b"");
+        assert_eq!(news(b"xaaab", b"aabaabc"), b"aabc");
+        assert_eq!(overlap(b"aaa", b"aaaa"), 3);
+        assert_eq!(overlap(b"", b"aaaa"), 0);
+    }
+}

@@ -1,0 +1,23 @@
+//! The handlers, one file a noun.
+
+pub mod containers;
+pub mod environment;
+pub mod events;
+pub mod health;
+pub mod images;
+pub mod inside;
+pub mod operations;
+pub mod projects;
+pub mod published;
+pub mod snapshots;
+
+use serde::Serialize;
+use utoipa_axum::router::OpenApiRouter;
+
+/// The routes of one file.
+pub(crate) type Routes = OpenApiRouter<crate::app::Shared>;
+
+/// An answer that is always null.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(value_type = Option<Object>)]
+pub struct Null(pub ());

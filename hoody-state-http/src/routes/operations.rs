@@ -1,0 +1,93 @@
+//! Changes that are under way or were.
+
+use super::Routes;
+use crate::app::Shared;
+use crate::auth::Identity;
+use crate::envelope::{Envelope, Reply, ok};
+use crate::extract::{Id, Input, Nothing, PageQuery, Query, preferred_wait};
+use axum::extract::State;
+use axum::http::HeaderMap;
+use hoody_state::host::Host;
+use hoody_state::id::OperationId;
+use hoody_state::model::{Operation, PageRequest, Paged, Pagination};
+use hoody_state::{Error, Result};
+use serde::Serialize;
+use utoipa_axum::routes;
+
+pub(crate) fn routes() -> Routes {
+    Routes::new().routes(routes!(list)).routes(routes!(get, cancel))
+}
+
+/// A page of operations.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct OperationPage {
+    operations: Vec<Operation>,
+    pagination: Pagination,
+}
+
+/// Lists operations, newest first.
+#[utoipa::path(get, path = "/operations", tag = "operations", operation_id = "list_operations", params(PageQuery), responses((status = 200, description = "A page", body = Envelope<OperationPage>)))]
+pub async fn list(State(app): State<Shared>, who: Identity, Query(q): Query<PageQuery>) -> Reply<OperationPage> {
+    let page = q.check(50)?;
+    let paged = app.read(move |host| if who.only().is_none() { host.operations(&page) } else { visible(host, &who, &page) }).await?;
+    ok("Operations", OperationPage { operations: paged.rows, pagination: paged.pagination })
+}
+
+/// The page that a token of some projects sees: the same order, without the rest.
+fn visible(host: &Host, who: &Identity, page: &PageRequest) -> Result<Paged<Operation>> {
+    let mut all = PageRequest { page: 1, limit: 100, ..page.clone() };
+    let mut seen = Vec::new();
+    loop {
+        let paged = host.operations(&all)?;
+        seen.extend(paged.rows.into_iter().filter(|o| who.sees_operation(host, o)));
+        if u64::from(all.page) >= paged.pagination.total_pages {
+            break;
+        }
+        all.page += 1;
+    }
+    let total = seen.len() as u64;
+    let skip = (page.page as usize - 1).saturating_mul(page.limit as usize);
+    let rows = seen.into_iter().skip(skip).take(page.limit as usize).collect();
+    Ok(Paged::new(rows, total, page))
+}
+
+fn find(host: &Host, who: &Identity, id: &OperationId) -> Result<Operation> {
+    let operation = host.operation(id)?;
+    if who.sees_operation(host, &operation) {
+        return Ok(operation);
+    }
+    Err(Error::not_found("operation_not_found", format!("there is no operation {id}")))
+}
+
+/// One operation; with `Prefer: wait=N` the answer waits for its end.
+#[utoipa::path(get, path = "/operations/{id}", tag = "operations", operation_id = "get_operation",
+    params(("id" = String, Path), ("Prefer" = Option<String>, Header, description = "`wait=N`: hold the answer up to N seconds, at most 25")),
+    responses((status = 200, description = "It", body = Envelope<Operation>)))]
+pub async fn get(State(app): State<Shared>, who: Identity, Id(id): Id<OperationId>, headers: HeaderMap) -> Reply<Operation> {
+    let operation = match preferred_wait(&headers) {
+        None => app.read(move |host| find(host, &who, &id)).await?,
+        Some(wait) => {
+            app.long(move |host| {
+                find(host, &who, &id)?;
+                host.wait_operation(&id, wait)
+            })
+            .await?
+        }
+    };
+    ok("Operation", operation)
+}
+
+/// Cancels an operation: what it did is undone. One that has ended stays as it is.
+#[utoipa::path(delete, path = "/operations/{id}", tag = "operations", operation_id = "cancel_operation", params(("id" = String, Path)), responses((status = 200, description = "It, as it is now", body = Envelope<Operation>)))]
+pub async fn cancel(State(app): State<Shared>, who: Identity, Id(id): Id<OperationId>, _: Input<Nothing>) -> Reply<Operation> {
+    let operation = app
+        .change(move |host| {
+            let operation = find(host, &who, &id)?;
+            if operation.resource_type == "image" {
+                who.check_server()?;
+            }
+            host.cancel_operation(&id)
+        })
+        .await?;
+    ok("Operation cancelled", operation)
+}

@@ -1,0 +1,145 @@
+//! Snapshots, restore, undo.
+
+use super::Routes;
+use crate::app::Shared;
+use crate::auth::Identity;
+use crate::envelope::{ApiError, Envelope, Reply, ok};
+use crate::extract::{Id, Input, Named, Nothing, invalid};
+use axum::extract::State;
+use hoody_state::Error;
+use hoody_state::id::ContainerId;
+use hoody_state::model::{NewSnapshot, RestoreOptions, Restored, SnapshotAnswer, SnapshotDeleted, SnapshotList, present};
+use jiff::Timestamp;
+use serde::Deserialize;
+use utoipa_axum::routes;
+
+pub(crate) fn routes() -> Routes {
+    Routes::new()
+        .routes(routes!(list, create))
+        .routes(routes!(get, restore, delete))
+        .routes(routes!(rename))
+        .routes(routes!(pin, unpin))
+        .routes(routes!(expiry))
+        .routes(routes!(undo))
+}
+
+/// All snapshots of a container, newest first.
+#[utoipa::path(get, path = "/containers/{id}/snapshots", tag = "snapshots", operation_id = "list_snapshots", params(("id" = String, Path)), responses((status = 200, description = "All", body = Envelope<SnapshotList>)))]
+pub async fn list(State(app): State<Shared>, who: Identity, Id(id): Id<ContainerId>) -> Reply<SnapshotList> {
+    ok("Snapshots", app.look(who, id, |host, id| host.snapshots(id)).await.map_err(ApiError::on_snapshot)?)
+}
+
+/// Takes a snapshot.
+#[utoipa::path(post, path = "/containers/{id}/snapshots", tag = "snapshots", operation_id = "create_snapshot", request_body = Option<NewSnapshot>,
+    params(("id" = String, Path), ("Idempotency-Key" = Option<String>, Header, description = "The same key and request gives the first answer again")),
+    responses((status = 200, description = "Taken", body = Envelope<SnapshotAnswer>)))]
+pub async fn create(State(app): State<Shared>, who: Identity, Id(id): Id<ContainerId>, input: Input<NewSnapshot>) -> Reply<SnapshotAnswer> {
+    let taken = app.alter(who, id, move |host, id| host.create_snapshot(&input.caller, id, input.body)).await;
+    ok("Snapshot created", taken.map_err(ApiError::on_snapshot)?)
+}
+
+/// One snapshot, by name or alias.
+#[utoipa::path(get, path = "/containers/{id}/snapshots/{name}", tag = "snapshots", operation_id = "get_snapshot", params(("id" = String, Path), ("name" = String, Path)),
+    responses((status = 200, description = "It", body = Envelope<SnapshotAnswer>)))]
+pub async fn get(State(app): State<Shared>, who: Identity, path: Named<ContainerId>) -> Reply<SnapshotAnswer> {
+    let Named(id, name) = path;
+    ok("Snapshot", app.look(who, id, move |host, id| host.snapshot(id, &name)).await?)
+}
+
+/// Restores a snapshot, by name or alias; PUT and PATCH do the same.
+#[utoipa::path(method(put, patch), path = "/containers/{id}/snapshots/{name}", tag = "snapshots", operation_id = "restore_snapshot", request_body = Option<RestoreOptions>,
+    params(("id" = String, Path), ("name" = String, Path), ("Idempotency-Key" = Option<String>, Header, description = "The same key and request gives the first answer again"),
+        ("Prefer" = Option<String>, Header, description = "`wait=N`: hold the answer up to N seconds, at most 25")),
+    responses((status = 200, description = "Restored", body = Envelope<Restored>)))]
+pub async fn restore(State(app): State<Shared>, who: Identity, path: Named<ContainerId>, input: Input<RestoreOptions>) -> Reply<Restored> {
+    let Named(id, name) = path;
+    let restored = app.alter(who, id, move |host, id| host.restore(&input.caller, id, &name, input.body)).await.map_err(ApiError::on_snapshot)?;
+    ok(restored.message.clone(), restored)
+}
+
+/// Undoes the last restore.
+#[utoipa::path(post, path = "/containers/{id}/undo", tag = "snapshots", operation_id = "undo_restore",
+    params(("id" = String, Path), ("Idempotency-Key" = Option<String>, Header, description = "The same key and request gives the first answer again")),
+    responses((status = 200, description = "Undone", body = Envelope<Restored>)))]
+pub async fn undo(State(app): State<Shared>, who: Identity, Id(id): Id<ContainerId>, input: Input<Nothing>) -> Reply<Restored> {
+    let restored = app.alter(who, id, move |host, id| host.undo(&input.caller, id)).await.map_err(ApiError::on_snapshot)?;
+    ok(restored.message.clone(), restored)
+}
+
+/// Deletes a snapshot.
+#[utoipa::path(delete, path = "/containers/{id}/snapshots/{name}", tag = "snapshots", operation_id = "delete_snapshot", params(("id" = String, Path), ("name" = String, Path)),
+    responses((status = 200, description = "Gone", body = Envelope<SnapshotDeleted>)))]
+pub async fn delete(State(app): State<Shared>, who: Identity, path: Named<ContainerId>, input: Input<Nothing>) -> Reply<SnapshotDeleted> {
+    let Named(id, name) = path;
+    let deleted = app.alter(who, id, move |host, id| host.delete_snapshot(&input.caller, id, &name)).await;
+    ok("Snapshot deleted", deleted.map_err(ApiError::on_snapshot)?)
+}
+
+/// Another alias.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+pub struct AliasInput {
+    /// At most 100 characters; null: none. Required.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<String>)]
+    alias: Option<Option<String>>,
+}
+
+/// Gives a snapshot another alias; its name stays. PATCH does the same.
+#[utoipa::path(method(put, patch), path = "/containers/{id}/snapshots/{name}/alias", tag = "snapshots", operation_id = "rename_snapshot", request_body = AliasInput, params(("id" = String, Path), ("name" = String, Path)),
+    responses((status = 200, description = "Changed", body = Envelope<SnapshotAnswer>)))]
+pub async fn rename(State(app): State<Shared>, who: Identity, path: Named<ContainerId>, input: Input<AliasInput>) -> Reply<SnapshotAnswer> {
+    let Named(id, name) = path;
+    let alias = input.body.alias.ok_or_else(|| invalid("alias", "it is missing: give a text or null"))?;
+    let renamed = app.alter(who, id, move |host, id| host.rename_snapshot(&input.caller, id, &name, alias)).await;
+    ok("Snapshot updated", renamed.map_err(ApiError::on_snapshot)?)
+}
+
+/// Why to keep it.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+pub struct PinInput {
+    /// For people.
+    #[serde(default)]
+    reason: Option<String>,
+}
+
+/// Pins a snapshot: it neither expires nor can it be deleted.
+#[utoipa::path(put, path = "/containers/{id}/snapshots/{name}/pin", tag = "snapshots", operation_id = "pin_snapshot", request_body = Option<PinInput>, params(("id" = String, Path), ("name" = String, Path)),
+    responses((status = 200, description = "Pinned", body = Envelope<SnapshotAnswer>)))]
+pub async fn pin(State(app): State<Shared>, who: Identity, path: Named<ContainerId>, input: Input<PinInput>) -> Reply<SnapshotAnswer> {
+    let Named(id, name) = path;
+    let reason = Some(input.body.reason.unwrap_or_default());
+    let pinned = app.alter(who, id, move |host, id| host.pin_snapshot(&input.caller, id, &name, reason)).await;
+    ok("Snapshot pinned", pinned.map_err(ApiError::on_snapshot)?)
+}
+
+/// Unpins a snapshot.
+#[utoipa::path(delete, path = "/containers/{id}/snapshots/{name}/pin", tag = "snapshots", operation_id = "unpin_snapshot", params(("id" = String, Path), ("name" = String, Path)),
+    responses((status = 200, description = "Unpinned", body = Envelope<SnapshotAnswer>)))]
+pub async fn unpin(State(app): State<Shared>, who: Identity, path: Named<ContainerId>, input: Input<Nothing>) -> Reply<SnapshotAnswer> {
+    let Named(id, name) = path;
+    let unpinned = app.alter(who, id, move |host, id| host.pin_snapshot(&input.caller, id, &name, None)).await;
+    ok("Snapshot unpinned", unpinned.map_err(ApiError::on_snapshot)?)
+}
+
+/// When it goes.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+pub struct ExpiryInput {
+    /// RFC 3339; null: never. Required.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    expires_at: Option<Option<String>>,
+}
+
+/// Sets when a snapshot goes by itself.
+#[utoipa::path(put, path = "/containers/{id}/snapshots/{name}/expiry", tag = "snapshots", operation_id = "set_snapshot_expiry", request_body = ExpiryInput, params(("id" = String, Path), ("name" = String, Path)),
+    responses((status = 200, description = "Changed", body = Envelope<SnapshotAnswer>)))]
+pub async fn expiry(State(app): State<Shared>, who: Identity, path: Named<ContainerId>, input: Input<ExpiryInput>) -> Reply<SnapshotAnswer> {
+    let Named(id, name) = path;
+    let at = input.body.expires_at.ok_or_else(|| invalid("expires_at", "it is missing: give a time or null"))?.map(|t| time(&t)).transpose()?;
+    let changed = app.alter(who, id, move |host, id| host.set_snapshot_expiry(&input.caller, id, &name, at)).await;
+    ok("Snapshot updated", changed.map_err(ApiError::on_snapshot)?)
+}
+
+fn time(text: &str) -> Result<Timestamp, Error> {
+    text.parse().map_err(|e| invalid("expires_at", format!("{text:?} is no RFC 3339 time: {e}")))
+}

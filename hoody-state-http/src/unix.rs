@@ -1,0 +1,33 @@
+//! The UNIX socket.
+
+use hoody_state::error::IoContext;
+use hoody_state::{Error, Kind, Result};
+use std::fs::{self, DirBuilder, Permissions};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
+use std::path::Path;
+use tokio::net::UnixListener;
+
+/// Binds `path`, for its owner alone. A socket that nobody listens on any more is replaced; anything else is left alone.
+///
+/// # Errors
+/// `socket_in_use` when another server listens there, `not_a_socket` when something else is there.
+pub fn bind(path: &Path) -> Result<UnixListener> {
+    if let Some(dir) = path.parent() {
+        DirBuilder::new().recursive(true).mode(0o700).create(dir).io(|| format!("make {}", dir.display()))?;
+    }
+    clear(path)?;
+    let listener = UnixListener::bind(path).io(|| format!("listen on {}", path.display()))?;
+    fs::set_permissions(path, Permissions::from_mode(0o600)).io(|| format!("protect {}", path.display()))?;
+    Ok(listener)
+}
+
+fn clear(path: &Path) -> Result<()> {
+    let Ok(meta) = fs::symlink_metadata(path) else { return Ok(()) };
+    if !meta.file_type().is_socket() {
+        return Err(Error::conflict("not_a_socket", format!("{} is there and is no socket: give another --socket", path.display())));
+    }
+    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        return Err(Error::new(Kind::Busy, "socket_in_use", format!("another server listens on {}: stop it or give another --socket", path.display())));
+    }
+    fs::remove_file(path).io(|| format!("remove the old socket {}", path.display()))
+}

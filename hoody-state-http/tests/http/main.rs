@@ -1,0 +1,11 @@
+//! The API as a client meets it: over real sockets, against a memory host.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod auth;
+mod document;
+mod errors;
+mod events;
+mod hostile;
+mod idempotency;
+mod shapes;
+mod support;
