@@ -204,7 +204,7 @@ fn snapshots_and_restore() {
     assert_eq!(s.get(&one).code(), "snapshot_not_found");
 }
 
-fn tar() -> Vec<u8> {
+pub fn tar() -> Vec<u8> {
     let mut tar = tar::Builder::new(Vec::new());
     for (path, mode) in [("bin/sh", 0o755), ("etc/os-release", 0o644)] {
         let mut header = tar::Header::new_ustar();
