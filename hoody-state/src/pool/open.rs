@@ -341,10 +341,36 @@ fn lay_out(run: &Path, root: &Path, id_base: u32) -> Result<()> {
             std::fs::set_permissions(dir, std::os::unix::fs::PermissionsExt::from_mode(mode)).io(what)?;
         }
     }
+    check_passable(run, id_base)?;
     let catalog = root.join(layout::CATALOG);
     File::open(&catalog).and_then(|d| set_no_cow(&d)).io(|| format!("turn copy-on-write off for {}", catalog.display()))
 }
 
+/// A container starts by walking to its volume as its own root, who is nobody special on the host: a closed directory on the way
+/// would only show as "permission denied" at the first start.
+fn check_passable(run: &Path, id_base: u32) -> Result<()> {
+    for dir in run.ancestors() {
+        let meta = std::fs::metadata(dir).io(|| format!("look at {}", dir.display()))?;
+        let passable = meta.mode() & 0o001 != 0 || (meta.gid() == id_base && meta.mode() & 0o010 != 0);
+        if !passable {
+            return Err(Error::conflict(
+                "run_not_passable",
+                format!(
+                    "containers cannot be reached under {}: {} lets others not pass (mode {:o}); choose another --run, such as one under /run, or chmod o+x it",
+                    run.display(),
+                    dir.display(),
+                    meta.mode() & 0o7777
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The directories above get the usual mode: only the last one is ours alone.
 fn make_dir(path: &Path, mode: u32) -> Result<()> {
+    if let Some(above) = path.parent() {
+        std::fs::DirBuilder::new().recursive(true).mode(0o755).create(above).io(|| format!("make directory {}", above.display()))?;
+    }
     std::fs::DirBuilder::new().recursive(true).mode(mode).create(path).io(|| format!("make directory {}", path.display()))
 }
