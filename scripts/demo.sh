@@ -58,13 +58,14 @@ timed h snapshot create dev pre-auth-refactor
 
 say "The agent ruins the system"
 echo '    $ rm -rf /usr/* /etc/* /hoody/storage/notes; echo "all done!" >/REPORT'
-h container exec dev -- sh -c 'rm -rf /usr/* /etc/* /hoody/storage/notes; echo "all done!" >/REPORT; ls /etc | wc -l | sed "s/^/    files in \/etc now: /"'
-[ "$(h container exec dev -- sh -c "$sum")" != "$before" ] || { echo "nothing was ruined?" >&2; exit 1; }
+h container exec dev -- sh -c 'rm -rf /usr/* /etc/* /hoody/storage/notes; echo "all done!" >/REPORT; for f in /etc/* /usr/*; do [ ! -e "$f" ] || exit 1; done'
+echo "    nothing is left in /etc and /usr"
 
 say "One PATCH brings it back, and the container boots fresh"
 id=$(h -o json container show dev | sed -n 's/^ *"id": "\([0-9a-f]\{24\}\)".*/\1/p' | head -n 1)
 timed curl -sf --unix-socket "$HOODY_STATE_SOCKET" -X PATCH "http://localhost/api/v1/containers/$id/snapshots/pre-auth-refactor" -o "$data/restored.json"
 sed -n 's/.*"data":{[^}]*"message":"\([^"]*\)".*/    \1/p' "$data/restored.json"
+echo
 after=$(h container exec dev -- sh -c "$sum")
 if [ "$before" = "$after" ]; then echo "    every byte, owner and mode is as before: $(echo "$after" | cut -c1-16 | tail -n 1)…"; else echo "    NOT as before" >&2; exit 1; fi
 h container exec dev -- cat /hoody/storage/notes | sed 's/^/    /'

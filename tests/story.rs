@@ -136,7 +136,7 @@ fn nested_subvolumes_go_where_their_volume_goes() {
     assert_eq!(real.host().container(&c).unwrap().status, Status::Running);
     std::fs::write(sub.join("file"), "changed").unwrap();
     real.host().restore(&Caller::default(), &c, "s", RestoreOptions::default()).unwrap();
-    assert_eq!(std::fs::read_to_string(&sub.join("file")).unwrap(), "nested");
+    assert_eq!(std::fs::read_to_string(sub.join("file")).unwrap(), "nested");
     std::fs::write(sub.join("file"), "writable again").unwrap();
     real.host().delete_container(&Caller::default(), &c).unwrap();
     for o in real.host().operations(&hoody_state::model::PageRequest::first()).unwrap().rows {

@@ -1,6 +1,8 @@
 //! What the tests, benches and examples of the workspace share: hosts to try things on, that leave nothing behind.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+pub mod http;
+
 use hoody_state::freeze::memory::MemoryFreezer;
 use hoody_state::id::{ContainerId, ProjectId};
 use hoody_state::model::{Finding, NewContainer, NewSnapshot, ProjectInput, Snapshot};
@@ -265,4 +267,42 @@ pub fn fingerprint(root: &std::path::Path) -> std::collections::BTreeMap<PathBuf
         }
     }
     all
+}
+
+/// Fills a directory with `files` files in directories of 100, `bytes` in all, sizes spread as in a system's tree; `id` owns them.
+pub fn fill(dir: &std::path::Path, files: u64, bytes: u64, id: u32) {
+    let mut x = 0x9e37_79b9_7f4a_7c15_u64;
+    let mean = bytes / files;
+    for i in 0..files {
+        let sub = dir.join(format!("d{}", i / 100));
+        if i % 100 == 0 {
+            std::fs::create_dir_all(&sub).unwrap();
+            std::os::unix::fs::chown(&sub, Some(id), Some(id)).unwrap();
+        }
+        x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let size = usize::try_from(mean / 8 + (x >> 33) % (mean * 7 / 4)).unwrap();
+        let mut data = vec![0u8; size];
+        for chunk in data.chunks_mut(8) {
+            x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            chunk.copy_from_slice(&x.to_le_bytes()[..chunk.len()]);
+        }
+        let path = sub.join(format!("f{i}"));
+        std::fs::write(&path, &data).unwrap();
+        std::os::unix::fs::chown(&path, Some(id), Some(id)).unwrap();
+    }
+}
+
+/// The kernel's own snapshot call, for comparison: one ioctl, read-only or not.
+pub fn bare_snapshot(from: &std::path::Path, dir: &std::path::Path, name: &str, read_only: bool) {
+    use std::os::fd::AsFd;
+    let (source, parent) = (std::fs::File::open(from).unwrap(), std::fs::File::open(dir).unwrap());
+    let name = std::ffi::CString::new(name).unwrap();
+    btrfs_uapi::subvolume::snapshot_create(parent.as_fd(), source.as_fd(), &name, read_only, &[]).unwrap();
+}
+
+/// The kernel's own delete.
+pub fn bare_delete(dir: &std::path::Path, name: &str) {
+    use std::os::fd::AsFd;
+    let name = std::ffi::CString::new(name).unwrap();
+    btrfs_uapi::subvolume::subvolume_delete(std::fs::File::open(dir).unwrap().as_fd(), &name).unwrap();
 }
