@@ -20,3 +20,16 @@ fn a_restore_whose_boot_fails_is_not_booted_a_second_time_behind_its_error() {
     assert_eq!(restored, 1);
     assert_clean(&h, "after a restore that does not boot");
 }
+
+#[test]
+fn a_container_that_is_stopped_by_a_restore_says_no_longer_why_it_had_failed() {
+    let w = MemoryWorld::new();
+    let h = w.host();
+    let p = furnish(&h);
+    w.runtime.fail_next_start();
+    let c = container(&h, &p, "dev").unwrap();
+    snapshot(&h, &c, "s").unwrap();
+    h.restore(&Caller::default(), &c, "s", RestoreOptions::default()).unwrap();
+    let seen = h.container(&c).unwrap();
+    assert_eq!((seen.status, seen.status_message), (Status::Stopped, None));
+}

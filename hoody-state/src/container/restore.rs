@@ -151,7 +151,11 @@ impl Host {
             c.state.last_used = Some(snapshot.clone());
             c.state.undo = Some(kept.snapshot.name.clone());
             match boot {
-                None => c.status = Status::Stopped,
+                None => {
+                    c.status = Status::Stopped;
+                    c.state.desired = Desired::Stopped;
+                    c.state.message = None;
+                }
                 Some((started, failed)) => {
                     c.status = if failed.is_some() { Status::Failed } else { Status::Running };
                     c.state.run = Some(run.clone());
