@@ -1,9 +1,53 @@
 //! What attacking the library has found, one test a bug.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
-use hoody_state::model::{EventFilter, RestoreOptions, Status};
-use hoody_state::Caller;
+use hoody_state::freeze::memory::MemoryFreezer;
+use hoody_state::model::{EventFilter, NewSnapshot, OnAliasConflict, RestoreOptions, Status};
+use hoody_state::op::step::StepHook;
+use hoody_state::runtime::memory::MemoryRuntime;
+use hoody_state::snapshot::memory::MemoryStore;
+use hoody_state::{Caller, Error, Host, HostBuilder, Kind, Result};
 use hoody_state_workspace::{MemoryWorld, assert_clean, container, furnish, snapshot};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+type AtStep = dyn Fn(&str) -> Result<()> + Send + Sync;
+
+/// Something that happens at steps.
+#[derive(Clone, Default)]
+struct At(Arc<Mutex<Option<Arc<AtStep>>>>);
+
+impl At {
+    fn set(&self, f: impl Fn(&str) -> Result<()> + Send + Sync + 'static) {
+        *self.0.lock().unwrap() = Some(Arc::new(f));
+    }
+}
+
+impl StepHook for At {
+    fn step(&self, operation: &str, step: &str) -> Result<()> {
+        let f = self.0.lock().unwrap().clone();
+        f.map_or(Ok(()), |f| f(&format!("{operation}:{step}")))
+    }
+}
+
+fn host_with(at: &At) -> (Host, Arc<MemoryRuntime>) {
+    let runtime = Arc::new(MemoryRuntime::new());
+    let builder = HostBuilder::new(None, Arc::new(MemoryStore::new()), Arc::new(MemoryFreezer::new()), runtime.clone()).unwrap();
+    (builder.hook(Box::new(at.clone())).open().unwrap(), runtime)
+}
+
+fn eventually(what: &str, f: impl Fn() -> bool) {
+    let end = Instant::now() + Duration::from_secs(10);
+    while !f() {
+        assert!(Instant::now() < end, "{what}: not within 10 s");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn rolling() -> NewSnapshot {
+    NewSnapshot { alias: Some("rolling".into()), on_alias_conflict: OnAliasConflict::Replace, ..Default::default() }
+}
 
 #[test]
 fn a_restore_whose_boot_fails_is_not_booted_a_second_time_behind_its_error() {
@@ -32,4 +76,41 @@ fn a_container_that_is_stopped_by_a_restore_says_no_longer_why_it_had_failed() {
     h.restore(&Caller::default(), &c, "s", RestoreOptions::default()).unwrap();
     let seen = h.container(&c).unwrap();
     assert_eq!((seen.status, seen.status_message), (Status::Stopped, None));
+}
+
+#[test]
+fn a_snapshot_that_replaces_its_own_parent_grows_from_what_that_grew_from() {
+    let w = MemoryWorld::new();
+    let h = w.host();
+    let c = container(&h, &furnish(&h), "dev").unwrap();
+    snapshot(&h, &c, "base").unwrap();
+    for n in 0..3 {
+        w.write(&c, &format!("file{n}"), "12345");
+        let s = h.create_snapshot(&Caller::default(), &c, rolling()).unwrap().snapshot;
+        assert_eq!(s.parent.unwrap().as_str(), "base");
+        assert_eq!(s.size.0, 5 * (n + 1), "all that was written since `base` is its own");
+    }
+    assert_eq!(h.snapshots(&c).unwrap().snapshot_count, 2);
+}
+
+#[test]
+fn a_new_snapshot_stands_though_the_volume_it_replaces_cannot_be_deleted_yet() {
+    let at = At::default();
+    let (h, _) = host_with(&at);
+    let c = container(&h, &furnish(&h), "dev").unwrap();
+    h.create_snapshot(&Caller::default(), &c, rolling()).unwrap();
+    let in_use = Arc::new(AtomicBool::new(true));
+    let flag = in_use.clone();
+    at.set(move |step| match step {
+        "volume.delete:delete" if flag.load(Ordering::SeqCst) => Err(Error::new(Kind::Busy, "volume_in_use", "it is being sent")),
+        _ => Ok(()),
+    });
+    let new = h.create_snapshot(&Caller::default(), &c, rolling()).unwrap().snapshot;
+    let list = h.snapshots(&c).unwrap().snapshots;
+    assert_eq!(list.iter().map(|s| &s.name).collect::<Vec<_>>(), [&new.name]);
+    h.restore(&Caller::default(), &c, new.name.as_str(), RestoreOptions::default()).unwrap();
+    h.delete_snapshot(&Caller::default(), &c, new.name.as_str()).unwrap();
+    in_use.store(false, Ordering::SeqCst);
+    eventually("the volumes go when they can", || h.container(&c).unwrap().operation_id.is_none());
+    assert_clean(&h, "after volumes that were in use");
 }

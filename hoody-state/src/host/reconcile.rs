@@ -322,7 +322,7 @@ fn lifecycle_answer(r: &ContainerRow, verb: Verb, op: &OperationId) -> Lifecycle
     }
 }
 
-fn lock_of(intent: &Intent) -> String {
+pub(super) fn lock_of(intent: &Intent) -> String {
     match intent {
         Intent::Import { image } | Intent::ImageFromSnapshot { image, .. } | Intent::DeleteImage { image } => crate::image::ops::lock_name(&image.name),
         other => other.resource().1.to_owned(),

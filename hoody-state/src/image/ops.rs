@@ -143,7 +143,14 @@ impl Host {
             tx.open_operation(&op, &Intent::DeleteImage { image }, None)?;
             tx.answer_key(caller.idempotency.as_ref(), &())
         })?;
-        self.drop_volume(&Volume::Image(image.name.clone()), &format!("image {}", image.name))
+        match self.drop_volume(&Volume::Image(image.name.clone()), &format!("image {}", image.name)) {
+            Err(e) if e.code() != crate::op::step::CRASHED => {
+                tracing::warn!(image = %image.name, error = %e, "could not delete its volume yet; trying again");
+                self.0.upkeep.expiry();
+                Ok(())
+            }
+            other => other,
+        }
     }
 }
 
