@@ -45,6 +45,17 @@ fn eventually(what: &str, f: impl Fn() -> bool) {
     }
 }
 
+/// The upkeep may be at the container for a moment.
+fn patiently<T>(f: impl Fn() -> Result<T>) -> T {
+    let end = Instant::now() + Duration::from_secs(5);
+    loop {
+        match f() {
+            Err(e) if e.kind() == Kind::Busy && Instant::now() < end => std::thread::yield_now(),
+            out => return out.unwrap(),
+        }
+    }
+}
+
 fn rolling() -> NewSnapshot {
     NewSnapshot { alias: Some("rolling".into()), on_alias_conflict: OnAliasConflict::Replace, ..Default::default() }
 }
@@ -108,9 +119,65 @@ fn a_new_snapshot_stands_though_the_volume_it_replaces_cannot_be_deleted_yet() {
     let new = h.create_snapshot(&Caller::default(), &c, rolling()).unwrap().snapshot;
     let list = h.snapshots(&c).unwrap().snapshots;
     assert_eq!(list.iter().map(|s| &s.name).collect::<Vec<_>>(), [&new.name]);
-    h.restore(&Caller::default(), &c, new.name.as_str(), RestoreOptions::default()).unwrap();
-    h.delete_snapshot(&Caller::default(), &c, new.name.as_str()).unwrap();
+    patiently(|| h.restore(&Caller::default(), &c, new.name.as_str(), RestoreOptions::default()));
+    patiently(|| h.delete_snapshot(&Caller::default(), &c, new.name.as_str()));
     in_use.store(false, Ordering::SeqCst);
     eventually("the volumes go when they can", || h.container(&c).unwrap().operation_id.is_none());
     assert_clean(&h, "after volumes that were in use");
+}
+
+/// A clock that does something the next time it is looked at: between an import's first question and its lock.
+#[derive(Clone, Default)]
+struct Interrupting(Arc<Mutex<Option<Box<dyn FnOnce() + Send>>>>);
+
+impl hoody_state::clock::Clock for Interrupting {
+    fn now(&self) -> jiff::Timestamp {
+        let f = self.0.lock().unwrap().take();
+        f.into_iter().for_each(|f| f());
+        jiff::Timestamp::UNIX_EPOCH
+    }
+}
+
+#[test]
+fn of_two_imports_of_one_name_the_second_leaves_the_volume_of_the_first_alone() {
+    let clock = Interrupting::default();
+    let builder =
+        HostBuilder::new(None, Arc::new(MemoryStore::new()), Arc::new(MemoryFreezer::new()), Arc::new(MemoryRuntime::new())).unwrap();
+    let h = builder.clock(Arc::new(clock.clone())).open().unwrap();
+    let other = h.clone();
+    *clock.0.lock().unwrap() = Some(Box::new(move || {
+        other.import_image(&Caller::default(), "x", &mut &hoody_state_workspace::tiny_image()[..]).unwrap();
+    }));
+    let e = h.import_image(&Caller::default(), "x", &mut &hoody_state_workspace::tiny_image()[..]).unwrap_err();
+    assert_eq!(e.code(), "image_exists");
+    assert_clean(&h, "after two imports of one name");
+}
+
+#[test]
+fn the_same_key_at_the_same_time_changes_once() {
+    let w = MemoryWorld::new();
+    let h = w.host();
+    for n in 0..40u8 {
+        let key = hoody_state::host::IdempotencyKey { scope: "t".into(), key: format!("key{n}"), fingerprint: [n; 32] };
+        let caller = Caller { idempotency: Some(key), ..Caller::default() };
+        let input = hoody_state::model::ProjectInput { alias: Some(format!("p{n}")), ..Default::default() };
+        let ids: Vec<_> = std::thread::scope(|s| {
+            let all: Vec<_> = (0..4).map(|_| s.spawn(|| h.create_project(&caller, input.clone()).map(|p| p.id))).collect();
+            all.into_iter().map(|t| t.join().unwrap().unwrap()).collect()
+        });
+        assert!(ids.iter().all(|i| *i == ids[0]));
+    }
+}
+
+#[test]
+fn a_host_that_is_dropped_leaves_no_thread() {
+    let named = || {
+        let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+        tasks.filter(|t| std::fs::read_to_string(t.path().join("comm")).is_ok_and(|c| c.trim() == "upkeep")).count()
+    };
+    let hosts: Vec<Host> = (0..20).map(|_| host_with(&At::default()).0).collect();
+    // Other tests have hosts of their own meanwhile: only many are counted.
+    assert!(named() >= 20);
+    drop(hosts);
+    eventually("their threads end", || named() < 15);
 }

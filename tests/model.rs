@@ -240,7 +240,7 @@ impl Run {
         let status = c.container.status;
         assert_eq!(c.container.status_message.is_some(), status == Status::Failed, "{status}: {:?}", c.container.status_message);
         assert_eq!(c.container.operation_id, None);
-        assert_eq!((self.world.runs(id), self.world.frozen(id)), (matches!(status, Status::Running | Status::Paused), status == Status::Paused), "{status}");
+        assert_eq!((self.world.runs(id), self.world.runs(id) && self.world.frozen(id)), (matches!(status, Status::Running | Status::Paused), status == Status::Paused), "{status}");
         let log = h.status_logs(id, &PageRequest::first()).unwrap().rows;
         assert_eq!(log[0].to_status, status, "the log's last word");
         assert!(log.windows(2).all(|w| w[0].from_status == Some(w[1].to_status)), "the log has a gap: {log:#?}");

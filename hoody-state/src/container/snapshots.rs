@@ -251,7 +251,7 @@ impl Host {
         let (row, answer) = self.write(Durability::Disk, |tx| {
             let row = snapshots::get(tx.conn, id, name)?;
             unpinned(&row.snapshot)?;
-            tx.take_key(caller.idempotency.as_ref(), None)?;
+            tx.claim_key(caller.idempotency.as_ref(), None)?;
             self.remove_from_list(tx, id, &row)?;
             let answer =
                 SnapshotDeleted { container_id: id.clone(), project_id: containers::get(tx.conn, id)?.project, snapshot_name: row.snapshot.name.clone() };
