@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use hoody_state::freeze::memory::MemoryFreezer;
-use hoody_state::model::{EventFilter, NewSnapshot, OnAliasConflict, RestoreOptions, Status};
+use hoody_state::model::{EventFilter, NewSnapshot, OnAliasConflict, RestoreOptions, Status, Verb};
 use hoody_state::op::step::StepHook;
 use hoody_state::runtime::memory::MemoryRuntime;
 use hoody_state::snapshot::memory::MemoryStore;
@@ -180,4 +180,46 @@ fn a_host_that_is_dropped_leaves_no_thread() {
     assert!(named() >= 20);
     drop(hosts);
     eventually("their threads end", || named() < 15);
+}
+
+#[test]
+fn an_init_that_ends_in_the_middle_of_any_change_is_not_taken_for_running() {
+    let at = At::default();
+    let (h, runtime) = host_with(&at);
+    let p = furnish(&h);
+    for (step, refused) in [("snapshot.restore:intent", true), ("snapshot.create:snapshot", false), ("container.pause:freeze", false)] {
+        let c = container(&h, &p, &step.replace([':', '.'], "-")).unwrap();
+        snapshot(&h, &c, "s").unwrap();
+        let (id, runtime) = (c.clone(), runtime.clone());
+        at.set(move |s| {
+            if s != step {
+                return Ok(());
+            }
+            runtime.crash(&id, 3);
+            if refused { Err(Error::conflict("no", "a test asked for it")) } else { Ok(()) }
+        });
+        let _ = match step {
+            "snapshot.restore:intent" => h.restore(&Caller::default(), &c, "s", RestoreOptions::default()).map(|_| ()),
+            "container.pause:freeze" => h.lifecycle(&Caller::default(), &c, Verb::Pause, None).map(|_| ()),
+            _ => snapshot(&h, &c, "t").map(|_| ()),
+        };
+        at.set(|_| Ok(()));
+        assert_eq!(h.container(&c).unwrap().status, Status::Stopped, "{step}");
+        assert_clean(&h, step);
+    }
+}
+
+#[test]
+fn a_server_that_dies_while_it_starts_containers_after_a_reboot_starts_them_the_next_time() {
+    let mut w = MemoryWorld::new();
+    let h = w.host();
+    let c = container(&h, &furnish(&h), "dev").unwrap();
+    drop(h);
+    w.boot = "the next boot".into();
+    w.runtime = Arc::new(MemoryRuntime::new());
+    w.crash_at(1);
+    drop(w.host());
+    w.crash_at(0);
+    let h = w.host();
+    eventually("it runs", || h.container(&c).unwrap().status == Status::Running);
 }
