@@ -223,3 +223,19 @@ fn a_server_that_dies_while_it_starts_containers_after_a_reboot_starts_them_the_
     let h = w.host();
     eventually("it runs", || h.container(&c).unwrap().status == Status::Running);
 }
+
+#[test]
+fn a_restore_that_is_undone_leaves_a_failed_container_failed() {
+    let at = At::default();
+    let (h, runtime) = host_with(&at);
+    let p = furnish(&h);
+    runtime.fail_next_start();
+    let c = container(&h, &p, "dev").unwrap();
+    snapshot(&h, &c, "s").unwrap();
+    let before = h.container(&c).unwrap();
+    at.set(|s| if s == "snapshot.restore:exchange" { Err(Error::conflict("no", "a test asked for it")) } else { Ok(()) });
+    h.restore(&Caller::default(), &c, "s", RestoreOptions::default()).unwrap_err();
+    let after = h.container(&c).unwrap();
+    assert_eq!((after.status, after.status_message), (before.status, before.status_message));
+    assert_clean(&h, "after a restore that was undone");
+}

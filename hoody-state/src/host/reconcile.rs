@@ -204,13 +204,16 @@ impl Host {
         let mut gone = self.0.store.delete(&Volume::Next(container.clone()))?;
         gone.volumes.extend(self.0.store.delete(&Volume::Staging(op.clone()))?.volumes);
         let found = match self.look(container)? {
-            Found::Nothing if *was_running => self.boot_again(container, &RunId::generate()),
-            other => Ok(other),
+            Found::Nothing if *was_running => self.boot_again(container, &RunId::generate()).map(Some),
+            // It did not run before either, and its status says why.
+            Found::Nothing => Ok(None),
+            other => Ok(Some(other)),
         };
         self.undone(op, error, |tx| {
             tx.add_reclaim(&gone.volumes, &format!("a restore of container {container} that was undone"))?;
             match &found {
-                Ok(found) => settle_status(tx, container, found),
+                Ok(Some(found)) => settle_status(tx, container, found),
+                Ok(None) => Ok(()),
                 Err(why) => fail(tx, container, why),
             }
         })
