@@ -54,6 +54,18 @@ impl Tx<'_> {
         Ok(known)
     }
 
+    /// Takes the key for this change, or says that another request has just used it.
+    pub(crate) fn claim_key(&mut self, key: Option<&IdempotencyKey>, op: Option<&OperationId>) -> Result<()> {
+        match self.take_key(key, op)? {
+            None => Ok(()),
+            Some(_) => Err(Error::new(
+                Kind::Busy,
+                "idempotency_in_flight",
+                "the first request with this Idempotency-Key has just ended: try again for its answer",
+            )),
+        }
+    }
+
     /// Answers a key.
     pub(crate) fn answer_key<T: serde::Serialize>(&mut self, key: Option<&IdempotencyKey>, answer: &T) -> Result<()> {
         if let Some(k) = key {

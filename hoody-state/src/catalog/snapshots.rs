@@ -80,14 +80,17 @@ pub(crate) fn get(c: &Connection, id: &ContainerId, name: &str) -> Result<Snapsh
     })
 }
 
-/// Those that have expired by `now` and are not pinned, and when the next one will.
+/// How many [`expired`] looks at.
+pub(crate) const EXPIRED_AT_ONCE: usize = 1000;
+
+/// The first of those that have expired by `now` and are not pinned, and when the next one will.
 pub(crate) fn expired(c: &Connection, now: Timestamp) -> Result<(Vec<(ContainerId, SnapshotName)>, Option<Timestamp>)> {
     let mut s = c.prepare_cached(
-        "SELECT container_id, name, expires_ms FROM snapshots WHERE expires_ms IS NOT NULL AND pinned IS NULL ORDER BY expires_ms LIMIT 1000",
+        "SELECT container_id, name, expires_ms FROM snapshots WHERE expires_ms IS NOT NULL AND pinned IS NULL ORDER BY expires_ms LIMIT ?1",
     )?;
     let mut due = Vec::new();
     let mut next = None;
-    let mut rows = s.query([])?;
+    let mut rows = s.query([EXPIRED_AT_ONCE])?;
     while let Some(r) = rows.next()? {
         let (id, name, at): (String, String, i64) = (r.get(0)?, r.get(1)?, r.get(2)?);
         if at <= ms(now) {

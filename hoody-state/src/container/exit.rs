@@ -7,18 +7,27 @@ use crate::model::Status;
 use crate::runtime::Exit;
 use std::sync::PoisonError;
 
-/// Operations that settle the status themselves, so that an exit they cause is none of init's doing.
-const SETTLING: [&str; 6] = ["container.stop", "container.force-stop", "container.restart", "container.delete", "snapshot.restore", "container.create"];
-
 impl Host {
-    /// A run has ended. Called on the runtime's thread.
+    /// A run has ended. Called on the runtime's thread. While an operation has the container it may be the cause, and says itself what has become of the
+    /// container; what it says nothing of is noted when it lets the container go.
     pub(crate) fn exited(&self, id: &ContainerId, run: &RunId, exit: Exit) {
         self.0.exits.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), (run.clone(), exit));
-        if self.0.locks.holder(id.as_str()).is_some_and(|h| SETTLING.contains(&h)) {
-            return;
+        if self.0.locks.holder(id.as_str()).is_none() {
+            self.note_exit_or_log(id);
         }
+    }
+
+    fn note_exit_or_log(&self, id: &ContainerId) {
         if let Err(e) = self.note_exit(id) {
             tracing::error!(container = %id, error = %e, "could not note that init has ended");
+        }
+    }
+
+    /// Nobody changes `thing` any more.
+    pub(crate) fn let_go(&self, thing: &str) {
+        let ended = self.0.exits.lock().unwrap_or_else(PoisonError::into_inner).keys().find(|c| c.as_str() == thing).cloned();
+        if let Some(id) = ended {
+            self.note_exit_or_log(&id);
         }
     }
 

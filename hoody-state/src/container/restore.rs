@@ -93,12 +93,13 @@ impl Host {
             by: caller.by.clone(),
         };
         let op = self.begin(caller, lock, Durability::Disk, intent, Some(&row.project), |_| Ok(()))?;
-        let restored = self.perform(op, |op| self.restore_steps(op))?;
+        let (restored, failed) = self.perform(op, |op| self.restore_steps(op))?;
         self.0.upkeep.expiry();
-        Ok(restored)
+        failed.map_or(Ok(restored), Err)
     }
 
-    fn restore_steps(&self, op: &mut Op) -> Result<Restored> {
+    /// The error beside the answer is that of the boot: the restore itself has ended well then, and there is nothing for recovery to do.
+    fn restore_steps(&self, op: &mut Op) -> Result<(Restored, Option<Error>)> {
         let Intent::Restore { container: id, snapshot, keep, boot, run, was_running, .. } = op.intent.clone() else {
             return Err(Error::internal("not a restore"));
         };
@@ -132,10 +133,8 @@ impl Host {
         let at = started.as_ref().ok().and_then(Option::as_ref).map(|r| ms(r.started_at));
         let out = op.finish(Durability::Process, |tx| self.note_restore(tx, &op.intent, &kept, boot.then_some((at, failed))))?;
         self.note_exit(&id)?;
-        match started {
-            Ok(_) => Ok(out),
-            Err(e) => Err(e.context(format!("{snapshot} is restored, but it does not boot (the state before is kept as {})", kept.snapshot.name))),
-        }
+        let failed = started.err().map(|e| e.context(format!("{snapshot} is restored, but it does not boot (the state before is kept as {})", kept.snapshot.name)));
+        Ok((out, failed))
     }
 
     /// Writes down what a restore came to. `boot` is nothing if it was not to boot, else when it started and why it did not.
@@ -152,7 +151,11 @@ impl Host {
             c.state.last_used = Some(snapshot.clone());
             c.state.undo = Some(kept.snapshot.name.clone());
             match boot {
-                None => c.status = Status::Stopped,
+                None => {
+                    c.status = Status::Stopped;
+                    c.state.desired = Desired::Stopped;
+                    c.state.message = None;
+                }
                 Some((started, failed)) => {
                     c.status = if failed.is_some() { Status::Failed } else { Status::Running };
                     c.state.run = Some(run.clone());

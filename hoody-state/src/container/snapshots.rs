@@ -86,7 +86,7 @@ impl Host {
         self.0.catalog.read(|c| containers::get(c, id))?;
         let lock = self.0.locks.take(id.as_str(), "snapshot.create")?;
         self.guard_space()?;
-        let (container, name, replace) = self.0.catalog.read(|c| {
+        let (container, name, parent, replaced) = self.0.catalog.read(|c| {
             let r = containers::get(c, id)?;
             if matches!(r.status, Status::Creating | Status::Copying | Status::Deleting | Status::Deleted) {
                 return Err(Error::conflict("operation_state_conflict", format!("container {id} is {}: it cannot be snapshotted", r.status)));
@@ -101,15 +101,20 @@ impl Host {
                 .with_data(json!({ "field": "snapshots", "container_id": id, "server_id": self.0.server.id, "current_count": n, "limit": max })));
             }
             let holder = alias.as_ref().map(|a| snapshots::by_alias(c, id, a.as_str())).transpose()?.flatten();
-            let replace = match (holder, new.on_alias_conflict) {
+            let replaced = match (holder, new.on_alias_conflict) {
                 (None, _) => None,
                 (Some(_), OnAliasConflict::Error) => return Err(alias_in_use(alias.as_ref())),
                 (Some(old), OnAliasConflict::Replace) => {
                     unpinned(&old.snapshot)?;
-                    Some(old.snapshot.name)
+                    Some(old)
                 }
             };
-            Ok((r, free_name(c, id, SnapshotName::canonical(alias.as_ref(), now))?, replace))
+            // What is about to go cannot be grown from.
+            let parent = match &replaced {
+                Some(old) if r.state.head.as_ref() == Some(&old.snapshot.name) => old.snapshot.parent.clone(),
+                _ => r.state.head.clone(),
+            };
+            Ok((r, free_name(c, id, SnapshotName::canonical(alias.as_ref(), now))?, parent, replaced))
         })?;
         let row = SnapshotRow {
             snapshot: Snapshot {
@@ -120,7 +125,7 @@ impl Host {
                 expires_at,
                 stateful: false,
                 size: Bytes(0),
-                parent: container.state.head.clone(),
+                parent,
                 description: new.description,
                 labels,
                 pinned: None,
@@ -128,14 +133,15 @@ impl Host {
             },
             generation: Generation(0),
         };
+        let replace = replaced.as_ref().map(|old| old.snapshot.name.clone());
         let intent = Intent::Snapshot { container: id.clone(), row: Box::new(row), replace };
         let op = self.begin(caller, lock, Durability::Disk, intent, Some(&container.project), |_| Ok(()))?;
-        let answer = self.perform(op, |op| self.snapshot_steps(op))?;
+        let answer = self.perform(op, |op| self.snapshot_steps(op, replaced.as_ref()))?;
         self.0.upkeep.expiry();
         Ok(answer)
     }
 
-    fn snapshot_steps(&self, op: &mut Op) -> Result<SnapshotAnswer> {
+    fn snapshot_steps(&self, op: &mut Op, replaced: Option<&SnapshotRow>) -> Result<SnapshotAnswer> {
         let Intent::Snapshot { container: id, row, replace } = op.intent.clone() else { return Err(Error::internal("not a snapshot")) };
         let live = Volume::Live(id.clone());
         op.step("snapshot")?;
@@ -149,8 +155,8 @@ impl Host {
         let row = self.measured(&id, *row)?;
         // The intent is on the disk and the snapshot too: after a power cut recovery comes to the same row.
         let answer = op.finish(Durability::Process, |tx| self.insert_snapshot(tx, &id, &row, replace.as_ref()))?;
-        if let Some(old) = replace {
-            self.drop_volume(&Volume::Snapshot(id.clone(), old.clone()), &format!("snapshot {old} of container {id}"))?;
+        if let Some(old) = replaced {
+            self.drop_snapshot(&id, old)?;
         }
         Ok(answer)
     }
@@ -245,16 +251,31 @@ impl Host {
         let (row, answer) = self.write(Durability::Disk, |tx| {
             let row = snapshots::get(tx.conn, id, name)?;
             unpinned(&row.snapshot)?;
-            tx.take_key(caller.idempotency.as_ref(), None)?;
+            tx.claim_key(caller.idempotency.as_ref(), None)?;
             self.remove_from_list(tx, id, &row)?;
             let answer =
                 SnapshotDeleted { container_id: id.clone(), project_id: containers::get(tx.conn, id)?.project, snapshot_name: row.snapshot.name.clone() };
             tx.answer_key(caller.idempotency.as_ref(), &answer)?;
             Ok((row, answer))
         })?;
-        self.drop_volume(&Volume::Snapshot(id.clone(), row.snapshot.name.clone()), &format!("snapshot {} of container {id}", row.snapshot.name))?;
-        self.remeasure_children(id, &row)?;
+        self.drop_snapshot(id, &row)?;
         Ok(answer)
+    }
+
+    /// Lets go a snapshot that has left the list: a fact by then, so that what cannot be deleted now (it is being sent) is no error but left to the upkeep.
+    fn drop_snapshot(&self, id: &ContainerId, row: &SnapshotRow) -> Result<()> {
+        let name = &row.snapshot.name;
+        match self.drop_volume(&Volume::Snapshot(id.clone(), name.clone()), &format!("snapshot {name} of container {id}")) {
+            Err(e) if e.code() != crate::op::step::CRASHED => {
+                tracing::warn!(container = %id, snapshot = %name, error = %e, "could not delete its volume yet; trying again");
+                self.0.upkeep.expiry();
+            }
+            other => other?,
+        }
+        if let Err(e) = self.remeasure_children(id, row) {
+            tracing::warn!(container = %id, error = %e, "could not measure the snapshots that grew from a deleted one");
+        }
+        Ok(())
     }
 
     /// What a deleted snapshot had added and its children still hold is theirs now.

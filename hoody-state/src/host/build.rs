@@ -176,6 +176,12 @@ impl HostBuilder {
             _pool: pool,
         }));
         let weak = Arc::downgrade(&host.0);
+        host.0.locks.on_free(move |thing| {
+            if let Some(inner) = weak.upgrade() {
+                Host(inner).let_go(thing);
+            }
+        });
+        let weak = Arc::downgrade(&host.0);
         runtime.set_exit_listener(Box::new(move |id, run, exit| {
             if let Some(inner) = weak.upgrade() {
                 Host(inner).exited(id, run, exit);

@@ -99,6 +99,17 @@ pub(crate) struct Inner {
     pub _pool: Option<crate::pool::Pool>,
 }
 
+fn stored<T: serde::de::DeserializeOwned>(answer: serde_json::Value) -> Result<T> {
+    serde_json::from_value(answer).map_err(|e| Error::new(Kind::Corrupt, "catalog_corrupt", format!("a stored answer cannot be read: {e}")))
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // Its thread sleeps for as long as nothing is due.
+        self.upkeep.close();
+    }
+}
+
 impl Host {
     pub(crate) fn write<T>(&self, durability: Durability, f: impl FnOnce(&mut Tx<'_>) -> Result<T>) -> Result<T> {
         self.0.catalog.write(durability, self.0.clock.now(), f)
@@ -108,9 +119,7 @@ impl Host {
     pub(crate) fn replay<T: serde::de::DeserializeOwned>(&self, caller: &Caller) -> Result<Option<T>> {
         let Some(key) = &caller.idempotency else { return Ok(None) };
         let answer = self.0.catalog.read(|c| crate::catalog::idempotency::look_up(c, key))?;
-        answer
-            .map(|a| serde_json::from_value(a).map_err(|e| Error::new(Kind::Corrupt, "catalog_corrupt", format!("a stored answer cannot be read: {e}"))))
-            .transpose()
+        answer.map(stored).transpose()
     }
 
     /// A change of the catalog alone, with its key.
@@ -119,7 +128,10 @@ impl Host {
             return Ok(t);
         }
         self.write(Durability::Disk, |tx| {
-            tx.take_key(caller.idempotency.as_ref(), None)?;
+            // Its twin may have come in between.
+            if let Some(answer) = tx.take_key(caller.idempotency.as_ref(), None)? {
+                return stored(answer);
+            }
             let t = f(tx)?;
             tx.answer_key(caller.idempotency.as_ref(), &t)?;
             Ok(t)

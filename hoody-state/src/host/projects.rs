@@ -123,7 +123,7 @@ impl Host {
             }),
         };
         self.write(Durability::Disk, |tx| {
-            tx.take_key(caller.idempotency.as_ref(), None)?;
+            tx.claim_key(caller.idempotency.as_ref(), None)?;
             for (_, op, intent) in &going {
                 tx.open_operation(op, intent, Some(id))?;
                 let Intent::Delete { container } = intent else { continue };

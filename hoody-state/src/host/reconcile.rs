@@ -44,13 +44,17 @@ impl Host {
             self.take_up(id, intent)?;
         }
         self.sweep()?;
+        let mut all = true;
         for row in self.0.catalog.read(|c| containers::all(c, None))? {
             if let Err(e) = self.reconcile_container(&row, rebooted) {
-                tracing::error!(container = %row.id, error = %e, "could not compare the container with what runs");
+                all = false;
+                tracing::error!(container = %row.id, error = %e, "could not compare the container with what runs; the next start tries again");
             }
         }
         self.write(Durability::Disk, |tx| {
-            tx.set_meta("boot", &self.0.boot)?;
+            if all {
+                tx.set_meta("boot", &self.0.boot)?;
+            }
             tx.prune_operations()
         })
     }
@@ -200,13 +204,16 @@ impl Host {
         let mut gone = self.0.store.delete(&Volume::Next(container.clone()))?;
         gone.volumes.extend(self.0.store.delete(&Volume::Staging(op.clone()))?.volumes);
         let found = match self.look(container)? {
-            Found::Nothing if *was_running => self.boot_again(container, &RunId::generate()),
-            other => Ok(other),
+            Found::Nothing if *was_running => self.boot_again(container, &RunId::generate()).map(Some),
+            // It did not run before either, and its status says why.
+            Found::Nothing => Ok(None),
+            other => Ok(Some(other)),
         };
         self.undone(op, error, |tx| {
             tx.add_reclaim(&gone.volumes, &format!("a restore of container {container} that was undone"))?;
             match &found {
-                Ok(found) => settle_status(tx, container, found),
+                Ok(Some(found)) => settle_status(tx, container, found),
+                Ok(None) => Ok(()),
                 Err(why) => fail(tx, container, why),
             }
         })
@@ -275,12 +282,18 @@ impl Host {
         Ok(())
     }
 
+    fn autostart(&self, id: &ContainerId) -> Result<()> {
+        let caller = Caller { by: "autostart".into(), wait: Duration::ZERO, idempotency: None };
+        self.lifecycle(&caller, id, Verb::Start, None).map(|_| ())
+    }
+
     fn reconcile_container(&self, row: &ContainerRow, rebooted: bool) -> Result<()> {
         let id = &row.id;
         if self.0.locks.holder(id.as_str()).is_some() {
             return Ok(());
         }
         let found = self.look(id)?;
+        let again = rebooted && row.spec.autostart && row.state.desired == Desired::Running;
         match (row.status, found) {
             (Status::Running, Found::Frozen(..)) => {
                 tracing::warn!(container = %id, "was left frozen; it goes on");
@@ -290,20 +303,22 @@ impl Host {
             (Status::Running, Found::Running(..)) | (Status::Paused, Found::Frozen(..)) | (Status::Deleting | Status::Deleted, _) => Ok(()),
             (Status::Paused, found @ Found::Running(..)) => self.write(Durability::Process, |tx| settle_status(tx, id, &found)),
             (Status::Stopped | Status::Failed, Found::Running(..) | Found::Frozen(..)) => self.0.runtime.kill(id),
+            // A start after a reboot that was cut short before it was journalled.
+            (Status::Stopped, Found::Nothing) if again => self.autostart(id),
             (Status::Stopped | Status::Failed, Found::Nothing) => Ok(()),
             (_, Found::Nothing) => {
-                let again = rebooted && row.spec.autostart && row.state.desired == Desired::Running;
                 let why = if rebooted { "the host was restarted" } else { "it ended while no server ran" };
                 self.0.runtime.kill(id)?;
                 self.write(Durability::Process, |tx| {
-                    tx.change_container(id, "system", Some(json!({ "reason": why })), |r| r.status = Status::Stopped)?;
+                    tx.change_container(id, "system", Some(json!({ "reason": why })), |r| {
+                        r.status = Status::Stopped;
+                        if !rebooted {
+                            r.state.desired = Desired::Stopped;
+                        }
+                    })?;
                     Ok(())
                 })?;
-                if again {
-                    let caller = Caller { by: "autostart".into(), wait: Duration::ZERO, idempotency: None };
-                    self.lifecycle(&caller, id, Verb::Start, None)?;
-                }
-                Ok(())
+                if again { self.autostart(id) } else { Ok(()) }
             }
             (_, found) => self.write(Durability::Process, |tx| settle_status(tx, id, &found)),
         }
@@ -322,7 +337,7 @@ fn lifecycle_answer(r: &ContainerRow, verb: Verb, op: &OperationId) -> Lifecycle
     }
 }
 
-fn lock_of(intent: &Intent) -> String {
+pub(super) fn lock_of(intent: &Intent) -> String {
     match intent {
         Intent::Import { image } | Intent::ImageFromSnapshot { image, .. } | Intent::DeleteImage { image } => crate::image::ops::lock_name(&image.name),
         other => other.resource().1.to_owned(),
@@ -340,9 +355,9 @@ fn settle_status(tx: &mut Tx<'_>, id: &ContainerId, found: &Found) -> Result<()>
         r.status = status;
         r.state.message = None;
         r.state.started_ms = at.or(r.state.started_ms);
+        r.state.desired = if run.is_some() { Desired::Running } else { Desired::Stopped };
         if let Some(run) = run {
             r.state.run = Some(run.clone());
-            r.state.desired = Desired::Running;
         }
     })
     .map(|_| ())

@@ -3,6 +3,7 @@
 use super::{Caller, Host};
 use crate::catalog::{Durability, operations, snapshots};
 use crate::error::{Kind, Result};
+use crate::op::Intent;
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -160,6 +161,7 @@ impl Host {
         let (due, next) = self.0.catalog.read(|c| snapshots::expired(c, now))?;
         let caller = Caller { by: "expiry".into(), ..Caller::default() };
         let mut again = false;
+        let more = due.len() == snapshots::EXPIRED_AT_ONCE;
         for (id, name) in due {
             match self.delete_snapshot(&caller, &id, name.as_str()) {
                 Ok(_) => {}
@@ -171,7 +173,33 @@ impl Host {
                 }
             }
         }
+        again |= self.drop_left_behind()?;
+        if more && !again {
+            return Ok(Some(Duration::from_millis(1)));
+        }
         let until = next.map(|t| Duration::from_millis(u64::try_from((t.as_millisecond() - now.as_millisecond()).max(1)).unwrap_or(1)));
         Ok(if again { Some(until.map_or(Duration::from_secs(5), |u| u.min(Duration::from_secs(5)))) } else { until })
+    }
+
+    /// Deletes volumes that have left their list and could not be deleted then; whether there are any left.
+    fn drop_left_behind(&self) -> Result<bool> {
+        let mut left = false;
+        for (op, intent) in self.0.catalog.read(operations::open)? {
+            if !matches!(intent, Intent::DeleteSnapshot { .. } | Intent::DeleteImage { .. }) {
+                continue;
+            }
+            // Who has the lock is at this very work, or will wake us.
+            let Ok(_lock) = self.0.locks.take(&super::reconcile::lock_of(&intent), intent.kind()) else {
+                left = true;
+                continue;
+            };
+            if self.0.catalog.read(|c| operations::get(c, &op))?.finished_at.is_none()
+                && let Err(e) = self.settle(&op, &intent, None)
+            {
+                tracing::debug!(operation = %op, error = %e, "a volume still cannot be deleted");
+                left = true;
+            }
+        }
+        Ok(left)
     }
 }

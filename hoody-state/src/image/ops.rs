@@ -31,9 +31,7 @@ impl Host {
 
     fn new_image(&self, name: &str, source: &str) -> Result<Image> {
         let name: ImageName = name.parse()?;
-        if self.0.catalog.read(|c| images::by_name(c, &name))?.is_some() {
-            return Err(images::exists(&name));
-        }
+        self.0.catalog.read(|c| free(c, &name))?;
         self.guard_space()?;
         Ok(Image {
             id: ImageId::generate(),
@@ -59,7 +57,7 @@ impl Host {
         }
         let image = self.new_image(name, "import")?;
         let lock = self.0.locks.take(&lock_name(&image.name), "image.import")?;
-        let op = self.begin(caller, lock, Durability::Disk, Intent::Import { image: image.clone() }, None, |_| Ok(()))?;
+        let op = self.begin(caller, lock, Durability::Disk, Intent::Import { image: image.clone() }, None, |tx| free(tx.conn, &image.name))?;
         op.progress.cancellable.store(true, Ordering::Relaxed);
         self.perform(op, |op| {
             let staging = Volume::Staging(op.id.clone());
@@ -114,7 +112,7 @@ impl Host {
         let lock = self.0.locks.take(&lock_name(&image.name), "image.from-snapshot")?;
         let _held = self.0.locks.take(container.as_str(), "image.from-snapshot")?;
         let intent = Intent::ImageFromSnapshot { image: image.clone(), container: container.clone(), snapshot: row.snapshot.name.clone() };
-        let op = self.begin(caller, lock, Durability::Disk, intent, None, |_| Ok(()))?;
+        let op = self.begin(caller, lock, Durability::Disk, intent, None, |tx| free(tx.conn, &image.name))?;
         self.perform(op, |op| {
             op.step("snapshot")?;
             let to = Volume::Image(image.name.clone());
@@ -138,13 +136,25 @@ impl Host {
         self.0.hook.step("image.delete", "intent")?;
         self.write(Durability::Disk, |tx| {
             let image = images::resolve(tx.conn, Some(image.name.as_str()))?;
-            tx.take_key(caller.idempotency.as_ref(), None)?;
+            tx.claim_key(caller.idempotency.as_ref(), None)?;
             tx.remove_image(&image)?;
             tx.open_operation(&op, &Intent::DeleteImage { image }, None)?;
             tx.answer_key(caller.idempotency.as_ref(), &())
         })?;
-        self.drop_volume(&Volume::Image(image.name.clone()), &format!("image {}", image.name))
+        match self.drop_volume(&Volume::Image(image.name.clone()), &format!("image {}", image.name)) {
+            Err(e) if e.code() != crate::op::step::CRASHED => {
+                tracing::warn!(image = %image.name, error = %e, "could not delete its volume yet; trying again");
+                self.0.upkeep.expiry();
+                Ok(())
+            }
+            other => other,
+        }
     }
+}
+
+/// Refuses a name that is taken. Asked under the lock too: undoing an image deletes the volume of that name, which must be nobody else's.
+fn free(c: &rusqlite::Connection, name: &ImageName) -> Result<()> {
+    images::by_name(c, name)?.map_or(Ok(()), |i| Err(images::exists(&i.name)))
 }
 
 /// Images and containers are locked in one table.

@@ -1,6 +1,6 @@
 use crate::error::{Error, Kind, Result};
 use std::collections::HashMap;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// One changing operation a thing. Nobody waits: a second one is refused.
@@ -11,6 +11,7 @@ pub(crate) struct Locks(Arc<Shared>);
 struct Shared {
     held: Mutex<HashMap<String, &'static str>>,
     freed: Condvar,
+    on_free: OnceLock<Box<dyn Fn(&str) + Send + Sync>>,
 }
 
 /// A held lock; dropping it frees it.
@@ -33,6 +34,11 @@ impl Locks {
         }
         held.insert(thing.to_owned(), what);
         Ok(LockGuard { locks: self.clone(), thing: thing.to_owned() })
+    }
+
+    /// Called with each thing that is freed, afterwards. Set once.
+    pub(crate) fn on_free(&self, f: impl Fn(&str) + Send + Sync + 'static) {
+        let _ = self.0.on_free.set(Box::new(f));
     }
 
     /// What holds `thing`.
@@ -64,6 +70,9 @@ impl Drop for LockGuard {
         if !self.thing.is_empty() {
             self.locks.held().remove(&self.thing);
             self.locks.0.freed.notify_all();
+            if let Some(f) = self.locks.0.on_free.get() {
+                f(&self.thing);
+            }
         }
     }
 }

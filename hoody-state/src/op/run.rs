@@ -127,13 +127,7 @@ impl Host {
         let id = OperationId::generate();
         self.0.hook.step(intent.kind(), "intent")?;
         self.write(durability, |tx| {
-            if tx.take_key(caller.idempotency.as_ref(), Some(&id))?.is_some() {
-                return Err(Error::new(
-                    Kind::Busy,
-                    "idempotency_in_flight",
-                    "the first request with this Idempotency-Key has just ended: try again for its answer",
-                ));
-            }
+            tx.claim_key(caller.idempotency.as_ref(), Some(&id))?;
             tx.open_operation(&id, &intent, project)?;
             with(tx)
         })?;

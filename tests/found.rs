@@ -1,0 +1,241 @@
+//! What attacking the library has found, one test a bug.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+use hoody_state::freeze::memory::MemoryFreezer;
+use hoody_state::model::{EventFilter, NewSnapshot, OnAliasConflict, RestoreOptions, Status, Verb};
+use hoody_state::op::step::StepHook;
+use hoody_state::runtime::memory::MemoryRuntime;
+use hoody_state::snapshot::memory::MemoryStore;
+use hoody_state::{Caller, Error, Host, HostBuilder, Kind, Result};
+use hoody_state_workspace::{MemoryWorld, assert_clean, container, furnish, snapshot};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+type AtStep = dyn Fn(&str) -> Result<()> + Send + Sync;
+
+/// Something that happens at steps.
+#[derive(Clone, Default)]
+struct At(Arc<Mutex<Option<Arc<AtStep>>>>);
+
+impl At {
+    fn set(&self, f: impl Fn(&str) -> Result<()> + Send + Sync + 'static) {
+        *self.0.lock().unwrap() = Some(Arc::new(f));
+    }
+}
+
+impl StepHook for At {
+    fn step(&self, operation: &str, step: &str) -> Result<()> {
+        let f = self.0.lock().unwrap().clone();
+        f.map_or(Ok(()), |f| f(&format!("{operation}:{step}")))
+    }
+}
+
+fn host_with(at: &At) -> (Host, Arc<MemoryRuntime>) {
+    let runtime = Arc::new(MemoryRuntime::new());
+    let builder = HostBuilder::new(None, Arc::new(MemoryStore::new()), Arc::new(MemoryFreezer::new()), runtime.clone()).unwrap();
+    (builder.hook(Box::new(at.clone())).open().unwrap(), runtime)
+}
+
+fn eventually(what: &str, f: impl Fn() -> bool) {
+    let end = Instant::now() + Duration::from_secs(10);
+    while !f() {
+        assert!(Instant::now() < end, "{what}: not within 10 s");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The upkeep may be at the container for a moment.
+fn patiently<T>(f: impl Fn() -> Result<T>) -> T {
+    let end = Instant::now() + Duration::from_secs(5);
+    loop {
+        match f() {
+            Err(e) if e.kind() == Kind::Busy && Instant::now() < end => std::thread::yield_now(),
+            out => return out.unwrap(),
+        }
+    }
+}
+
+fn rolling() -> NewSnapshot {
+    NewSnapshot { alias: Some("rolling".into()), on_alias_conflict: OnAliasConflict::Replace, ..Default::default() }
+}
+
+#[test]
+fn a_restore_whose_boot_fails_is_not_booted_a_second_time_behind_its_error() {
+    let w = MemoryWorld::new();
+    let h = w.host();
+    let c = container(&h, &furnish(&h), "dev").unwrap();
+    snapshot(&h, &c, "s").unwrap();
+    w.runtime.fail_next_start();
+    let e = h.restore(&Caller::default(), &c, "s", RestoreOptions::default()).unwrap_err();
+    assert_eq!(e.code(), "start_failed");
+    let seen = h.container(&c).unwrap();
+    assert_eq!((seen.status, seen.last_used_snapshot.unwrap().as_str()), (Status::Failed, "s"));
+    let restored = h.events(&EventFilter { limit: 500, ..Default::default() }).unwrap().0.into_iter().filter(|e| e.event_type == "container.snapshot.restored").count();
+    assert_eq!(restored, 1);
+    assert_clean(&h, "after a restore that does not boot");
+}
+
+#[test]
+fn a_container_that_is_stopped_by_a_restore_says_no_longer_why_it_had_failed() {
+    let w = MemoryWorld::new();
+    let h = w.host();
+    let p = furnish(&h);
+    w.runtime.fail_next_start();
+    let c = container(&h, &p, "dev").unwrap();
+    snapshot(&h, &c, "s").unwrap();
+    h.restore(&Caller::default(), &c, "s", RestoreOptions::default()).unwrap();
+    let seen = h.container(&c).unwrap();
+    assert_eq!((seen.status, seen.status_message), (Status::Stopped, None));
+}
+
+#[test]
+fn a_snapshot_that_replaces_its_own_parent_grows_from_what_that_grew_from() {
+    let w = MemoryWorld::new();
+    let h = w.host();
+    let c = container(&h, &furnish(&h), "dev").unwrap();
+    snapshot(&h, &c, "base").unwrap();
+    for n in 0..3 {
+        w.write(&c, &format!("file{n}"), "12345");
+        let s = h.create_snapshot(&Caller::default(), &c, rolling()).unwrap().snapshot;
+        assert_eq!(s.parent.unwrap().as_str(), "base");
+        assert_eq!(s.size.0, 5 * (n + 1), "all that was written since `base` is its own");
+    }
+    assert_eq!(h.snapshots(&c).unwrap().snapshot_count, 2);
+}
+
+#[test]
+fn a_new_snapshot_stands_though_the_volume_it_replaces_cannot_be_deleted_yet() {
+    let at = At::default();
+    let (h, _) = host_with(&at);
+    let c = container(&h, &furnish(&h), "dev").unwrap();
+    h.create_snapshot(&Caller::default(), &c, rolling()).unwrap();
+    let in_use = Arc::new(AtomicBool::new(true));
+    let flag = in_use.clone();
+    at.set(move |step| match step {
+        "volume.delete:delete" if flag.load(Ordering::SeqCst) => Err(Error::new(Kind::Busy, "volume_in_use", "it is being sent")),
+        _ => Ok(()),
+    });
+    let new = h.create_snapshot(&Caller::default(), &c, rolling()).unwrap().snapshot;
+    let list = h.snapshots(&c).unwrap().snapshots;
+    assert_eq!(list.iter().map(|s| &s.name).collect::<Vec<_>>(), [&new.name]);
+    patiently(|| h.restore(&Caller::default(), &c, new.name.as_str(), RestoreOptions::default()));
+    patiently(|| h.delete_snapshot(&Caller::default(), &c, new.name.as_str()));
+    in_use.store(false, Ordering::SeqCst);
+    eventually("the volumes go when they can", || h.container(&c).unwrap().operation_id.is_none());
+    assert_clean(&h, "after volumes that were in use");
+}
+
+/// A clock that does something the next time it is looked at: between an import's first question and its lock.
+#[derive(Clone, Default)]
+struct Interrupting(Arc<Mutex<Option<Box<dyn FnOnce() + Send>>>>);
+
+impl hoody_state::clock::Clock for Interrupting {
+    fn now(&self) -> jiff::Timestamp {
+        let f = self.0.lock().unwrap().take();
+        f.into_iter().for_each(|f| f());
+        jiff::Timestamp::UNIX_EPOCH
+    }
+}
+
+#[test]
+fn of_two_imports_of_one_name_the_second_leaves_the_volume_of_the_first_alone() {
+    let clock = Interrupting::default();
+    let builder =
+        HostBuilder::new(None, Arc::new(MemoryStore::new()), Arc::new(MemoryFreezer::new()), Arc::new(MemoryRuntime::new())).unwrap();
+    let h = builder.clock(Arc::new(clock.clone())).open().unwrap();
+    let other = h.clone();
+    *clock.0.lock().unwrap() = Some(Box::new(move || {
+        other.import_image(&Caller::default(), "x", &mut &hoody_state_workspace::tiny_image()[..]).unwrap();
+    }));
+    let e = h.import_image(&Caller::default(), "x", &mut &hoody_state_workspace::tiny_image()[..]).unwrap_err();
+    assert_eq!(e.code(), "image_exists");
+    assert_clean(&h, "after two imports of one name");
+}
+
+#[test]
+fn the_same_key_at_the_same_time_changes_once() {
+    let w = MemoryWorld::new();
+    let h = w.host();
+    for n in 0..40u8 {
+        let key = hoody_state::host::IdempotencyKey { scope: "t".into(), key: format!("key{n}"), fingerprint: [n; 32] };
+        let caller = Caller { idempotency: Some(key), ..Caller::default() };
+        let input = hoody_state::model::ProjectInput { alias: Some(format!("p{n}")), ..Default::default() };
+        let ids: Vec<_> = std::thread::scope(|s| {
+            let all: Vec<_> = (0..4).map(|_| s.spawn(|| h.create_project(&caller, input.clone()).map(|p| p.id))).collect();
+            all.into_iter().map(|t| t.join().unwrap().unwrap()).collect()
+        });
+        assert!(ids.iter().all(|i| *i == ids[0]));
+    }
+}
+
+#[test]
+fn a_host_that_is_dropped_leaves_no_thread() {
+    let named = || {
+        let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+        tasks.filter(|t| std::fs::read_to_string(t.path().join("comm")).is_ok_and(|c| c.trim() == "upkeep")).count()
+    };
+    let hosts: Vec<Host> = (0..20).map(|_| host_with(&At::default()).0).collect();
+    // Other tests have hosts of their own meanwhile: only many are counted.
+    assert!(named() >= 20);
+    drop(hosts);
+    eventually("their threads end", || named() < 15);
+}
+
+#[test]
+fn an_init_that_ends_in_the_middle_of_any_change_is_not_taken_for_running() {
+    let at = At::default();
+    let (h, runtime) = host_with(&at);
+    let p = furnish(&h);
+    for (step, refused) in [("snapshot.restore:intent", true), ("snapshot.create:snapshot", false), ("container.pause:freeze", false)] {
+        let c = container(&h, &p, &step.replace([':', '.'], "-")).unwrap();
+        snapshot(&h, &c, "s").unwrap();
+        let (id, runtime) = (c.clone(), runtime.clone());
+        at.set(move |s| {
+            if s != step {
+                return Ok(());
+            }
+            runtime.crash(&id, 3);
+            if refused { Err(Error::conflict("no", "a test asked for it")) } else { Ok(()) }
+        });
+        let _ = match step {
+            "snapshot.restore:intent" => h.restore(&Caller::default(), &c, "s", RestoreOptions::default()).map(|_| ()),
+            "container.pause:freeze" => h.lifecycle(&Caller::default(), &c, Verb::Pause, None).map(|_| ()),
+            _ => snapshot(&h, &c, "t").map(|_| ()),
+        };
+        at.set(|_| Ok(()));
+        assert_eq!(h.container(&c).unwrap().status, Status::Stopped, "{step}");
+        assert_clean(&h, step);
+    }
+}
+
+#[test]
+fn a_server_that_dies_while_it_starts_containers_after_a_reboot_starts_them_the_next_time() {
+    let mut w = MemoryWorld::new();
+    let h = w.host();
+    let c = container(&h, &furnish(&h), "dev").unwrap();
+    drop(h);
+    w.boot = "the next boot".into();
+    w.runtime = Arc::new(MemoryRuntime::new());
+    w.crash_at(1);
+    drop(w.host());
+    w.crash_at(0);
+    let h = w.host();
+    eventually("it runs", || h.container(&c).unwrap().status == Status::Running);
+}
+
+#[test]
+fn a_restore_that_is_undone_leaves_a_failed_container_failed() {
+    let at = At::default();
+    let (h, runtime) = host_with(&at);
+    let p = furnish(&h);
+    runtime.fail_next_start();
+    let c = container(&h, &p, "dev").unwrap();
+    snapshot(&h, &c, "s").unwrap();
+    let before = h.container(&c).unwrap();
+    at.set(|s| if s == "snapshot.restore:exchange" { Err(Error::conflict("no", "a test asked for it")) } else { Ok(()) });
+    h.restore(&Caller::default(), &c, "s", RestoreOptions::default()).unwrap_err();
+    let after = h.container(&c).unwrap();
+    assert_eq!((after.status, after.status_message), (before.status, before.status_message));
+    assert_clean(&h, "after a restore that was undone");
+}
