@@ -162,7 +162,8 @@ fn main() {
 fn bare_start(real: &RealHost) -> f64 {
     let p = project(real.host(), "bare");
     let c = container(real.host(), &p, "bare").unwrap();
-    let bundle = std::fs::read_dir(real.config.run.join("oci/containers").join(c.as_str())).unwrap().map(|e| e.unwrap().path()).find(|p| p.join("config.json").exists());
+    let bundle =
+        std::fs::read_dir(real.config.run.join("oci/containers").join(c.as_str())).unwrap().map(|e| e.unwrap().path()).find(|p| p.join("config.json").exists());
     real.host().lifecycle(&Caller::default(), &c, hoody_state::model::Verb::Restart, Some(Duration::ZERO)).unwrap();
     let Some(bundle) = bundle.filter(|b| b.exists()).or_else(|| {
         std::fs::read_dir(real.config.run.join("oci/containers").join(c.as_str())).unwrap().map(|e| e.unwrap().path()).find(|p| p.join("config.json").exists())
@@ -174,7 +175,17 @@ fn bare_start(real: &RealHost) -> f64 {
     std::fs::copy(bundle.join("config.json"), copy.join("config.json")).unwrap();
     real.host().lifecycle(&Caller::default(), &c, hoody_state::model::Verb::ForceStop, None).unwrap();
     let state = real.dir.join("runc");
-    let runc = |args: &[&str]| std::process::Command::new("runc").arg("--root").arg(&state).args(args).stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).status().unwrap();
+    let runc = |args: &[&str]| {
+        std::process::Command::new("runc")
+            .arg("--root")
+            .arg(&state)
+            .args(args)
+            .stdin(std::process::Stdio::null())
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .status()
+            .unwrap()
+    };
     let mut v = Vec::new();
     for i in 0..20 {
         let id = format!("bare{i}");

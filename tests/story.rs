@@ -88,7 +88,11 @@ fn a_restart_of_the_server_disturbs_no_container_and_a_reboot_starts_them_again(
 fn an_init_that_ends_is_noticed_with_its_code() {
     let real = RealHost::new("exit");
     let p = project(real.host(), "web");
-    let new = NewContainer { name: Some("short".into()), command: Some(vec!["/bin/sh".into(), "-c".into(), "echo bye; sleep 0.3; exit 7".into()]), ..Default::default() };
+    let new = NewContainer {
+        name: Some("short".into()),
+        command: Some(vec!["/bin/sh".into(), "-c".into(), "echo bye; sleep 0.3; exit 7".into()]),
+        ..Default::default()
+    };
     let c = real.host().create_container(&Caller::default(), &p, new).unwrap().id;
     let end = Instant::now() + Duration::from_secs(10);
     while real.host().container(&c).unwrap().status != Status::Stopped && Instant::now() < end {

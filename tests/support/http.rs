@@ -18,7 +18,8 @@ impl Served {
         let (ready, is_ready) = std::sync::mpsc::channel();
         let path = socket.to_path_buf();
         let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(hoody_state_http::app::BLOCKING_THREADS).build().unwrap();
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(hoody_state_http::app::BLOCKING_THREADS).build().unwrap();
             runtime.block_on(async {
                 let unix = hoody_state_http::unix::bind(&path).unwrap();
                 ready.send(()).unwrap();
