@@ -241,3 +241,13 @@ fn a_restore_that_is_undone_leaves_a_failed_container_failed() {
     assert_eq!((after.status, after.status_message), (before.status, before.status_message));
     assert_clean(&h, "after a restore that was undone");
 }
+
+#[test]
+fn in_memory_a_paused_container_that_is_stopped_starts_thawed() {
+    let h = Host::in_memory().unwrap();
+    let c = container(&h, &hoody_state_workspace::project(&h, "p"), "dev").unwrap();
+    for v in [Verb::Pause, Verb::Stop, Verb::Start] {
+        h.lifecycle(&Caller::default(), &c, v, None).unwrap();
+        assert_clean(&h, v.as_str());
+    }
+}
