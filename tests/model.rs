@@ -81,7 +81,7 @@ impl Run {
             }
             Action::Remove { name, path } if self.ids.contains_key(NAMES[name]) => unit(self.world.store.remove(&Volume::Live(self.id(name)), PATHS[path])),
             Action::InitExits { name } if self.ids.contains_key(NAMES[name]) => {
-                self.world.runtime.exits(&self.id(name));
+                self.world.runtime.crash(&self.id(name), 3);
                 Ok(())
             }
             Action::Stuck { name, stuck } if self.ids.contains_key(NAMES[name]) => {
@@ -113,7 +113,7 @@ impl Run {
             }
             Action::Lifecycle { name, verb } => unit(h.lifecycle(&me(), &self.id(name), verb, None)),
             Action::FailNextStart => {
-                self.world.runtime.inner.fail_next_start();
+                self.world.runtime.fail_next_start();
                 Ok(())
             }
             Action::ImageOf { image, name, which } => unit(h.image_from_snapshot(&me(), IMAGES[image], &self.id(name), &self.word(name, which))),
@@ -127,7 +127,7 @@ impl Run {
                 drop(h);
                 self.host = None;
                 if let Some(name) = gone {
-                    self.world.runtime.exits(&self.id(name));
+                    self.world.runtime.crash(&self.id(name), 3);
                 }
                 self.restart();
                 Ok(())

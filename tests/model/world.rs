@@ -6,9 +6,8 @@ use hoody_state::freeze::{FreezeState, Freezer};
 use hoody_state::id::ContainerId;
 use hoody_state::op::step::{CRASHED, StepHook};
 use hoody_state::runtime::memory::MemoryRuntime;
-use hoody_state::runtime::{ExecOutput, ExecSpec, ExitListener, Limits, RunSpec, Running, Runtime, RuntimeStats};
+use hoody_state::runtime::Runtime;
 use hoody_state::snapshot::memory::MemoryStore;
-use hoody_state::units::Bytes;
 use hoody_state::{Error, Host, HostBuilder, Kind, Result};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -49,73 +48,10 @@ impl StepHook for Hook {
     }
 }
 
-/// A runtime that thaws what it starts and kills, as the real one does.
-pub struct Thawing {
-    pub inner: MemoryRuntime,
-    freezer: Arc<MemoryFreezer>,
-}
-
-impl Thawing {
-    fn thaw(&self, c: &ContainerId) -> Result<()> {
-        self.freezer.thaw(c).map(|_| ())
-    }
-
-    /// Init exits by itself.
-    pub fn exits(&self, c: &ContainerId) {
-        self.inner.crash(c, 3);
-    }
-}
-
-impl Runtime for Thawing {
-    fn name(&self) -> String {
-        self.inner.name()
-    }
-    fn probe(&self) -> Result<()> {
-        self.inner.probe()
-    }
-    fn set_exit_listener(&self, listener: ExitListener) {
-        self.inner.set_exit_listener(listener);
-    }
-    fn prepare(&self, c: &ContainerId, limits: &Limits) -> Result<()> {
-        self.inner.prepare(c, limits)
-    }
-    fn start(&self, spec: &RunSpec) -> Result<Running> {
-        self.thaw(&spec.container)?;
-        self.inner.start(spec)
-    }
-    fn adopt(&self, c: &ContainerId) -> Result<Option<Running>> {
-        self.inner.adopt(c)
-    }
-    fn stop(&self, c: &ContainerId, timeout: Duration) -> Result<()> {
-        self.thaw(c)?;
-        self.inner.stop(c, timeout)
-    }
-    fn kill(&self, c: &ContainerId) -> Result<()> {
-        self.thaw(c)?;
-        self.inner.kill(c)
-    }
-    fn exec(&self, c: &ContainerId, spec: &ExecSpec) -> Result<ExecOutput> {
-        self.inner.exec(c, spec)
-    }
-    fn stats(&self, c: &ContainerId) -> Result<RuntimeStats> {
-        self.inner.stats(c)
-    }
-    fn console(&self, c: &ContainerId, last: Option<Bytes>) -> Result<Vec<u8>> {
-        self.inner.console(c, last)
-    }
-    fn remove(&self, c: &ContainerId) -> Result<()> {
-        self.thaw(c)?;
-        self.inner.remove(c)
-    }
-    fn list(&self) -> Result<Vec<ContainerId>> {
-        self.inner.list()
-    }
-}
-
 pub struct World {
     pub store: Arc<MemoryStore>,
     pub freezer: Arc<MemoryFreezer>,
-    pub runtime: Arc<Thawing>,
+    pub runtime: Arc<MemoryRuntime>,
     pub clock: Arc<ManualClock>,
     pub death: Arc<Death>,
     catalog: tempfile::TempDir,
@@ -129,7 +65,7 @@ impl World {
         let catalog = tempfile::tempdir_in(if std::path::Path::new("/dev/shm").is_dir() { "/dev/shm" } else { "/tmp" }).unwrap();
         World {
             store: Arc::new(MemoryStore::new()),
-            runtime: Arc::new(Thawing { inner: MemoryRuntime::new(), freezer: freezer.clone() }),
+            runtime: Arc::new(MemoryRuntime::with_freezer(freezer.clone())),
             freezer,
             clock: Arc::new(ManualClock::new("2026-11-23T10:00:00Z".parse().unwrap())),
             death: Arc::new(Death::default()),
@@ -141,7 +77,7 @@ impl World {
     /// A server starts.
     pub fn open(&mut self) -> Host {
         self.death.at(0);
-        self.runtime = Arc::new(Thawing { inner: self.runtime.inner.restarted(), freezer: self.freezer.clone() });
+        self.runtime = Arc::new(self.runtime.restarted());
         HostBuilder::new(Some(self.catalog.path()), self.store.clone(), self.freezer.clone(), self.runtime.clone())
             .unwrap()
             .clock(self.clock.clone())
@@ -155,7 +91,7 @@ impl World {
     pub fn power_off(&mut self) {
         self.boots += 1;
         self.freezer = Arc::new(MemoryFreezer::new());
-        self.runtime = Arc::new(Thawing { inner: MemoryRuntime::new(), freezer: self.freezer.clone() });
+        self.runtime = Arc::new(MemoryRuntime::with_freezer(self.freezer.clone()));
     }
 
     pub fn runs(&self, c: &ContainerId) -> bool {

@@ -35,10 +35,11 @@ impl StepHook for Shared {
 
 impl MemoryWorld {
     pub fn new() -> Self {
+        let freezer = Arc::new(MemoryFreezer::new());
         MemoryWorld {
             store: Arc::new(MemoryStore::new()),
-            freezer: Arc::new(MemoryFreezer::new()),
-            runtime: Arc::new(MemoryRuntime::new()),
+            runtime: Arc::new(MemoryRuntime::with_freezer(freezer.clone())),
+            freezer,
             hook: Arc::new(CrashAt::default()),
             catalog: tempfile::tempdir().unwrap(),
             boot: "this boot".into(),
@@ -145,6 +146,37 @@ pub fn snapshot(host: &Host, c: &ContainerId, alias: &str) -> Result<Snapshot> {
     host.create_snapshot(&Caller::default(), c, NewSnapshot { alias: Some(alias.into()), ..Default::default() }).map(|a| a.snapshot)
 }
 
+/// Everything that lists show, to tell whether a refused change has changed anything.
+pub fn picture(host: &Host) -> serde_json::Value {
+    let page = hoody_state::model::PageRequest::first();
+    let containers = host.containers(&page, None, None).unwrap().rows;
+    let snapshots: Vec<_> = containers.iter().map(|c| host.snapshots(&c.id).unwrap()).collect();
+    let events = host.events(&hoody_state::model::EventFilter { limit: 500, ..Default::default() }).unwrap().1;
+    serde_json::json!({
+        "containers": containers, "snapshots": snapshots, "images": host.images(&page).unwrap().rows, "projects": host.projects(&page, None).unwrap().rows,
+        "events": events, "operations": host.operations(&page).unwrap().pagination.total,
+    })
+}
+
+/// The change is refused with this code, and nothing has changed.
+pub fn refused<T: std::fmt::Debug>(host: &Host, code: &str, f: impl FnOnce() -> Result<T>) {
+    let before = picture(host);
+    let e = f().expect_err(code);
+    assert_eq!(e.code(), code, "{e}");
+    assert!(e.message().len() > 15, "{code}: {:?} says too little", e.message());
+    let after = picture(host);
+    assert!(before == after, "{code} has changed something:\n{before:#}\n{after:#}");
+    assert_clean(host, code);
+}
+
+/// Waits until nothing goes on behind.
+pub fn at_rest(host: &Host) {
+    for o in host.operations(&hoody_state::model::PageRequest::first()).unwrap().rows {
+        let o = host.wait_operation(&o.id, std::time::Duration::from_secs(60)).unwrap();
+        assert!(o.finished_at.is_some(), "{o:?}");
+    }
+}
+
 /// `check` finds nothing.
 pub fn assert_clean(host: &Host, when: &str) {
     let found: Vec<Finding> = host.check(false).unwrap();
@@ -168,10 +200,15 @@ pub struct RealHost {
 impl RealHost {
     /// Opens one and imports a small busybox root file system as its default image.
     pub fn new(name: &str) -> Self {
+        Self::sized(name, hoody_state::units::Bytes::gib(2))
+    }
+
+    /// The same with a pool of this size.
+    pub fn sized(name: &str, size: hoody_state::units::Bytes) -> Self {
         assert!(nix::unistd::geteuid().is_root(), "this test needs root: it mounts BTRFS and runs containers");
         let dir = scratch(name);
         let mut config = hoody_state::HostConfig::new(dir.join("data"), dir.join("run"));
-        config.pool_size = Some(hoody_state::units::Bytes::gib(2));
+        config.pool_size = Some(size);
         let mut real = RealHost { config, dir, host: None };
         real.start();
         real.import();

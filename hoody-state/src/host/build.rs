@@ -235,7 +235,7 @@ impl Host {
         store.create(&staging)?;
         store.seal(&staging, &Volume::Image(image.clone()))?;
         let freezer = Arc::new(crate::freeze::memory::MemoryFreezer::new());
-        let runtime = Arc::new(crate::runtime::memory::MemoryRuntime::new());
+        let runtime = Arc::new(crate::runtime::memory::MemoryRuntime::with_freezer(Arc::clone(&freezer)));
         let host = HostBuilder::new(None, store, freezer, runtime)?.open()?;
         host.write(crate::catalog::Durability::Process, |tx| {
             tx.insert_image(&Image {

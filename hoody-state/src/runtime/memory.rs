@@ -3,6 +3,8 @@
 use super::{ExecOutput, ExecSpec, Exit, ExitListener, Limits, RunSpec, Running, Runtime, RuntimeStats};
 use crate::cgroup::Limit;
 use crate::error::{Error, Kind, Result};
+use crate::freeze::Freezer;
+use crate::freeze::memory::MemoryFreezer;
 use crate::id::{ContainerId, RunId};
 use crate::units::Bytes;
 use jiff::Timestamp;
@@ -15,6 +17,7 @@ use std::time::Duration;
 pub struct MemoryRuntime {
     world: Arc<Mutex<World>>,
     listener: OnceLock<ExitListener>,
+    freezer: Option<Arc<MemoryFreezer>>,
 }
 
 /// What outlives a [`MemoryRuntime`], as the kernel does.
@@ -38,10 +41,16 @@ impl MemoryRuntime {
         Self::default()
     }
 
+    /// Nothing runs; what is started, stopped and killed is thawed in `freezer`, as the kernel's groups are by a real runtime.
+    #[must_use]
+    pub fn with_freezer(freezer: Arc<MemoryFreezer>) -> Self {
+        MemoryRuntime { freezer: Some(freezer), ..Self::default() }
+    }
+
     /// Another on the same world, as after a restart of the server: it has no listener and has adopted nothing.
     #[must_use]
     pub fn restarted(&self) -> Self {
-        MemoryRuntime { world: Arc::clone(&self.world), listener: OnceLock::new() }
+        MemoryRuntime { world: Arc::clone(&self.world), listener: OnceLock::new(), freezer: self.freezer.clone() }
     }
 
     /// The container's init exits with `code`, and it is reported. False when it does not run.
@@ -66,6 +75,13 @@ impl MemoryRuntime {
 
     fn lock(&self) -> MutexGuard<'_, World> {
         self.world.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn thaw(&self, container: &ContainerId) {
+        if let Some(f) = &self.freezer {
+            // A group that was removed is not frozen.
+            let _ = f.thaw(container);
+        }
     }
 
     fn end(&self, container: &ContainerId, code: Option<i32>) -> bool {
@@ -106,6 +122,7 @@ impl Runtime for MemoryRuntime {
 
     fn start(&self, spec: &RunSpec) -> Result<Running> {
         self.prepare(&spec.container, &spec.limits)?;
+        self.thaw(&spec.container);
         let mut world = self.lock();
         if std::mem::take(&mut world.fail_next_start) {
             return Err(Error::new(
@@ -128,11 +145,13 @@ impl Runtime for MemoryRuntime {
     }
 
     fn stop(&self, container: &ContainerId, _timeout: Duration) -> Result<()> {
+        self.thaw(container);
         self.end(container, Some(143));
         Ok(())
     }
 
     fn kill(&self, container: &ContainerId) -> Result<()> {
+        self.thaw(container);
         self.end(container, Some(137));
         Ok(())
     }
