@@ -397,3 +397,43 @@ fn make_dir(path: &Path, mode: u32) -> Result<()> {
     }
     std::fs::DirBuilder::new().recursive(true).mode(mode).create(path).io(|| format!("make directory {}", path.display()))
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// A process that has the lock of `data`, written down as that of `pid`, for 300 ms.
+    fn held_by_a_child(data: &Path, pid: u32) -> std::process::Child {
+        let path = data.join("pool.lock");
+        std::fs::write(&path, pid.to_string()).unwrap();
+        let child = std::process::Command::new("flock").arg(&path).args(["sleep", "0.3"]).spawn().unwrap();
+        while Flock::lock(File::open(&path).unwrap(), FlockArg::LockExclusiveNonblock).is_ok() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        child
+    }
+
+    #[test]
+    fn a_killed_servers_child_keeps_the_next_server_waiting_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut dead = std::process::Command::new("true").spawn().unwrap();
+        dead.wait().unwrap();
+        let mut child = held_by_a_child(dir.path(), dead.id());
+        let held = lock(dir.path()).unwrap();
+        assert_eq!(std::fs::read_to_string(dir.path().join("pool.lock")).unwrap(), std::process::id().to_string());
+        assert_eq!(lock(dir.path()).unwrap_err().code(), "data_in_use");
+        drop(held);
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn a_living_server_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut child = held_by_a_child(dir.path(), std::process::id());
+        let began = Instant::now();
+        assert_eq!(lock(dir.path()).unwrap_err().code(), "data_in_use");
+        assert!(began.elapsed() < Duration::from_millis(250));
+        child.wait().unwrap();
+    }
+}

@@ -180,6 +180,14 @@ mod tests {
         fs::write(dirs.container(&c).join("run.json"), "{").unwrap();
         assert_eq!(dirs.load(&c, "b1").unwrap(), None);
         fs::create_dir_all(dirs.state().join(oci_id(&c, &run))).unwrap();
+        let old = RunId::generate();
+        for r in [&old, &run] {
+            fs::create_dir_all(dirs.bundle(&c, r)).unwrap();
+            fs::create_dir_all(dirs.state().join(oci_id(&c, r))).unwrap();
+        }
+        dirs.clear_others(&c, &run).unwrap();
+        assert!(!dirs.bundle(&c, &old).exists() && !dirs.state().join(oci_id(&c, &old)).exists());
+        assert!(dirs.bundle(&c, &run).exists() && dirs.state().join(oci_id(&c, &run)).exists());
         dirs.remove(&c).unwrap();
         assert_eq!(fs::read_dir(dirs.state()).unwrap().count(), 0);
         assert_eq!(dirs.list().unwrap(), []);
