@@ -10,10 +10,10 @@ use hoody_state::op::step::{CrashAt, StepHook};
 use hoody_state::runtime::memory::MemoryRuntime;
 use hoody_state::snapshot::Volume;
 use hoody_state::snapshot::memory::MemoryStore;
-use hoody_state::{Caller, Host, HostBuilder, Result};
+use hoody_state::{Caller, Error, Host, HostBuilder, Kind, Result};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A world of memory backends that outlives the hosts on it, so that a host can crash and another take its place.
 pub struct MemoryWorld {
@@ -21,15 +21,17 @@ pub struct MemoryWorld {
     pub freezer: Arc<MemoryFreezer>,
     pub runtime: Arc<MemoryRuntime>,
     pub hook: Arc<CrashAt>,
+    failing: Arc<AtomicBool>,
     catalog: tempfile::TempDir,
     pub boot: String,
 }
 
-struct Shared(Arc<CrashAt>);
+struct Shared(Arc<CrashAt>, Arc<AtomicBool>);
 
 impl StepHook for Shared {
     fn step(&self, operation: &str, step: &str) -> Result<()> {
-        self.0.step(operation, step)
+        let out = self.0.step(operation, step);
+        if self.1.load(Ordering::SeqCst) { out.map_err(|e| Error::new(Kind::Io, "io", e.message().to_owned())) } else { out }
     }
 }
 
@@ -41,6 +43,7 @@ impl MemoryWorld {
             runtime: Arc::new(MemoryRuntime::with_freezer(freezer.clone())),
             freezer,
             hook: Arc::new(CrashAt::default()),
+            failing: Arc::default(),
             catalog: tempfile::tempdir().unwrap(),
             boot: "this boot".into(),
         }
@@ -50,7 +53,7 @@ impl MemoryWorld {
     pub fn host(&self) -> Host {
         HostBuilder::new(Some(self.catalog.path()), self.store.clone(), self.freezer.clone(), self.runtime.clone())
             .unwrap()
-            .hook(Box::new(Shared(self.hook.clone())))
+            .hook(Box::new(Shared(self.hook.clone(), self.failing.clone())))
             .boot_id(&self.boot)
             .open()
             .unwrap()
@@ -58,8 +61,15 @@ impl MemoryWorld {
 
     /// Crash at the `n`th step from now; 0: only count.
     pub fn crash_at(&self, n: u64) {
+        self.failing.store(false, Ordering::SeqCst);
         self.hook.count.store(0, Ordering::SeqCst);
         self.hook.at.store(n, Ordering::SeqCst);
+    }
+
+    /// The same, but that step only fails, as by an error of the disk.
+    pub fn fail_at(&self, n: u64) {
+        self.crash_at(n);
+        self.failing.store(true, Ordering::SeqCst);
     }
 
     pub fn steps(&self) -> u64 {

@@ -348,6 +348,7 @@ impl Host {
             let consoles = root.join(layout::CONSOLES);
             let mut oci = OciConfig::new(config.run.join("oci"), config.cgroups(record)?, move |c| consoles.join(format!("{c}.log")));
             oci.subreaper = false;
+            oci.looks_only = true;
             let runtime = OciRuntime::new(oci)?;
             let freezer = freeze::freezer(runtime.cgroups())?;
             let catalog = Catalog::open(&root.join(layout::CATALOG))?;
