@@ -11,7 +11,6 @@ use hoody_state::snapshot::memory::MemoryStore;
 use hoody_state::{Error, Host, HostBuilder, Kind, Result};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
 
 /// A process that dies at a step: from then on nothing more is done by any of its threads.
 #[derive(Default)]
