@@ -71,7 +71,8 @@ fn a_restore_whose_boot_fails_is_not_booted_a_second_time_behind_its_error() {
     assert_eq!(e.code(), "start_failed");
     let seen = h.container(&c).unwrap();
     assert_eq!((seen.status, seen.last_used_snapshot.unwrap().as_str()), (Status::Failed, "s"));
-    let restored = h.events(&EventFilter { limit: 500, ..Default::default() }).unwrap().0.into_iter().filter(|e| e.event_type == "container.snapshot.restored").count();
+    let restored =
+        h.events(&EventFilter { limit: 500, ..Default::default() }).unwrap().0.into_iter().filter(|e| e.event_type == "container.snapshot.restored").count();
     assert_eq!(restored, 1);
     assert_clean(&h, "after a restore that does not boot");
 }
@@ -143,8 +144,7 @@ impl hoody_state::clock::Clock for Interrupting {
 #[test]
 fn of_two_imports_of_one_name_the_second_leaves_the_volume_of_the_first_alone() {
     let clock = Interrupting::default();
-    let builder =
-        HostBuilder::new(None, Arc::new(MemoryStore::new()), Arc::new(MemoryFreezer::new()), Arc::new(MemoryRuntime::new())).unwrap();
+    let builder = HostBuilder::new(None, Arc::new(MemoryStore::new()), Arc::new(MemoryFreezer::new()), Arc::new(MemoryRuntime::new())).unwrap();
     let h = builder.clock(Arc::new(clock.clone())).open().unwrap();
     let other = h.clone();
     *clock.0.lock().unwrap() = Some(Box::new(move || {

@@ -79,9 +79,7 @@ impl Run {
             Action::Write { name, path, value } if self.ids.contains_key(NAMES[name]) => {
                 self.world.store.write(&Volume::Live(self.id(name)), PATHS[path], &[value; 3])
             }
-            Action::Remove { name, path } if self.ids.contains_key(NAMES[name]) => {
-                unit(self.world.store.remove(&Volume::Live(self.id(name)), PATHS[path]))
-            }
+            Action::Remove { name, path } if self.ids.contains_key(NAMES[name]) => unit(self.world.store.remove(&Volume::Live(self.id(name)), PATHS[path])),
             Action::InitExits { name } if self.ids.contains_key(NAMES[name]) => {
                 self.world.runtime.crash(&self.id(name), 3);
                 Ok(())
@@ -107,9 +105,7 @@ impl Run {
             }
             Action::Undo { name } => unit(h.undo(&me(), &self.id(name))),
             Action::Rename { name, which, alias: a } => unit(h.rename_snapshot(&me(), &self.id(name), &self.word(name, which), alias(a))),
-            Action::Pin { name, which, pin } => {
-                unit(h.pin_snapshot(&me(), &self.id(name), &self.word(name, which), pin.then(|| "it is needed".to_owned())))
-            }
+            Action::Pin { name, which, pin } => unit(h.pin_snapshot(&me(), &self.id(name), &self.word(name, which), pin.then(|| "it is needed".to_owned()))),
             Action::DeleteSnapshot { name, which } => unit(h.delete_snapshot(&me(), &self.id(name), &self.word(name, which))),
             Action::Advance { hours } => {
                 self.world.clock.advance(Duration::from_secs(u64::from(hours) * 3600));
@@ -240,7 +236,11 @@ impl Run {
         let status = c.container.status;
         assert_eq!(c.container.status_message.is_some(), status == Status::Failed, "{status}: {:?}", c.container.status_message);
         assert_eq!(c.container.operation_id, None);
-        assert_eq!((self.world.runs(id), self.world.runs(id) && self.world.frozen(id)), (matches!(status, Status::Running | Status::Paused), status == Status::Paused), "{status}");
+        assert_eq!(
+            (self.world.runs(id), self.world.runs(id) && self.world.frozen(id)),
+            (matches!(status, Status::Running | Status::Paused), status == Status::Paused),
+            "{status}"
+        );
         let log = h.status_logs(id, &PageRequest::first()).unwrap().rows;
         assert_eq!(log[0].to_status, status, "the log's last word");
         assert!(log.windows(2).all(|w| w[0].from_status == Some(w[1].to_status)), "the log has a gap: {log:#?}");

@@ -13,30 +13,88 @@ pub const PATHS: [&str; 3] = ["etc/passwd", "hoody/storage/x", "y"];
 
 #[derive(Debug, Clone)]
 pub enum Action {
-    Create { name: usize, image: usize, autostart: bool },
-    Delete { name: usize },
-    Write { name: usize, path: usize, value: u8 },
-    Remove { name: usize, path: usize },
-    Snapshot { name: usize, alias: Option<usize>, days: Option<u8>, replace: bool },
-    Restore { name: usize, which: usize, keep: Option<usize>, start: Option<bool> },
-    Undo { name: usize },
-    Rename { name: usize, which: usize, alias: Option<usize> },
-    Pin { name: usize, which: usize, pin: bool },
-    DeleteSnapshot { name: usize, which: usize },
-    Advance { hours: u8 },
-    Lifecycle { name: usize, verb: Verb },
-    InitExits { name: usize },
+    Create {
+        name: usize,
+        image: usize,
+        autostart: bool,
+    },
+    Delete {
+        name: usize,
+    },
+    Write {
+        name: usize,
+        path: usize,
+        value: u8,
+    },
+    Remove {
+        name: usize,
+        path: usize,
+    },
+    Snapshot {
+        name: usize,
+        alias: Option<usize>,
+        days: Option<u8>,
+        replace: bool,
+    },
+    Restore {
+        name: usize,
+        which: usize,
+        keep: Option<usize>,
+        start: Option<bool>,
+    },
+    Undo {
+        name: usize,
+    },
+    Rename {
+        name: usize,
+        which: usize,
+        alias: Option<usize>,
+    },
+    Pin {
+        name: usize,
+        which: usize,
+        pin: bool,
+    },
+    DeleteSnapshot {
+        name: usize,
+        which: usize,
+    },
+    Advance {
+        hours: u8,
+    },
+    Lifecycle {
+        name: usize,
+        verb: Verb,
+    },
+    InitExits {
+        name: usize,
+    },
     FailNextStart,
-    Stuck { name: usize, stuck: bool },
-    ImageOf { image: usize, name: usize, which: usize },
-    DeleteImage { image: usize },
+    Stuck {
+        name: usize,
+        stuck: bool,
+    },
+    ImageOf {
+        image: usize,
+        name: usize,
+        which: usize,
+    },
+    DeleteImage {
+        image: usize,
+    },
     DeleteProject,
     /// `gone`: its init ends while no server runs.
-    RestartServer { gone: Option<usize> },
+    RestartServer {
+        gone: Option<usize>,
+    },
     /// The server dies at this step from now, and is started again.
-    DieIn { steps: u8 },
+    DieIn {
+        steps: u8,
+    },
     Reboot,
-    PoolFull { full: bool },
+    PoolFull {
+        full: bool,
+    },
 }
 
 pub type Files = BTreeMap<String, Vec<u8>>;
@@ -224,7 +282,11 @@ impl Model {
             Action::FailNextStart => self.fail = true,
             Action::Stuck { name, stuck } => {
                 self.con(name)?;
-                if stuck { self.stuck.insert(NAMES[name].to_owned()) } else { self.stuck.remove(NAMES[name]) };
+                if stuck {
+                    self.stuck.insert(NAMES[name].to_owned())
+                } else {
+                    self.stuck.remove(NAMES[name])
+                };
             }
             Action::ImageOf { image, name, which } => {
                 if self.images.contains_key(IMAGES[image]) {
