@@ -3,9 +3,11 @@
 //! After the restart `check` must find nothing, everything acknowledged before must be there, and what was under way must be done or undone.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+use hoody_state::host::IdempotencyKey;
 use hoody_state::id::ContainerId;
-use hoody_state::model::{NewSnapshot, OnAliasConflict, RestoreOptions, Status, Verb};
+use hoody_state::model::{NewSnapshot, OnAliasConflict, OperationStatus, PageRequest, RestoreOptions, Status, Verb};
 use hoody_state::op::step::CRASHED;
+use hoody_state::runtime::Runtime;
 use hoody_state::{Caller, Host, Result};
 use hoody_state_workspace::{MemoryWorld, assert_clean, container, furnish, snapshot, tiny_image};
 use std::time::Duration;
@@ -245,4 +247,108 @@ fn what_ran_runs_again_after_a_reboot_and_what_was_stopped_does_not() {
     assert_eq!(status(&host, &c), Status::Running);
     assert_eq!(status(&host, &stopped), Status::Stopped);
     assert_clean(&host, "after a reboot");
+}
+
+fn keyed(key: &str) -> Caller {
+    let key = IdempotencyKey { scope: "t".into(), key: key.into(), fingerprint: [1; 32] };
+    Caller { idempotency: Some(key), ..Caller::default() }
+}
+
+/// Crashes at each step of a verb, starts again, and asks once more with the same key.
+fn asked_again(prepare: &[Verb], verb: Verb, verify: fn(&MemoryWorld, &Host, &ContainerId, Option<hoody_state::id::RunId>)) {
+    for n in 1.. {
+        let w = MemoryWorld::new();
+        let (host, c) = stage(&w);
+        for v in prepare {
+            host.lifecycle(&Caller::default(), &c, *v, None).unwrap();
+        }
+        let run = w.runtime.adopt(&c).unwrap().map(|r| r.run);
+        w.crash_at(n);
+        let crashed = host.lifecycle(&keyed("k"), &c, verb, None).is_err();
+        drop(host);
+        w.crash_at(0);
+        let host = w.host();
+        settle(&host);
+        assert_clean(&host, "after the restart");
+        host.lifecycle(&keyed("k"), &c, verb, None).unwrap_or_else(|e| panic!("{verb:?} crashed at step {n}, asked again: {e}"));
+        verify(&w, &host, &c, run);
+        let verbs = host.operations(&PageRequest::first()).unwrap().rows;
+        let done = verbs.iter().filter(|o| o.kind == format!("container.{}", verb.as_str()) && o.status == OperationStatus::Succeeded).count();
+        assert_eq!(done, 1, "{verb:?} crashed at step {n}");
+        if !crashed {
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_restart_cut_short_before_its_stop_is_made_good() {
+    asked_again(&[], Verb::Restart, |w, h, c, before| {
+        assert_eq!(status(h, c), Status::Running);
+        assert_ne!(w.runtime.adopt(c).unwrap().map(|r| r.run), before, "a restart that is said to be done and restarted nothing");
+    });
+}
+
+#[test]
+fn a_resume_cut_short_is_finished_and_may_be_asked_for_again() {
+    asked_again(&[Verb::Pause], Verb::Resume, |w, h, c, before| {
+        assert_eq!(status(h, c), Status::Running);
+        assert_eq!(w.runtime.adopt(c).unwrap().map(|r| r.run), before, "it goes on where it was");
+    });
+}
+
+#[test]
+fn every_verb_may_be_asked_for_again_with_its_key() {
+    for (prepare, verb, to) in [
+        (&[][..], Verb::Pause, Status::Paused),
+        (&[], Verb::Stop, Status::Stopped),
+        (&[Verb::Pause], Verb::ForceStop, Status::Stopped),
+        (&[Verb::Stop], Verb::Start, Status::Running),
+        (&[Verb::Pause], Verb::Restart, Status::Running),
+    ] {
+        asked_again(prepare, verb, |_, _, _, _| {});
+        let w = MemoryWorld::new();
+        let (host, c) = stage(&w);
+        prepare.iter().for_each(|v| drop(host.lifecycle(&Caller::default(), &c, *v, None).unwrap()));
+        host.lifecycle(&Caller::default(), &c, verb, None).unwrap();
+        assert_eq!(status(&host, &c), to);
+    }
+}
+
+#[test]
+fn a_failure_before_any_step_leaves_nothing_and_takes_nothing_away() {
+    let acts: [(&str, Act); 6] = [
+        ("snapshot", |h, c| snapshot(h, c, "again").map(drop)),
+        ("replace", |h, c| {
+            let new = NewSnapshot { alias: Some("before".into()), on_alias_conflict: OnAliasConflict::Replace, ..Default::default() };
+            h.create_snapshot(&Caller::default(), c, new).map(drop)
+        }),
+        ("restore", |h, c| h.restore(&Caller::default(), c, "before", RestoreOptions::default()).map(drop)),
+        ("create", |h, c| container(h, &h.container(c)?.project_id, "second").map(drop)),
+        ("import", |h, _| h.import_image(&Caller::default(), "second", &mut &tiny_image()[..]).map(drop)),
+        ("restart", |h, c| h.lifecycle(&Caller::default(), c, Verb::Restart, None).map(drop)),
+    ];
+    for (name, act) in acts {
+        for n in 1.. {
+            let w = MemoryWorld::new();
+            let (host, c) = stage(&w);
+            w.fail_at(n);
+            let _ = act(&host, &c);
+            settle(&host);
+            let over = w.steps() < n;
+            w.crash_at(0);
+            let when = format!("{name}, failed at step {n}");
+            assert_clean(&host, &when);
+            let snapshots = host.snapshots(&c).unwrap().snapshots;
+            assert!(snapshots.iter().any(|s| s.alias.as_ref().is_some_and(|a| a.as_str() == "before")), "{when}: {snapshots:?}");
+            drop(host);
+            let host = w.host();
+            settle(&host);
+            assert_clean(&host, &format!("{when}, after a restart"));
+            snapshot(&host, &c, "afterwards").unwrap_or_else(|e| panic!("{when}: {e}"));
+            if over {
+                break;
+            }
+        }
+    }
 }

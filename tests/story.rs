@@ -88,7 +88,11 @@ fn a_restart_of_the_server_disturbs_no_container_and_a_reboot_starts_them_again(
 fn an_init_that_ends_is_noticed_with_its_code() {
     let real = RealHost::new("exit");
     let p = project(real.host(), "web");
-    let new = NewContainer { name: Some("short".into()), command: Some(vec!["/bin/sh".into(), "-c".into(), "echo bye; sleep 0.3; exit 7".into()]), ..Default::default() };
+    let new = NewContainer {
+        name: Some("short".into()),
+        command: Some(vec!["/bin/sh".into(), "-c".into(), "echo bye; sleep 0.3; exit 7".into()]),
+        ..Default::default()
+    };
     let c = real.host().create_container(&Caller::default(), &p, new).unwrap().id;
     let end = Instant::now() + Duration::from_secs(10);
     while real.host().container(&c).unwrap().status != Status::Stopped && Instant::now() < end {
@@ -136,7 +140,7 @@ fn nested_subvolumes_go_where_their_volume_goes() {
     assert_eq!(real.host().container(&c).unwrap().status, Status::Running);
     std::fs::write(sub.join("file"), "changed").unwrap();
     real.host().restore(&Caller::default(), &c, "s", RestoreOptions::default()).unwrap();
-    assert_eq!(std::fs::read_to_string(&sub.join("file")).unwrap(), "nested");
+    assert_eq!(std::fs::read_to_string(sub.join("file")).unwrap(), "nested");
     std::fs::write(sub.join("file"), "writable again").unwrap();
     real.host().delete_container(&Caller::default(), &c).unwrap();
     for o in real.host().operations(&hoody_state::model::PageRequest::first()).unwrap().rows {

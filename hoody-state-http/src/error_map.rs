@@ -125,15 +125,22 @@ pub fn map(error: &Error, on_snapshot: bool) -> Mapped {
         "operation_in_progress" if on_snapshot => "snapshot_operation_in_progress",
         code => code,
     };
-    let (status, word) = match CODES.iter().find(|r| r.code == code) {
-        Some(r) => (r.status, r.word),
-        None => by_kind(error.kind()),
-    };
+    let (status, word) = look_up(code, error.kind());
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     if status == StatusCode::INTERNAL_SERVER_ERROR {
         tracing::error!(code, error = %error.message(), source = ?std::error::Error::source(error), "a request failed");
     }
     Mapped { status, word, code, message: outer_message(error) }
+}
+
+/// The status alone.
+#[must_use]
+pub fn status(error: &Error) -> u16 {
+    look_up(error.code(), error.kind()).0
+}
+
+fn look_up(code: &str, kind: Kind) -> (u16, Option<&'static str>) {
+    CODES.iter().find(|r| r.code == code).map_or_else(|| by_kind(kind), |r| (r.status, r.word))
 }
 
 /// The message to show.

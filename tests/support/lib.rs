@@ -1,6 +1,8 @@
 //! What the tests, benches and examples of the workspace share: hosts to try things on, that leave nothing behind.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+pub mod http;
+
 use hoody_state::freeze::memory::MemoryFreezer;
 use hoody_state::id::{ContainerId, ProjectId};
 use hoody_state::model::{Finding, NewContainer, NewSnapshot, ProjectInput, Snapshot};
@@ -8,10 +10,10 @@ use hoody_state::op::step::{CrashAt, StepHook};
 use hoody_state::runtime::memory::MemoryRuntime;
 use hoody_state::snapshot::Volume;
 use hoody_state::snapshot::memory::MemoryStore;
-use hoody_state::{Caller, Host, HostBuilder, Result};
+use hoody_state::{Caller, Error, Host, HostBuilder, Kind, Result};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A world of memory backends that outlives the hosts on it, so that a host can crash and another take its place.
 pub struct MemoryWorld {
@@ -19,15 +21,17 @@ pub struct MemoryWorld {
     pub freezer: Arc<MemoryFreezer>,
     pub runtime: Arc<MemoryRuntime>,
     pub hook: Arc<CrashAt>,
+    failing: Arc<AtomicBool>,
     catalog: tempfile::TempDir,
     pub boot: String,
 }
 
-struct Shared(Arc<CrashAt>);
+struct Shared(Arc<CrashAt>, Arc<AtomicBool>);
 
 impl StepHook for Shared {
     fn step(&self, operation: &str, step: &str) -> Result<()> {
-        self.0.step(operation, step)
+        let out = self.0.step(operation, step);
+        if self.1.load(Ordering::SeqCst) { out.map_err(|e| Error::new(Kind::Io, "io", e.message().to_owned())) } else { out }
     }
 }
 
@@ -39,6 +43,7 @@ impl MemoryWorld {
             runtime: Arc::new(MemoryRuntime::with_freezer(freezer.clone())),
             freezer,
             hook: Arc::new(CrashAt::default()),
+            failing: Arc::default(),
             catalog: tempfile::tempdir().unwrap(),
             boot: "this boot".into(),
         }
@@ -48,7 +53,7 @@ impl MemoryWorld {
     pub fn host(&self) -> Host {
         HostBuilder::new(Some(self.catalog.path()), self.store.clone(), self.freezer.clone(), self.runtime.clone())
             .unwrap()
-            .hook(Box::new(Shared(self.hook.clone())))
+            .hook(Box::new(Shared(self.hook.clone(), self.failing.clone())))
             .boot_id(&self.boot)
             .open()
             .unwrap()
@@ -56,8 +61,15 @@ impl MemoryWorld {
 
     /// Crash at the `n`th step from now; 0: only count.
     pub fn crash_at(&self, n: u64) {
+        self.failing.store(false, Ordering::SeqCst);
         self.hook.count.store(0, Ordering::SeqCst);
         self.hook.at.store(n, Ordering::SeqCst);
+    }
+
+    /// The same, but that step only fails, as by an error of the disk.
+    pub fn fail_at(&self, n: u64) {
+        self.crash_at(n);
+        self.failing.store(true, Ordering::SeqCst);
     }
 
     pub fn steps(&self) -> u64 {
@@ -305,4 +317,42 @@ pub fn fingerprint(root: &std::path::Path) -> std::collections::BTreeMap<PathBuf
         }
     }
     all
+}
+
+/// Fills a directory with `files` files in directories of 100, `bytes` in all, sizes spread as in a system's tree; `id` owns them.
+pub fn fill(dir: &std::path::Path, files: u64, bytes: u64, id: u32) {
+    let mut x = 0x9e37_79b9_7f4a_7c15_u64;
+    let mean = bytes / files;
+    for i in 0..files {
+        let sub = dir.join(format!("d{}", i / 100));
+        if i % 100 == 0 {
+            std::fs::create_dir_all(&sub).unwrap();
+            std::os::unix::fs::chown(&sub, Some(id), Some(id)).unwrap();
+        }
+        x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let size = usize::try_from(mean / 8 + (x >> 33) % (mean * 7 / 4)).unwrap();
+        let mut data = vec![0u8; size];
+        for chunk in data.chunks_mut(8) {
+            x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            chunk.copy_from_slice(&x.to_le_bytes()[..chunk.len()]);
+        }
+        let path = sub.join(format!("f{i}"));
+        std::fs::write(&path, &data).unwrap();
+        std::os::unix::fs::chown(&path, Some(id), Some(id)).unwrap();
+    }
+}
+
+/// The kernel's own snapshot call, for comparison: one ioctl, read-only or not.
+pub fn bare_snapshot(from: &std::path::Path, dir: &std::path::Path, name: &str, read_only: bool) {
+    use std::os::fd::AsFd;
+    let (source, parent) = (std::fs::File::open(from).unwrap(), std::fs::File::open(dir).unwrap());
+    let name = std::ffi::CString::new(name).unwrap();
+    btrfs_uapi::subvolume::snapshot_create(parent.as_fd(), source.as_fd(), &name, read_only, &[]).unwrap();
+}
+
+/// The kernel's own delete.
+pub fn bare_delete(dir: &std::path::Path, name: &str) {
+    use std::os::fd::AsFd;
+    let name = std::ffi::CString::new(name).unwrap();
+    btrfs_uapi::subvolume::subvolume_delete(std::fs::File::open(dir).unwrap().as_fd(), &name).unwrap();
 }

@@ -7,12 +7,12 @@ use crate::envelope::{ApiError, Envelope, Reply, created, ok};
 use crate::error_map;
 use crate::extract::{Id, Input, Named, Nothing, PageQuery, Query, invalid};
 use axum::extract::State;
+use hoody_state::Error;
 use hoody_state::host::Host;
 use hoody_state::id::{ContainerId, ProjectId};
 use hoody_state::model::{
     Container, ContainerDetail, ContainerStats, ContainerUpdate, LifecycleAnswer, NewContainer, Pagination, StatusLog, UsageReport, Verb,
 };
-use hoody_state::{Error, Kind};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::time::Duration;
@@ -124,7 +124,7 @@ fn seconds(s: i64) -> Result<Duration, Error> {
 
 /// With 500, 502, 503 and 504 the published answer repeats what was asked and the state that is left.
 fn with_state(host: &Host, error: Error, id: &ContainerId, verb: Verb) -> ApiError {
-    let of_host = matches!(error.kind(), Kind::Io | Kind::Internal | Kind::Corrupt | Kind::Unavailable | Kind::Timeout);
+    let of_host = matches!(error_map::status(&error), 500 | 502 | 503 | 504);
     match host.container(id) {
         Ok(c) if of_host => {
             let data = json!({"error": true, "operation": verb, "container_id": id, "project_id": c.project_id, "message": error_map::outer_message(&error), "status": c.status});

@@ -1,11 +1,25 @@
 //! Every documented code is produced.
 
 use crate::support::{Answer, Server};
+use hoody_state::freeze::memory::MemoryFreezer;
+use hoody_state::host::{HostBuilder, Settings};
+use hoody_state::op::step::StepHook;
+use hoody_state::runtime::memory::MemoryRuntime;
+use hoody_state::snapshot::memory::MemoryStore;
+use hoody_state::units::Bytes;
+use hoody_state::{Error, Kind, Result};
 use hoody_state_http::error_map::CODES;
 use std::collections::BTreeMap;
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
 
 /// Codes that a sound memory host cannot be brought to: they are produced by the tests of the places named.
-const ELSEWHERE: &[(&str, &str)] = &[];
+const ELSEWHERE: &[(&str, &str)] = &[
+    ("request_timeout", "it takes 30 s: by hand"),
+    ("exec_failed", "runtime/oci: it takes processes"),
+    ("invalid_cwd", "runtime/oci: it takes processes"),
+    ("not_ready", "it takes a pool that went away"),
+];
 
 struct Seen(BTreeMap<String, u16>);
 
@@ -23,6 +37,9 @@ fn every_documented_code_is_produced_with_its_status() {
     requests(&s, &mut seen);
     things(&s, &mut seen);
     snapshots(&s, &mut seen);
+    faults(&mut seen);
+    limits(&mut seen);
+    under_way(&mut seen);
     for row in CODES {
         if ELSEWHERE.iter().any(|(code, _)| *code == row.code) {
             continue;
@@ -116,4 +133,192 @@ fn snapshots(s: &Server, seen: &mut Seen) {
     seen.expect("validation_error", &s.call("PUT", &format!("{base}/x/expiry"), r#"{"expires_at":"soon"}"#));
     s.call("PUT", &format!("{base}/x/pin"), "{}").data();
     seen.expect("snapshot_pinned", &s.call("DELETE", &format!("{base}/x"), ""));
+}
+
+/// Fails or holds up the next step of an operation.
+#[derive(Clone, Default)]
+struct Faults(Arc<(Mutex<Fault>, Condvar)>);
+
+#[derive(Default)]
+struct Fault {
+    fail: Option<(Kind, &'static str)>,
+    hold: Option<&'static str>,
+    held: bool,
+}
+
+impl Faults {
+    fn fail(&self, kind: Kind, code: &'static str) {
+        self.0.0.lock().unwrap().fail = Some((kind, code));
+    }
+
+    fn hold(&self, operation: &'static str) {
+        let mut f = self.0.0.lock().unwrap();
+        (f.hold, f.held) = (Some(operation), false);
+    }
+
+    fn wait_held(&self) {
+        let (f, timeout) = self.0.1.wait_timeout_while(self.0.0.lock().unwrap(), Duration::from_secs(10), |f| !f.held).unwrap();
+        assert!(f.held && !timeout.timed_out());
+    }
+
+    fn release(&self) {
+        self.0.0.lock().unwrap().hold = None;
+        self.0.1.notify_all();
+    }
+}
+
+impl StepHook for Faults {
+    fn step(&self, operation: &str, step: &str) -> Result<()> {
+        let mut f = self.0.0.lock().unwrap();
+        if step == "intent" {
+            return Ok(());
+        }
+        if let Some((kind, code)) = f.fail.take() {
+            return Err(Error::new(kind, code, "a test asked for it: secret-of-the-inside"));
+        }
+        if f.hold == Some(operation) {
+            f.held = true;
+            self.0.1.notify_all();
+            drop(self.0.1.wait_while(f, |f| f.hold.is_some()).unwrap());
+        }
+        Ok(())
+    }
+}
+
+struct World {
+    s: Server,
+    faults: Faults,
+    store: Arc<MemoryStore>,
+    freezer: Arc<MemoryFreezer>,
+    runtime: Arc<MemoryRuntime>,
+}
+
+fn world(settings: Settings) -> World {
+    let (faults, store, freezer, runtime) = (Faults::default(), Arc::new(MemoryStore::new()), Arc::new(MemoryFreezer::new()), Arc::new(MemoryRuntime::new()));
+    let host =
+        HostBuilder::new(None, store.clone(), freezer.clone(), runtime.clone()).unwrap().hook(Box::new(faults.clone())).settings(settings).open().unwrap();
+    let s = Server::over(host);
+    let image = s.request("PUT", "/api/v1/images/debian/13").bytes(&crate::shapes::tar()).send();
+    assert_eq!(image.status, 201, "{}", image.text());
+    World { s, faults, store, freezer, runtime }
+}
+
+/// What goes wrong below is shown with its status, and nothing of the inside where it is our fault.
+fn faults(seen: &mut Seen) {
+    let w = world(Settings::default());
+    let project = w.s.project("p");
+    let id = w.s.container(&project, "box");
+    let base = format!("/api/v1/containers/{id}");
+    for (kind, code) in [
+        (Kind::Io, "io"),
+        (Kind::Internal, "internal"),
+        (Kind::Internal, "interrupted"),
+        (Kind::Corrupt, "catalog_corrupt"),
+        (Kind::Unavailable, "runtime_not_found"),
+        (Kind::Unavailable, "runtime_unusable"),
+        (Kind::Timeout, "kill_timeout"),
+    ] {
+        w.faults.fail(kind, code);
+        let a = w.s.call("POST", &format!("{base}/pause"), "");
+        seen.expect(code, &a);
+        let v = a.json();
+        assert_eq!((&v["data"]["error"], &v["data"]["operation"], &v["data"]["container_id"]), (&true.into(), &"pause".into(), &id.as_str().into()), "{v}");
+        assert_eq!((&v["data"]["project_id"], &v["data"]["status"]), (&project.as_str().into(), &"running".into()), "{v}");
+        assert_eq!(a.status == 500, !a.text().contains("secret-of-the-inside"), "{v}");
+    }
+    for code in
+        ["image_format", "image_corrupt", "image_path_unsafe", "image_link_unsafe", "image_entry_conflict", "image_id_range", "image_xattr", "image_no_root"]
+    {
+        w.faults.fail(Kind::Invalid, code);
+        seen.expect(code, &w.s.request("PUT", "/api/v1/images/bad").bytes(&crate::shapes::tar()).send());
+    }
+    w.faults.fail(Kind::TooLarge, "image_too_large");
+    seen.expect("image_too_large", &w.s.request("PUT", "/api/v1/images/bad").bytes(&crate::shapes::tar()).send());
+    assert!(w.s.request("PUT", "/api/v1/images/bad").bytes(&[7; 2000]).send().code().starts_with("image_"), "for real");
+    seen.expect("image_exists", &w.s.request("PUT", "/api/v1/images/debian/13").bytes(&crate::shapes::tar()).send());
+
+    w.freezer.set_stuck(&id.parse().unwrap(), true);
+    let a = w.s.call("POST", &format!("{base}/pause"), "");
+    seen.expect("freeze_timeout", &a);
+    assert_eq!(a.json()["error"], "CONTAINER_HOST_TIMEOUT");
+    w.freezer.set_stuck(&id.parse().unwrap(), false);
+    w.s.call("POST", &format!("{base}/pause"), "").data();
+    seen.expect("container_paused", &w.s.call("POST", &format!("{base}/exec"), r#"{"command":["x"]}"#));
+    w.s.request("POST", &format!("{base}/stop")).header("Prefer", "wait=20").send().data();
+    seen.expect("container_not_running", &w.s.call("POST", &format!("{base}/exec"), r#"{"command":["x"]}"#));
+    w.runtime.fail_next_start();
+    let a = w.s.request("POST", &format!("{base}/start")).header("Prefer", "wait=20").send();
+    seen.expect("start_failed", &a);
+    assert_eq!((a.json()["error"].as_str(), a.json()["data"]["operation"].as_str()), (Some("CONTAINER_HOST_COMMAND_FAILED"), Some("start")), "{}", a.text());
+    seen.expect("nothing_to_undo", &w.s.call("POST", &format!("{base}/undo"), ""));
+    w.store.set_capacity(Bytes(0));
+    seen.expect("pool_full", &w.s.call("POST", &format!("{base}/snapshots"), ""));
+}
+
+fn limits(seen: &mut Seen) {
+    let w = world(Settings { max_snapshots: Some(1), max_containers: Some(1), ..Settings::default() });
+    let project = w.s.project("p");
+    let id = w.s.container(&project, "box");
+    seen.expect("server_container_limit", &w.s.call("POST", &format!("/api/v1/projects/{project}/containers"), ""));
+    let base = format!("/api/v1/containers/{id}/snapshots");
+    w.s.call("POST", &base, "").data();
+    let a = w.s.call("POST", &base, r#"{"alias":"more"}"#);
+    seen.expect("container_snapshot_limit", &a);
+    assert_eq!(a.json()["error"], "CONTAINER_SNAPSHOT_LIMIT");
+    for key in ["field", "container_id", "server_id", "current_count", "limit"] {
+        assert!(a.json()["data"].get(key).is_some(), "{key}");
+    }
+}
+
+/// A change that is held up: others of the same thing are told to come again, reads and other things go on.
+fn under_way(seen: &mut Seen) {
+    let w = world(Settings::default());
+    let project = w.s.project("p");
+    let (id, other) = (w.s.container(&project, "box"), w.s.container(&project, "other"));
+    let base = format!("/api/v1/containers/{id}");
+    std::thread::scope(|scope| {
+        w.faults.hold("snapshot.create");
+        let first = scope.spawn(|| w.s.request("POST", &format!("{base}/snapshots")).header("Idempotency-Key", "k").send());
+        w.faults.wait_held();
+        let a = w.s.call("POST", &format!("{base}/snapshots"), "");
+        seen.expect("snapshot_operation_in_progress", &a);
+        assert_eq!((a.header("retry-after"), a.json()["error"].as_str()), (Some("1"), Some("SNAPSHOT_OPERATION_IN_PROGRESS")));
+        let a = w.s.call("POST", &format!("{base}/pause"), "");
+        seen.expect("operation_in_progress", &a);
+        assert_eq!((a.header("retry-after"), a.json()["error"].as_str()), (Some("1"), Some("CONTAINER_OPERATION_IN_PROGRESS")));
+        let again = w.s.request("POST", &format!("{base}/snapshots")).header("Idempotency-Key", "k").send();
+        assert_eq!(again.header("retry-after"), Some("1"));
+        if again.code() != "idempotency_in_flight" {
+            assert_eq!(again.code(), "snapshot_operation_in_progress");
+        } else {
+            seen.expect("idempotency_in_flight", &again);
+        }
+        assert_eq!(w.s.get(&base).status, 200);
+        w.s.call("POST", &format!("/api/v1/containers/{other}/pause"), "").data();
+        w.faults.release();
+        first.join().unwrap().data();
+    });
+    std::thread::scope(|scope| {
+        w.faults.hold("image.import");
+        let import = scope.spawn(|| w.s.request("PUT", "/api/v1/images/slow").bytes(&crate::shapes::tar()).send());
+        w.faults.wait_held();
+        let list = w.s.get("/api/v1/operations").data();
+        let operation = list["operations"].as_array().unwrap().iter().find(|o| o["status"] == "running").unwrap()["id"].as_str().unwrap().to_owned();
+        let path = format!("/api/v1/operations/{operation}");
+        w.s.call("DELETE", &path, "").data();
+        w.faults.release();
+        seen.expect("operation_cancelled", &import.join().unwrap());
+        assert_eq!(w.s.get(&path).data()["status"], "cancelled");
+        seen.expect("operation_finished", &w.s.call("DELETE", &path, ""));
+    });
+    std::thread::scope(|scope| {
+        w.faults.hold("snapshot.create");
+        let first = scope.spawn(|| w.s.call("POST", &format!("{base}/snapshots"), ""));
+        w.faults.wait_held();
+        let list = w.s.get("/api/v1/operations").data();
+        let operation = list["operations"].as_array().unwrap().iter().find(|o| o["status"] == "running").unwrap()["id"].as_str().unwrap().to_owned();
+        seen.expect("operation_not_cancellable", &w.s.call("DELETE", &format!("/api/v1/operations/{operation}"), ""));
+        w.faults.release();
+        first.join().unwrap().data();
+    });
 }

@@ -58,11 +58,9 @@ impl Tx<'_> {
     pub(crate) fn claim_key(&mut self, key: Option<&IdempotencyKey>, op: Option<&OperationId>) -> Result<()> {
         match self.take_key(key, op)? {
             None => Ok(()),
-            Some(_) => Err(Error::new(
-                Kind::Busy,
-                "idempotency_in_flight",
-                "the first request with this Idempotency-Key has just ended: try again for its answer",
-            )),
+            Some(_) => {
+                Err(Error::new(Kind::Busy, "idempotency_in_flight", "the first request with this Idempotency-Key has just ended: try again for its answer"))
+            }
         }
     }
 

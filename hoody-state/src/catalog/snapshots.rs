@@ -85,9 +85,8 @@ pub(crate) const EXPIRED_AT_ONCE: usize = 1000;
 
 /// The first of those that have expired by `now` and are not pinned, and when the next one will.
 pub(crate) fn expired(c: &Connection, now: Timestamp) -> Result<(Vec<(ContainerId, SnapshotName)>, Option<Timestamp>)> {
-    let mut s = c.prepare_cached(
-        "SELECT container_id, name, expires_ms FROM snapshots WHERE expires_ms IS NOT NULL AND pinned IS NULL ORDER BY expires_ms LIMIT ?1",
-    )?;
+    let mut s =
+        c.prepare_cached("SELECT container_id, name, expires_ms FROM snapshots WHERE expires_ms IS NOT NULL AND pinned IS NULL ORDER BY expires_ms LIMIT ?1")?;
     let mut due = Vec::new();
     let mut next = None;
     let mut rows = s.query([EXPIRED_AT_ONCE])?;

@@ -133,7 +133,8 @@ impl Host {
         let at = started.as_ref().ok().and_then(Option::as_ref).map(|r| ms(r.started_at));
         let out = op.finish(Durability::Process, |tx| self.note_restore(tx, &op.intent, &kept, boot.then_some((at, failed))))?;
         self.note_exit(&id)?;
-        let failed = started.err().map(|e| e.context(format!("{snapshot} is restored, but it does not boot (the state before is kept as {})", kept.snapshot.name)));
+        let failed =
+            started.err().map(|e| e.context(format!("{snapshot} is restored, but it does not boot (the state before is kept as {})", kept.snapshot.name)));
         Ok((out, failed))
     }
 

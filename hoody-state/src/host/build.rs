@@ -4,7 +4,7 @@ use crate::cgroup::CgroupTree;
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, IoContext, Result};
 use crate::freeze::{self, Freezer};
-use crate::id::{ContainerId, ImageId, OperationId, ProjectId, ServerId};
+use crate::id::{ImageId, OperationId, ProjectId, ServerId};
 use crate::model::{Image, Server, Token};
 use crate::op::step::{KillAt, NoHook, StepHook};
 use crate::op::{Locks, Registry};
@@ -345,8 +345,10 @@ impl Host {
     pub fn check_pool(config: &HostConfig, repair: bool) -> Result<Vec<crate::model::Finding>> {
         with_pool(config, |root, record, _| {
             let store = crate::snapshot::btrfs::BtrfsStore::open(root)?;
-            let mut oci = OciConfig::new(config.run.join("oci"), config.cgroups(record)?, |c: &ContainerId| PathBuf::from("/nonexistent").join(c.as_str()));
+            let consoles = root.join(layout::CONSOLES);
+            let mut oci = OciConfig::new(config.run.join("oci"), config.cgroups(record)?, move |c| consoles.join(format!("{c}.log")));
             oci.subreaper = false;
+            oci.looks_only = true;
             let runtime = OciRuntime::new(oci)?;
             let freezer = freeze::freezer(runtime.cgroups())?;
             let catalog = Catalog::open(&root.join(layout::CATALOG))?;

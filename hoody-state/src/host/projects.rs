@@ -122,6 +122,7 @@ impl Host {
                 containers: rows.iter().filter(|r| r.status != Status::Deleting).map(|r| DeletedContainer { id: r.id.clone(), name: r.name.clone() }).collect(),
             }),
         };
+        self.0.hook.step("project.delete", "intent")?;
         self.write(Durability::Disk, |tx| {
             tx.claim_key(caller.idempotency.as_ref(), None)?;
             for (_, op, intent) in &going {

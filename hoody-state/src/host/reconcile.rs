@@ -32,16 +32,11 @@ impl Host {
             tracing::info!(operations = open.len(), "finishing or undoing what was under way");
         }
         for (id, intent) in &open {
-            if let Err(e) = self.take_up(id, intent) {
-                tracing::error!(operation = %id, kind = intent.kind(), error = %e, "could be neither finished nor undone; its container stays locked until the next start");
-                if let Ok(lock) = self.0.locks.take(&lock_of(intent), "recovery") {
-                    lock.keep();
-                }
-            }
+            self.take_up_or_lock(id, intent);
         }
         // A replaced snapshot's deletion is journalled while its replacement is finished: once more for those.
         for (id, intent) in self.0.catalog.read(operations::open)?.iter().filter(|(id, _)| !open.iter().any(|(o, _)| o == id)) {
-            self.take_up(id, intent)?;
+            self.take_up_or_lock(id, intent);
         }
         self.sweep()?;
         let mut all = true;
@@ -57,6 +52,16 @@ impl Host {
             }
             tx.prune_operations()
         })
+    }
+
+    /// One operation that cannot be recovered keeps nobody else from being served.
+    fn take_up_or_lock(&self, id: &OperationId, intent: &Intent) {
+        if let Err(e) = self.take_up(id, intent) {
+            tracing::error!(operation = %id, kind = intent.kind(), error = %e, "could be neither finished nor undone; its container stays locked until the next start");
+            if let Ok(lock) = self.0.locks.take(&lock_of(intent), "recovery") {
+                lock.keep();
+            }
+        }
     }
 
     fn take_up(&self, id: &OperationId, intent: &Intent) -> Result<()> {
@@ -90,6 +95,7 @@ impl Host {
         match intent {
             Intent::Create { container, cloned: false, .. } => {
                 self.0.runtime.remove(container)?;
+                self.0.store.delete(&Volume::Staging(op.clone()))?;
                 self.0.store.trash_home(container, op)?;
                 let gone = self.0.store.empty_trash(op, &mut |_, _| {})?;
                 self.undone(op, error, |tx| {
@@ -109,9 +115,16 @@ impl Host {
                     Ok(lifecycle_answer(&r, *verb, op))
                 })
             }
-            Intent::Lifecycle { container, verb: Verb::Pause | Verb::Resume, .. } => {
+            Intent::Lifecycle { container, verb: verb @ (Verb::Pause | Verb::Resume), .. } => {
                 self.thaw(container)?;
                 let found = self.look(container)?;
+                // A pause is undone; a resume is thereby finished, and must not be refused when it is asked for again with its key.
+                if *verb == Verb::Resume && error.is_none() && matches!(found, Found::Running(..)) {
+                    return self.done(op, |tx| {
+                        settle_status(tx, container, &found)?;
+                        Ok(lifecycle_answer(&containers::get(tx.conn, container)?, *verb, op))
+                    });
+                }
                 self.undone(op, error, |tx| settle_status(tx, container, &found))
             }
             Intent::Delete { .. } => Err(Error::internal("a delete is only ever finished; the next start goes on with it")),
@@ -146,6 +159,11 @@ impl Host {
 
     fn settle_start(&self, op: &OperationId, container: &ContainerId, run: &RunId, verb: Option<Verb>, error: Option<&Error>) -> Result<()> {
         let found = if error.is_none() { self.look(container)? } else { Found::Nothing };
+        let found = match found {
+            // A run other than the one wanted is what a restart had not stopped yet.
+            Found::Running(_, r) | Found::Frozen(_, r) if r != *run => Found::Nothing,
+            other => other,
+        };
         let found = match found {
             Found::Nothing => {
                 self.0.runtime.kill(container)?;

@@ -15,6 +15,16 @@ struct State {
     reclaiming: bool,
 }
 
+impl State {
+    fn may_reclaim(&self) -> bool {
+        self.reclaim && !self.reclaiming
+    }
+
+    fn due(&self) -> bool {
+        self.closed || self.expiry || self.may_reclaim()
+    }
+}
+
 /// How the rest of the host wakes the upkeep.
 #[derive(Clone, Default)]
 pub(crate) struct Wake(Arc<(Mutex<State>, Condvar)>);
@@ -63,7 +73,7 @@ fn run(wake: &Wake, host: &Weak<super::Inner>) {
             let (lock, condvar) = &*wake.0;
             let mut s = lock.lock().unwrap_or_else(PoisonError::into_inner);
             let mut timed_out = false;
-            while !s.closed && !s.expiry && !(s.reclaim && !s.reclaiming) && !timed_out {
+            while !s.due() && !timed_out {
                 s = match next {
                     None => condvar.wait(s).unwrap_or_else(PoisonError::into_inner),
                     Some(d) => {
@@ -76,7 +86,7 @@ fn run(wake: &Wake, host: &Weak<super::Inner>) {
             if s.closed {
                 return;
             }
-            let reclaim = s.reclaim && !s.reclaiming;
+            let reclaim = s.may_reclaim();
             if reclaim {
                 s.reclaim = false;
                 s.reclaiming = true;

@@ -62,6 +62,7 @@ pub(crate) struct Op {
     pub progress: Arc<Progress>,
     key: Option<IdempotencyKey>,
     lock: Option<LockGuard>,
+    finished: AtomicBool,
     host: Host,
 }
 
@@ -78,12 +79,14 @@ impl Op {
     /// Ends the operation: what it comes to and the closing of the journal are one transaction.
     pub(crate) fn finish<T: serde::Serialize>(&self, durability: Durability, f: impl FnOnce(&mut Tx<'_>) -> Result<T>) -> Result<T> {
         self.step("finish")?;
-        self.host.write(durability, |tx| {
+        let t = self.host.write(durability, |tx| {
             let t = f(tx)?;
             tx.answer_key(self.key.as_ref(), &t)?;
             tx.close_operation(&self.id, OperationStatus::Succeeded, None)?;
             Ok(t)
-        })
+        })?;
+        self.finished.store(true, Ordering::Relaxed);
+        Ok(t)
     }
 
     /// Writes what has been learnt on the way into the intent, and answers the caller's key with what it is told now.
@@ -138,7 +141,7 @@ impl Host {
     pub(crate) fn resume(&self, id: OperationId, intent: Intent, lock: LockGuard, key: Option<IdempotencyKey>) -> Op {
         let progress = Arc::new(Progress::default());
         self.0.registry.running().insert(id.clone(), Arc::clone(&progress));
-        Op { id, intent, progress, key, lock: Some(lock), host: self.clone() }
+        Op { id, intent, progress, key, lock: Some(lock), finished: AtomicBool::new(false), host: self.clone() }
     }
 
     /// Takes an operation's steps. If one fails, recovery finishes or undoes it just as after a crash; the error is the caller's either way.
@@ -151,6 +154,10 @@ impl Host {
             if let Some(lock) = op.lock.take() {
                 lock.keep();
             }
+            return Err(error);
+        }
+        // What fails after the journal was closed (clearing away, a boot that is told as an error) undoes nothing.
+        if op.finished.load(Ordering::Relaxed) {
             return Err(error);
         }
         if let Err(e) = self.settle(&op.id, &op.intent, Some(&error)) {

@@ -14,8 +14,9 @@ use std::cell::Cell;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsFd;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 /// The points of [`Pool::open`] between which something lasting changes, with what a crash right after each leaves.
@@ -82,16 +83,38 @@ impl Drop for Undo<'_> {
     }
 }
 
+/// How long the lock of a holder that is dead is waited for.
+const DEAD_HOLDER: Duration = Duration::from_secs(10);
+
+/// Takes the lock on a data directory. A lock ends with the last process that has its descriptor, and a holder that was killed may leave a child
+/// between fork and exec, which has it still: so the lock says who took it, and that of a dead holder is waited for.
 pub(super) fn lock(data: &Path) -> Result<Flock<File>> {
     let path = data.join("pool.lock");
-    let file = File::options().create(true).truncate(false).write(true).open(&path).io(|| format!("open {}", path.display()))?;
-    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-        Ok(held) => Ok(held),
-        Err((_, Errno::EWOULDBLOCK)) => {
-            Err(Error::conflict("data_in_use", format!("another server uses {}: stop it first, or give this one another --data", data.display())))
+    let mut file = File::options().create(true).truncate(false).read(true).write(true).open(&path).io(|| format!("open {}", path.display()))?;
+    let end = Instant::now() + DEAD_HOLDER;
+    loop {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(held) => {
+                let pid = std::process::id().to_string();
+                held.set_len(0).and_then(|()| held.write_all_at(pid.as_bytes(), 0)).io(|| format!("write {}", path.display()))?;
+                return Ok(held);
+            }
+            Err((back, Errno::EWOULDBLOCK)) if !holder_lives(&back) && Instant::now() < end => file = back,
+            Err((_, Errno::EWOULDBLOCK)) => {
+                return Err(Error::conflict("data_in_use", format!("another server uses {}: stop it first, or give this one another --data", data.display())));
+            }
+            Err((_, e)) => return Err(Error::io(format!("lock {}", path.display()), e)),
         }
-        Err((_, e)) => Err(Error::io(format!("lock {}", path.display()), e)),
+        std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// Whether the process that took a lock is alive, as far as the lock's file says who that was.
+fn holder_lives(file: &File) -> bool {
+    let mut text = [0; 16];
+    let n = file.read_at(&mut text, 0).unwrap_or(0);
+    let pid = std::str::from_utf8(&text[..n]).ok().and_then(|t| t.parse().ok());
+    pid.is_none_or(|pid| crate::sys::process::proc_stat(pid).is_some_and(|s| !matches!(s.state, 'Z' | 'X')))
 }
 
 pub(super) fn open(config: &PoolConfig, stop_after: &dyn Fn(Step) -> bool) -> Result<Pool> {
@@ -341,10 +364,76 @@ fn lay_out(run: &Path, root: &Path, id_base: u32) -> Result<()> {
             std::fs::set_permissions(dir, std::os::unix::fs::PermissionsExt::from_mode(mode)).io(what)?;
         }
     }
+    check_passable(run, id_base)?;
     let catalog = root.join(layout::CATALOG);
     File::open(&catalog).and_then(|d| set_no_cow(&d)).io(|| format!("turn copy-on-write off for {}", catalog.display()))
 }
 
+/// A container starts by walking to its volume as its own root, who is nobody special on the host: a closed directory on the way
+/// would only show as "permission denied" at the first start.
+fn check_passable(run: &Path, id_base: u32) -> Result<()> {
+    for dir in run.ancestors() {
+        let meta = std::fs::metadata(dir).io(|| format!("look at {}", dir.display()))?;
+        let passable = meta.mode() & 0o001 != 0 || (meta.gid() == id_base && meta.mode() & 0o010 != 0);
+        if !passable {
+            return Err(Error::conflict(
+                "run_not_passable",
+                format!(
+                    "containers cannot be reached under {}: {} lets others not pass (mode {:o}); choose another --run, such as one under /run, or chmod o+x it",
+                    run.display(),
+                    dir.display(),
+                    meta.mode() & 0o7777
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The directories above get the usual mode: only the last one is ours alone.
 fn make_dir(path: &Path, mode: u32) -> Result<()> {
+    if let Some(above) = path.parent() {
+        std::fs::DirBuilder::new().recursive(true).mode(0o755).create(above).io(|| format!("make directory {}", above.display()))?;
+    }
     std::fs::DirBuilder::new().recursive(true).mode(mode).create(path).io(|| format!("make directory {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// A process that has the lock of `data`, written down as that of `pid`, for 300 ms.
+    fn held_by_a_child(data: &Path, pid: u32) -> std::process::Child {
+        let path = data.join("pool.lock");
+        std::fs::write(&path, pid.to_string()).unwrap();
+        let child = std::process::Command::new("flock").arg(&path).args(["sleep", "0.3"]).spawn().unwrap();
+        while Flock::lock(File::open(&path).unwrap(), FlockArg::LockExclusiveNonblock).is_ok() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        child
+    }
+
+    #[test]
+    fn a_killed_servers_child_keeps_the_next_server_waiting_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut dead = std::process::Command::new("true").spawn().unwrap();
+        dead.wait().unwrap();
+        let mut child = held_by_a_child(dir.path(), dead.id());
+        let held = lock(dir.path()).unwrap();
+        assert_eq!(std::fs::read_to_string(dir.path().join("pool.lock")).unwrap(), std::process::id().to_string());
+        assert_eq!(lock(dir.path()).unwrap_err().code(), "data_in_use");
+        drop(held);
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn a_living_server_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut child = held_by_a_child(dir.path(), std::process::id());
+        let began = Instant::now();
+        assert_eq!(lock(dir.path()).unwrap_err().code(), "data_in_use");
+        assert!(began.elapsed() < Duration::from_millis(250));
+        child.wait().unwrap();
+    }
 }

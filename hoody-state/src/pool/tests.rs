@@ -257,3 +257,26 @@ fn a_change_that_would_fill_the_pool_is_refused_first() {
     assert_eq!(reserve(Bytes::gib(1)), Bytes::mib(64));
     assert_eq!(reserve(Bytes::gib(1000)), Bytes::gib(1));
 }
+
+#[test]
+fn directories_above_the_run_directory_let_containers_pass() {
+    let mut pool = LoopPool::new();
+    pool.close();
+    let deep = pool.config().run.join("made/by/us");
+    pool.config().run = deep.clone();
+    pool.open();
+    let mode = std::os::unix::fs::PermissionsExt::mode(&deep.parent().unwrap().metadata().unwrap().permissions());
+    assert_eq!(mode & 0o001, 0o001);
+}
+
+#[test]
+fn a_run_directory_that_containers_cannot_reach_is_refused() {
+    let mut pool = LoopPool::new();
+    pool.close();
+    let closed = pool.config().run.join("closed");
+    std::fs::create_dir_all(&closed).unwrap();
+    std::fs::set_permissions(&closed, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    pool.config().run = closed.join("run");
+    let e = Pool::open(pool.config()).unwrap_err();
+    assert_eq!(e.code(), "run_not_passable", "{e}");
+}

@@ -233,7 +233,6 @@ pub enum Snapshot {
     Create {
         container: String,
         /// What to call it
-        #[arg(short, long)]
         alias: Option<String>,
         /// Days after which it goes by itself
         #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=3650))]

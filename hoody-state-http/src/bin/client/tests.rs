@@ -274,7 +274,7 @@ fn snapshots_are_asked_for_as_the_wire_has_it() {
     let s = json!({ "container_id": ID, "snapshot": { "name": "a", "alias": "a b", "size": 40960, "created_at": "2026-11-23T10:05:00.000Z" } });
     let fake = Fake::new((0..7).map(|_| ok(&s)).collect());
     let calls: [&[&str]; 7] = [
-        &["snapshot", "create", ID, "--alias", "a b", "--expiry", "7", "--label", "k=v", "--replace"],
+        &["snapshot", "create", ID, "a b", "--expiry", "7", "--label", "k=v", "--replace"],
         &["snapshot", "restore", ID, "a b", "--keep-current", "old", "--databases", "keep", "--no-start", "-y"],
         &["snapshot", "rename", ID, "a", "new"],
         &["snapshot", "rename", ID, "a", "--none"],

@@ -34,6 +34,12 @@ pub enum Command {
     Check(CheckArgs),
     /// Stops the pool's containers and takes everything down that a reboot would.
     Unmount(PoolArgs),
+    /// Writes a small root file system round the machine's static busybox to standard output, as a tar to import.
+    DemoImage {
+        /// A statically linked busybox, as in Debian's busybox-static.
+        #[arg(long, value_name = "PATH", default_value = "/bin/busybox")]
+        busybox: PathBuf,
+    },
 }
 
 /// Which pool.

@@ -20,6 +20,7 @@ fn main() -> ExitCode {
         Command::Token(args) => token::token(&args).map(|()| ExitCode::SUCCESS),
         Command::Check(args) => check::check(&args),
         Command::Unmount(args) => check::unmount(&args).map(|()| ExitCode::SUCCESS),
+        Command::DemoImage { busybox } => hoody_state::image::demo::busybox_rootfs(&busybox, &mut std::io::stdout().lock()).map(|()| ExitCode::SUCCESS),
     };
     done.unwrap_or_else(|e| {
         eprintln!("hoody-state-http: {}", e.message());

@@ -1,4 +1,4 @@
-//! What happened: the list here, the live stream in [`stream`].
+//! What happened: the list here, the live stream in `stream`.
 
 mod stream;
 
@@ -126,7 +126,7 @@ pub async fn list(State(app): State<Shared>, who: Identity, headers: HeaderMap, 
     }
     let filter = q.check(&who)?;
     if wants_stream(&headers) {
-        return stream::open(app, who, filter, &headers);
+        return stream::open(app, who, filter, &headers).await;
     }
     let (limit, offset) = (filter.limit, filter.offset);
     let (events, total) = app.read(move |host| host.events(&filter)).await?;

@@ -24,7 +24,7 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
 /// Missed events are fetched so many at a time.
 const BATCH: u32 = 200;
 
-pub(super) fn open(app: Shared, who: Identity, filter: EventFilter, headers: &HeaderMap) -> Result<Response, ApiError> {
+pub(super) async fn open(app: Shared, who: Identity, filter: EventFilter, headers: &HeaderMap) -> Result<Response, ApiError> {
     let after = match headers.get("last-event-id").map(|v| v.to_str().ok().and_then(|v| v.trim().parse::<u64>().ok())) {
         None => None,
         Some(Some(seq)) => Some(seq),
@@ -32,13 +32,18 @@ pub(super) fn open(app: Shared, who: Identity, filter: EventFilter, headers: &He
     };
     // Listening begins before the catalog is read: nothing falls between the two.
     let live = app.events.subscribe();
+    let last = match after {
+        Some(seq) => seq,
+        // From now on.
+        None => app.read(|host| Ok(host.events(&EventFilter { limit: 1, ..EventFilter::default() })?.0.first().map_or(0, |e| e.seq))).await?,
+    };
     let follower = Follower {
         app,
         who,
         filter: EventFilter { limit: BATCH, offset: 0, ascending: true, ..filter },
         live,
         behind: after.is_some(),
-        last: after,
+        last,
         ready: VecDeque::new(),
         greeted: false,
     };
@@ -54,7 +59,7 @@ struct Follower {
     live: broadcast::Receiver<Arc<Event>>,
     /// Whether the catalog may hold events that were not sent.
     behind: bool,
-    last: Option<u64>,
+    last: u64,
     ready: VecDeque<Event>,
     greeted: bool,
 }
@@ -68,7 +73,7 @@ impl Follower {
         }
         loop {
             if let Some(event) = self.ready.pop_front() {
-                self.last = Some(event.seq);
+                self.last = event.seq;
                 return text(&event);
             }
             if self.behind {
@@ -94,8 +99,7 @@ impl Follower {
     }
 
     async fn catch_up(&mut self) -> Option<()> {
-        // A client that had seen nothing yet began now, not at the beginning of time: it can only have missed what is still to come.
-        let filter = EventFilter { after_seq: self.last, ..self.filter.clone() };
+        let filter = EventFilter { after_seq: Some(self.last), ..self.filter.clone() };
         let (events, _) = self.app.read(move |host| host.events(&filter)).await.ok()?;
         self.behind = events.len() == BATCH as usize;
         self.ready = events.into();
@@ -104,7 +108,7 @@ impl Follower {
 
     fn wants(&self, event: &Event) -> bool {
         let is = |wanted: &Option<String>, value: &str| wanted.as_deref().is_none_or(|w| w == value);
-        self.last.is_none_or(|last| event.seq > last)
+        event.seq > self.last
             && self.who.sees_event(event)
             && is(&self.filter.event_type, &event.event_type)
             && is(&self.filter.resource_type, &event.resource_type)

@@ -17,7 +17,14 @@ impl OciRuntime {
     /// [`kill`](crate::runtime::Runtime::kill).
     pub(super) fn adopt_run(&self, c: &ContainerId) -> Result<Option<Running>> {
         let Some((record, pid, pidfd)) = self.find_init(c, HALF_WAY)? else { return Ok(None) };
-        self.watcher.watch(c, &record.run, pid, pidfd)?;
+        if !self.config.looks_only {
+            // A record has one writer: a start writes its own.
+            if self.dirs.load(c, &self.boot_id)?.is_some_and(|r| r.init.is_none() && r.run == record.run) {
+                self.dirs.save(c, &record)?;
+            }
+            self.dirs.clear_others(c, &record.run)?;
+            self.watcher.watch(c, &record.run, pid, pidfd)?;
+        }
         Ok(Some(Running { run: record.run, pid, started_at: record.started_at }))
     }
 
@@ -38,10 +45,7 @@ impl OciRuntime {
         if !alive || !self.is_in_group(c, init.pid) || process::pidfd_signal(&pidfd, 0).is_err_and(|e| e.raw_os_error() == Some(nix::libc::ESRCH)) {
             return Ok(None);
         }
-        if record.init.is_none() {
-            record.init = Some(init);
-            self.dirs.save(c, &record)?;
-        }
+        record.init = Some(init);
         Ok(Some((record, init.pid, pidfd)))
     }
 

@@ -39,6 +39,8 @@ pub struct OciConfig {
     /// Whether this process becomes a child subreaper, to learn exit codes from every kernel. Embedders that are one already, or whose
     /// other children leave orphans that shall go to pid 1, switch it off.
     pub subreaper: bool,
+    /// Only looks, beside the process that runs the containers: adopting then watches and writes nothing.
+    pub looks_only: bool,
 }
 
 impl OciConfig {
@@ -58,6 +60,7 @@ impl OciConfig {
             start_timeout: Duration::from_secs(60),
             kill_timeout: Duration::from_secs(30),
             subreaper: true,
+            looks_only: false,
         }
     }
 }

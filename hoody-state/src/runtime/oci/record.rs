@@ -96,9 +96,8 @@ impl Dirs {
     /// Removes bundles and runtime states of the container's runs, but of `keep`.
     pub fn clear_runs(&self, c: &ContainerId, keep: Option<&RunId>) -> Result<()> {
         for entry in entries(&self.container(c))? {
-            let is_run = entry.file_name().to_str().and_then(|n| n.parse::<RunId>().ok()).is_some_and(|r| Some(&r) != keep);
-            if is_run {
-                remove_dir(&entry.path())?;
+            if let Some(run) = entry.file_name().to_str().and_then(|n| n.parse::<RunId>().ok()).filter(|r| Some(r) != keep) {
+                self.clear_run(c, &run)?;
             }
         }
         let keep = keep.map(|k| oci_id(c, k));
@@ -113,10 +112,20 @@ impl Dirs {
         Ok(())
     }
 
-    /// The run is over: its bundle, its state and, where it is still the last, its record.
+    /// The run is over: its state and its bundle, in this order, so that a bundle tells of whatever is left.
     pub fn clear_run(&self, c: &ContainerId, run: &RunId) -> Result<()> {
-        remove_dir(&self.bundle(c, run))?;
-        remove_dir(&self.state().join(oci_id(c, run)))
+        remove_dir(&self.state().join(oci_id(c, run)))?;
+        remove_dir(&self.bundle(c, run))
+    }
+
+    /// Clears away runs before this one, that a server which was killed had not come to. Costs one look into the container's directory.
+    pub fn clear_others(&self, c: &ContainerId, run: &RunId) -> Result<()> {
+        for entry in entries(&self.container(c))? {
+            if let Some(other) = entry.file_name().to_str().and_then(|n| n.parse::<RunId>().ok()).filter(|r| r != run) {
+                self.clear_run(c, &other)?;
+            }
+        }
+        Ok(())
     }
 
     /// Everything of the container.
@@ -171,6 +180,14 @@ mod tests {
         fs::write(dirs.container(&c).join("run.json"), "{").unwrap();
         assert_eq!(dirs.load(&c, "b1").unwrap(), None);
         fs::create_dir_all(dirs.state().join(oci_id(&c, &run))).unwrap();
+        let old = RunId::generate();
+        for r in [&old, &run] {
+            fs::create_dir_all(dirs.bundle(&c, r)).unwrap();
+            fs::create_dir_all(dirs.state().join(oci_id(&c, r))).unwrap();
+        }
+        dirs.clear_others(&c, &run).unwrap();
+        assert!(!dirs.bundle(&c, &old).exists() && !dirs.state().join(oci_id(&c, &old)).exists());
+        assert!(dirs.bundle(&c, &run).exists() && dirs.state().join(oci_id(&c, &run)).exists());
         dirs.remove(&c).unwrap();
         assert_eq!(fs::read_dir(dirs.state()).unwrap().count(), 0);
         assert_eq!(dirs.list().unwrap(), []);

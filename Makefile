@@ -1,0 +1,36 @@
+# Two commands do everything on a Debian machine that has Rust, git and make: `make run` and `make test`.
+SHELL := /bin/bash
+DATA ?= $(CURDIR)/.demo
+PORT ?= 7878
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+
+.PHONY: run stop demo test unit setup build bench openapi clean
+
+## run: install what is needed, build, start a server on a loop-image pool, show the story, leave the server up
+run: setup build
+	$(SUDO) DATA="$(DATA)" PORT="$(PORT)" scripts/demo.sh
+
+## stop: end that server and take its pool down; nothing is deleted
+stop:
+	$(SUDO) DATA="$(DATA)" scripts/demo.sh stop
+
+## test: every test, those that need root, BTRFS and a container runtime included
+test: setup
+	$(SUDO) env "PATH=$$PATH" "HOME=$$HOME" scripts/test.sh
+
+build:
+	cargo build --release --locked
+
+## bench: the figures of README.md (needs root; about ten minutes)
+bench: setup
+	$(SUDO) env "PATH=$$PATH" "HOME=$$HOME" cargo bench --locked
+
+## openapi: write docs/openapi.json anew
+openapi:
+	UPDATE_OPENAPI=1 cargo test --locked -p hoody-state-http openapi
+
+setup:
+	@SUDO="$(SUDO)" scripts/setup.sh
+
+clean: stop
+	rm -rf "$(DATA)"

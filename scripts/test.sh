@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# Every test. Those that need root, BTRFS or a container runtime fail, and say what is missing, where it is.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+# The tests that kill a server need its binary.
+cargo build --locked --workspace --bins
+cargo test --locked --workspace --no-fail-fast

@@ -1,0 +1,53 @@
+//! kill -9 of the real server: before every step of every operation, and at random instants under load. After the restart `check` is silent, nothing
+//! is left over, nothing acknowledged is lost, every container does what it did, and those that nobody touched have not noticed.
+//!
+//! Needs root, BTRFS, a loop device, runc and a static busybox. `HOODY_KILLS=200` for the long run of random kills (default 30),
+//! `HOODY_SEED=N` to repeat one.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod leftovers;
+mod random;
+mod rng;
+mod server;
+mod steps;
+mod world;
+
+use world::{World, new_container};
+
+fn stage(name: &str) -> (World, String) {
+    let w = World::new(name);
+    let c = w.create(&new_container("agent"));
+    w.write(&c, "first");
+    w.snapshot(&c, "first");
+    (w, c)
+}
+
+#[test]
+fn before_every_step_of_snapshots_and_images() {
+    let (mut w, c) = stage("kill-snapshots");
+    steps::snapshots(&mut w, &c);
+    steps::images(&mut w, &c);
+    w.end();
+}
+
+#[test]
+fn before_every_step_of_restores() {
+    let (mut w, c) = stage("kill-restores");
+    steps::restores(&mut w, &c);
+    w.end();
+}
+
+#[test]
+fn before_every_step_of_lifecycles_and_containers() {
+    let (mut w, c) = stage("kill-containers");
+    steps::lifecycle(&mut w, &c);
+    steps::containers(&mut w);
+    w.end();
+}
+
+#[test]
+fn at_random_instants_under_load() {
+    let number = |name: &str| std::env::var(name).ok().map(|v| v.parse::<u64>().unwrap_or_else(|_| panic!("{name}={v} is no number")));
+    let seed = number("HOODY_SEED").unwrap_or_else(|| std::time::UNIX_EPOCH.elapsed().unwrap().as_millis() as u64);
+    random::kills(World::new("kill-random"), number("HOODY_KILLS").unwrap_or(30), seed);
+}
