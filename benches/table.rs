@@ -136,8 +136,8 @@ fn main() {
     let mut resumed = Vec::new();
     let mut bare = Vec::new();
     for _ in 0..ROUNDS {
-        paused.push(ms(|| _ = client.good("POST", &format!("/containers/{c}/pause"), None))));
-        resumed.push(ms(|| _ = client.good("POST", &format!("/containers/{c}/resume"), None))));
+        paused.push(ms(|| _ = client.good("POST", &format!("/containers/{c}/pause"), None)));
+        resumed.push(ms(|| _ = client.good("POST", &format!("/containers/{c}/resume"), None)));
         bare.push(ms(|| {
             std::fs::write(&freeze, "1").unwrap();
         }));
@@ -252,7 +252,7 @@ fn deletes(real: &RealHost, c: &ContainerId, client: &mut Client, names: &[Strin
 
 fn delete_all(real: &RealHost, c: &ContainerId, client: &mut Client) {
     let n = real.host().snapshots(c).unwrap().snapshot_count;
-    let answered = ms(|| _ = client.good("DELETE", &format!("/containers/{c}"), None)));
+    let answered = ms(|| _ = client.good("DELETE", &format!("/containers/{c}"), None));
     row(&format!("delete of a container with {n} snapshots until the answer"), answered, None, "<= 50 ms");
     let began = Instant::now();
     while !client.good("GET", "/pool", None)["data"]["reclaiming"].as_array().unwrap().is_empty() {
