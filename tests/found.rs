@@ -129,7 +129,9 @@ fn a_new_snapshot_stands_though_the_volume_it_replaces_cannot_be_deleted_yet() {
 
 /// A clock that does something the next time it is looked at: between an import's first question and its lock.
 #[derive(Clone, Default)]
-struct Interrupting(Arc<Mutex<Option<Box<dyn FnOnce() + Send>>>>);
+struct Interrupting(Arc<Mutex<Option<Interruption>>>);
+
+type Interruption = Box<dyn FnOnce() + Send>;
 
 impl hoody_state::clock::Clock for Interrupting {
     fn now(&self) -> jiff::Timestamp {

@@ -175,7 +175,10 @@ fn hundreds_of_nested_volumes() {
 fn a_snapshot_in_the_middle_of_writing_is_a_prefix() {
     let (real, c) = started("h-write");
     let h = real.host();
-    real.sh(&c, "(i=0; while :; do echo $i; i=$((i+1)); done >> /hoody/storage/seq) & (i=0; while :; do echo $i > /hoody/storage/f$i; i=$((i+1)); done) & true");
+    real.sh(
+        &c,
+        "(i=0; while :; do echo $i; i=$((i+1)); done >> /hoody/storage/seq) & (i=0; while :; do echo $i > /hoody/storage/f$i; i=$((i+1)); done) & true",
+    );
     let mut last = 0;
     for n in 0..15 {
         std::thread::sleep(Duration::from_millis(60));

@@ -11,7 +11,16 @@ use std::collections::BTreeMap;
 #[test]
 fn malformed_ids_are_told_from_unknown_ones() {
     let long = "a".repeat(10_000);
-    for bad in ["", "x", "0123456789ABCDEF01234567", "0123456789abcdef0123456", "0123456789abcdef012345678", "../../../../etc/passwd0", "é123456789abcdef0123456", &long] {
+    for bad in [
+        "",
+        "x",
+        "0123456789ABCDEF01234567",
+        "0123456789abcdef0123456",
+        "0123456789abcdef012345678",
+        "../../../../etc/passwd0",
+        "é123456789abcdef0123456",
+        &long,
+    ] {
         assert_eq!(bad.parse::<ContainerId>().unwrap_err().code(), "invalid_id_format", "{bad}");
         assert_eq!(bad.parse::<ProjectId>().unwrap_err().code(), "invalid_id_format", "{bad}");
         let e = bad.parse::<OperationId>().unwrap_err();

@@ -199,5 +199,5 @@ fn races_of_a_real_container() {
     let p = project(real.host(), "p");
     let c = container(real.host(), &p, "dev").unwrap();
     snapshot(real.host(), &c, "s").unwrap();
-    race(real.host(), &c, 72);
+    race(real.host(), &c, 36);
 }

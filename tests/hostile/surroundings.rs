@@ -63,7 +63,7 @@ fn fill(real: &RealHost, at: &std::path::Path) {
 
 #[test]
 fn a_full_pool_refuses_before_anything_changes_and_can_be_emptied() {
-    let real = RealHost::sized("h-full", Bytes::mib(512));
+    let mut real = RealHost::sized("h-full", Bytes::mib(512));
     let h = real.host();
     let p = project(h, "p");
     let c = container(h, &p, "dev").unwrap();
@@ -75,6 +75,15 @@ fn a_full_pool_refuses_before_anything_changes_and_can_be_emptied() {
     let mut last = std::fs::File::create(real.live(&big).join("last")).unwrap();
     while last.write_all(&[7; 65536]).and_then(|()| last.sync_all()).is_ok() {}
     drop(last);
+    snapshot_refused(&real, &c, &p);
+    // Nor can a server that starts now, and once more, write any more than that.
+    for _ in 0..2 {
+        real.stop();
+        real.start();
+        let mut last = std::fs::File::options().append(true).open(real.live(&big).join("last")).unwrap();
+        while last.write_all(&[7; 4096]).and_then(|()| last.sync_all()).is_ok() {}
+    }
+    let h = real.host();
     snapshot_refused(&real, &c, &p);
     // What takes no room still works.
     h.rename_snapshot(&me(), &c, "s", Some("t".into())).unwrap();

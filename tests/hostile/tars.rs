@@ -40,11 +40,7 @@ fn bad() -> Vec<(&'static str, Vec<u8>, &'static [&'static str])> {
         ("no root file system", [member("README", b'0', "", b"hello"), vec![0; 1024]].concat(), &["image_no_root"]),
         ("a path upwards", tar(&[member("../hostile-escaped", b'0', "", marker)]), &["image_path_unsafe"]),
         ("a path upwards further in", tar(&[member("a/../../hostile-escaped", b'0', "", marker)]), &["image_path_unsafe"]),
-        (
-            "through a link",
-            tar(&[member("l", b'2', "/tmp", b""), member("l/hostile-escaped", b'0', "", marker)]),
-            &["image_path_unsafe", "image_corrupt"],
-        ),
+        ("through a link", tar(&[member("l", b'2', "/tmp", b""), member("l/hostile-escaped", b'0', "", marker)]), &["image_path_unsafe", "image_corrupt"]),
         (
             "through a link upwards",
             tar(&[member("l", b'2', "../../../../../../../../../tmp", b""), member("l/hostile-escaped", b'0', "", marker)]),

@@ -5,13 +5,12 @@ use hoody_state::freeze::memory::MemoryFreezer;
 use hoody_state::freeze::{FreezeState, Freezer};
 use hoody_state::id::ContainerId;
 use hoody_state::op::step::{CRASHED, StepHook};
-use hoody_state::runtime::memory::MemoryRuntime;
 use hoody_state::runtime::Runtime;
+use hoody_state::runtime::memory::MemoryRuntime;
 use hoody_state::snapshot::memory::MemoryStore;
 use hoody_state::{Error, Host, HostBuilder, Kind, Result};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
 
 /// A process that dies at a step: from then on nothing more is done by any of its threads.
 #[derive(Default)]

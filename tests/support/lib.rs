@@ -271,10 +271,13 @@ impl RealHost {
 impl Drop for RealHost {
     fn drop(&mut self) {
         self.stop();
-        for _ in 0..50 {
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        loop {
             match Host::unmount(&self.config) {
                 Ok(()) => break,
-                Err(e) if e.code() == "data_in_use" || e.code() == "pool_busy" => std::thread::sleep(std::time::Duration::from_millis(100)),
+                Err(e) if matches!(e.code(), "data_in_use" | "pool_busy") && std::time::Instant::now() < end => {
+                    std::thread::sleep(std::time::Duration::from_millis(100));
+                }
                 Err(e) => {
                     eprintln!("could not take down {}: {e}", self.dir.display());
                     return;

@@ -14,6 +14,7 @@ pub(crate) mod idempotency;
 pub(crate) mod images;
 pub(crate) mod operations;
 pub(crate) mod projects;
+mod room;
 mod schema;
 pub(crate) mod snapshots;
 pub(crate) mod tokens;
@@ -94,7 +95,18 @@ pub(crate) fn to_json<T: serde::Serialize>(v: &T) -> Result<String> {
 
 impl Catalog {
     /// Opens or makes the catalog in `dir`.
+    ///
+    /// What it needs to go on in a pool that is full to the last byte is laid by: a container that fills it must not keep anybody from deleting.
     pub(crate) fn open(dir: &Path) -> Result<Catalog> {
+        let catalog = match Self::open_in(dir) {
+            Err(e) if room::is_lack_of_it(&e) && room::give_way(dir)? => Self::open_in(dir)?,
+            other => other?,
+        };
+        room::lay_by(dir);
+        Ok(catalog)
+    }
+
+    fn open_in(dir: &Path) -> Result<Catalog> {
         let path = dir.join("catalog.sqlite");
         let open = || -> Result<Connection> {
             let c = Connection::open(&path)?;
@@ -102,6 +114,8 @@ impl Catalog {
             c.pragma_update(None, "journal_mode", "WAL")?;
             c.pragma_update(None, "foreign_keys", "OFF")?;
             c.pragma_update(None, "cache_size", -1024)?;
+            // The log keeps its room.
+            c.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
             Ok(c)
         };
         let mut write = open()?;

@@ -80,11 +80,14 @@ pub(crate) fn get(c: &Connection, id: &ContainerId, name: &str) -> Result<Snapsh
     })
 }
 
+/// A snapshot that has expired.
+pub(crate) type Due = (ContainerId, SnapshotName);
+
 /// How many [`expired`] looks at.
 pub(crate) const EXPIRED_AT_ONCE: usize = 1000;
 
 /// The first of those that have expired by `now` and are not pinned, and when the next one will.
-pub(crate) fn expired(c: &Connection, now: Timestamp) -> Result<(Vec<(ContainerId, SnapshotName)>, Option<Timestamp>)> {
+pub(crate) fn expired(c: &Connection, now: Timestamp) -> Result<(Vec<Due>, Option<Timestamp>)> {
     let mut s =
         c.prepare_cached("SELECT container_id, name, expires_ms FROM snapshots WHERE expires_ms IS NOT NULL AND pinned IS NULL ORDER BY expires_ms LIMIT ?1")?;
     let mut due = Vec::new();

@@ -11,8 +11,11 @@ pub(crate) struct Locks(Arc<Shared>);
 struct Shared {
     held: Mutex<HashMap<String, &'static str>>,
     freed: Condvar,
-    on_free: OnceLock<Box<dyn Fn(&str) + Send + Sync>>,
+    on_free: OnceLock<OnFree>,
 }
+
+/// Called with each thing that is freed.
+type OnFree = Box<dyn Fn(&str) + Send + Sync>;
 
 /// A held lock; dropping it frees it.
 pub(crate) struct LockGuard {
