@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 /// How long nothing may have happened in a container that nobody touches.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+const LONGEST_OPERATION: Duration = Duration::from_secs(20);
 
 /// A container as it is seen from outside.
 #[derive(Debug, Clone, PartialEq)]
@@ -184,9 +185,9 @@ impl World {
         (v["init"]["pid"].as_u64().unwrap(), v["init"]["start_time"].as_u64().unwrap())
     }
 
-    /// Waits for every operation's end; false when the server dies meanwhile.
+    /// Waits for every operation's end; false when the server dies meanwhile. None takes as long as a commit that BTRFS makes of its own accord (30 s).
     pub fn settle(&mut self) -> bool {
-        let end = Instant::now() + Duration::from_secs(30);
+        let end = Instant::now() + LONGEST_OPERATION;
         loop {
             if self.server.is_dead() {
                 return false;
@@ -197,7 +198,7 @@ impl World {
                 if open.is_empty() {
                     return true;
                 }
-                assert!(Instant::now() < end, "still under way after 30 s: {open:?}\n{}", self.server.log_tail());
+                assert!(Instant::now() < end, "still under way after {LONGEST_OPERATION:?}: {open:?}\n{}", self.server.log_tail());
             }
             std::thread::sleep(Duration::from_millis(10));
         }

@@ -262,6 +262,7 @@ fn a_change_that_would_fill_the_pool_is_refused_first() {
 fn directories_above_the_run_directory_let_containers_pass() {
     let mut pool = LoopPool::new();
     pool.close();
+    clean_up(pool.config());
     let deep = pool.config().run.join("made/by/us");
     pool.config().run = deep.clone();
     pool.open();
@@ -273,6 +274,7 @@ fn directories_above_the_run_directory_let_containers_pass() {
 fn a_run_directory_that_containers_cannot_reach_is_refused() {
     let mut pool = LoopPool::new();
     pool.close();
+    clean_up(pool.config());
     let closed = pool.config().run.join("closed");
     std::fs::create_dir_all(&closed).unwrap();
     std::fs::set_permissions(&closed, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();

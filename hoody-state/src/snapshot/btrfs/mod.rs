@@ -188,8 +188,8 @@ impl BtrfsStore {
 
     /// Makes every change of names and volumes so far durable, without waiting for file data that others are still writing.
     ///
-    /// By setting the label to what it is, which commits the transaction in this very call. `START_SYNC` only asks the kernel's commit thread to, which
-    /// misses being woken while it ends the commit before (Linux 6.18): then it takes up to 30 s, in which not even SIGKILL ends the caller.
+    /// By setting the label to what it is, which commits the transaction in this very call. `START_SYNC` leaves that to the kernel's commit thread, which
+    /// at times sleeps on until its next turn, up to 30 s later (seen on Linux 6.18); not even SIGKILL ends the caller before that.
     fn commit(&self) -> Result<()> {
         let what = || format!("commit pool {}", self.path.display());
         let label = btrfs_uapi::filesystem::label_get(self.mount()).io(what)?;
