@@ -231,7 +231,9 @@ impl Model {
                 self.cons.insert(name, con);
             }
             Action::Delete { name } => {
-                self.con(name)?;
+                if self.con(name)?.snaps.values().any(|s| s.pinned) {
+                    return Err("snapshot_pinned");
+                }
                 self.cons.remove(NAMES[name]);
                 self.stuck.remove(NAMES[name]);
             }
@@ -304,6 +306,9 @@ impl Model {
                 self.images.remove(IMAGES[image]).ok_or("image_not_found")?;
             }
             Action::DeleteProject => {
+                if self.cons.values().any(|c| c.snaps.values().any(|s| s.pinned)) {
+                    return Err("snapshot_pinned");
+                }
                 self.cons.clear();
                 self.stuck.clear();
             }

@@ -69,6 +69,12 @@ pub(crate) fn by_alias(c: &Connection, id: &ContainerId, alias: &str) -> Result<
         .transpose()
 }
 
+/// A pinned snapshot of the container, if it has one.
+pub(crate) fn pinned(c: &Connection, id: &ContainerId) -> Result<Option<SnapshotRow>> {
+    let sql = format!("SELECT {COLUMNS} FROM snapshots WHERE container_id = ?1 AND pinned IS NOT NULL ORDER BY name LIMIT 1");
+    c.prepare_cached(&sql)?.query_row([id.as_str()], row).optional()?.transpose()
+}
+
 /// By canonical name, else by alias.
 pub(crate) fn get(c: &Connection, id: &ContainerId, name: &str) -> Result<SnapshotRow> {
     if let Some(r) = by_name(c, id, name)? {

@@ -27,6 +27,7 @@ impl Host {
         let lock = self.0.locks.take(id.as_str(), "container.delete")?;
         let row = self.0.catalog.read(|c| containers::get(c, id))?;
         let op = self.begin(caller, lock, Durability::Disk, Intent::Delete { container: id.clone() }, Some(&row.project), |tx| {
+            super::snapshots::none_pinned(tx.conn, id)?;
             tx.change_container(id, &caller.by, None, |r| r.status = Status::Deleting)?;
             tx.answer_key(caller.idempotency.as_ref(), &())
         })?;

@@ -6,7 +6,7 @@ mod environment;
 mod exit;
 mod lifecycle;
 mod restore;
-mod snapshots;
+pub(crate) mod snapshots;
 mod validate;
 mod view;
 

@@ -346,6 +346,11 @@ impl Host {
     }
 }
 
+/// Refuses to let a container go that has a pinned snapshot.
+pub(crate) fn none_pinned(c: &rusqlite::Connection, id: &ContainerId) -> Result<()> {
+    snapshots::pinned(c, id)?.map_or(Ok(()), |s| unpinned(&s.snapshot).map_err(|e| e.context(format!("container {id} cannot be deleted"))))
+}
+
 /// Refuses to let a pinned snapshot go.
 fn unpinned(s: &Snapshot) -> Result<()> {
     match &s.pinned {

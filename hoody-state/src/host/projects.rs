@@ -103,7 +103,8 @@ impl Host {
     /// Deletes a project and its containers: they are `deleting` when this returns and go behind. All or nothing.
     ///
     /// # Errors
-    /// `project_not_found`; `operation_in_progress` when one of the containers is being changed: nothing is deleted then.
+    /// `project_not_found`; `operation_in_progress` when one of the containers is being changed, `snapshot_pinned` when one
+    /// has a pinned snapshot: nothing is deleted then.
     pub fn delete_project(&self, caller: &Caller, id: &ProjectId, items: bool) -> Result<ProjectDeleted> {
         if let Some(t) = self.replay(caller)? {
             return Ok(t);
@@ -128,6 +129,7 @@ impl Host {
             for (_, op, intent) in &going {
                 tx.open_operation(op, intent, Some(id))?;
                 let Intent::Delete { container } = intent else { continue };
+                crate::container::snapshots::none_pinned(tx.conn, container)?;
                 tx.change_container(container, &caller.by, None, |r| r.status = Status::Deleting)?;
             }
             if containers::count(tx.conn, Some(id))? > 0 {

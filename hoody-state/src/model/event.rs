@@ -32,7 +32,7 @@ pub struct Event {
 }
 
 /// Which events.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct EventFilter {
     /// Exactly this type.
     pub event_type: Option<String>,
@@ -54,4 +54,22 @@ pub struct EventFilter {
     pub offset: u64,
     /// Only of these projects (a scoped token); `None`: all.
     pub projects: Option<Vec<String>>,
+}
+
+impl Default for EventFilter {
+    /// The newest hundred of all.
+    fn default() -> Self {
+        EventFilter {
+            event_type: None,
+            resource_type: None,
+            resource_id: None,
+            start: None,
+            end: None,
+            after_seq: None,
+            ascending: false,
+            limit: 100,
+            offset: 0,
+            projects: None,
+        }
+    }
 }
