@@ -80,8 +80,11 @@ impl CgroupTree {
         }
         let deadline = Instant::now() + timeout;
         loop {
-            if !self.v2_kill(container)? || self.strays(container)? {
+            if !self.v2_kill(container)? {
                 self.signal_all(container)?;
+            } else {
+                // Those that are dying are listed too. They are not frozen for it: if we were killed just then, they would stay so, not even dead.
+                signal(&self.v1_procs(container)?);
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if self.wait_empty(container, ROUND.min(left))? {
@@ -110,19 +113,17 @@ impl CgroupTree {
 
     /// Without it: freeze so that nobody forks, signal all, thaw so that they can die. One round; the caller repeats until empty.
     fn signal_all(&self, container: &ContainerId) -> Result<()> {
-        let v1 = self.v1_dir("freezer", container).map(|d| d.join("freezer.state"));
-        let v2 = self.v2_dir(container).map(|d| d.join("cgroup.freeze"));
-        if let Some(f) = v1.as_ref().or(v2.as_ref()) {
-            let _ = std::fs::write(f, if v1.is_some() { "FROZEN" } else { "1" });
+        // By the hierarchy that freezers look at: what a crash here leaves is seen.
+        match (self.v2_dir(container), self.v1_dir("freezer", container)) {
+            (Some(v2), _) => drop(std::fs::write(v2.join("cgroup.freeze"), "1")),
+            (None, Some(v1)) => drop(std::fs::write(v1.join("freezer.state"), "FROZEN")),
+            (None, None) => {}
         }
         let mut pids = self.procs(container)?;
         pids.extend(self.v1_procs(container)?);
         pids.sort_unstable();
         pids.dedup();
-        for pid in pids {
-            // The pid was in the group a moment ago and cannot be another's before it is reaped; ESRCH is what we want.
-            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
-        }
+        signal(&pids);
         self.thaw_all(container)
     }
 
@@ -153,6 +154,13 @@ impl CgroupTree {
             }
         }
         Ok(())
+    }
+}
+
+fn signal(pids: &[i32]) {
+    for pid in pids {
+        // The pid was in the group a moment ago and cannot be another's before it is reaped; ESRCH is what we want.
+        let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
     }
 }
 

@@ -219,6 +219,7 @@ impl Host {
             };
             return self.done(op, |tx| self.note_restore(tx, intent, &kept, booted));
         }
+        self.thaw_unless_paused(container)?;
         let mut gone = self.0.store.delete(&Volume::Next(container.clone()))?;
         gone.volumes.extend(self.0.store.delete(&Volume::Staging(op.clone()))?.volumes);
         let found = match self.look(container)? {

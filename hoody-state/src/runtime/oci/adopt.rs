@@ -42,7 +42,11 @@ impl OciRuntime {
         // First the pidfd, then the proofs: they are about the process it holds, or that has ended.
         let Ok(pidfd) = process::pidfd_open(init.pid) else { return Ok(None) };
         let alive = process::proc_stat(init.pid).is_some_and(|s| s.start_time == init.start_time && !matches!(s.state, 'Z' | 'X'));
-        if !alive || !self.is_in_group(c, init.pid) || process::pidfd_signal(&pidfd, 0).is_err_and(|e| e.raw_os_error() == Some(nix::libc::ESRCH)) {
+        if !alive
+            || is_dying(init.pid)
+            || !self.is_in_group(c, init.pid)
+            || process::pidfd_signal(&pidfd, 0).is_err_and(|e| e.raw_os_error() == Some(nix::libc::ESRCH))
+        {
             return Ok(None);
         }
         record.init = Some(init);
@@ -69,5 +73,26 @@ impl OciRuntime {
         let path = self.cgroups.path(c);
         let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
         groups.lines().filter_map(|l| l.splitn(3, ':').nth(2)).any(|p| p.strip_prefix(&path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
+    }
+}
+
+/// Whether a process has been sent SIGKILL and has not come to die yet: a kill that a crash of ours cut short. Nothing can save it.
+fn is_dying(pid: i32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let pending = status.lines().filter_map(|l| l.strip_prefix("SigPnd:").or(l.strip_prefix("ShdPnd:")));
+    pending.filter_map(|mask| u64::from_str_radix(mask.trim(), 16).ok()).any(|mask| mask & (1 << (nix::libc::SIGKILL - 1)) != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    #[test]
+    fn only_what_is_killed_is_dying() {
+        let mut child = std::process::Command::new("sleep").arg("100").spawn().unwrap();
+        assert!(!super::is_dying(child.id().cast_signed()));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(!super::is_dying(std::process::id().cast_signed()));
     }
 }
