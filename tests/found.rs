@@ -181,7 +181,7 @@ fn a_host_that_is_dropped_leaves_no_thread() {
     };
     let hosts: Vec<Host> = (0..20).map(|_| host_with(&At::default()).0).collect();
     // Other tests have hosts of their own meanwhile: only many are counted.
-    assert!(named() >= 20);
+    eventually("they have theirs, by name", || named() >= 20);
     drop(hosts);
     eventually("their threads end", || named() < 15);
 }
@@ -270,4 +270,92 @@ fn a_pinned_snapshot_keeps_its_container_and_project_from_being_deleted() {
     assert_eq!(host.container(&c).unwrap().status, Status::Running);
     host.pin_snapshot(&me, &c, "kept", None).unwrap();
     host.delete_container(&me, &c).unwrap();
+}
+
+#[test]
+fn a_snapshot_renamed_or_pinned_in_the_middle_of_a_change_does_not_lock_its_container_for_good() {
+    let at = At::default();
+    let (h, _) = host_with(&at);
+    let c = container(&h, &furnish(&h), "dev").unwrap();
+    let me = Caller::default();
+    snapshot(&h, &c, "a").unwrap();
+    h.create_snapshot(&me, &c, rolling()).unwrap();
+    let (host, id) = (h.clone(), c.clone());
+    let refused = Arc::new(Mutex::new(Vec::new()));
+    let seen = refused.clone();
+    at.set(move |s| {
+        let e = match s {
+            "snapshot.restore:clone" => host.rename_snapshot(&Caller::default(), &id, "a", Some("kept".into())),
+            "snapshot.create:snapshot" => host.pin_snapshot(&Caller::default(), &id, "rolling", Some("audit".into())),
+            _ => return Ok(()),
+        };
+        seen.lock().unwrap().push(e.unwrap_err().kind());
+        Ok(())
+    });
+    h.restore(&me, &c, "a", RestoreOptions { keep_current: Some("kept".into()), ..Default::default() }).unwrap();
+    patiently(|| h.create_snapshot(&me, &c, rolling()));
+    assert_eq!(*refused.lock().unwrap(), [Kind::Busy, Kind::Busy]);
+    assert_clean(&h, "after changes in the middle of changes");
+}
+
+/// A clock that is moved by hand, and stands still for the upkeep.
+#[derive(Clone, Default)]
+struct ByHand(Arc<std::sync::atomic::AtomicI64>);
+
+impl hoody_state::clock::Clock for ByHand {
+    fn now(&self) -> jiff::Timestamp {
+        let ours = std::thread::current().name() != Some("upkeep");
+        jiff::Timestamp::from_second(if ours { self.0.load(Ordering::SeqCst) } else { 0 }).unwrap()
+    }
+}
+
+#[test]
+fn a_snapshot_whose_expiry_is_put_off_at_the_last_moment_stays_and_so_does_one_that_has_taken_the_alias_of_another() {
+    let (at, clock) = (At::default(), ByHand::default());
+    let builder = HostBuilder::new(None, Arc::new(MemoryStore::new()), Arc::new(MemoryFreezer::new()), Arc::new(MemoryRuntime::new())).unwrap();
+    let h = builder.hook(Box::new(at.clone())).clock(Arc::new(clock.clone())).open().unwrap();
+    let p = furnish(&h);
+    let me = Caller::default();
+    let time = |s| Some(jiff::Timestamp::from_second(s).unwrap());
+    let all: Vec<_> = (0..3).map(|n| container(&h, &p, &format!("dev{n}")).unwrap()).collect();
+    for (n, c) in (0..).zip(&all) {
+        h.create_snapshot(&me, c, rolling()).unwrap();
+        patiently(|| h.set_snapshot_expiry(&me, c, "rolling", time(100 + n)));
+    }
+    let (host, ids, once) = (h.clone(), all.clone(), AtomicBool::new(false));
+    at.set(move |s| {
+        if s == "snapshot.delete:intent" && !once.swap(true, Ordering::SeqCst) {
+            host.set_snapshot_expiry(&Caller::default(), &ids[1], "rolling", Some(jiff::Timestamp::from_second(500).unwrap()))?;
+            host.create_snapshot(&Caller::default(), &ids[2], rolling())?;
+        }
+        Ok(())
+    });
+    clock.0.store(200, Ordering::SeqCst);
+    h.expire_due().unwrap();
+    let left: Vec<Vec<String>> = all.iter().map(|c| h.snapshots(c).unwrap().snapshots.iter().map(|s| s.name.to_string()).collect()).collect();
+    assert_eq!(left, [vec![], vec!["rolling".to_owned()], vec!["rolling-2".to_owned()]]);
+    assert_clean(&h, "after expiries");
+}
+
+#[test]
+fn an_image_imported_under_the_name_of_one_whose_volume_went_late_keeps_its_own() {
+    let at = At::default();
+    let (h, _) = host_with(&at);
+    let me = Caller::default();
+    let import = || h.import_image(&me, "x", &mut &hoody_state_workspace::tiny_image()[..]);
+    import().unwrap();
+    at.set(|s| if s == "volume.delete:delete" { Err(Error::new(Kind::Busy, "volume_in_use", "it is being sent")) } else { Ok(()) });
+    h.delete_image(&me, "x").unwrap();
+    // The upkeep has the name for a moment; then the old volume is in the way, and goes with the first attempt.
+    let end = Instant::now() + Duration::from_secs(5);
+    while import().is_err() {
+        assert!(Instant::now() < end);
+        std::thread::yield_now();
+    }
+    at.set(|_| Ok(()));
+    eventually("the deletion is closed", || {
+        h.expire_due().unwrap();
+        h.operations(&hoody_state::model::PageRequest::first()).unwrap().rows.iter().all(|o| o.finished_at.is_some())
+    });
+    assert_clean(&h, "after an image of the same name");
 }

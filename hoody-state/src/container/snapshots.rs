@@ -246,10 +246,29 @@ impl Host {
             return Ok(t);
         }
         self.snapshot(id, name)?;
+        self.delete_the_snapshot(caller, id, |c| snapshots::get(c, id, name))
+    }
+
+    /// Deletes a snapshot that has expired, if it is still there and its expiry has not been put off meanwhile. By its name alone: its alias may be
+    /// another's by now.
+    pub(crate) fn expire_snapshot(&self, caller: &Caller, id: &ContainerId, name: &SnapshotName) -> Result<()> {
+        let found = |c: &rusqlite::Connection| {
+            let row = snapshots::by_name(c, id, name.as_str())?.filter(|r| r.snapshot.expires_at.is_some_and(|at| at <= self.0.clock.now()));
+            row.ok_or_else(|| Error::not_found("snapshot_not_found", format!("snapshot {name} of container {id} does not expire any more")))
+        };
+        self.delete_the_snapshot(caller, id, found).map(|_| ())
+    }
+
+    fn delete_the_snapshot(
+        &self,
+        caller: &Caller,
+        id: &ContainerId,
+        find: impl FnOnce(&rusqlite::Connection) -> Result<SnapshotRow>,
+    ) -> Result<SnapshotDeleted> {
         let _lock = self.0.locks.take(id.as_str(), "snapshot.delete")?;
         self.0.hook.step("snapshot.delete", "intent")?;
         let (row, answer) = self.write(Durability::Disk, |tx| {
-            let row = snapshots::get(tx.conn, id, name)?;
+            let row = find(tx.conn)?;
             unpinned(&row.snapshot)?;
             tx.claim_key(caller.idempotency.as_ref(), None)?;
             self.remove_from_list(tx, id, &row)?;
@@ -291,7 +310,13 @@ impl Host {
         Ok(())
     }
 
+    /// Under the operation lock: what is under way counts on the aliases and pins it has seen.
     fn edit(&self, caller: &Caller, id: &ContainerId, name: &str, event: Option<&str>, f: impl FnOnce(&mut Snapshot)) -> Result<SnapshotAnswer> {
+        if let Some(t) = self.replay(caller)? {
+            return Ok(t);
+        }
+        self.snapshot(id, name)?;
+        let _lock = self.0.locks.take(id.as_str(), "snapshot.update")?;
         self.change(caller, |tx| {
             let c = containers::get(tx.conn, id)?;
             if c.status == Status::Deleting {
@@ -315,7 +340,7 @@ impl Host {
     /// Gives a snapshot another alias, or none. Its name stays.
     ///
     /// # Errors
-    /// `container_not_found`, `snapshot_not_found`, `invalid_alias`, `alias_in_use`.
+    /// `container_not_found`, `snapshot_not_found`, `invalid_alias`, `alias_in_use`, `operation_in_progress`.
     pub fn rename_snapshot(&self, caller: &Caller, id: &ContainerId, name: &str, alias: Option<String>) -> Result<SnapshotAnswer> {
         let alias = alias.map(|a| a.parse::<Alias>()).transpose()?;
         self.edit(caller, id, name, Some("container.snapshot.renamed"), |s| s.alias = alias)
@@ -324,7 +349,7 @@ impl Host {
     /// Pins a snapshot, so that it is neither expired nor deleted, or unpins it.
     ///
     /// # Errors
-    /// `container_not_found`, `snapshot_not_found`, `validation_error`.
+    /// `container_not_found`, `snapshot_not_found`, `validation_error`, `operation_in_progress`.
     pub fn pin_snapshot(&self, caller: &Caller, id: &ContainerId, name: &str, reason: Option<String>) -> Result<SnapshotAnswer> {
         super::validate::text("reason", reason.as_deref(), 1000)?;
         let answer = self.edit(caller, id, name, None, |s| s.pinned = reason)?;
@@ -335,7 +360,7 @@ impl Host {
     /// Sets when a snapshot is deleted by itself, or that it is not.
     ///
     /// # Errors
-    /// `container_not_found`, `snapshot_not_found`, `invalid_expiry` for a time that is past.
+    /// `container_not_found`, `snapshot_not_found`, `invalid_expiry` for a time that is past, `operation_in_progress`.
     pub fn set_snapshot_expiry(&self, caller: &Caller, id: &ContainerId, name: &str, at: Option<Timestamp>) -> Result<SnapshotAnswer> {
         if at.is_some_and(|t| t <= self.0.clock.now()) {
             return Err(Error::invalid("invalid_expiry", "expires_at is past: give a time to come, or delete the snapshot"));

@@ -5,13 +5,14 @@
 
 use super::{Caller, Host};
 use crate::catalog::containers::{ContainerRow, Desired};
-use crate::catalog::{Durability, Tx, containers, ms, operations, snapshots};
+use crate::catalog::{Durability, Tx, containers, images, ms, operations, snapshots};
 use crate::error::{Error, Kind, Result};
 use crate::freeze::FreezeState;
 use crate::id::{ContainerId, OperationId, RunId};
 use crate::model::{LifecycleAnswer, OperationStatus, Status, Verb};
 use crate::op::Intent;
 use crate::snapshot::Volume;
+use crate::units::VolumeId;
 use serde_json::json;
 use std::collections::HashSet;
 use std::time::Duration;
@@ -73,14 +74,18 @@ impl Host {
         self.settle(id, intent, None)
     }
 
-    /// Half-made and thrown-away things that no open operation speaks of.
+    /// Half-made and thrown-away things that no open operation speaks of, and deleted ones that are back.
     fn sweep(&self) -> Result<()> {
+        let gone: HashSet<VolumeId> = self.0.catalog.read(operations::reclaiming)?.into_iter().map(|r| r.volume).collect();
         let open: HashSet<OperationId> = self.0.catalog.read(operations::open)?.into_iter().map(|(id, _)| id).collect();
         for v in self.0.store.list(None)? {
-            if let Volume::Staging(op) = &v
-                && !open.contains(op)
-            {
-                self.0.store.delete(&v)?;
+            let stray = matches!(&v, Volume::Staging(op) if !open.contains(op));
+            // What is said to be deleted and is there came back by a power cut; unless it is in a list: then it only got an id that was free again.
+            let back = if gone.is_empty() { None } else { self.0.store.info(&v)?.map(|i| i.id).filter(|id| gone.contains(id)) };
+            match back {
+                Some(id) if self.listed(&v)? => self.write(Durability::Process, |tx| tx.end_reclaim(id))?,
+                None if !stray => {}
+                _ => drop(self.0.store.delete(&v)?),
             }
         }
         for op in self.0.store.trash()?.into_iter().filter(|op| !open.contains(op)) {
@@ -88,6 +93,19 @@ impl Host {
             self.write(Durability::Process, |tx| tx.add_reclaim(&gone.volumes, "a deleted container"))?;
         }
         Ok(())
+    }
+
+    /// Whether the catalog has what a volume is of.
+    fn listed(&self, v: &Volume) -> Result<bool> {
+        self.0.catalog.read(|c| {
+            Ok(match v {
+                Volume::Live(id) | Volume::Next(id) => containers::find(c, id)?.is_some(),
+                Volume::Snapshot(id, name) => snapshots::by_name(c, id, name.as_str())?.is_some(),
+                Volume::Image(name) => images::by_name(c, name)?.is_some(),
+                Volume::Databases(_) => true,
+                Volume::Staging(_) => false,
+            })
+        })
     }
 
     /// Finishes or undoes one operation. `error` is why it failed, or nothing after a crash.
@@ -153,7 +171,13 @@ impl Host {
                 gone.volumes.extend(self.0.store.delete(&Volume::Image(image.name.clone()))?.volumes);
                 self.undone(op, error, |tx| tx.add_reclaim(&gone.volumes, &format!("image {}", image.name)))
             }
-            Intent::DeleteImage { image } => self.drop_volume(&Volume::Image(image.name.clone()), &format!("image {}", image.name)),
+            Intent::DeleteImage { image } => {
+                // An image of the same name may have been imported since: the volume is its now.
+                if self.0.catalog.read(|c| images::by_name(c, &image.name))?.is_some() {
+                    return self.done(op, |_| Ok(()));
+                }
+                self.drop_volume(&Volume::Image(image.name.clone()), &format!("image {}", image.name))
+            }
         }
     }
 
@@ -308,9 +332,8 @@ impl Host {
 
     fn reconcile_container(&self, row: &ContainerRow, rebooted: bool) -> Result<()> {
         let id = &row.id;
-        if self.0.locks.holder(id.as_str()).is_some() {
-            return Ok(());
-        }
+        // Held, so that an init that ends meanwhile is taken note of after what is written here. What is locked already is being seen to.
+        let Ok(lock) = self.0.locks.take(id.as_str(), "recovery") else { return Ok(()) };
         let found = self.look(id)?;
         let again = rebooted && row.spec.autostart && row.state.desired == Desired::Running;
         match (row.status, found) {
@@ -323,7 +346,10 @@ impl Host {
             (Status::Paused, found @ Found::Running(..)) => self.write(Durability::Process, |tx| settle_status(tx, id, &found)),
             (Status::Stopped | Status::Failed, Found::Running(..) | Found::Frozen(..)) => self.0.runtime.kill(id),
             // A start after a reboot that was cut short before it was journalled.
-            (Status::Stopped, Found::Nothing) if again => self.autostart(id),
+            (Status::Stopped, Found::Nothing) if again => {
+                drop(lock);
+                self.autostart(id)
+            }
             (Status::Stopped | Status::Failed, Found::Nothing) => Ok(()),
             (_, Found::Nothing) => {
                 let why = if rebooted { "the host was restarted" } else { "it ended while no server ran" };
@@ -337,6 +363,7 @@ impl Host {
                     })?;
                     Ok(())
                 })?;
+                drop(lock);
                 if again { self.autostart(id) } else { Ok(()) }
             }
             (_, found) => self.write(Durability::Process, |tx| settle_status(tx, id, &found)),
@@ -388,4 +415,25 @@ fn fail(tx: &mut Tx<'_>, id: &ContainerId, why: &str) -> Result<()> {
         r.state.message = Some(why.to_owned());
     })
     .map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::name::ImageName;
+
+    #[test]
+    fn a_deleted_volume_that_a_power_cut_brings_back_goes_at_the_next_start() {
+        let host = Host::in_memory().unwrap();
+        let image = |name: &str| Volume::Image(name.parse::<ImageName>().unwrap());
+        let staging = Volume::Staging(OperationId::generate());
+        host.0.store.create(&staging).unwrap();
+        host.0.store.seal(&staging, &image("back")).unwrap();
+        let ids = ["back", "debian/13"].map(|n| host.0.store.info(&image(n)).unwrap().unwrap().id);
+        host.write(Durability::Process, |tx| tx.add_reclaim(&ids, "a test")).unwrap();
+        host.sweep().unwrap();
+        assert!(host.0.store.info(&image("back")).unwrap().is_none());
+        assert!(host.0.store.info(&image("debian/13")).unwrap().is_some(), "it is in the list");
+    }
 }

@@ -5,7 +5,10 @@ use crate::catalog::{Durability, operations, snapshots};
 use crate::error::{Kind, Result};
 use crate::op::Intent;
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// How long a look at all that is being reclaimed takes at least, if anything is left.
+const PASS: Duration = Duration::from_millis(100);
 
 #[derive(Default)]
 struct State {
@@ -129,6 +132,7 @@ fn watch_reclaim(host: &Weak<super::Inner>, wake: &Wake) {
         if rows.is_empty() {
             return;
         }
+        let began = Instant::now();
         for r in rows {
             if wake.is_closed() {
                 return;
@@ -148,6 +152,9 @@ fn watch_reclaim(host: &Weak<super::Inner>, wake: &Wake) {
                 }
             }
         }
+        drop(inner);
+        // A store may say "not yet" at once.
+        std::thread::sleep(PASS.saturating_sub(began.elapsed()));
     }
 }
 
@@ -163,10 +170,10 @@ impl Host {
         let mut again = false;
         let more = due.len() == snapshots::EXPIRED_AT_ONCE;
         for (id, name) in due {
-            match self.delete_snapshot(&caller, &id, name.as_str()) {
+            match self.expire_snapshot(&caller, &id, &name) {
                 Ok(_) => {}
                 Err(e) if e.kind() == Kind::Busy => again = true,
-                Err(e) if e.is_not_found() => {}
+                Err(e) if e.is_not_found() || e.code() == "snapshot_pinned" => {}
                 Err(e) => {
                     tracing::warn!(container = %id, snapshot = %name, error = %e, "could not delete an expired snapshot");
                     again = true;
