@@ -113,11 +113,15 @@ impl Host {
             Verb::Stop | Verb::ForceStop => Status::Stopped,
             Verb::Pause => Status::Paused,
         };
-        let answer = op.finish(Durability::Process, |tx| {
+        // What runs ends with the host's uptime; what shall run after the next boot does not.
+        let desired = if status == Status::Stopped { Desired::Stopped } else { Desired::Running };
+        let before = self.0.catalog.read(|c| containers::get(c, &id))?.state.desired;
+        let durability = if before == desired { Durability::Process } else { Durability::Disk };
+        let answer = op.finish(durability, |tx| {
             let r = tx.change_container(&id, by, None, |r| {
                 r.status = status;
                 r.state.message = None;
-                r.state.desired = if status == Status::Stopped { Desired::Stopped } else { Desired::Running };
+                r.state.desired = desired;
                 if let Some(s) = &started {
                     r.state.started_ms = Some(ms(s.started_at));
                 }

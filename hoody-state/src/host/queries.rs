@@ -110,7 +110,7 @@ impl Host {
     /// # Errors
     /// `event_not_found`.
     pub fn delete_event(&self, id: &EventId) -> Result<()> {
-        self.write(Durability::Process, |tx| tx.delete_event(id))
+        self.write(Durability::Disk, |tx| tx.delete_event(id))
     }
 
     /// Forgets events before a time, or all; how many.
@@ -118,7 +118,7 @@ impl Host {
     /// # Errors
     /// Those of the catalog.
     pub fn delete_events(&self, before: Option<Timestamp>) -> Result<u64> {
-        self.write(Durability::Process, |tx| tx.delete_events(before))
+        self.write(Durability::Disk, |tx| tx.delete_events(before))
     }
 
     /// How many events there are of each type, and of each kind of thing.
