@@ -101,6 +101,9 @@ impl Tx<'_> {
         self.conn
             .prepare_cached("INSERT INTO operations(id, kind, resource_type, resource_id, project_id, intent, status, created_ms) VALUES(?1, ?2, ?3, ?4, ?5, ?6, 'running', ?7)")?
             .execute(params![id.as_str(), intent.kind(), resource_type, resource_id, project.map(ProjectId::as_str), to_json(intent)?, ms(self.now)])?;
+        if self.conn.last_insert_rowid() % 1000 == 0 {
+            self.prune_operations()?;
+        }
         Ok(())
     }
 

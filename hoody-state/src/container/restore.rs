@@ -116,15 +116,19 @@ impl Host {
         op.step("boot")?;
         let row = self.0.catalog.read(|c| containers::get(c, &id))?;
         let (started, kept) = std::thread::scope(|s| {
-            let put_away = s.spawn(|| -> Result<SnapshotRow> {
+            let put_away = || -> Result<SnapshotRow> {
                 op.step("seal")?;
                 self.0.store.seal(&next, &Volume::Snapshot(id.clone(), keep.snapshot.name.clone()))?;
                 op.step("sync")?;
                 self.0.store.sync()?;
                 self.measured(&id, (*keep).clone())
-            });
+            };
+            let beside = std::thread::Builder::new().spawn_scoped(s, put_away);
             let started = if boot { Some(self.boot(&row, &run)) } else { None };
-            let kept = put_away.join().unwrap_or_else(|_| Err(Error::internal("a thread of the restore ended badly")));
+            let kept = match beside {
+                Ok(thread) => thread.join().unwrap_or_else(|_| Err(Error::internal("a thread of the restore ended badly"))),
+                Err(_) => put_away(),
+            };
             (started, kept)
         });
         let kept = kept?;

@@ -178,17 +178,28 @@ impl Host {
     ) -> Result<Option<T>> {
         let (send, receive) = std::sync::mpsc::sync_channel(1);
         let host = self.clone();
-        std::thread::Builder::new()
-            .name("operation".into())
-            .spawn(move || {
-                let (id, kind) = (op.id.clone(), op.intent.kind());
-                let result = host.clone().perform(op, |op| body(&host, op));
-                if let Err(e) = &result {
-                    tracing::warn!(operation = %id, kind, error = %e, "operation failed");
-                }
-                let _ = send.send(result);
-            })
-            .map_err(|e| Error::io("start a thread for an operation", e))?;
+        let work = move || {
+            let (id, kind) = (op.id.clone(), op.intent.kind());
+            let result = host.clone().perform(op, |op| body(&host, op));
+            if let Err(e) = &result {
+                tracing::warn!(operation = %id, kind, error = %e, "operation failed");
+            }
+            let _ = send.send(result);
+        };
+        // Kept outside the thread until it runs: where there is none to be had, the work is done here.
+        let work = Arc::new(Mutex::new(Some(work)));
+        let take = |work: &Mutex<Option<_>>| work.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let theirs = Arc::clone(&work);
+        let started = std::thread::Builder::new().name("operation".into()).spawn(move || {
+            if let Some(work) = take(&theirs) {
+                work();
+            }
+        });
+        if started.is_err()
+            && let Some(work) = take(&work)
+        {
+            work();
+        }
         match receive.recv_timeout(wait) {
             Ok(result) => result.map(Some),
             Err(_) => Ok(None),
