@@ -63,8 +63,9 @@ pub async fn merge(State(app): State<Shared>, who: Identity, Id(id): Id<Containe
 type Object = BTreeMap<String, serde_json::Value>;
 
 fn variables(mut body: Object) -> hoody_state::Result<BTreeMap<String, String>> {
-    if let Some(serde_json::Value::Object(inner)) = body.remove("environment_vars") {
-        body = inner.into_iter().collect();
+    // Only an object is the wrapper; anything else is a variable of that name, or wrong.
+    if let Some(serde_json::Value::Object(inner)) = body.get("environment_vars") {
+        body = inner.clone().into_iter().collect();
     }
     body.into_iter()
         .map(|(name, value)| match value {
@@ -99,4 +100,18 @@ pub async fn set(State(app): State<Shared>, who: Identity, path: Named<Container
 pub async fn remove(State(app): State<Shared>, who: Identity, path: Named<ContainerId>, input: Input<Nothing>) -> Reply<EnvironmentChanged> {
     let Named(id, key) = path;
     changed(app.alter(who, id, move |host, id| host.set_environment(&input.caller, id, EnvironmentChange::Remove(key))).await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_object_is_the_wrapper_of_the_variables() {
+        let read = |text: &str| variables(serde_json::from_str(text).unwrap());
+        let one = |name: &str, value: &str| BTreeMap::from([(name.to_owned(), value.to_owned())]);
+        assert_eq!(read(r#"{"environment_vars":{"A":"1"}}"#).unwrap(), one("A", "1"));
+        assert_eq!(read(r#"{"environment_vars":"A=1"}"#).unwrap(), one("environment_vars", "A=1"));
+        assert_eq!(read(r#"{"environment_vars":null}"#).unwrap_err().code(), "validation_error");
+    }
 }
