@@ -18,8 +18,9 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::broadcast::{self, error::RecvError};
+use tokio::time::Instant;
 
-/// A comment is sent when nothing else was for so long, so that both ends notice a lost connection.
+/// How often a comment is sent, however much else is, so that both ends notice a lost connection and a revoked token.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 /// Missed events are fetched so many at a time.
 const BATCH: u32 = 200;
@@ -46,6 +47,7 @@ pub(super) async fn open(app: Shared, who: Identity, filter: EventFilter, header
         last,
         ready: VecDeque::new(),
         greeted: false,
+        beat: Instant::now(),
     };
     let body = stream::unfold(follower, |mut f| async move { f.next().await.map(|text| (Ok::<_, Infallible>(text), f)) });
     let kind = [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-store")];
@@ -62,6 +64,8 @@ struct Follower {
     last: u64,
     ready: VecDeque<Event>,
     greeted: bool,
+    /// When the last heartbeat was.
+    beat: Instant,
 }
 
 impl Follower {
@@ -82,17 +86,21 @@ impl Follower {
             }
             let mut closing = self.app.closing();
             let mut beat = false;
+            let due = self.beat + HEARTBEAT;
             tokio::select! {
+                // First, so that events that never stop do not keep it from its turn.
+                biased;
+                () = tokio::time::sleep_until(due) => beat = true,
                 event = self.live.recv() => match event {
                     Ok(event) if self.wants(&event) => self.ready.push_back((*event).clone()),
                     Ok(_) => {}
                     Err(RecvError::Lagged(_)) => self.behind = true,
                     Err(RecvError::Closed) => return None,
                 },
-                () = tokio::time::sleep(HEARTBEAT) => beat = true,
                 _ = closing.wait_for(|c| *c) => return None,
             }
             if beat {
+                self.beat = Instant::now();
                 return if self.still_known().await { Some(": heartbeat\n\n".to_owned()) } else { None };
             }
         }
