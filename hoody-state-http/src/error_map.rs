@@ -147,8 +147,24 @@ fn look_up(code: &str, kind: Kind) -> (u16, Option<&'static str>) {
 #[must_use]
 pub fn outer_message(error: &Error) -> String {
     match error.kind() {
-        Kind::Io | Kind::Internal | Kind::Corrupt => "the server failed at this; its log says why".to_owned(),
+        Kind::Io | Kind::Internal | Kind::Corrupt => FAULT.to_owned(),
+        // Of a system call that found no room: it names a file of the host.
+        Kind::NoSpace if std::error::Error::source(error).is_some() => FULL.to_owned(),
         _ => error.message().to_owned(),
+    }
+}
+
+const FAULT: &str = "the server failed at this; its log says why";
+const FULL: &str = "the pool is full: delete snapshots or containers, or grow the pool";
+
+/// The message to show of an error that is known by its code alone: that of an operation that has ended.
+#[must_use]
+pub fn outer_text(code: &str, message: String) -> String {
+    match CODES.iter().find(|r| r.code == code) {
+        Some(r) if r.code == "interrupted" => message,
+        Some(r) if r.status == 507 => FULL.to_owned(),
+        Some(r) if r.status != 500 => message,
+        _ => FAULT.to_owned(),
     }
 }
 
@@ -210,5 +226,11 @@ mod tests {
         assert_eq!(map(&busy, false).word, Some("CONTAINER_OPERATION_IN_PROGRESS"));
         assert_eq!(map(&busy, true).word, Some("SNAPSHOT_OPERATION_IN_PROGRESS"));
         assert!(!map(&Error::internal("secret path /x"), false).message.contains("secret"));
+        let full = Error::io("write /secret", std::io::Error::from_raw_os_error(28));
+        assert_eq!((full.kind(), outer_message(&full).contains("secret")), (Kind::NoSpace, false));
+        for code in ["io", "internal", "pool_full", "not_listed"] {
+            assert!(!outer_text(code, "write /secret".into()).contains("secret"), "{code}");
+        }
+        assert_eq!(outer_text("start_failed", "no such program".into()), "no such program");
     }
 }

@@ -4,6 +4,7 @@ use super::Routes;
 use crate::app::Shared;
 use crate::auth::Identity;
 use crate::envelope::{Envelope, Reply, ok};
+use crate::error_map;
 use crate::extract::{Id, Input, Nothing, PageQuery, Query, preferred_wait};
 use axum::extract::State;
 use axum::http::HeaderMap;
@@ -30,7 +31,8 @@ pub struct OperationPage {
 pub async fn list(State(app): State<Shared>, who: Identity, Query(q): Query<PageQuery>) -> Reply<OperationPage> {
     let page = q.check(50)?;
     let paged = app.read(move |host| if who.only().is_none() { host.operations(&page) } else { visible(host, &who, &page) }).await?;
-    ok("Operations", OperationPage { operations: paged.rows, pagination: paged.pagination })
+    let operations = paged.rows.into_iter().map(shown).collect();
+    ok("Operations", OperationPage { operations, pagination: paged.pagination })
 }
 
 /// The page that a token of some projects sees: the same order, without the rest.
@@ -49,6 +51,14 @@ fn visible(host: &Host, who: &Identity, page: &PageRequest) -> Result<Paged<Oper
     let skip = (page.page as usize - 1).saturating_mul(page.limit as usize);
     let rows = seen.into_iter().skip(skip).take(page.limit as usize).collect();
     Ok(Paged::new(rows, total, page))
+}
+
+/// As it may be shown: why a system call of the server failed is for the log alone.
+fn shown(mut operation: Operation) -> Operation {
+    if let Some(e) = &mut operation.error {
+        e.message = error_map::outer_text(&e.code, std::mem::take(&mut e.message));
+    }
+    operation
 }
 
 fn find(host: &Host, who: &Identity, id: &OperationId) -> Result<Operation> {
@@ -74,7 +84,7 @@ pub async fn get(State(app): State<Shared>, who: Identity, Id(id): Id<OperationI
             .await?
         }
     };
-    ok("Operation", operation)
+    ok("Operation", shown(operation))
 }
 
 /// Cancels an operation: what it did is undone. One that has ended stays as it is.
@@ -89,5 +99,5 @@ pub async fn cancel(State(app): State<Shared>, who: Identity, Id(id): Id<Operati
             host.cancel_operation(&id)
         })
         .await?;
-    ok("Operation cancelled", operation)
+    ok("Operation cancelled", shown(operation))
 }
