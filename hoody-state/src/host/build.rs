@@ -353,7 +353,11 @@ impl Host {
             let freezer = freeze::freezer(runtime.cgroups())?;
             let catalog = Catalog::open(&root.join(layout::CATALOG))?;
             let mut found = super::check::compare(&catalog, &store, &*freezer, &runtime, repair)?;
-            found.extend(Pool::look_at_mounts(&config.pool())?.into_iter().map(|message| crate::model::Finding { code: "stray_mount".into(), message, repaired: false }));
+            found.extend(Pool::look_at_mounts(&config.pool())?.into_iter().map(|message| crate::model::Finding {
+                code: "stray_mount".into(),
+                message,
+                repaired: false,
+            }));
             Ok(found)
         })
     }

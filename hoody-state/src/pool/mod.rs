@@ -143,11 +143,18 @@ impl Pool {
         if pools.len() > 1 {
             wrong.push(format!("{} things are mounted on top of each other at {}: stop the server and unmount", pools.len(), root.display()));
         }
-        wrong.extend(others.iter().map(|m| format!("{} ({}) is mounted at {}, which no server of this version does: umount it", m.source.display(), m.kind, m.at.display())));
+        wrong.extend(
+            others
+                .iter()
+                .map(|m| format!("{} ({}) is mounted at {}, which no server of this version does: umount it", m.source.display(), m.kind, m.at.display())),
+        );
         if config.device.is_none() {
             let devices = image::devices(&config.data.join(IMAGE))?;
             if devices > 1 {
-                wrong.push(format!("{devices} loop devices are attached to {}: losetup -j shows them, detach those that are not mounted", config.data.join(IMAGE).display()));
+                wrong.push(format!(
+                    "{devices} loop devices are attached to {}: losetup -j shows them, detach those that are not mounted",
+                    config.data.join(IMAGE).display()
+                ));
             }
         }
         Ok(wrong)
