@@ -181,7 +181,7 @@ fn a_host_that_is_dropped_leaves_no_thread() {
     };
     let hosts: Vec<Host> = (0..20).map(|_| host_with(&At::default()).0).collect();
     // Other tests have hosts of their own meanwhile: only many are counted.
-    eventually("they have theirs, by name", || named() >= 20);
+    eventually("their threads have begun", || named() >= 20);
     drop(hosts);
     eventually("their threads end", || named() < 15);
 }

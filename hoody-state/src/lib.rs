@@ -1,4 +1,43 @@
 //! A container's whole state as a commit graph.
+//!
+//! A container's disk is a copy-on-write volume: one call snapshots it in milliseconds, one call puts it back, and the container boots fresh from it.
+//! Every change is journalled first, so that a kill in the middle of anything is finished or undone at the next start.
+//!
+//! Start at [`Host`], the façade: [`Host::open`] gives the real thing on this machine, [`HostBuilder`] takes backends of your own,
+//! [`Host::in_memory`] is for tests. Its calls block; move them off asynchronous threads.
+//!
+//! | module | what it is |
+//! | --- | --- |
+//! | [`host`] | the façade, its configuration, reconcile, check, upkeep |
+//! | [`snapshot`] | [`SnapshotStore`](snapshot::SnapshotStore): volumes, snapshots, clones; on BTRFS and in memory |
+//! | [`freeze`] | [`Freezer`](freeze::Freezer): stopping a container's tasks in place; cgroup v2, v1 and in memory |
+//! | [`runtime`] | [`Runtime`](runtime::Runtime): running a container; an OCI runtime as a process, and in memory |
+//! | [`cgroup`] | a container's control group, which outlives its runs; v2, v1 and hybrid hosts |
+//! | [`pool`] | the BTRFS file system that everything lives in; on a loop image or a device |
+//! | [`image`] | golden images, made of tars or of snapshots |
+//! | [`container`] | what a container goes through: create, lifecycle, snapshots, restore, delete |
+//! | [`op`] | how anything changes: intents, locks, steps |
+//! | [`model`] | what the API shows, serialised as the wire has it |
+//! | [`event`] | what happened, announced after the commit that made it true |
+//! | [`id`], [`name`], [`units`], [`clock`], [`error`] | the words everything is said in |
+//!
+//! Each trait's page is its specification, and each has a suite that every backend passes: run it on yours.
+//!
+//! ```
+//! use hoody_state::model::{NewContainer, NewSnapshot, ProjectInput, RestoreOptions};
+//! use hoody_state::{Caller, Host};
+//!
+//! # fn main() -> hoody_state::Result<()> {
+//! let host = Host::in_memory()?;
+//! let me = Caller::default();
+//! let project = host.create_project(&me, ProjectInput { alias: Some("web".into()), ..Default::default() })?;
+//! let agent = host.create_container(&me, &project.id, NewContainer::default())?.id;
+//! let before = host.create_snapshot(&me, &agent, NewSnapshot::default())?.snapshot;
+//! // … something risky …
+//! host.restore(&me, &agent, before.name.as_str(), RestoreOptions::default())?;
+//! # Ok(())
+//! # }
+//! ```
 
 mod catalog;
 pub mod cgroup;

@@ -8,10 +8,13 @@ use crate::server::Request;
 use crate::world::{View, World, image, new_container};
 use serde_json::json;
 
+/// Looks whether the world is as it must be; told whether the change must have been made.
+type Verify = Box<dyn Fn(&World, bool)>;
+
 /// What one round is about. `verify` is told whether the change must have been made, or may have been made or not.
 struct Round {
     request: Request,
-    verify: Box<dyn Fn(&World, bool)>,
+    verify: Verify,
 }
 
 impl Round {

@@ -5,7 +5,6 @@ use super::cgroup2::Cgroup2Freezer;
 use super::*;
 use crate::cgroup::Layout;
 use crate::cgroup::testing::TestTree;
-use std::time::Instant;
 
 struct World {
     tree: TestTree,
@@ -73,42 +72,4 @@ fn the_factory_takes_v2_where_it_is() {
     // A frozen group can be killed.
     tree.cgroups.kill(&c, Duration::from_secs(5)).unwrap();
     assert_eq!(f.state(&c).unwrap(), FreezeState::Thawed);
-}
-
-/// Not a promise of the suite, since the machine may be busy: `cargo test -- --ignored --nocapture freezing_costs`.
-#[test]
-#[ignore = "a measurement"]
-#[allow(clippy::print_stdout)]
-fn freezing_costs() {
-    fn median(mut times: Vec<Duration>) -> Duration {
-        times.sort_unstable();
-        times[times.len() / 2]
-    }
-    for (name, world) in [("cgroup2", Some(v2())), ("cgroup1", v1())] {
-        let Some(w) = world else { continue };
-        let c = ContainerId::generate();
-        for _ in 0..3 {
-            w.tree.spawn(&c, &["sleep", "1000"]);
-        }
-        let (mut freeze, mut thaw, mut bare) = (Vec::new(), Vec::new(), Vec::new());
-        for _ in 0..100 {
-            let t = Instant::now();
-            w.freezer.freeze(&c, Duration::from_secs(5)).unwrap();
-            freeze.push(t.elapsed());
-            let t = Instant::now();
-            w.freezer.thaw(&c).unwrap();
-            thaw.push(t.elapsed());
-            let (file, value) = match name {
-                "cgroup2" => (w.tree.cgroups.v2_dir(&c).unwrap().join("cgroup.freeze"), ["1", "0"]),
-                _ => (w.tree.cgroups.v1_dir("freezer", &c).unwrap().join("freezer.state"), ["FROZEN", "THAWED"]),
-            };
-            std::thread::sleep(Duration::from_millis(1));
-            let t = Instant::now();
-            std::fs::write(&file, value[0]).unwrap();
-            bare.push(t.elapsed());
-            std::fs::write(&file, value[1]).unwrap();
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        println!("{name}: freeze {:?}, thaw {:?}, bare write {:?} (medians of 100)", median(freeze), median(thaw), median(bare));
-    }
 }

@@ -352,7 +352,13 @@ impl Host {
             let runtime = OciRuntime::new(oci)?;
             let freezer = freeze::freezer(runtime.cgroups())?;
             let catalog = Catalog::open(&root.join(layout::CATALOG))?;
-            super::check::compare(&catalog, &store, &*freezer, &runtime, repair)
+            let mut found = super::check::compare(&catalog, &store, &*freezer, &runtime, repair)?;
+            found.extend(Pool::look_at_mounts(&config.pool())?.into_iter().map(|message| crate::model::Finding {
+                code: "stray_mount".into(),
+                message,
+                repaired: false,
+            }));
+            Ok(found)
         })
     }
 }

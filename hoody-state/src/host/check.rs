@@ -170,7 +170,10 @@ impl Look<'_> {
         let id = &r.id;
         let live = Volume::Live(id.clone());
         if self.store.info(&live)?.is_none() {
-            p.push((format!("container {id} has no live volume: make an image of one of its snapshots and a container of that, then delete it"), Problem::LiveMissing));
+            p.push((
+                format!("container {id} has no live volume: make an image of one of its snapshots and a container of that, then delete it"),
+                Problem::LiveMissing,
+            ));
         }
         wanted.insert(live);
         for s in self.catalog.read(|c| snapshots::all(c, id))? {

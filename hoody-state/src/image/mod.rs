@@ -6,7 +6,7 @@
 //!
 //! | file | what |
 //! | --- | --- |
-//! | [`import`] | the one call, its options and its report |
+//! | [`mod@import`] | the one call, its options and its report |
 //! | `format` | which compression, and undoing it |
 //! | `members` | the tar format: headers and data, in constant memory |
 //! | `pax` | the extended headers of POSIX tars |

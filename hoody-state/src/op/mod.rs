@@ -1,6 +1,6 @@
 //! How anything changes: operation lock → journal intent → steps → catalog and journal closed in one transaction.
 //!
-//! An [`Intent`] is on the disk before its first side effect and holds all that recovery needs. Recovery is a function of the
+//! An `Intent` is on the disk before its first side effect and holds all that recovery needs. Recovery is a function of the
 //! intent and of what is found in the world, not of a recorded position: it may run after any step, any number of times. A failed
 //! operation takes the same way as a crashed one, so that the code that undoes is the code that is tested by crashing.
 

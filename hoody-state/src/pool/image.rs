@@ -26,11 +26,22 @@ pub(super) struct Attached {
     pub(super) file: File,
 }
 
-/// The loop device of an image, if it has one. Compares the file itself, not its name.
+/// The loop device of an image, if it has one.
 pub(super) fn find(image: &Path) -> Result<Option<Attached>> {
+    Ok(all(image)?.into_iter().next())
+}
+
+/// How many loop devices an image has.
+pub(super) fn devices(image: &Path) -> Result<usize> {
+    Ok(all(image)?.len())
+}
+
+/// The loop devices of an image. Compares the file itself, not its name.
+fn all(image: &Path) -> Result<Vec<Attached>> {
+    let mut found = Vec::new();
     let meta = match std::fs::metadata(image) {
         Ok(m) => m,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(found),
         Err(e) => return Err(Error::io(format!("stat {}", image.display()), e)),
     };
     for entry in std::fs::read_dir("/sys/block").io(|| "read /sys/block")? {
@@ -42,10 +53,10 @@ pub(super) fn find(image: &Path) -> Result<Option<Attached>> {
         // It may be detached, or taken away, while we look.
         let Ok(file) = File::options().read(true).write(true).open(&device) else { continue };
         if loop_backing(file.as_fd()).is_ok_and(|b| b == (meta.dev(), meta.ino())) {
-            return Ok(Some(Attached { device, file }));
+            found.push(Attached { device, file });
         }
     }
-    Ok(None)
+    Ok(found)
 }
 
 /// The loop device of an image: the one it has, or a new one.

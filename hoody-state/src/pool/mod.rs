@@ -130,6 +130,36 @@ impl Pool {
         record::read(&at)
     }
 
+    /// What is wrong with the mounts and loop devices of the pool of `config`, a line each: a mount too many below the run directory, a loop
+    /// device too many on its image. Takes no lock, changes nothing.
+    ///
+    /// # Errors
+    /// Of reading `/proc` and `/sys`.
+    pub fn look_at_mounts(config: &PoolConfig) -> Result<Vec<String>> {
+        let mut wrong = Vec::new();
+        let mounts = mount::below(&config.run)?;
+        let root = std::fs::canonicalize(config.mount_point()).unwrap_or_else(|_| config.mount_point());
+        let (pools, others): (Vec<_>, Vec<_>) = mounts.into_iter().partition(|m| m.at == root);
+        if pools.len() > 1 {
+            wrong.push(format!("{} things are mounted on top of each other at {}: stop the server and unmount", pools.len(), root.display()));
+        }
+        wrong.extend(
+            others
+                .iter()
+                .map(|m| format!("{} ({}) is mounted at {}, which no server of this version does: umount it", m.source.display(), m.kind, m.at.display())),
+        );
+        if config.device.is_none() {
+            let devices = image::devices(&config.data.join(IMAGE))?;
+            if devices > 1 {
+                wrong.push(format!(
+                    "{devices} loop devices are attached to {}: losetup -j shows them, detach those that are not mounted",
+                    config.data.join(IMAGE).display()
+                ));
+            }
+        }
+        Ok(wrong)
+    }
+
     /// The pool's root on this host.
     #[must_use]
     pub fn root(&self) -> PathBuf {

@@ -53,6 +53,13 @@ pub(super) fn at(path: &Path) -> Result<Option<Mount>> {
     Ok(table.split(|b| *b == b'\n').filter_map(parse).rfind(|m| m.at.as_os_str().as_bytes() == path.as_os_str().as_bytes()))
 }
 
+/// Every mount below `dir`, that of `dir` itself included.
+pub(super) fn below(dir: &Path) -> Result<Vec<Mount>> {
+    let Ok(dir) = std::fs::canonicalize(dir) else { return Ok(Vec::new()) };
+    let table = std::fs::read("/proc/self/mountinfo").io(|| "read /proc/self/mountinfo")?;
+    Ok(table.split(|b| *b == b'\n').filter_map(parse).filter(|m| m.at.starts_with(&dir)).collect())
+}
+
 /// Mounts a pool.
 ///
 /// `noatime`: reading would otherwise write to volumes that share everything with their snapshots. `nodev`: a device node in an image must not

@@ -319,12 +319,3 @@ fn cancelling_and_errors_of_the_reader_come_out_as_they_are() {
     assert!(place.import(&tar).is_err());
     place.assert_canary();
 }
-
-/// `HOODY_TEST_TAR=/x.tar.gz HOODY_TEST_ROOT=/pool/empty cargo test -p hoody-state real_archive -- --ignored --nocapture`
-#[test]
-#[ignore = "needs an archive of your own"]
-fn a_real_archive() {
-    let var = |n| PathBuf::from(std::env::var_os(n).unwrap());
-    let report = import(std::fs::File::open(var("HOODY_TEST_TAR")).unwrap(), &var("HOODY_TEST_ROOT"), &ImportOptions { max_bytes: None, ..options() }).unwrap();
-    println!("{report:#?}");
-}

@@ -9,7 +9,7 @@
 //! It never reaps a child it did not start, and looks for other orphans of its containers by their cgroup. Without it, and
 //! for adopted runs, the code comes from the kernel by `PIDFD_GET_INFO` (Linux 6.15) once pid 1 has reaped, or is `None`.
 //!
-//! **The console** is a file that init writes by itself: nothing of ours stands between. See [`console`].
+//! **The console** is a file that init writes by itself: nothing of ours stands between. See `console.rs`.
 
 mod adopt;
 mod config;

@@ -1,6 +1,6 @@
 //! Real containers on this machine's runtime and kernel.
 
-use super::testing::{Fixture, make_root, zombies};
+use super::testing::{Fixture, zombies};
 use super::*;
 use crate::error::Kind;
 use crate::freeze::freezer;
@@ -407,39 +407,4 @@ fn a_pid_that_means_another_process_now_is_not_adopted() {
     assert_eq!(f.rt().adopt(&c).unwrap(), None);
     f.rt().kill(&c).unwrap();
     assert_eq!(f.exits.wait(&spec.run), Exit { code: Some(137) });
-}
-
-#[test]
-#[ignore = "a measurement: cargo test -- --ignored --nocapture starting_costs"]
-#[allow(clippy::print_stdout)]
-fn starting_costs() {
-    let f = Fixture::new();
-    make_root(&f.dir.path().join("other"));
-    let c = ContainerId::generate();
-    let log = std::sync::Arc::new(std::sync::Mutex::new(Vec::<(&'static str, Instant)>::new()));
-    let of_hook = Arc::clone(&log);
-    let _ = f.rt().step.set(Box::new(move |s| of_hook.lock().unwrap().push((s, Instant::now()))));
-    let mut rows: BTreeMap<&'static str, Vec<Duration>> = BTreeMap::new();
-    for _ in 0..30 {
-        log.lock().unwrap().clear();
-        let spec = f.sh(&c, "exec sleep 1000");
-        let t = Instant::now();
-        f.rt().start(&spec).unwrap();
-        rows.entry("start").or_default().push(t.elapsed());
-        let mut last = t;
-        for (name, at) in log.lock().unwrap().iter() {
-            rows.entry(name).or_default().push(*at - last);
-            last = *at;
-        }
-        let t = Instant::now();
-        f.rt().exec(&c, &sh("true")).unwrap();
-        rows.entry("exec").or_default().push(t.elapsed());
-        let t = Instant::now();
-        f.rt().kill(&c).unwrap();
-        rows.entry("kill").or_default().push(t.elapsed());
-    }
-    for (name, mut times) in rows {
-        times.sort_unstable();
-        println!("{name:14} median {:?}, worst {:?}", times[times.len() / 2], times[times.len() - 1]);
-    }
 }

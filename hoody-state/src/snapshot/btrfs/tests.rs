@@ -7,7 +7,6 @@ use crate::snapshot::suite::Harness;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::os::unix::ffi::OsStringExt;
-use std::time::Instant;
 
 struct OnLoop {
     store: BtrfsStore,
@@ -342,80 +341,4 @@ fn delta_sees_holes_reflinks_and_overwrites() {
     nest(&h.at(&live, "n"));
     std::fs::write(h.at(&live, "n/x"), vec![4; 1 << 20]).unwrap();
     assert_eq!(h.store.delta(&live, Some(since)).unwrap(), Bytes(8192 + (2 << 20)));
-}
-
-/// Not a test: prints what the report needs. `cargo test -p hoody-state -- --ignored --nocapture measure`.
-#[test]
-#[ignore = "a measurement"]
-fn measure() {
-    let h = OnLoop::new();
-    let (c, live) = h.container();
-    for i in 0..200 {
-        std::fs::create_dir(h.at(&live, format!("d{i}"))).unwrap();
-        for j in 0..50 {
-            std::fs::write(h.at(&live, format!("d{i}/f{j}")), vec![1; 6000]).unwrap();
-        }
-    }
-    h.store.sync().unwrap();
-    let time = |what: &str, n: u32, f: &mut dyn FnMut(u32)| {
-        let began = Instant::now();
-        for i in 0..n {
-            f(i);
-        }
-        println!("{what}: {:.3} ms", began.elapsed().as_secs_f64() * 1000.0 / f64::from(n));
-    };
-    for from in [0u32, 150, 950] {
-        for i in (from.saturating_sub(800).max(if from == 950 { 170 } else { 20 })..from).filter(|_| from > 0) {
-            h.store.snapshot(&live, &snap(&c, &format!("fill{from}-{i}")), &op()).unwrap();
-        }
-        time(&format!("snapshot at {from}"), 20, &mut |i| {
-            std::fs::write(h.at(&live, "d0/f0"), i.to_string()).unwrap();
-            h.store.snapshot(&live, &snap(&c, &format!("s{from}-{i}")), &op()).unwrap();
-        });
-    }
-    let next = Volume::Next(c.clone());
-    time("clone + exchange + sync + delete", 20, &mut |_| {
-        h.store.clone_volume(&snap(&c, "s0-3"), &next, &op()).unwrap();
-        h.store.exchange(&live, &next).unwrap();
-        h.store.sync().unwrap();
-        h.store.delete(&next).unwrap();
-    });
-    time("exchange", 100, &mut |i| {
-        if i == 0 {
-            h.store.clone_volume(&snap(&c, "s0-3"), &next, &op()).unwrap();
-        }
-        h.store.exchange(&live, &next).unwrap();
-    });
-    time("exchange + sync", 20, &mut |_| {
-        h.store.exchange(&live, &next).unwrap();
-        h.store.sync().unwrap();
-    });
-    let (home, dir) = (h.pool.root().join(format!("containers/{c}")), File::open(h.pool.root().join("containers")).unwrap());
-    let aside = home.with_extension("x");
-    time("rename of a directory + fsync of its parent", 20, &mut |i| {
-        let (a, b) = if i % 2 == 0 { (&home, &aside) } else { (&aside, &home) };
-        std::fs::rename(a, b).unwrap();
-        dir.sync_all().unwrap();
-    });
-    time("rename of a directory + commit", 20, &mut |i| {
-        let (a, b) = if i % 2 == 0 { (&home, &aside) } else { (&aside, &home) };
-        std::fs::rename(a, b).unwrap();
-        h.store.commit().unwrap();
-    });
-    time("info", 1000, &mut |_| assert!(h.store.info(&live).is_ok()));
-    time("space", 1000, &mut |_| assert!(h.store.space().is_ok()));
-    time("list of one container", 20, &mut |_| assert!(h.store.list(Some(&c)).is_ok()));
-    let since = h.store.info(&snap(&c, "s950-18")).unwrap().unwrap().created;
-    time("delta of one changed file", 20, &mut |_| assert!(h.store.delta(&snap(&c, "s950-19"), Some(since)).is_ok()));
-    let o = op();
-    time("trash_home", 1, &mut |_| h.store.trash_home(&c, &o).unwrap());
-    let began = Instant::now();
-    let gone = h.store.empty_trash(&o, &mut |_, _| {}).unwrap().volumes;
-    println!("empty_trash: {:.3} ms a volume ({})", began.elapsed().as_secs_f64() * 1000.0 / gone.len() as f64, gone.len());
-    time("reclaimed, the last", 1, &mut |_| assert!(h.store.reclaimed(*gone.last().unwrap(), Duration::from_secs(60)).unwrap()));
-    let (d, nested_live) = h.container();
-    for i in 0..3 {
-        nest(&h.at(&nested_live, format!("n{i}")));
-    }
-    time("snapshot with 3 nested", 10, &mut |i| assert!(h.store.snapshot(&nested_live, &snap(&d, &format!("s{i}")), &op()).is_ok()));
 }
