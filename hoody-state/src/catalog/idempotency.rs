@@ -4,6 +4,7 @@
 use super::{Tx, ms, to_json};
 use crate::error::{Error, Kind, Result};
 use crate::id::OperationId;
+use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 use serde_json::Value;
 
@@ -22,10 +23,10 @@ pub struct IdempotencyKey {
 }
 
 /// The answer to a key, if it has been used for this very request.
-pub(crate) fn look_up(c: &Connection, k: &IdempotencyKey) -> Result<Option<Value>> {
+pub(crate) fn look_up(c: &Connection, k: &IdempotencyKey, now: Timestamp) -> Result<Option<Value>> {
     let known: Option<(Vec<u8>, Option<String>)> = c
-        .prepare_cached("SELECT fingerprint, answer FROM idempotency WHERE scope = ?1 AND key = ?2")?
-        .query_row([&k.scope, &k.key], |r| Ok((r.get(0)?, r.get(1)?)))
+        .prepare_cached("SELECT fingerprint, answer FROM idempotency WHERE scope = ?1 AND key = ?2 AND (answer IS NULL OR created_ms >= ?3)")?
+        .query_row(params![k.scope, k.key, ms(now) - KEPT_MS], |r| Ok((r.get(0)?, r.get(1)?)))
         .optional()?;
     match known {
         None => Ok(None),
@@ -44,7 +45,7 @@ impl Tx<'_> {
     pub(crate) fn take_key(&mut self, key: Option<&IdempotencyKey>, op: Option<&OperationId>) -> Result<Option<Value>> {
         let Some(k) = key else { return Ok(None) };
         self.conn.execute("DELETE FROM idempotency WHERE created_ms < ?1 AND answer IS NOT NULL", [ms(self.now) - KEPT_MS])?;
-        let known = look_up(self.conn, k)?;
+        let known = look_up(self.conn, k, self.now)?;
         if known.is_none() {
             self.conn.execute(
                 "INSERT INTO idempotency(scope, key, fingerprint, operation_id, created_ms) VALUES(?1, ?2, ?3, ?4, ?5)",

@@ -12,7 +12,12 @@ use crate::runtime::{ExecOutput, ExecSpec};
 use crate::snapshot::Volume;
 use crate::units::{Bytes, Generation};
 use rusqlite::Connection;
-use std::time::Instant;
+use std::collections::HashMap;
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
+
+/// How old the usage in a container's answer may be. `GET …/usage` always looks.
+const USAGE_AGE: Duration = Duration::from_secs(10);
 
 impl Host {
     /// The row as the wire shows it.
@@ -91,7 +96,7 @@ impl Host {
             let r = containers::get(c, id)?;
             Ok((self.container_view(c, &r)?, r.state))
         })?;
-        let usage = self.live_usage(id, &state)?;
+        let usage = self.recent_usage(id, &state)?;
         Ok(ContainerDetail {
             lineage: Lineage {
                 snapshot: state.head.clone(),
@@ -109,6 +114,19 @@ impl Host {
     pub(super) fn base(&self, id: &ContainerId, state: &ContainerState) -> Result<Generation> {
         let head = self.0.catalog.read(|c| state.head.as_ref().map(|h| snapshots::by_name(c, id, h.as_str())).transpose())?.flatten();
         Ok(head.map_or(state.origin, |h| h.generation))
+    }
+
+    /// [`Host::live_usage`] as it was at most [`USAGE_AGE`] ago: a look walks the volume's tree, and clients poll.
+    fn recent_usage(&self, id: &ContainerId, state: &ContainerState) -> Result<Usage> {
+        let seen = |all: &HashMap<ContainerId, (Instant, Usage)>| all.get(id).filter(|(at, _)| at.elapsed() < USAGE_AGE).map(|(_, u)| *u);
+        if let Some(u) = seen(&self.0.usage.lock().unwrap_or_else(PoisonError::into_inner)) {
+            return Ok(u);
+        }
+        let u = self.live_usage(id, state)?;
+        let mut all = self.0.usage.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|_, (at, _)| at.elapsed() < USAGE_AGE);
+        all.insert(id.clone(), (Instant::now(), u));
+        Ok(u)
     }
 
     fn live_usage(&self, id: &ContainerId, state: &ContainerState) -> Result<Usage> {
@@ -155,7 +173,7 @@ impl Host {
         let r = self.0.catalog.read(|c| containers::get(c, id))?;
         let s = self.0.runtime.stats(id)?;
         let space = self.0.store.space()?;
-        let usage = self.live_usage(id, &r.state)?;
+        let usage = self.recent_usage(id, &r.state)?;
         let up = matches!(r.status, Status::Running | Status::Paused);
         let started = r.state.started_ms.map_or(r.created, time);
         let seconds = (self.0.clock.now().as_millisecond() - started.as_millisecond()).max(1) as f64 / 1e3;

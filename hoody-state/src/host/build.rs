@@ -172,6 +172,7 @@ impl HostBuilder {
             boot,
             id_base,
             exits: Mutex::default(),
+            usage: Mutex::default(),
             upkeep: upkeep::Wake::default(),
             _pool: pool,
         }));

@@ -94,6 +94,8 @@ pub(crate) struct Inner {
     pub id_base: u32,
     /// How runs ended that no transaction has taken note of yet.
     pub exits: Mutex<HashMap<ContainerId, (RunId, Exit)>>,
+    /// What containers' volumes held a moment ago.
+    pub usage: Mutex<HashMap<ContainerId, (std::time::Instant, crate::model::Usage)>>,
     pub upkeep: upkeep::Wake,
     /// Held for its lock on the data directory.
     pub _pool: Option<crate::pool::Pool>,
@@ -118,7 +120,7 @@ impl Host {
     /// The first answer to this request, if its key has been used.
     pub(crate) fn replay<T: serde::de::DeserializeOwned>(&self, caller: &Caller) -> Result<Option<T>> {
         let Some(key) = &caller.idempotency else { return Ok(None) };
-        let answer = self.0.catalog.read(|c| crate::catalog::idempotency::look_up(c, key))?;
+        let answer = self.0.catalog.read(|c| crate::catalog::idempotency::look_up(c, key, self.0.clock.now()))?;
         answer.map(stored).transpose()
     }
 

@@ -64,21 +64,33 @@ impl Host {
             op.step("create")?;
             self.0.store.create(&staging)?;
             op.step("fill")?;
+            let space = self.0.store.space()?;
+            let room = space.free - crate::pool::reserve(space.total);
             let progress = std::sync::Arc::clone(&op.progress);
             let options = ImportOptions {
                 id_base: self.0.id_base,
-                max_bytes: None,
+                // Of an image's own bytes: what lies above the reserve now.
+                max_bytes: Some(room),
                 cancelled: &|| progress.cancelled.load(Ordering::Relaxed),
                 progress: &|n: Bytes| progress.done.store(n.0, Ordering::Relaxed),
             };
-            let report = match self.0.store.path(&staging) {
-                Some(root) => import(tar, &root, &options)?,
+            let imported = match self.0.store.path(&staging) {
+                Some(root) => import(tar, &root, &options),
                 None => {
                     // A store without files: the tar is still read and judged.
                     let dir = tempfile::tempdir().map_err(|e| Error::io("make a temporary directory", e))?;
-                    import(tar, dir.path(), &options)?
+                    import(tar, dir.path(), &options)
                 }
             };
+            let report = imported.map_err(|e| {
+                if e.code() != "image_too_large" {
+                    return e;
+                }
+                let message = format!(
+                    "the image needs more than the {room} that the pool has left above its reserve: delete something or grow the pool; nothing is kept of it"
+                );
+                Error::new(crate::Kind::NoSpace, "pool_full", message).with_source(e)
+            })?;
             op.step("seal")?;
             op.progress.cancellable.store(false, Ordering::Relaxed);
             self.0.store.seal(&staging, &Volume::Image(image.name.clone()))?;
