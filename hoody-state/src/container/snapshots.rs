@@ -83,7 +83,6 @@ impl Host {
         let expires_at = expiry(new.expiry.as_ref(), now)?;
         super::validate::text("description", new.description.as_deref(), 16_000)?;
         let labels = labels(new.labels)?;
-        self.0.catalog.read(|c| containers::get(c, id))?;
         let lock = self.0.locks.take(id.as_str(), "snapshot.create")?;
         self.guard_space()?;
         let (container, name, parent, replaced) = self.0.catalog.read(|c| {
@@ -137,7 +136,9 @@ impl Host {
         let intent = Intent::Snapshot { container: id.clone(), row: Box::new(row), replace };
         let op = self.begin(caller, lock, Durability::Disk, intent, Some(&container.project), |_| Ok(()))?;
         let answer = self.perform(op, |op| self.snapshot_steps(op, replaced.as_ref()))?;
-        self.0.upkeep.expiry();
+        if answer.snapshot.expires_at.is_some() {
+            self.0.upkeep.expiry();
+        }
         Ok(answer)
     }
 
@@ -148,8 +149,8 @@ impl Host {
         {
             // Several volumes are snapshotted one after the other: only a container that stands still has them all at one instant.
             let nested = self.0.store.info(&live)?.is_some_and(|i| i.nested > 0);
-            let runs = self.0.catalog.read(|c| containers::get(c, &id))?.status == Status::Running;
-            let _still = if nested && runs { Some(FreezeGuard::new(&*self.0.freezer, &id, self.0.settings.freeze_timeout)?) } else { None };
+            let moves = nested && self.0.catalog.read(|c| containers::get(c, &id))?.status == Status::Running;
+            let _still = if moves { Some(FreezeGuard::new(&*self.0.freezer, &id, self.0.settings.freeze_timeout)?) } else { None };
             self.0.store.snapshot(&live, &Volume::Snapshot(id.clone(), row.snapshot.name.clone()), &op.id)?;
         }
         let row = self.measured(&id, *row)?;
