@@ -135,11 +135,12 @@ impl Host {
         let replace = replaced.as_ref().map(|old| old.snapshot.name.clone());
         let intent = Intent::Snapshot { container: id.clone(), row: Box::new(row), replace };
         let op = self.begin(caller, lock, Durability::Disk, intent, Some(&container.project), |_| Ok(()))?;
-        let answer = self.perform(op, |op| self.snapshot_steps(op, replaced.as_ref()))?;
-        if answer.snapshot.expires_at.is_some() {
+        let answer = self.perform(op, |op| self.snapshot_steps(op, replaced.as_ref()));
+        // Also when it failed: what it replaced may still have to go, now that the lock is free.
+        if expires_at.is_some() || replaced.is_some() {
             self.0.upkeep.expiry();
         }
-        Ok(answer)
+        answer
     }
 
     fn snapshot_steps(&self, op: &mut Op, replaced: Option<&SnapshotRow>) -> Result<SnapshotAnswer> {
