@@ -14,6 +14,13 @@ export HOODY_STATE_SOCKET=$run/api.sock
 serving() { [ -S "$HOODY_STATE_SOCKET" ] && curl -sf --unix-socket "$HOODY_STATE_SOCKET" http://localhost/readyz >/dev/null 2>&1; }
 
 if [ "${1:-}" = stop ]; then
+  again="make run"
+  [ "$data" = "$PWD/.demo" ] || again="make run DATA=$data"
+  if [ ! -e "$data/pool.img" ]; then
+    rmdir "$data" 2>/dev/null || true
+    echo "There is no demo in $data: say make stop DATA=… for another place."
+    exit
+  fi
   if [ -f "$data/server.pid" ] && serving; then
     pid=$(cat "$data/server.pid")
     kill -TERM "$pid" 2>/dev/null || true
@@ -21,11 +28,12 @@ if [ "${1:-}" = stop ]; then
   fi
   rm -f "$data/server.pid"
   "$bin/hoody-state-http" unmount --data "$data" --run "$run"
-  echo "The server is down and its pool unmounted. The data are in $data; make run goes on with them."
+  echo "The server is down and its pool unmounted. The data are in $data; $again goes on with them."
   exit
 fi
 
-say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
+if [ -t 1 ]; then bold=$(printf '\033[1m') plain=$(printf '\033[0m'); else bold= plain=; fi
+say() { printf '\n%s%s%s\n' "$bold" "$*" "$plain"; }
 h() { "$bin/hoody-state" "$@"; }
 # Runs a command, lets it print, and says how long it took.
 timed() { local a b; a=$(date +%s%N); "$@"; b=$(date +%s%N); printf '    took %d.%d ms\n' $(((b - a) / 1000000)) $(((b - a) / 100000 % 10)); }
@@ -41,38 +49,41 @@ fi
 cat "$data/server.out"
 
 if ! h image show busybox >/dev/null 2>&1; then
-  say "Importing a root file system: this machine's busybox, some 4 MiB"
+  say "Importing a root file system: this machine's busybox, some 2 MiB"
   "$bin/hoody-state-http" demo-image >"$data/busybox.tar"
   timed h image import busybox "$data/busybox.tar"
 fi
 h project show web >/dev/null 2>&1 || h project create web >/dev/null
-if h container show dev >/dev/null 2>&1; then h -y container delete dev >/dev/null; fi
+# Whoever has worked in the container of an earlier run keeps it.
+name=dev
+n=2
+while h container show "$name" >/dev/null 2>&1; do name=dev-$n n=$((n + 1)); done
 
 say "A container is made and boots"
-timed h container create dev --project web --image busybox
-h container exec dev -- sh -c 'mkdir -p /hoody/storage && echo "three weeks of work" >/hoody/storage/notes'
-before=$(h container exec dev -- sh -c "$sum")
+timed h container create "$name" --project web --image busybox
+h container exec "$name" -- sh -c 'mkdir -p /hoody/storage && echo "three weeks of work" >/hoody/storage/notes'
+before=$(h container exec "$name" -- sh -c "$sum")
 
 say "A snapshot before the agent runs"
-timed h snapshot create dev pre-auth-refactor
+timed h snapshot create "$name" pre-auth-refactor
 
 say "The agent ruins the system"
 echo '    $ rm -rf /usr/* /etc/* /hoody/storage/notes; echo "all done!" >/REPORT'
-h container exec dev -- sh -c 'rm -rf /usr/* /etc/* /hoody/storage/notes; echo "all done!" >/REPORT; for f in /etc/* /usr/*; do [ ! -e "$f" ] || exit 1; done'
+h container exec "$name" -- sh -c 'rm -rf /usr/* /etc/* /hoody/storage/notes; echo "all done!" >/REPORT; for f in /etc/* /usr/*; do [ ! -e "$f" ] || exit 1; done'
 echo "    nothing is left in /etc and /usr"
 
 say "One PATCH brings it back, and the container boots fresh"
-id=$(h -o json container show dev | sed -n 's/^ *"id": "\([0-9a-f]\{24\}\)".*/\1/p' | head -n 1)
+id=$(h -o json container show "$name" | sed -n 's/^ *"id": "\([0-9a-f]\{24\}\)".*/\1/p' | head -n 1)
 timed curl -sf --unix-socket "$HOODY_STATE_SOCKET" -X PATCH "http://localhost/api/v1/containers/$id/snapshots/pre-auth-refactor" -o "$data/restored.json"
 sed -n 's/.*"data":{[^}]*"message":"\([^"]*\)".*/    \1/p' "$data/restored.json"
 echo
-after=$(h container exec dev -- sh -c "$sum")
+after=$(h container exec "$name" -- sh -c "$sum")
 if [ "$before" = "$after" ]; then echo "    every byte, owner and mode is as before: $(echo "$after" | cut -c1-16 | tail -n 1)…"; else echo "    NOT as before" >&2; exit 1; fi
-h container exec dev -- cat /hoody/storage/notes | sed 's/^/    /'
+h container exec "$name" -- cat /hoody/storage/notes | sed 's/^/    /'
 
 say "The ruined state is still there, for forensics"
-h snapshot list dev
-undo=$(h -o json snapshot list dev | sed -n 's/.*"name": "\(undo-[^"]*\)".*/\1/p' | head -n 1)
+h snapshot list "$name"
+undo=$(h -o json snapshot list "$name" | sed -n 's/.*"name": "\(undo-[^"]*\)".*/\1/p' | head -n 1)
 echo "    $run/pool/containers/$id/snapshots/$undo/REPORT says: $(cat "$run/pool/containers/$id/snapshots/$undo/REPORT")"
 
 say "check: catalog, pool, cgroups and processes agree"
@@ -89,5 +100,5 @@ cat <<END
     curl -s -H "Authorization: Bearer \$HOODY_TOKEN" -X PATCH $url/api/v1/containers/$id/snapshots/mine
     curl -s -H "Authorization: Bearer \$HOODY_TOKEN" -X POST $url/api/v1/containers/$id/undo
     $bin/hoody-state --url $url --token \$HOODY_TOKEN container list
-    make stop          # ends the server and unmounts its pool
+    make stop$([ "$data" = "$PWD/.demo" ] || echo " DATA=$data")          # ends the server and unmounts its pool
 END

@@ -149,3 +149,17 @@ fn nested_subvolumes_go_where_their_volume_goes() {
     assert!(real.host().container(&c).is_err());
     assert_clean(real.host(), "after a delete with nested volumes");
 }
+
+#[test]
+fn check_finds_nothing_after_an_unmount_and_a_host_that_has_just_closed_can_be_unmounted() {
+    let mut real = RealHost::new("unmounted");
+    let p = project(real.host(), "web");
+    let c = container(real.host(), &p, "dev").unwrap();
+    snapshot(real.host(), &c, "s").unwrap();
+    real.host().delete_snapshot(&Caller::default(), &c, "s").unwrap();
+    real.stop();
+    hoody_state::Host::unmount(&real.config).unwrap();
+    let found = hoody_state::Host::check_pool(&real.config, false).unwrap();
+    assert!(found.is_empty(), "{found:?}");
+    real.start();
+}

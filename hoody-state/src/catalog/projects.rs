@@ -67,7 +67,7 @@ pub(crate) fn page(c: &Connection, user: &UserId, req: &PageRequest, only: Optio
 
 fn taken(e: rusqlite::Error, alias: &ProjectAlias) -> Error {
     if e.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation) {
-        return Error::new(crate::Kind::Exists, "duplicate_alias", format!("there is a project {alias:?} already: choose another alias"));
+        return Error::new(crate::Kind::Exists, "duplicate_alias", format!("there is a project {:?} already: choose another alias", alias.as_str()));
     }
     e.into()
 }

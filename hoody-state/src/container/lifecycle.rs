@@ -126,6 +126,10 @@ impl Host {
                     r.state.started_ms = Some(ms(s.started_at));
                 }
             })?;
+            if verb == Verb::Restart {
+                // The status is what it was, but the processes are others.
+                tx.emit_container("container.running", &r, serde_json::json!({ "triggered_by": by, "restarted": true }))?;
+            }
             Ok(LifecycleAnswer {
                 error: false,
                 operation: verb,

@@ -174,9 +174,7 @@ impl Host {
         let s = self.0.runtime.stats(id)?;
         let space = self.0.store.space()?;
         let usage = self.recent_usage(id, &r.state)?;
-        let up = matches!(r.status, Status::Running | Status::Paused);
         let started = r.state.started_ms.map_or(r.created, time);
-        let seconds = (self.0.clock.now().as_millisecond() - started.as_millisecond()).max(1) as f64 / 1e3;
         let percent = |part: f64, whole: f64| (part / whole * 1000.0).round() / 10.0;
         let total = r.spec.memory_mib.map_or_else(host_memory, Bytes::mib);
         let (status, status_code) = match r.status {
@@ -195,7 +193,7 @@ impl Host {
             status_code,
             processes: s.processes,
             started_at: started,
-            cpu: s.cpu_ns.map(|ns| CpuStats { usage: ns, usage_percent: if up { percent(ns as f64 / 1e9, seconds) } else { 0.0 } }),
+            cpu: s.cpu_ns.map(|ns| CpuStats { usage: ns, usage_percent: if r.status == Status::Running { self.cpu_percent(id, ns) } else { 0.0 } }),
             memory: s.memory.map(|m| MemoryStats { usage: m, total, usage_percent: percent(m.0 as f64, total.0.max(1) as f64) }),
             disk: DiskStats { root: DiskUsage { total: space.total, usage: usage.referenced } },
             ramdisk: RamdiskStats { scope: r.spec.ramdisk_scope, shared_pool_maximum: None, capacity_reserved: false, usage: None },
@@ -226,6 +224,31 @@ impl Host {
     pub fn console(&self, id: &ContainerId, last: Option<Bytes>) -> Result<Vec<u8>> {
         self.0.catalog.read(|c| containers::get(c, id))?;
         self.0.runtime.console(id, last)
+    }
+}
+
+/// A look at a container's processor time is compared with the one before, if that is not older than this.
+const CPU_AGE: Duration = Duration::from_secs(60);
+/// How long the first look waits for a second one.
+const CPU_WAIT: Duration = Duration::from_millis(50);
+
+impl Host {
+    /// Processor time since the last look, in percent of one processor.
+    fn cpu_percent(&self, id: &ContainerId, ns: u64) -> f64 {
+        let mut now = (Instant::now(), ns);
+        let last =
+            |all: &HashMap<ContainerId, (Instant, u64)>| all.get(id).filter(|(at, n)| at.elapsed() < CPU_AGE && at.elapsed() >= CPU_WAIT && *n <= ns).copied();
+        let before = last(&self.0.cpu.lock().unwrap_or_else(PoisonError::into_inner));
+        let before = before.unwrap_or_else(|| {
+            std::thread::sleep(CPU_WAIT);
+            let again = self.0.runtime.stats(id).ok().and_then(|s| s.cpu_ns).unwrap_or(ns);
+            std::mem::replace(&mut now, (Instant::now(), again))
+        });
+        let mut all = self.0.cpu.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|_, (at, _)| at.elapsed() < CPU_AGE);
+        all.insert(id.clone(), now);
+        let wall = now.0.duration_since(before.0).as_nanos().max(1) as f64;
+        (now.1.saturating_sub(before.1) as f64 / wall * 1000.0).round() / 10.0
     }
 }
 

@@ -46,6 +46,14 @@ impl HostConfig {
         HostConfig { data: data.into(), run: run.into(), ..Self::default() }
     }
 
+    /// The run directory under which this pool is mounted now, if it is.
+    ///
+    /// # Errors
+    /// Of reading `/proc` and `/sys`.
+    pub fn mounted_run(&self) -> Result<Option<PathBuf>> {
+        Pool::mounted_run(&self.pool())
+    }
+
     fn pool(&self) -> PoolConfig {
         PoolConfig {
             data: self.data.clone(),
@@ -76,6 +84,9 @@ impl HostConfig {
         Server { id: pool.server_id.clone(), name: pool.server_name.clone().unwrap_or_else(machine) }
     }
 }
+
+/// What the catalog says instead of a boot id after an unmount.
+pub(super) const UNMOUNTED: &str = "unmounted";
 
 /// Puts a host together from backends, each of which may be your own.
 pub struct HostBuilder {
@@ -173,6 +184,7 @@ impl HostBuilder {
             id_base,
             exits: Mutex::default(),
             usage: Mutex::default(),
+            cpu: Mutex::default(),
             upkeep: upkeep::Wake::default(),
             _pool: pool,
         }));
@@ -268,7 +280,7 @@ impl Host {
                 runtime.cgroups().remove(&c)?;
             }
             Catalog::open(&pool.root().join(layout::CATALOG))?
-                .write(crate::catalog::Durability::Disk, SystemClock.now(), |tx| tx.set_meta("boot", "unmounted"))?;
+                .write(crate::catalog::Durability::Disk, SystemClock.now(), |tx| tx.set_meta("boot", UNMOUNTED))?;
             drop(runtime);
             pool.unmount()?;
         } else {

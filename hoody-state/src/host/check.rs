@@ -157,6 +157,11 @@ impl Look<'_> {
         Ok(p)
     }
 
+    /// Whether the pool was not unmounted since a server last ran on it.
+    fn same_uptime(&self) -> Result<bool> {
+        Ok(self.catalog.meta("boot")?.as_deref() != Some(super::build::UNMOUNTED))
+    }
+
     /// Open operations of another uptime: nobody can be working on those.
     fn stale_operations(&self) -> Result<Vec<(OperationId, Intent)>> {
         if self.catalog.meta("boot")?.as_deref() == Some(crate::sys::process::boot_id()?.as_str()) {
@@ -184,6 +189,10 @@ impl Look<'_> {
                 Some(_) => {}
             }
             wanted.insert(v);
+        }
+        if !self.same_uptime()? {
+            // After a reboot or an unmount nothing runs, whatever the rows say: the next start brings the two together.
+            return Ok(p);
         }
         let runs = self.runtime.adopt(id)?.is_some();
         let frozen = match self.freezer.state(id) {

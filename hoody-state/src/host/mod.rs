@@ -96,6 +96,8 @@ pub(crate) struct Inner {
     pub exits: Mutex<HashMap<ContainerId, (RunId, Exit)>>,
     /// What containers' volumes held a moment ago.
     pub usage: Mutex<HashMap<ContainerId, (std::time::Instant, crate::model::Usage)>>,
+    /// What containers had used of the processors at the last look, in nanoseconds.
+    pub cpu: Mutex<HashMap<ContainerId, (std::time::Instant, u64)>>,
     pub upkeep: upkeep::Wake,
     /// Held for its lock on the data directory.
     pub _pool: Option<crate::pool::Pool>,

@@ -137,7 +137,7 @@ fn watch_reclaim(host: &Weak<super::Inner>, wake: &Wake) {
             if wake.is_closed() {
                 return;
             }
-            match inner.store.reclaimed(r.volume, Duration::from_secs(2)) {
+            match inner.store.reclaimed(r.volume, Duration::from_millis(500)) {
                 Ok(true) => {
                     let ended = inner.catalog.write(Durability::Process, inner.clock.now(), |tx| tx.end_reclaim(r.volume));
                     if let Err(e) = ended {

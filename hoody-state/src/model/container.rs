@@ -434,7 +434,7 @@ pub struct ContainerStats {
 pub struct CpuStats {
     /// Nanoseconds used in all.
     pub usage: u64,
-    /// Mean since the start of the run, of one processor.
+    /// Since the last look, of one processor: 200 is two of them all the time.
     pub usage_percent: f64,
 }
 

@@ -130,6 +130,20 @@ impl Pool {
         record::read(&at)
     }
 
+    /// The run directory under which the pool of `config` is mounted now, whatever `config.run` says.
+    ///
+    /// # Errors
+    /// Of reading `/proc` and `/sys`.
+    pub fn mounted_run(config: &PoolConfig) -> Result<Option<PathBuf>> {
+        let device = match &config.device {
+            Some(d) => std::fs::canonicalize(d).ok(),
+            None => image::find(&config.data.join(IMAGE))?.map(|a| a.device),
+        };
+        let Some(device) = device else { return Ok(None) };
+        let at = mount::below(Path::new("/"))?.into_iter().find(|m| m.source == device && m.at.file_name().is_some_and(|n| n == MOUNT_POINT));
+        Ok(at.and_then(|m| m.at.parent().map(Path::to_path_buf)))
+    }
+
     /// What is wrong with the mounts and loop devices of the pool of `config`, a line each: a mount too many below the run directory, a loop
     /// device too many on its image. Takes no lock, changes nothing.
     ///

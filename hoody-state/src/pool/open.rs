@@ -91,6 +91,7 @@ const DEAD_HOLDER: Duration = Duration::from_secs(10);
 pub(super) fn lock(data: &Path) -> Result<Flock<File>> {
     let path = data.join("pool.lock");
     let mut file = File::options().create(true).truncate(false).read(true).write(true).open(&path).io(|| format!("open {}", path.display()))?;
+    let began = Instant::now();
     let end = Instant::now() + DEAD_HOLDER;
     loop {
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
@@ -100,6 +101,8 @@ pub(super) fn lock(data: &Path) -> Result<Flock<File>> {
                 return Ok(held);
             }
             Err((back, Errno::EWOULDBLOCK)) if !holder_lives(&back) && Instant::now() < end => file = back,
+            // A host of this very process that was closed may have a thread on its way out.
+            Err((back, Errno::EWOULDBLOCK)) if holder(&back) == Some(std::process::id()) && began.elapsed() < OWN_PATIENCE => file = back,
             Err((_, Errno::EWOULDBLOCK)) => {
                 return Err(Error::conflict("data_in_use", format!("another server uses {}: stop it first, or give this one another --data", data.display())));
             }
@@ -109,12 +112,19 @@ pub(super) fn lock(data: &Path) -> Result<Flock<File>> {
     }
 }
 
+/// How long a closed host of this process may take to let go.
+const OWN_PATIENCE: Duration = Duration::from_secs(3);
+
 /// Whether the process that took a lock is alive, as far as the lock's file says who that was.
 fn holder_lives(file: &File) -> bool {
+    let pid = holder(file).and_then(|p| i32::try_from(p).ok());
+    pid.is_none_or(|pid| crate::sys::process::proc_stat(pid).is_some_and(|s| !matches!(s.state, 'Z' | 'X')))
+}
+
+fn holder(file: &File) -> Option<u32> {
     let mut text = [0; 16];
     let n = file.read_at(&mut text, 0).unwrap_or(0);
-    let pid = std::str::from_utf8(&text[..n]).ok().and_then(|t| t.parse().ok());
-    pid.is_none_or(|pid| crate::sys::process::proc_stat(pid).is_some_and(|s| !matches!(s.state, 'Z' | 'X')))
+    std::str::from_utf8(&text[..n]).ok()?.parse().ok()
 }
 
 pub(super) fn open(config: &PoolConfig, stop_after: &dyn Fn(Step) -> bool) -> Result<Pool> {
@@ -124,6 +134,19 @@ pub(super) fn open(config: &PoolConfig, stop_after: &dyn Fn(Step) -> bool) -> Re
     let lock = lock(&data)?;
     hook.passed(Step::Locked)?;
 
+    if let Some(elsewhere) = super::Pool::mounted_run(config)?
+        && std::fs::canonicalize(&config.run).ok().as_ref() != Some(&elsewhere)
+    {
+        return Err(Error::conflict(
+            "pool_mounted_elsewhere",
+            format!(
+                "the pool of {} is mounted under {}, with its containers: give --run {}, or `unmount` it there first",
+                data.display(),
+                elsewhere.display(),
+                elsewhere.display()
+            ),
+        ));
+    }
     let store = Store::of(config, &data)?;
     let announced = Announcement::read(&data)?;
     let expected = store.prepare(config, announced, &data, &hook)?;
@@ -430,7 +453,7 @@ mod tests {
     #[test]
     fn a_living_server_is_not_waited_for() {
         let dir = tempfile::tempdir().unwrap();
-        let mut child = held_by_a_child(dir.path(), std::process::id());
+        let mut child = held_by_a_child(dir.path(), 1);
         let began = Instant::now();
         assert_eq!(lock(dir.path()).unwrap_err().code(), "data_in_use");
         assert!(began.elapsed() < Duration::from_millis(250));

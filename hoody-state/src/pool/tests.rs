@@ -298,3 +298,16 @@ fn stray_mounts_and_loop_devices_are_found() {
     assert_eq!(wrong.len(), 2, "{wrong:?}");
     assert!(wrong[0].contains("stray") && wrong[1].contains("2 loop devices"), "{wrong:?}");
 }
+
+#[test]
+fn a_mounted_pool_is_not_mounted_a_second_time_under_another_run_directory() {
+    let mut pool = LoopPool::new();
+    let first = pool.config().clone();
+    assert_eq!(Pool::mounted_run(&first).unwrap(), Some(std::fs::canonicalize(&first.run).unwrap()));
+    pool.close();
+    let other = PoolConfig { run: first.run.join("other"), ..first.clone() };
+    let e = Pool::open(&other).unwrap_err();
+    assert_eq!(e.code(), "pool_mounted_elsewhere");
+    assert!(e.message().contains(&*first.run.to_string_lossy()), "{e}");
+    pool.open();
+}

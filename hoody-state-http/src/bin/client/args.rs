@@ -5,7 +5,13 @@ use std::path::PathBuf;
 
 /// Snapshot, restore, branch and pause containers.
 #[derive(Debug, Parser)]
-#[command(name = "hoody-state", version, about, arg_required_else_help = true, propagate_version = true)]
+#[command(
+    name = "hoody-state",
+    version,
+    about = "Snapshot, restore and pause containers of a hoody-state server",
+    arg_required_else_help = true,
+    propagate_version = true
+)]
 pub struct Cli {
     #[command(flatten)]
     pub global: Global,
@@ -22,7 +28,7 @@ pub struct Global {
     /// The server's UNIX socket, which takes root without a token [env: HOODY_STATE_SOCKET]
     #[arg(long, global = true, value_name = "PATH")]
     pub socket: Option<PathBuf>,
-    /// The token made by `hoody-state-http token create` [env: HOODY_TOKEN, which others on this machine cannot see]
+    /// The token made by `hoody-state-http token create` [env: HOODY_TOKEN, the better place: a command line can be seen by others]
     #[arg(long, global = true, value_name = "TOKEN")]
     pub token: Option<String>,
     /// How to print: for people, or the answer's data as JSON

@@ -147,7 +147,9 @@ impl PoolArgs {
             }
             _ => Error::io(format!("open {}", self.data.display()), e),
         })?;
-        let run = self.run.clone().unwrap_or_else(|| {
+        let mounted = HostConfig { device: self.device.clone(), ..HostConfig::new(&data, "") }.mounted_run()?;
+        // Without --run the pool's own place is taken: where it is mounted now, else the default one.
+        let run = self.run.clone().or(mounted).unwrap_or_else(|| {
             let mut hash = String::new();
             for b in &Sha256::digest(data.as_os_str().as_encoded_bytes())[..8] {
                 let _ = write!(hash, "{b:02x}");

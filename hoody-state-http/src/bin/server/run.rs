@@ -30,21 +30,22 @@ pub fn serve(args: &ServeArgs) -> Result<()> {
     let config = args.config()?;
     // One thread answers; the calls of the library run on others, which end when there is nothing to do.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(app::BLOCKING_THREADS).build().io(|| "start the runtime")?;
+    // Before the pool: an address in use must leave nothing mounted.
+    let tcp = runtime.block_on(TcpListener::bind(args.listen)).map_err(|e| listen_error(args, e))?;
     let host = Host::open(&config)?;
     if let Err(e) = host.probe_runtime() {
         tracing::warn!("{}; everything but starting containers works", e.message());
     }
     let socket = args.socket.clone().unwrap_or_else(|| config.run.join("api.sock"));
     let api = Api::new(host.clone(), Options { metrics: args.metrics });
-    let served = runtime.block_on(listen(args, &socket, &api));
+    let served = runtime.block_on(listen(tcp, &socket, &api));
     // Calls whose client went away get a little longer; the journal makes good what is cut off.
     runtime.shutdown_timeout(Duration::from_secs(5));
     host.close();
     served
 }
 
-async fn listen(args: &ServeArgs, socket: &Path, api: &Api) -> Result<()> {
-    let tcp = TcpListener::bind(args.listen).await.map_err(|e| listen_error(args, e))?;
+async fn listen(tcp: TcpListener, socket: &Path, api: &Api) -> Result<()> {
     let address = tcp.local_addr().io(|| "ask for the address")?;
     let unix = unix::bind(socket)?;
     // Before the line that says we are ready, so that whoever reads it can end us.
