@@ -84,9 +84,10 @@ impl Host {
         super::validate::text("description", new.description.as_deref(), 16_000)?;
         let labels = labels(new.labels)?;
         let lock = self.0.locks.take(id.as_str(), "snapshot.create")?;
-        self.guard_space()?;
+        let room = self.guard_space();
         let (container, name, parent, replaced) = self.0.catalog.read(|c| {
             let r = containers::get(c, id)?;
+            room?;
             if matches!(r.status, Status::Creating | Status::Copying | Status::Deleting | Status::Deleted) {
                 return Err(Error::conflict("operation_state_conflict", format!("container {id} is {}: it cannot be snapshotted", r.status)));
             }
