@@ -366,11 +366,14 @@ impl Host {
             let freezer = freeze::freezer(runtime.cgroups())?;
             let catalog = Catalog::open(&root.join(layout::CATALOG))?;
             let mut found = super::check::compare(&catalog, &store, &*freezer, &runtime, repair)?;
-            found.extend(Pool::look_at_mounts(&config.pool())?.into_iter().map(|message| crate::model::Finding {
-                code: "stray_mount".into(),
-                message,
-                repaired: false,
-            }));
+            // A runtime mounts its own binary for a moment while it starts: what is passing is gone at the second look.
+            let mut stray = Pool::look_at_mounts(&config.pool())?;
+            if !stray.is_empty() {
+                std::thread::sleep(std::time::Duration::from_millis(300));
+                let again = Pool::look_at_mounts(&config.pool())?;
+                stray.retain(|s| again.contains(s));
+            }
+            found.extend(stray.into_iter().map(|message| crate::model::Finding { code: "stray_mount".into(), message, repaired: false }));
             Ok(found)
         })
     }
