@@ -49,6 +49,7 @@ pub mod freeze;
 pub mod host;
 pub mod id;
 pub mod image;
+pub mod locked_db;
 pub mod model;
 pub mod name;
 pub mod op;

@@ -1,0 +1,90 @@
+//! The lock table of one file: who holds what, who waits, who has the intent.
+
+use super::ranges::Ranges;
+use super::{Class, Intent, LockKind, Owner, Range, Request, Stamp, Task, Tick, VolumeId, rules};
+use std::collections::{HashMap, HashSet, VecDeque};
+
+/// What one owner holds.
+#[derive(Debug, Clone)]
+pub(super) struct Held {
+    pub ranges: Ranges,
+    /// The thread that acted for it last.
+    pub task: Task,
+    pub since: Tick,
+}
+
+/// A request that waits.
+#[derive(Debug, Clone)]
+pub(super) struct Waiter {
+    pub request: Request,
+    pub since: Tick,
+    /// The wal-index header when it queued, if it chose a snapshot by it.
+    pub stamp: Option<Stamp>,
+    /// Granted so far to others that came later.
+    pub bypassed: u32,
+}
+
+#[derive(Debug)]
+pub(super) struct File {
+    pub class: Class,
+    pub volume: VolumeId,
+    pub holders: HashMap<Owner, Held>,
+    pub queue: VecDeque<Waiter>,
+    pub intent: Option<Intent>,
+    /// Next in line for the intent: it was told early that its snapshot is stale and is looking again.
+    pub heir: Option<Owner>,
+    /// Owners that lost a read-phase intent and have not written since.
+    pub readers: HashSet<Owner>,
+}
+
+impl File {
+    pub fn new(class: Class, volume: VolumeId) -> Self {
+        File { class, volume, holders: HashMap::new(), queue: VecDeque::new(), intent: None, heir: None, readers: HashSet::new() }
+    }
+
+    pub fn held(&self, owner: Owner) -> Option<&Held> {
+        self.holders.get(&owner)
+    }
+
+    pub fn is_idle(&self) -> bool {
+        self.holders.is_empty() && self.queue.is_empty() && self.intent.is_none() && self.heir.is_none() && self.readers.is_empty()
+    }
+
+    pub fn anyone_writes(&self, range: Range) -> bool {
+        self.holders.values().any(|h| h.ranges.writes(range))
+    }
+
+    /// Whether `owner` changes the database just now.
+    pub fn is_writing(&self, owner: Owner) -> bool {
+        rules::write_bytes(self.class).is_some_and(|bytes| self.held(owner).is_some_and(|h| h.ranges.writes(bytes)))
+    }
+
+    /// Whether somebody changes the database just now.
+    pub fn is_being_written(&self) -> bool {
+        rules::write_bytes(self.class).is_some_and(|bytes| self.anyone_writes(bytes))
+    }
+
+    /// Everybody else whose locks stand in the way.
+    pub fn conflicts(&self, owner: Owner, range: Range, kind: LockKind) -> impl Iterator<Item = (Owner, Task, Range, LockKind)> + '_ {
+        self.holders.iter().filter(move |(o, _)| **o != owner).filter_map(move |(o, h)| h.ranges.conflict(range, kind).map(|(r, k)| (*o, h.task, r, k)))
+    }
+
+    pub fn has_intent(&self, owner: Owner) -> bool {
+        self.intent.is_some_and(|i| i.owner == owner)
+    }
+
+    /// Locks or unlocks.
+    pub fn set(&mut self, now: Tick, owner: Owner, task: Option<Task>, range: Range, kind: Option<LockKind>) {
+        if kind.is_none() && !self.holders.contains_key(&owner) {
+            return;
+        }
+        let held = self.holders.entry(owner).or_insert_with(|| Held { ranges: Ranges::default(), task: task.unwrap_or_default(), since: now });
+        if let Some(task) = task {
+            held.task = Task { tid: task.tid, pid: if task.pid == 0 { held.task.pid } else { task.pid } };
+        }
+        held.ranges.set(range, kind);
+        if held.ranges.is_empty() {
+            self.holders.remove(&owner);
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! Holding all writes of some volumes for a moment, and answering the waits of tasks that are about to be frozen.
+
+use super::{Answer, Broker, Cause, FileId, Request, Tick, Ticket, View, VolumeId, rules};
+
+impl Broker {
+    /// From now on nobody begins to write in these volumes; who writes already goes on to the end.
+    pub fn hold(&mut self, volumes: &[VolumeId]) {
+        for v in volumes {
+            *self.held_volumes.entry(*v).or_default() += 1;
+        }
+    }
+
+    /// Lets go of one [`hold`](Self::hold).
+    pub fn let_go(&mut self, now: Tick, view: &dyn View, volumes: &[VolumeId], out: &mut Vec<Answer>) {
+        for v in volumes {
+            if let Some(n) = self.held_volumes.get_mut(v) {
+                *n -= 1;
+                if *n == 0 {
+                    self.held_volumes.remove(v);
+                }
+            }
+        }
+        let ids: Vec<FileId> = self.files.iter().filter(|(_, f)| volumes.contains(&f.volume)).map(|(i, _)| *i).collect();
+        for id in ids {
+            self.pump(now, view, id, out);
+        }
+    }
+
+    /// The files of these volumes in which a write transaction is open.
+    #[must_use]
+    pub fn being_written(&self, volumes: &[VolumeId]) -> Vec<FileId> {
+        self.files.iter().filter(|(_, f)| volumes.contains(&f.volume) && f.is_being_written()).map(|(i, _)| *i).collect()
+    }
+
+    /// Whether a request must wait only because its volume is held.
+    pub(super) fn is_held_back(&self, r: &Request) -> bool {
+        self.held_volumes.contains_key(&r.volume) && rules::begins_write(r) && !self.files.get(&r.file).is_some_and(|f| f.is_writing(r.owner))
+    }
+
+    /// The requests of threads for which `of` holds, with their files, to be [cancelled](Self::cancel).
+    #[must_use]
+    pub fn waiting_of(&self, of: &dyn Fn(u32) -> bool) -> Vec<(FileId, Ticket)> {
+        self.waiting.iter().filter(|(tid, _)| of(**tid)).map(|(_, w)| *w).collect()
+    }
+
+    /// The threads that have waited for at least `age`, with what they wait for.
+    #[must_use]
+    pub fn waiting_since(&self, now: Tick, age: Tick) -> Vec<(u32, FileId, Ticket)> {
+        let old = |(tid, (id, ticket)): (&u32, &(FileId, Ticket))| {
+            let waiter = self.files.get(id)?.queue.iter().find(|w| w.request.ticket == *ticket)?;
+            (now.saturating_sub(waiter.since) >= age).then_some((*tid, *id, *ticket))
+        };
+        self.waiting.iter().filter_map(old).collect()
+    }
+
+    /// Everything of a volume is let go, and its waits are refused: the volume goes away.
+    pub fn forget_volume(&mut self, now: Tick, volume: VolumeId, out: &mut Vec<Answer>) {
+        let ids: Vec<FileId> = self.files.iter().filter(|(_, f)| f.volume == volume).map(|(i, _)| *i).collect();
+        for id in ids {
+            let tickets: Vec<Ticket> = self.files.get(&id).map(|f| f.queue.iter().map(|w| w.request.ticket).collect()).unwrap_or_default();
+            for ticket in tickets {
+                self.refuse_waiter(now, id, ticket, Cause::Gone, out);
+            }
+            self.files.remove(&id);
+        }
+    }
+}

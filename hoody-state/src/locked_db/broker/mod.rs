@@ -1,0 +1,552 @@
+//! The lock broker: who may lock which bytes of which file, decided so that SQLite never meets `database is locked`.
+//!
+//! Pure: no I/O, no clock, no threads. Requests and events come in with the time and a [`View`] of the files; answers come out. The idea and the
+//! rules (numbered as here in the code): SQLite asks for its locks without waiting, and a refusal is `SQLITE_BUSY`; so a request is *answered late*
+//! instead. That alone leaves two orders which no waiting resolves (two readers that both want to write; a snapshot gone stale before
+//! the write), so a connection that might write takes the database's **intent** before it reads, and only one has it.
+//!
+//! 1. *Needs the intent*: on a `-shm`, the first shared READ, and WRITE; on a database in rollback mode, the PENDING read that opens a transaction, and
+//!    every write lock; with a hot journal, everybody. On a database in WAL mode nobody.
+//! 2. *Refused at once* if somebody is in the way, because SQLite takes it as a hint: exclusive READ marks, CKPT alone, exclusive DMS; write locks on a
+//!    database in WAL mode. Everything else waits.
+//! 3. *Stale on wake-up*: a READ that waited while the wal-index header changed is refused (SQLite looks again by itself) and its
+//!    owner keeps the intent for [`Limits::keep`].
+//! 4. *Released* when its owner holds no READ or WRITE (`-shm`), nothing (database), or the file became WAL.
+//! 5. *Order*: first come, first served; the intent's holder never queues behind others.
+//! 6. *Deadlock*: at each wait a search over all files. A read-phase intent in the cycle is revoked, else a waiter that has written nothing is refused, else the requester.
+//! 7. *Readers*: a handle opened read-only needs no intent. Others lose theirs when they only read for longer than [`Limits::read_phase`] and somebody
+//!    waits; they count as readers until they write.
+//! 8. *Failure*: a wait ends at [`Limits::wait`]; a wait for oneself is answered at once.
+//!
+//! **Guarantees**, tested by properties: never two conflicting grants; every request is answered once; no cycle of waits is left; a waiter is
+//! bypassed a bounded number of times. **Cost**: a request looks at each owner on that file.
+
+mod cycle;
+mod file;
+mod hold;
+mod ranges;
+pub mod rules;
+mod status;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests;
+
+pub use ranges::{Range, Ranges};
+pub use status::{FileStatus, HolderStatus, WaiterStatus};
+
+use file::{File, Waiter};
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+/// A moment, in microseconds of a clock that never goes back.
+pub type Tick = u64;
+/// A file, whatever the number of nodes that stand for it.
+pub type FileId = u64;
+/// A volume: files of one can be quiesced together.
+pub type VolumeId = u64;
+/// A request, to be answered once.
+pub type Ticket = u64;
+/// A wal-index header, or a digest of it: all that matters is whether it changed.
+pub type Stamp = u64;
+
+/// Who holds a lock: a process or open file description (the kernel's lock owner) by way of one node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Owner {
+    /// The kernel's lock owner.
+    pub lock_owner: u64,
+    /// The FUSE node.
+    pub node: u64,
+}
+
+/// A thread and its process; 0 where the kernel did not say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Task {
+    /// Thread.
+    pub tid: u32,
+    /// Process.
+    pub pid: u32,
+}
+
+/// What SQLite would call a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Class {
+    /// Not SQLite's: ordinary POSIX locks.
+    Plain,
+    /// A database.
+    Database,
+    /// The `-shm` of a database.
+    Shm,
+}
+
+/// Shared or exclusive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LockKind {
+    /// Shared.
+    Read,
+    /// Exclusive.
+    Write,
+}
+
+/// A lock request.
+#[derive(Debug, Clone, Copy)]
+pub struct Request {
+    /// Its number, never used before.
+    pub ticket: Ticket,
+    /// The file.
+    pub file: FileId,
+    /// What the file is.
+    pub class: Class,
+    /// The file's volume.
+    pub volume: VolumeId,
+    /// For whom.
+    pub owner: Owner,
+    /// By which thread.
+    pub task: Task,
+    /// The bytes.
+    pub range: Range,
+    /// Shared or exclusive.
+    pub kind: LockKind,
+    /// Whether the caller asked to wait (`F_SETLKW`). SQLite never does, and waits all the same.
+    pub wait: bool,
+    /// Whether the handle was opened read-only.
+    pub read_only: bool,
+}
+
+/// What the broker may look up about a file while it decides. Looks must be cheap and have no effect.
+pub trait View {
+    /// The database's header says WAL (bytes 18 and 19 are 2).
+    fn is_wal(&self, file: FileId) -> bool;
+    /// There is a journal beside the database that is not empty and not zeroed.
+    fn has_hot_journal(&self, file: FileId) -> bool;
+    /// The wal-index header of a `-shm`.
+    fn stamp(&self, file: FileId) -> Stamp;
+}
+
+/// Why a request was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Cause {
+    /// An ordinary lock on an ordinary file, asked for without waiting.
+    Conflict,
+    /// SQLite asked only to find out (rule 2).
+    Hint,
+    /// The snapshot went stale while it waited; SQLite looks again by itself (rule 3).
+    Stale,
+    /// It would wait for something that waits for it (rule 6).
+    Deadlock,
+    /// It would wait for its own thread.
+    OwnThread,
+    /// It waited too long.
+    Timeout,
+    /// Its container is about to be frozen.
+    Parked,
+    /// Its thread has a signal to attend to.
+    Interrupted,
+    /// Its file or volume went away.
+    Gone,
+}
+
+/// An answer to a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Answer {
+    /// Which.
+    pub ticket: Ticket,
+    /// Granted, or why not.
+    pub outcome: Result<(), Cause>,
+    /// How long it waited, in microseconds.
+    pub waited: Tick,
+}
+
+/// How long things may take, in microseconds.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// A stale reader keeps the intent this long while it looks again.
+    pub keep: Tick,
+    /// An intent whose holder only reads is revoked after this, if somebody waits.
+    pub read_phase: Tick,
+    /// No wait is longer.
+    pub wait: Tick,
+    /// A cycle that rests on which thread will act for a connection, in a process that moves connections between threads, is broken after this.
+    pub doubt: Tick,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { keep: 10_000, read_phase: 500_000, wait: 60_000_000, doubt: 250_000 }
+    }
+}
+
+/// Who may write a database next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Intent {
+    pub owner: Owner,
+    pub task: Task,
+    pub since: Tick,
+    /// Held without a lock until then: its owner is looking again.
+    pub kept_until: Option<Tick>,
+}
+
+/// How often what happened.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Granted at once.
+    pub granted: u64,
+    /// Granted after a wait.
+    pub granted_late: u64,
+    /// Refused, by cause.
+    pub refused: BTreeMap<Cause, u64>,
+    /// Intents taken from connections that only read.
+    pub revoked: u64,
+    /// Write locks given to connections whose intent had been revoked: the one place where SQLite may still say BUSY.
+    pub upgrades_after_revocation: u64,
+    /// Requests that waited.
+    pub waits: u64,
+    /// Microseconds waited in all.
+    pub waited: u64,
+    /// The longest wait.
+    pub longest_wait: u64,
+}
+
+/// The broker. See the [module](self).
+#[derive(Debug)]
+pub struct Broker {
+    files: HashMap<FileId, File>,
+    limits: Limits,
+    counters: Counters,
+    /// Where each thread waits.
+    waiting: HashMap<u32, (FileId, Ticket)>,
+    /// Which thread used a connection; to notice processes that move connections between threads.
+    users: HashMap<Owner, u32>,
+    migrating: HashSet<u32>,
+    /// Volumes whose writes are held, and by how many.
+    held_volumes: HashMap<VolumeId, u32>,
+}
+
+impl Broker {
+    /// An empty table.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Broker {
+            files: HashMap::new(),
+            limits,
+            counters: Counters::default(),
+            waiting: HashMap::new(),
+            users: HashMap::new(),
+            migrating: HashSet::new(),
+            held_volumes: HashMap::new(),
+        }
+    }
+
+    /// What happened so far.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Who stands in the way of a lock (`F_GETLK`).
+    #[must_use]
+    pub fn test(&self, file: FileId, owner: Owner, range: Range, kind: LockKind) -> Option<(Owner, Task, Range, LockKind)> {
+        self.files.get(&file)?.conflicts(owner, range, kind).min_by_key(|(_, _, r, _)| r.start)
+    }
+
+    /// The owner that holds RESERVED or more on a database, if it does so by `tid`.
+    #[must_use]
+    pub fn reserved_by(&self, file: FileId, tid: u32) -> Option<Owner> {
+        let file = self.files.get(&file)?;
+        file.holders.iter().find(|(_, h)| h.task.tid == tid && h.ranges.writes(rules::DATABASE)).map(|(o, _)| *o)
+    }
+
+    /// Asks for a lock: the answer is in `out`, or comes later from another call.
+    pub fn lock(&mut self, now: Tick, view: &dyn View, request: Request, out: &mut Vec<Answer>) {
+        self.note_user(request.owner, request.task);
+        let file = self.files.entry(request.file).or_insert_with(|| File::new(request.class, request.volume));
+        file.class = request.class;
+        // A thread that acts for a connection is known even if the kernel only tells it with the next request.
+        if let Some(held) = file.holders.get_mut(&request.owner) {
+            held.task = request.task;
+        }
+        if let Some(intent) = &mut file.intent
+            && intent.owner == request.owner
+        {
+            intent.task = request.task;
+        }
+        if self.is_grantable(&request, None, view) {
+            self.grant(now, &request, now, view, out);
+            self.pump(now, view, request.file, out);
+            return;
+        }
+        let in_the_way = self.files.get(&request.file).is_some_and(|f| f.conflicts(request.owner, request.range, request.kind).next().is_some());
+        let refusal = match request.class {
+            Class::Plain if !request.wait => Some(Cause::Conflict),
+            _ if rules::is_hint(&request, view) && (in_the_way || self.is_held_back(&request)) => Some(Cause::Hint),
+            _ => None,
+        };
+        if let Some(cause) = refusal {
+            self.answer(out, request.ticket, Err(cause), 0);
+            self.forget_if_idle(request.file);
+            return;
+        }
+        self.enqueue(now, view, request);
+        self.break_cycles(now, view, request.file, request.ticket, false, out);
+    }
+
+    fn enqueue(&mut self, now: Tick, view: &dyn View, request: Request) {
+        let stamp = rules::takes_snapshot(&request).then(|| view.stamp(request.file));
+        let waiter = Waiter { request, since: now, stamp, bypassed: 0 };
+        self.waiting.insert(request.task.tid, (request.file, request.ticket));
+        self.counters.waits += 1;
+        let Some(file) = self.files.get_mut(&request.file) else { return };
+        if file.heir == Some(request.owner) {
+            file.heir = None;
+            file.queue.push_front(waiter);
+        } else {
+            file.queue.push_back(waiter);
+        }
+    }
+
+    /// Unlocks bytes.
+    #[allow(clippy::too_many_arguments)]
+    pub fn unlock(&mut self, now: Tick, view: &dyn View, id: FileId, owner: Owner, task: Task, range: Range, out: &mut Vec<Answer>) {
+        self.note_user(owner, task);
+        let Some(file) = self.files.get_mut(&id) else { return };
+        let was_writing = file.is_writing(owner);
+        file.set(now, owner, Some(task), range, None);
+        let ended_write = was_writing && !file.is_writing(owner);
+        self.settle(now, view, id, owner);
+        if ended_write {
+            self.tell_next_early(now, view, id, out);
+        }
+        self.pump(now, view, id, out);
+    }
+
+    /// All locks of an owner on a file go: a descriptor was closed, or the process died.
+    pub fn close(&mut self, now: Tick, view: &dyn View, id: FileId, owner: Owner, out: &mut Vec<Answer>) {
+        self.users.remove(&owner);
+        let Some(file) = self.files.get_mut(&id) else { return };
+        file.holders.remove(&owner);
+        file.readers.remove(&owner);
+        if file.heir == Some(owner) {
+            file.heir = None;
+        }
+        if file.has_intent(owner) {
+            file.intent = None;
+            self.pass_on(now, id);
+        }
+        self.pump(now, view, id, out);
+    }
+
+    /// Ends a wait from outside (a signal, a park). Nothing happens if it was answered already.
+    pub fn cancel(&mut self, now: Tick, view: &dyn View, id: FileId, ticket: Ticket, cause: Cause, out: &mut Vec<Answer>) {
+        if self.refuse_waiter(now, id, ticket, cause, out) {
+            self.pump(now, view, id, out);
+        }
+    }
+
+    /// Time passes: kept intents lapse, long readers lose theirs, waits end. Call it at least every few milliseconds while somebody waits.
+    pub fn tick(&mut self, now: Tick, view: &dyn View, out: &mut Vec<Answer>) {
+        let ids: Vec<FileId> = self.files.iter().filter(|(_, f)| !f.queue.is_empty() || f.intent.is_some() || f.heir.is_some()).map(|(i, _)| *i).collect();
+        for id in ids {
+            self.lapse(now, view, id);
+            self.pump(now, view, id, out);
+            let Some(file) = self.files.get(&id) else { continue };
+            let late: Vec<(Ticket, bool)> = file
+                .queue
+                .iter()
+                .filter(|w| now.saturating_sub(w.since) >= self.limits.doubt)
+                .map(|w| (w.request.ticket, now.saturating_sub(w.since) >= self.limits.wait))
+                .collect();
+            for (ticket, over) in late {
+                if over {
+                    self.cancel(now, view, id, ticket, Cause::Timeout, out);
+                } else {
+                    self.break_cycles(now, view, id, ticket, true, out);
+                }
+            }
+        }
+    }
+
+    /// Whether anything happens by time alone.
+    #[must_use]
+    pub fn needs_ticks(&self) -> bool {
+        !self.waiting.is_empty() || self.files.values().any(|f| f.intent.is_some_and(|i| i.kept_until.is_some()))
+    }
+
+    fn lapse(&mut self, now: Tick, view: &dyn View, id: FileId) {
+        let Some(file) = self.files.get_mut(&id) else { return };
+        let Some(intent) = file.intent else {
+            // Nobody has it and the next in line did not come back.
+            file.heir = None;
+            return;
+        };
+        if let Some(until) = intent.kept_until {
+            if now >= until {
+                if let Some(i) = &mut file.intent {
+                    i.kept_until = None;
+                }
+                self.settle(now, view, id, intent.owner);
+            }
+            return;
+        }
+        let waited_for = file.heir.is_some() || file.queue.iter().any(|w| rules::needs_intent(file, &w.request, view));
+        if waited_for && now.saturating_sub(intent.since) >= self.limits.read_phase && !file.is_writing(intent.owner) {
+            self.revoke(now, id);
+        }
+    }
+
+    /// Takes the intent from a connection that only reads.
+    fn revoke(&mut self, now: Tick, id: FileId) {
+        let Some(file) = self.files.get_mut(&id) else { return };
+        if let Some(intent) = file.intent.take() {
+            file.readers.insert(intent.owner);
+            self.counters.revoked += 1;
+        }
+        self.pass_on(now, id);
+    }
+
+    /// Rule 4: lets go of the intent when its owner needs it no longer.
+    fn settle(&mut self, now: Tick, view: &dyn View, id: FileId, owner: Owner) {
+        let Some(file) = self.files.get_mut(&id) else { return };
+        let Some(intent) = file.intent.filter(|i| i.owner == owner) else { return };
+        let is_wal = file.class == Class::Database && view.is_wal(id);
+        if intent.kept_until.is_none() && !rules::keeps_intent(file.class, file, owner, is_wal) {
+            file.intent = None;
+            self.pass_on(now, id);
+        }
+    }
+
+    /// The free intent goes to the one that was told early to look again.
+    fn pass_on(&mut self, now: Tick, id: FileId) {
+        let keep = self.limits.keep;
+        let Some(file) = self.files.get_mut(&id) else { return };
+        if file.intent.is_none()
+            && let Some(owner) = file.heir.take()
+        {
+            file.intent = Some(Intent { owner, task: Task::default(), since: now, kept_until: Some(now + keep) });
+        }
+    }
+
+    /// A commit has just made the next waiter's snapshot stale: telling it now lets it look again while the writer ends its transaction.
+    fn tell_next_early(&mut self, now: Tick, view: &dyn View, id: FileId, out: &mut Vec<Answer>) {
+        let Some(file) = self.files.get(&id) else { return };
+        if file.class != Class::Shm || file.heir.is_some() || file.intent.is_none() {
+            return;
+        }
+        let Some(next) = file.queue.iter().find(|w| rules::needs_intent(file, &w.request, view)) else { return };
+        let (ticket, owner) = (next.request.ticket, next.request.owner);
+        if next.stamp.is_some_and(|s| s != view.stamp(id))
+            && self.refuse_waiter(now, id, ticket, Cause::Stale, out)
+            && let Some(file) = self.files.get_mut(&id)
+        {
+            file.heir = Some(owner);
+        }
+    }
+
+    fn is_grantable(&self, r: &Request, position: Option<usize>, view: &dyn View) -> bool {
+        let Some(file) = self.files.get(&r.file) else { return true };
+        if file.conflicts(r.owner, r.range, r.kind).next().is_some() || self.is_held_back(r) {
+            return false;
+        }
+        if file.has_intent(r.owner) {
+            return true;
+        }
+        let needs = rules::needs_intent(file, r, view);
+        if needs && (file.intent.is_some() || file.heir.is_some_and(|h| h != r.owner)) {
+            return false;
+        }
+        let ahead = position.unwrap_or(file.queue.len());
+        !file.queue.iter().take(ahead).any(|e| {
+            let e = &e.request;
+            e.owner != r.owner
+                && ((e.range.overlaps(r.range) && (e.kind == LockKind::Write || r.kind == LockKind::Write)) || (needs && rules::needs_intent(file, e, view)))
+        })
+    }
+
+    fn grant(&mut self, now: Tick, r: &Request, since: Tick, view: &dyn View, out: &mut Vec<Answer>) {
+        if let Some(file) = self.files.get_mut(&r.file) {
+            if rules::needs_intent(file, r, view) && !file.has_intent(r.owner) {
+                file.intent = Some(Intent { owner: r.owner, task: r.task, since: now, kept_until: None });
+                if file.heir == Some(r.owner) {
+                    file.heir = None;
+                }
+            }
+            if let Some(intent) = &mut file.intent
+                && intent.owner == r.owner
+                && rules::takes_snapshot(r)
+            {
+                intent.kept_until = None;
+            }
+            if rules::begins_write(r) && file.readers.remove(&r.owner) {
+                self.counters.upgrades_after_revocation += 1;
+            }
+            file.set(now, r.owner, Some(r.task), r.range, Some(r.kind));
+        }
+        // A shared lock taken over an exclusive one may end a write, as in SQLite's way down from EXCLUSIVE.
+        self.settle(now, view, r.file, r.owner);
+        self.answer(out, r.ticket, Ok(()), now.saturating_sub(since));
+    }
+
+    /// Grants what has become possible, in order.
+    fn pump(&mut self, now: Tick, view: &dyn View, id: FileId, out: &mut Vec<Answer>) {
+        let mut at = 0;
+        while let Some(waiter) = self.files.get(&id).and_then(|f| f.queue.get(at)) {
+            if !self.is_grantable(&waiter.request, Some(at), view) {
+                at += 1;
+                continue;
+            }
+            let (request, since, stamp) = (waiter.request, waiter.since, waiter.stamp);
+            let Some(file) = self.files.get_mut(&id) else { break };
+            file.queue.remove(at);
+            for earlier in file.queue.iter_mut().take(at) {
+                earlier.bypassed += 1;
+            }
+            self.waiting.remove(&request.task.tid);
+            if stamp.is_some_and(|s| s != view.stamp(id)) {
+                if rules::needs_intent(file, &request, view) {
+                    let kept_until = Some(now + self.limits.keep);
+                    file.intent = Some(Intent { owner: request.owner, task: request.task, since: now, kept_until });
+                }
+                self.answer(out, request.ticket, Err(Cause::Stale), now.saturating_sub(since));
+            } else {
+                self.grant(now, &request, since, view, out);
+            }
+            at = 0;
+        }
+        self.forget_if_idle(id);
+    }
+
+    fn refuse_waiter(&mut self, now: Tick, id: FileId, ticket: Ticket, cause: Cause, out: &mut Vec<Answer>) -> bool {
+        let Some(file) = self.files.get_mut(&id) else { return false };
+        let Some(at) = file.queue.iter().position(|w| w.request.ticket == ticket) else { return false };
+        let Some(waiter) = file.queue.remove(at) else { return false };
+        self.waiting.remove(&waiter.request.task.tid);
+        self.answer(out, ticket, Err(cause), now.saturating_sub(waiter.since));
+        true
+    }
+
+    fn answer(&mut self, out: &mut Vec<Answer>, ticket: Ticket, outcome: Result<(), Cause>, waited: Tick) {
+        match outcome {
+            Ok(()) if waited == 0 => self.counters.granted += 1,
+            Ok(()) => self.counters.granted_late += 1,
+            Err(cause) => *self.counters.refused.entry(cause).or_default() += 1,
+        }
+        self.counters.waited += waited;
+        self.counters.longest_wait = self.counters.longest_wait.max(waited);
+        out.push(Answer { ticket, outcome, waited });
+    }
+
+    fn forget_if_idle(&mut self, id: FileId) {
+        if self.files.get(&id).is_some_and(File::is_idle) {
+            self.files.remove(&id);
+        }
+    }
+
+    /// Notices processes whose connections move between threads: there, "the thread that used it last" says little about who will go on.
+    fn note_user(&mut self, owner: Owner, task: Task) {
+        if task.tid == 0 {
+            return;
+        }
+        let before = self.users.insert(owner, task.tid);
+        if task.pid != 0 && before.is_some_and(|b| b != task.tid) {
+            self.migrating.insert(task.pid);
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! What SQLite means by a lock: the bytes it locks (`os_unix.c`, `wal.c`), and which requests need the intent, may be refused, or write.
+
+use super::file::File;
+use super::{Class, LockKind, Owner, Range, Request, View};
+
+/// Of a database file: PENDING.
+pub const PENDING: Range = Range::byte(0x4000_0000);
+/// Of a database file: RESERVED.
+pub const RESERVED: Range = Range::byte(0x4000_0001);
+/// Of a database file: the SHARED range.
+pub const SHARED: Range = Range::new(0x4000_0002, 0x4000_01ff);
+/// Of a database file: everything SQLite locks.
+pub const DATABASE: Range = Range::new(0x4000_0000, 0x4000_01ff);
+/// Of a `-shm`: the one writer.
+pub const WRITE: Range = Range::byte(120);
+/// Of a `-shm`: the one checkpointer.
+pub const CKPT: Range = Range::byte(121);
+/// Of a `-shm`: the read marks.
+pub const READ: Range = Range::new(123, 127);
+/// Of a `-shm`: writer, checkpointer, recovery and read marks.
+pub const WAL_INDEX: Range = Range::new(120, 127);
+/// Of a `-shm`: the dead man's switch.
+pub const DMS: Range = Range::byte(128);
+
+/// Rule 1: whether this request may be granted only to the owner of the file's intent.
+pub(super) fn needs_intent(file: &File, r: &Request, view: &dyn View) -> bool {
+    let nothing = |range| file.held(r.owner).is_none_or(|h| !h.ranges.holds(range));
+    match r.class {
+        Class::Plain => false,
+        Class::Shm => match r.kind {
+            LockKind::Read => r.range.within(READ) && nothing(WAL_INDEX) && !is_reader(file, r),
+            LockKind::Write => r.range.overlaps(WRITE),
+        },
+        Class::Database => {
+            if !r.range.overlaps(DATABASE) || view.is_wal(r.file) {
+                return false;
+            }
+            match r.kind {
+                LockKind::Read => {
+                    r.range.overlaps(PENDING) && nothing(SHARED) && (!is_reader(file, r) || (view.has_hot_journal(r.file) && !file.anyone_writes(RESERVED)))
+                }
+                LockKind::Write => true,
+            }
+        }
+    }
+}
+
+/// Rule 7: opened read-only, or it lost its intent to others while it only read.
+fn is_reader(file: &File, r: &Request) -> bool {
+    r.read_only || file.readers.contains(&r.owner)
+}
+
+/// Rule 2: a request that SQLite only makes to find out; refused at once when somebody is in its way.
+pub(super) fn is_hint(r: &Request, view: &dyn View) -> bool {
+    r.kind == LockKind::Write
+        && match r.class {
+            Class::Plain => false,
+            Class::Shm => r.range.within(READ) || r.range == CKPT || r.range.overlaps(DMS),
+            Class::Database => r.range.overlaps(DATABASE) && !r.range.within(RESERVED) && view.is_wal(r.file),
+        }
+}
+
+/// Rule 3: a reader that chose its snapshot before it queued.
+pub(super) fn takes_snapshot(r: &Request) -> bool {
+    r.class == Class::Shm && r.kind == LockKind::Read && r.range.within(READ)
+}
+
+/// Rule 4: whether an owner still needs the intent it has.
+pub(super) fn keeps_intent(class: Class, file: &File, owner: Owner, is_wal: bool) -> bool {
+    let Some(held) = file.held(owner) else { return false };
+    match class {
+        Class::Plain => false,
+        Class::Shm => held.ranges.holds(WRITE) || held.ranges.holds(READ),
+        Class::Database => !is_wal && held.ranges.holds(DATABASE),
+    }
+}
+
+/// The bytes whose exclusive lock means that an owner is changing the database.
+pub(super) fn write_bytes(class: Class) -> Option<Range> {
+    match class {
+        Class::Plain => None,
+        Class::Shm => Some(WRITE),
+        Class::Database => Some(DATABASE),
+    }
+}
+
+/// Whether a grant would let its owner begin to change the database.
+pub(super) fn begins_write(r: &Request) -> bool {
+    r.kind == LockKind::Write && write_bytes(r.class).is_some_and(|b| r.range.overlaps(b))
+}
