@@ -1,30 +1,61 @@
 //! The lock service: the thin shell of I/O, clock and threads round the pure broker of `hoody_state::locked_db`.
 //!
-//! A request is answered by calling its `answer` once, at once or later, from whichever thread made it possible.
+//! A request is answered by calling its `answer` once, now or later, from whichever thread made it possible, and never while the table is locked.
+//! Lock order: the table's mutex is the only lock; a file's class and name are leaves.
 
+mod hold;
+mod look;
+mod signals;
+mod ticker;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests;
+
+pub use hold::{Held, Unquiet};
+pub use hoody_state::locked_db::broker::{Class, Limits};
+
+use hoody_state::locked_db::broker::{self, Broker, Cause, Counters, FileId, FileStatus, LockKind, Owner, Range, Request, Task, Tick, Ticket, VolumeId, rules};
+use look::Look;
+use nix::libc::{EAGAIN, EDEADLK, EINTR, ESTALE, F_RDLCK, F_UNLCK, F_WRLCK};
+use std::collections::{HashMap, HashSet};
+use std::ffi::OsString;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
-
-/// What SQLite would call a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Class {
-    /// Not SQLite's: ordinary POSIX locks.
-    Plain,
-    /// A main database file (or an empty one that may become one).
-    Database,
-    /// The `-shm` of a database.
-    Shm,
-}
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Instant;
 
 /// One backing inode that locks are taken on, whatever the number of FUSE nodes that stand for it.
 #[derive(Debug)]
 pub struct LockedFile {
     /// Its number in the broker.
-    pub id: u64,
+    pub id: FileId,
+    /// Its volume: files of one are quiesced together.
+    pub volume: VolumeId,
     /// What it is now; a plain file may become a database.
-    pub class: std::sync::Mutex<Class>,
+    pub class: Mutex<Class>,
     /// An open descriptor of the backing file, for looking at headers (positional reads only).
     pub fd: OwnedFd,
+    /// Where it was last looked up: the directory and its name there, to find its journal.
+    pub place: Mutex<Option<(Arc<OwnedFd>, OsString)>>,
+}
+
+impl LockedFile {
+    /// What it is now.
+    #[must_use]
+    pub fn class(&self) -> Class {
+        *self.class.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// It is a database from now on, or the `-shm` of one.
+    pub fn set_class(&self, class: Class) {
+        *self.class.lock().unwrap_or_else(PoisonError::into_inner) = class;
+    }
+
+    /// It was looked up there.
+    pub fn set_place(&self, directory: Arc<OwnedFd>, name: OsString) {
+        *self.place.lock().unwrap_or_else(PoisonError::into_inner) = Some((directory, name));
+    }
 }
 
 /// A lock request as the kernel sent it.
@@ -52,11 +83,29 @@ pub struct LockCall {
     pub read_only: bool,
 }
 
+impl LockCall {
+    fn owner(&self) -> Owner {
+        Owner { lock_owner: self.lock_owner, node: self.node }
+    }
+
+    fn task(&self) -> Task {
+        Task { tid: self.tid, pid: self.pid }
+    }
+
+    fn range(&self) -> Range {
+        Range::new(self.start, self.end.max(self.start))
+    }
+
+    fn lock_kind(&self) -> LockKind {
+        if self.kind == F_WRLCK { LockKind::Write } else { LockKind::Read }
+    }
+}
+
 /// The answer to a lock request: `Err` carries an errno.
 pub type Answer = Box<dyn FnOnce(Result<(), i32>) + Send>;
 
 /// Who stands in the way of a lock, for `F_GETLK`.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Conflict {
     /// First byte of the lock held.
     pub start: u64,
@@ -68,39 +117,246 @@ pub struct Conflict {
     pub pid: u32,
 }
 
-/// The service. Cheap to share.
-#[derive(Debug, Default)]
-pub struct LockService {}
+/// The service. Cheap to share; its own thread ends with the last handle.
+pub struct LockService {
+    table: Mutex<Table>,
+    /// Told when a held volume may have become quiet, and by the ticker's waker.
+    quiet: Condvar,
+    wake: Condvar,
+    ticking: AtomicBool,
+    epoch: Instant,
+}
+
+impl std::fmt::Debug for LockService {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LockService").finish_non_exhaustive()
+    }
+}
+
+struct Table {
+    broker: Broker,
+    parked: HashMap<Ticket, (Answer, Class)>,
+    files: HashMap<FileId, Weak<LockedFile>>,
+    sweep_at: usize,
+    /// Which owners took locks through a handle: they lose them when it is released.
+    takers: HashMap<(FileId, u64, u64), HashSet<u64>>,
+    next_ticket: Ticket,
+    leases: HashMap<u64, (Tick, Vec<VolumeId>)>,
+    quiescers: u32,
+}
 
 impl LockService {
+    /// A service with an empty table.
+    #[must_use]
+    pub fn new(limits: Limits) -> Arc<Self> {
+        let service = Arc::new(LockService {
+            table: Mutex::new(Table {
+                broker: Broker::new(limits),
+                parked: HashMap::new(),
+                files: HashMap::new(),
+                sweep_at: 64,
+                takers: HashMap::new(),
+                next_ticket: 1,
+                leases: HashMap::new(),
+                quiescers: 0,
+            }),
+            quiet: Condvar::new(),
+            wake: Condvar::new(),
+            ticking: AtomicBool::new(false),
+            epoch: Instant::now(),
+        });
+        ticker::start(&service);
+        service
+    }
+
+    fn now(&self) -> Tick {
+        u64::try_from(self.epoch.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        // The broker never panics on input; should it all the same, going on with its table is better than failing every lock for ever.
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the table, then gives the answers that follow.
+    fn change<T>(&self, f: impl FnOnce(&mut Broker, &Look<'_>, Tick, &mut Vec<broker::Answer>) -> T) -> T {
+        let now = self.now();
+        let mut table = self.lock();
+        let value = self.change_locked(&mut table, now, f);
+        let (value, ready) = value;
+        drop(table);
+        deliver(ready);
+        value
+    }
+
+    fn change_locked<T>(
+        &self,
+        table: &mut Table,
+        now: Tick,
+        f: impl FnOnce(&mut Broker, &Look<'_>, Tick, &mut Vec<broker::Answer>) -> T,
+    ) -> (T, Vec<(Answer, Result<(), i32>)>) {
+        let mut out = Vec::new();
+        let Table { broker, files, .. } = &mut *table;
+        let value = f(broker, &Look::new(files), now, &mut out);
+        let ready = out
+            .into_iter()
+            .filter_map(|a| {
+                let (answer, class) = table.parked.remove(&a.ticket)?;
+                Some((answer, a.outcome.map_err(|cause| errno(cause, class))))
+            })
+            .collect();
+        if table.quiescers > 0 {
+            self.quiet.notify_all();
+        }
+        (value, ready)
+    }
+
     /// `F_SETLK`, `F_SETLKW`: `answer` is called once, now or later.
     pub fn setlk(&self, file: &Arc<LockedFile>, call: LockCall, answer: Answer) {
-        let _ = (file, call);
-        answer(Err(nix::libc::ENOSYS));
+        let (owner, task, range) = (call.owner(), call.task(), call.range());
+        if call.kind == F_UNLCK {
+            self.change(|broker, look, now, out| broker.unlock(now, look, file.id, owner, task, range, out));
+            answer(Ok(()));
+            return;
+        }
+        look::notice_database(file, range);
+        let class = file.class();
+        let now = self.now();
+        let mut table = self.lock();
+        let ticket = table.next_ticket;
+        table.next_ticket += 1;
+        table.know(file);
+        table.takers.entry((file.id, call.node, call.fh)).or_default().insert(call.lock_owner);
+        table.parked.insert(ticket, (answer, class));
+        let request = Request {
+            ticket,
+            file: file.id,
+            class,
+            volume: file.volume,
+            owner,
+            task,
+            range,
+            kind: call.lock_kind(),
+            wait: call.wait,
+            read_only: call.read_only,
+        };
+        let ((), ready) = self.change_locked(&mut table, now, |broker, look, now, out| broker.lock(now, look, request, out));
+        let ticks = table.broker.needs_ticks();
+        drop(table);
+        deliver(ready);
+        if ticks && !self.ticking.load(Ordering::Relaxed) {
+            self.wake.notify_all();
+        }
     }
 
     /// `F_GETLK`.
     #[must_use]
     pub fn getlk(&self, file: &Arc<LockedFile>, call: &LockCall) -> Option<Conflict> {
-        let _ = (file, call);
-        None
+        let table = self.lock();
+        let (_, task, range, kind) = table.broker.test(file.id, call.owner(), call.range(), call.lock_kind())?;
+        Some(Conflict { start: range.start, end: range.end, kind: if kind == LockKind::Write { F_WRLCK } else { F_RDLCK }, pid: task.pid })
     }
 
     /// A descriptor was closed by the process `lock_owner`: its POSIX locks on that node go (FLUSH).
     pub fn flush(&self, file: &Arc<LockedFile>, node: u64, lock_owner: u64) {
-        let _ = (file, node, lock_owner);
+        let now = self.now();
+        let mut table = self.lock();
+        // It may lock again through another handle before this one is released.
+        table.takers.retain(|(id, n, _), owners| {
+            if (*id, *n) == (file.id, node) {
+                owners.remove(&lock_owner);
+            }
+            !owners.is_empty()
+        });
+        let owner = Owner { lock_owner, node };
+        let ((), ready) = self.change_locked(&mut table, now, |broker, look, now, out| broker.close(now, look, file.id, owner, out));
+        drop(table);
+        deliver(ready);
     }
 
     /// The last descriptor of a handle was closed: locks taken through it go (RELEASE).
     pub fn release(&self, file: &Arc<LockedFile>, node: u64, fh: u64) {
-        let _ = (file, node, fh);
+        let now = self.now();
+        let mut table = self.lock();
+        let owners = table.takers.remove(&(file.id, node, fh)).unwrap_or_default();
+        if owners.is_empty() {
+            return;
+        }
+        let ((), ready) = self.change_locked(&mut table, now, |broker, look, now, out| {
+            for lock_owner in owners {
+                broker.close(now, look, file.id, Owner { lock_owner, node }, out);
+            }
+        });
+        drop(table);
+        deliver(ready);
     }
 
-    /// The inode that the calling thread must see when it looks up this database: the node on which that thread holds RESERVED
+    /// The node that the calling thread must see when it looks up this database: the one on which that thread holds RESERVED
     /// (SQLite compares `stat(path)` with its own inode then), if it holds it.
     #[must_use]
     pub fn reserved_node(&self, file: &Arc<LockedFile>, tid: u32) -> Option<u64> {
-        let _ = (file, tid);
-        None
+        self.lock().broker.reserved_by(file.id, tid).map(|o| o.node)
     }
+
+    /// Answers what the threads for which `of` holds wait for: they are about to be frozen. How many waits ended.
+    pub fn park(&self, of: &dyn Fn(u32) -> bool) -> usize {
+        self.change(|broker, look, now, out| {
+            let waits = broker.waiting_of(of);
+            for (file, ticket) in &waits {
+                broker.cancel(now, look, *file, *ticket, Cause::Parked, out);
+            }
+            waits.len()
+        })
+    }
+
+    /// The volume goes away: its locks are let go, its waits refused.
+    pub fn forget_volume(&self, volume: VolumeId) {
+        self.change(|broker, _, now, out| broker.forget_volume(now, volume, out));
+    }
+
+    /// Who holds and who waits, and what happened so far.
+    #[must_use]
+    pub fn status(&self) -> (Vec<(FileStatus, Option<OsString>)>, Counters) {
+        let now = self.now();
+        let table = self.lock();
+        let name = |id| {
+            let file = table.files.get(&id)?.upgrade()?;
+            let place = file.place.lock().unwrap_or_else(PoisonError::into_inner);
+            place.as_ref().map(|(_, n)| n.clone())
+        };
+        let files = table.broker.status(now).into_iter().map(|f| (f.clone(), name(f.file))).collect();
+        (files, table.broker.counters().clone())
+    }
+}
+
+impl Table {
+    /// Remembers a file, so that the broker can look at it; forgets dead ones now and then.
+    fn know(&mut self, file: &Arc<LockedFile>) {
+        self.files.entry(file.id).or_insert_with(|| Arc::downgrade(file));
+        if self.files.len() > self.sweep_at {
+            self.files.retain(|_, f| f.strong_count() > 0);
+            self.sweep_at = (self.files.len() * 2).max(64);
+        }
+    }
+}
+
+fn deliver(ready: Vec<(Answer, Result<(), i32>)>) {
+    for (answer, outcome) in ready {
+        answer(outcome);
+    }
+}
+
+/// SQLite takes EAGAIN for busy, and any other failure of a lock on a `-shm` too.
+fn errno(cause: Cause, class: Class) -> i32 {
+    match cause {
+        Cause::Deadlock | Cause::OwnThread if class == Class::Plain => EDEADLK,
+        Cause::Interrupted => EINTR,
+        Cause::Gone => ESTALE,
+        _ => EAGAIN,
+    }
+}
+
+/// Whether locking this range can only be SQLite's doing.
+fn is_sqlite_range(range: Range) -> bool {
+    range.within(rules::DATABASE)
 }

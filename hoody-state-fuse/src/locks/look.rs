@@ -1,0 +1,94 @@
+//! What the broker may look up about a file: a positional read each, at most once in one decision.
+
+use super::{Class, FileId, LockedFile, is_sqlite_range};
+use hoody_state::locked_db::broker::{Range, Stamp, View};
+use rustix::fs::{AtFlags, Mode, OFlags};
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hasher as _};
+use std::os::fd::AsFd as _;
+use std::sync::{Arc, PoisonError, Weak};
+
+const MAGIC: &[u8; 16] = b"SQLite format 3\0";
+
+/// Reads up to `buf.len()` bytes at `at`; how many there were.
+fn read_at(file: &LockedFile, buf: &mut [u8], at: u64) -> usize {
+    rustix::io::pread(&file.fd, buf, at).unwrap_or(0)
+}
+
+/// A plain file that somebody locks as SQLite does is a database, if it is empty or has the header.
+pub(super) fn notice_database(file: &LockedFile, range: Range) {
+    if !is_sqlite_range(range) || file.class() != Class::Plain {
+        return;
+    }
+    let mut head = [0; 16];
+    let n = read_at(file, &mut head, 0);
+    if n == 0 || head == *MAGIC {
+        file.set_class(Class::Database);
+    }
+}
+
+/// One decision's view of the files.
+pub(super) struct Look<'a> {
+    files: &'a HashMap<FileId, Weak<LockedFile>>,
+    wal: RefCell<Vec<(FileId, bool)>>,
+    stamps: RefCell<Vec<(FileId, Stamp)>>,
+}
+
+impl<'a> Look<'a> {
+    pub fn new(files: &'a HashMap<FileId, Weak<LockedFile>>) -> Self {
+        Look { files, wal: RefCell::default(), stamps: RefCell::default() }
+    }
+
+    fn file(&self, id: FileId) -> Option<Arc<LockedFile>> {
+        self.files.get(&id)?.upgrade()
+    }
+}
+
+/// The value remembered for `id`, or looked up now.
+fn once<T: Copy>(memo: &RefCell<Vec<(FileId, T)>>, id: FileId, look: impl FnOnce() -> T) -> T {
+    let known = memo.borrow().iter().find(|(i, _)| *i == id).map(|(_, v)| *v);
+    known.unwrap_or_else(|| {
+        let value = look();
+        memo.borrow_mut().push((id, value));
+        value
+    })
+}
+
+impl View for Look<'_> {
+    fn is_wal(&self, id: FileId) -> bool {
+        once(&self.wal, id, || {
+            let Some(file) = self.file(id) else { return false };
+            let mut versions = [0; 2];
+            read_at(&file, &mut versions, 18) == 2 && versions == [2, 2]
+        })
+    }
+
+    fn has_hot_journal(&self, id: FileId) -> bool {
+        let Some(file) = self.file(id) else { return false };
+        let place = file.place.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some((directory, mut name)) = place else { return false };
+        name.push("-journal");
+        let Ok(meta) = rustix::fs::statat(directory.as_fd(), &name, AtFlags::SYMLINK_NOFOLLOW) else { return false };
+        if meta.st_size == 0 || rustix::fs::FileType::from_raw_mode(meta.st_mode) != rustix::fs::FileType::RegularFile {
+            return false;
+        }
+        let Ok(journal) = rustix::fs::openat(directory.as_fd(), &name, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty())
+        else {
+            return true;
+        };
+        let mut first = [0; 1];
+        rustix::io::pread(&journal, &mut first, 0).unwrap_or(0) == 1 && first[0] != 0
+    }
+
+    fn stamp(&self, id: FileId) -> Stamp {
+        once(&self.stamps, id, || {
+            let Some(file) = self.file(id) else { return 0 };
+            let mut header = [0; 48];
+            let n = read_at(&file, &mut header, 0);
+            let mut hash = DefaultHasher::new();
+            hash.write(header.get(..n).unwrap_or_default());
+            hash.finish()
+        })
+    }
+}
