@@ -1,3 +1,23 @@
 //! A FUSE file system over a directory, on which any number of processes write the same SQLite database and none finds it locked.
+//!
+//! Every other file is an ordinary one. Reads, writes and memory maps go straight to the backing file (FUSE passthrough) where the kernel has that;
+//! what comes here is names, attributes, syncs, and locks, and the locks are the point: see [`locks`] and `hoody_state::locked_db::broker`.
+//!
+//! | module | what it is |
+//! | --- | --- |
+//! | [`mount`] | mounting a directory, or several volumes under one mount |
+//! | [`nodes`] | the kinds of files that SQLite touches, one file a kind |
+//! | [`locks`] | who waits for whom: the shell round the broker |
 
+
+mod caller;
+// control
+mod fs;
 pub mod locks;
+pub mod mount;
+pub mod nodes;
+mod recognise;
+// restore
+mod sync_pool;
+mod table;
+mod volume;

@@ -1,0 +1,57 @@
+//! Making new inodes as the caller would have made them. The kernel has checked permissions already (`default_permissions`); what is left is the owner, the
+//! umask and, in the backing file system, the rules of setgid directories and default ACLs.
+
+use nix::libc::mode_t;
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
+use rustix::thread::{CapabilitiesSecureBits, CapabilitySet, capabilities, set_capabilities, set_capabilities_secure_bits};
+use std::cell::Cell;
+
+thread_local! {
+    static READY: Cell<bool> = const { Cell::new(false) };
+}
+
+/// While it lives, this thread makes files as the caller.
+pub(crate) struct AsCaller(());
+
+impl AsCaller {
+    pub fn new(uid: u32, gid: u32, mask: u32) -> Self {
+        READY.with(|ready| {
+            if !ready.replace(true) {
+                // An umask of its own for this thread, and capabilities that survive the change of ids.
+                if let Err(e) = unshare(CloneFlags::CLONE_FS) {
+                    tracing::warn!("this thread has no umask of its own ({e}): concurrent creates may mix theirs up");
+                }
+                if let Err(e) = set_capabilities_secure_bits(CapabilitiesSecureBits::NO_SETUID_FIXUP) {
+                    tracing::warn!("capabilities will not survive a change of ids ({e}): callers that rely on their groups may be refused");
+                }
+            }
+        });
+        setfsgid(Gid::from_raw(gid));
+        setfsuid(Uid::from_raw(uid));
+        umask(Mode::from_bits_truncate(mask as mode_t));
+        AsCaller(())
+    }
+}
+
+impl Drop for AsCaller {
+    fn drop(&mut self) {
+        setfsuid(Uid::from_raw(0));
+        setfsgid(Gid::from_raw(0));
+        umask(Mode::empty());
+    }
+}
+
+/// Runs `f` so that what it changes loses its set-user-id and set-group-id bits, as with an ordinary writer.
+pub(crate) fn without_fsetid<T>(f: impl FnOnce() -> T) -> T {
+    let Ok(before) = capabilities(None) else { return f() };
+    let mut less = before;
+    less.effective.remove(CapabilitySet::FSETID);
+    let dropped = set_capabilities(None, less).is_ok();
+    let value = f();
+    if dropped && let Err(e) = set_capabilities(None, before) {
+        tracing::error!("CAP_FSETID could not be taken back: {e}");
+    }
+    value
+}

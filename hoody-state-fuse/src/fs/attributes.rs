@@ -1,0 +1,154 @@
+//! Attributes: reading and changing them, and how full the file system is.
+
+use super::Core;
+use crate::caller::without_fsetid;
+use crate::nodes::NEVER;
+use crate::recognise::{proc_path, reopen};
+use fuser::{FileAttr, INodeNo, TimeOrNow};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, StatVfs, Timespec, Timestamps};
+use rustix::io::Errno;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// What is to be changed.
+pub(super) struct Change {
+    pub mode: Option<u32>,
+    pub uid: Option<u32>,
+    pub gid: Option<u32>,
+    pub size: Option<u64>,
+    pub atime: Option<TimeOrNow>,
+    pub mtime: Option<TimeOrNow>,
+}
+
+#[allow(clippy::cast_sign_loss)]
+fn time(seconds: i64, nanos: u64) -> SystemTime {
+    let nanos = Duration::from_nanos(nanos);
+    if seconds >= 0 {
+        UNIX_EPOCH + Duration::from_secs(seconds as u64) + nanos
+    } else {
+        UNIX_EPOCH - Duration::from_secs(seconds.unsigned_abs()) + nanos
+    }
+}
+
+pub(super) fn file_type(kind: FileType) -> fuser::FileType {
+    match kind {
+        FileType::Directory => fuser::FileType::Directory,
+        FileType::Symlink => fuser::FileType::Symlink,
+        FileType::Fifo => fuser::FileType::NamedPipe,
+        FileType::Socket => fuser::FileType::Socket,
+        FileType::CharacterDevice => fuser::FileType::CharDevice,
+        FileType::BlockDevice => fuser::FileType::BlockDevice,
+        _ => fuser::FileType::RegularFile,
+    }
+}
+
+/// A node's attributes: the backing inode's, under the node's number.
+#[allow(clippy::cast_sign_loss, clippy::cast_possible_truncation)]
+pub(super) fn attr(id: u64, stat: &Stat) -> FileAttr {
+    FileAttr {
+        ino: INodeNo(id),
+        size: stat.st_size as u64,
+        blocks: stat.st_blocks as u64,
+        atime: time(stat.st_atime, stat.st_atime_nsec),
+        mtime: time(stat.st_mtime, stat.st_mtime_nsec),
+        ctime: time(stat.st_ctime, stat.st_ctime_nsec),
+        crtime: UNIX_EPOCH,
+        kind: file_type(FileType::from_raw_mode(stat.st_mode)),
+        perm: (stat.st_mode & 0o7777) as u16,
+        nlink: stat.st_nlink as u32,
+        uid: stat.st_uid,
+        gid: stat.st_gid,
+        rdev: stat.st_rdev as u32,
+        blksize: stat.st_blksize as u32,
+        flags: 0,
+    }
+}
+
+fn timespec(t: Option<TimeOrNow>) -> Timespec {
+    match t {
+        None => Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT },
+        Some(TimeOrNow::Now) => Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW },
+        Some(TimeOrNow::SpecificTime(t)) => match t.duration_since(UNIX_EPOCH) {
+            Ok(d) => Timespec { tv_sec: i64::try_from(d.as_secs()).unwrap_or(i64::MAX), tv_nsec: i64::from(d.subsec_nanos()) },
+            Err(before) => {
+                let d = before.duration();
+                let up = i64::from(d.subsec_nanos() > 0);
+                let nanos = if up == 1 { 1_000_000_000 - i64::from(d.subsec_nanos()) } else { 0 };
+                Timespec { tv_sec: -i64::try_from(d.as_secs()).unwrap_or(i64::MAX) - up, tv_nsec: nanos }
+            }
+        },
+    }
+}
+
+impl Core {
+    /// The root of several volumes: nobody's, empty but for them.
+    fn volumes_root() -> FileAttr {
+        FileAttr {
+            ino: INodeNo(1),
+            size: 0,
+            blocks: 0,
+            atime: UNIX_EPOCH,
+            mtime: UNIX_EPOCH,
+            ctime: UNIX_EPOCH,
+            crtime: UNIX_EPOCH,
+            kind: fuser::FileType::Directory,
+            perm: 0o755,
+            nlink: 2,
+            uid: 0,
+            gid: 0,
+            rdev: 0,
+            blksize: 4096,
+            flags: 0,
+        }
+    }
+
+    pub(super) fn getattr(&self, id: u64, fh: Option<u64>) -> Result<(Duration, FileAttr), Errno> {
+        if !self.single && id == 1 {
+            return Ok((NEVER, Self::volumes_root()));
+        }
+        if let Some(handle) = fh.and_then(|fh| self.table.handle(fh).ok()) {
+            return Ok((handle.node.kind.policy().attr_ttl, attr(id, &rustix::fs::fstat(&handle.file)?)));
+        }
+        let node = self.table.node(id)?;
+        Ok((node.kind.policy().attr_ttl, attr(id, &node.stat()?)))
+    }
+
+    pub(super) fn setattr(&self, id: u64, fh: Option<u64>, change: &Change) -> Result<(Duration, FileAttr), Errno> {
+        if !self.single && id == 1 {
+            return Err(Errno::PERM);
+        }
+        let node = self.table.node(id)?;
+        let path = node.path()?;
+        if change.uid.is_some() || change.gid.is_some() {
+            let uid = change.uid.map(rustix::fs::Uid::from_raw);
+            let gid = change.gid.map(rustix::fs::Gid::from_raw);
+            rustix::fs::chownat(&*path, "", uid, gid, AtFlags::EMPTY_PATH)?;
+        }
+        if let Some(mode) = change.mode {
+            rustix::fs::chmod(proc_path(&path), Mode::from_raw_mode(mode & 0o7777))?;
+        }
+        if let Some(size) = change.size {
+            let open = fh.and_then(|fh| self.table.handle(fh).ok()).filter(|h| !h.read_only);
+            without_fsetid(|| match open {
+                Some(handle) => rustix::fs::ftruncate(&handle.file, size),
+                None => rustix::fs::ftruncate(reopen(&path, OFlags::WRONLY)?, size),
+            })?;
+        }
+        if change.atime.is_some() || change.mtime.is_some() {
+            let times = Timestamps { last_access: timespec(change.atime), last_modification: timespec(change.mtime) };
+            rustix::fs::utimensat(&*path, "", &times, AtFlags::EMPTY_PATH)?;
+        }
+        Ok((node.kind.policy().attr_ttl, attr(id, &node.stat()?)))
+    }
+
+    pub(super) fn statfs(&self, id: u64) -> Result<StatVfs, Errno> {
+        if !self.single && id == 1 {
+            let volumes = self.volumes.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+            return match volumes.values().next() {
+                Some(v) => rustix::fs::fstatvfs(&*v.backing().root),
+                None => rustix::fs::statvfs("/"),
+            };
+        }
+        rustix::fs::fstatvfs(&*self.table.node(id)?.path()?)
+    }
+
+}

@@ -1,0 +1,205 @@
+//! Open files: opening, and what still comes here when data pass through.
+
+use super::entries::Entry;
+use super::{Core, GENERATION, fail};
+use crate::caller::{AsCaller, without_fsetid};
+use crate::nodes::Policy;
+use crate::recognise::{proc_path, reopen};
+use crate::table::{Handle, Node};
+use fuser::{BackingId, FileHandle, FopenFlags, ReplyCreate, ReplyEmpty, ReplyOpen, Request};
+use rustix::fs::{FallocateFlags, Mode, OFlags, SeekFrom, openat};
+use rustix::io::Errno;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::fs::FileExt as _;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+
+/// The flags of an open that the backing file is opened with: what appends or bypasses caches is the kernel's business here.
+fn backing_flags(flags: i32) -> OFlags {
+    #[allow(clippy::cast_sign_loss)]
+    let flags = OFlags::from_bits_retain(flags as u32);
+    let mode = flags & OFlags::RWMODE;
+    // 3 is for ioctl alone.
+    let mode = if mode == OFlags::RWMODE { OFlags::RDWR } else { mode };
+    mode | (flags & (OFlags::TRUNC | OFlags::SYNC | OFlags::DSYNC | OFlags::NOATIME)) | OFlags::CLOEXEC
+}
+
+fn fopen_flags(policy: Policy, passthrough: bool) -> FopenFlags {
+    let mut flags = FopenFlags::empty();
+    if policy.no_flush {
+        flags |= FopenFlags::FOPEN_NOFLUSH;
+    }
+    if !passthrough {
+        flags |= FopenFlags::FOPEN_KEEP_CACHE;
+    }
+    flags
+}
+
+impl Core {
+    /// The node's backing id, made by the first open and shared by the others. `None` when data do not pass through.
+    fn backing_id(&self, node: &Node, file: &File, open: impl Fn(&OwnedFd) -> std::io::Result<BackingId>) -> Result<Option<Arc<BackingId>>, Errno> {
+        if !self.passthrough.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        let mut slot = node.passthrough.lock().unwrap_or_else(PoisonError::into_inner);
+        if slot.1.is_none() {
+            let fd = file.as_fd().try_clone_to_owned().map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::MFILE))?;
+            // Its credentials are those of this thread now: writes through it must clear set-user-id bits.
+            let id = without_fsetid(|| open(&fd)).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))?;
+            slot.1 = Some(Arc::new(id));
+        }
+        slot.0 += 1;
+        Ok(slot.1.clone())
+    }
+
+    fn end_backing(node: &Node) {
+        let mut slot = node.passthrough.lock().unwrap_or_else(PoisonError::into_inner);
+        slot.0 = slot.0.saturating_sub(1);
+        if slot.0 == 0 {
+            slot.1 = None;
+        }
+    }
+
+    fn handle_for(&self, node: &Arc<Node>, file: File, flags: i32, passthrough: bool) -> u64 {
+        let read_only = flags & nix::libc::O_ACCMODE == nix::libc::O_RDONLY;
+        self.table.add_handle(Handle { node: node.clone(), file, read_only, passthrough })
+    }
+
+    pub(super) fn open(&self, id: u64, flags: i32, reply: ReplyOpen) {
+        let opened = (|| {
+            let node = self.table.node(id)?;
+            let path = node.path()?;
+            let file = if flags & nix::libc::O_TRUNC == 0 { reopen(&path, backing_flags(flags)) } else { without_fsetid(|| reopen(&path, backing_flags(flags))) };
+            let file = File::from(file?);
+            let backing = self.backing_id(&node, &file, |fd| reply.open_backing(fd))?;
+            Ok((node, file, backing))
+        })();
+        match opened {
+            Err(e) => reply.error(fail(e)),
+            Ok((node, file, backing)) => {
+                let fh = FileHandle(self.handle_for(&node, file, flags, backing.is_some()));
+                let flags = fopen_flags(node.kind.policy(), backing.is_some());
+                match backing {
+                    Some(id) => reply.opened_passthrough(fh, flags, &id),
+                    None => reply.opened(fh, flags),
+                }
+            }
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    pub(super) fn create(&self, req: &Request, parent: u64, name: &OsStr, mode: u32, umask: u32, flags: i32, reply: ReplyCreate) {
+        let created = (|| {
+            if !self.single && parent == 1 {
+                return Err(Errno::PERM);
+            }
+            let parent = self.table.node(parent)?;
+            let dir = parent.path()?;
+            #[allow(clippy::cast_sign_loss)]
+            let exclusive = OFlags::from_bits_retain(flags as u32) & OFlags::EXCL;
+            let file = {
+                let _as = AsCaller::new(req.uid(), req.gid(), umask);
+                let flags = backing_flags(flags) | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | exclusive;
+                File::from(openat(&*dir, name, flags, Mode::from_raw_mode(mode & 0o7777))?)
+            };
+            // The very file that was made, whatever the name leads to by now.
+            let fd = file.as_fd().try_clone_to_owned().map_err(|_| Errno::MFILE)?;
+            let path = openat(rustix::fs::CWD, proc_path(&fd), OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+            let entry = self.enter(req, &parent, &dir, name, path)?;
+            match self.backing_id(&entry.node, &file, |fd| reply.open_backing(fd)) {
+                Ok(backing) => Ok((entry, file, backing)),
+                Err(e) => {
+                    self.table.forget(entry.node.id, 1);
+                    Err(e)
+                }
+            }
+        })();
+        match created {
+            Err(e) => reply.error(fail(e)),
+            Ok((Entry { node, attr, entry_ttl, attr_ttl }, file, backing)) => {
+                let fh = FileHandle(self.handle_for(&node, file, flags, backing.is_some()));
+                let flags = fopen_flags(node.kind.policy(), backing.is_some());
+                let ttl = entry_ttl.min(attr_ttl);
+                match backing {
+                    Some(id) => reply.created_passthrough(&ttl, &attr, GENERATION, fh, flags, &id),
+                    None => reply.created(&ttl, &attr, GENERATION, fh, flags),
+                }
+            }
+        }
+    }
+
+    pub(super) fn release(&self, fh: u64) {
+        let Some(handle) = self.table.remove_handle(fh) else { return };
+        if let Some(locked) = self.table.locked_already(&handle.node) {
+            self.locks.release(&locked, handle.node.id, fh);
+        }
+        if handle.passthrough {
+            Self::end_backing(&handle.node);
+        }
+    }
+
+    pub(super) fn read(&self, fh: u64, offset: u64, size: u32) -> Result<Vec<u8>, Errno> {
+        let handle = self.table.handle(fh)?;
+        let mut data = vec![0; size as usize];
+        let mut n = 0;
+        while let Some(rest) = data.get_mut(n..).filter(|r| !r.is_empty()) {
+            match rustix::io::pread(&handle.file, rest, offset + n as u64) {
+                Ok(0) => break,
+                Ok(more) => n += more,
+                Err(Errno::INTR) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        data.truncate(n);
+        Ok(data)
+    }
+
+    pub(super) fn write(&self, fh: u64, offset: u64, data: &[u8], kill: bool) -> Result<u32, Errno> {
+        let handle = self.table.handle(fh)?;
+        let write = || handle.file.write_at(data, offset).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO));
+        let n = if kill { without_fsetid(write) } else { write() }?;
+        Ok(u32::try_from(n).unwrap_or(u32::MAX))
+    }
+
+    /// On another thread: whoever holds a lock may wait for this, and locks must not wait for it.
+    pub(super) fn fsync(&self, fh: u64, datasync: bool, reply: ReplyEmpty) {
+        match self.table.handle(fh) {
+            Err(e) => reply.error(fail(e)),
+            Ok(handle) => self.sync.run(move || {
+                let done = if datasync { rustix::fs::fdatasync(&handle.file) } else { rustix::fs::fsync(&handle.file) };
+                match done {
+                    Ok(()) => reply.ok(),
+                    Err(e) => reply.error(fail(e)),
+                }
+            }),
+        }
+    }
+
+    pub(super) fn fallocate(&self, fh: u64, offset: u64, length: u64, mode: i32) -> Result<(), Errno> {
+        let handle = self.table.handle(fh)?;
+        #[allow(clippy::cast_sign_loss)]
+        let flags = FallocateFlags::from_bits(mode as u32).ok_or(Errno::OPNOTSUPP)?;
+        rustix::fs::fallocate(&handle.file, flags, offset, length)
+    }
+
+    pub(super) fn lseek(&self, fh: u64, offset: i64, whence: i32) -> Result<i64, Errno> {
+        let handle = self.table.handle(fh)?;
+        let offset = u64::try_from(offset).map_err(|_| Errno::NXIO)?;
+        let to = match whence {
+            nix::libc::SEEK_DATA => SeekFrom::Data(offset),
+            nix::libc::SEEK_HOLE => SeekFrom::Hole(offset),
+            _ => return Err(Errno::INVAL),
+        };
+        rustix::fs::seek(&handle.file, to).and_then(|at| i64::try_from(at).map_err(|_| Errno::OVERFLOW))
+    }
+
+    pub(super) fn copy(&self, from: (u64, u64), to: (u64, u64), len: u64) -> Result<u32, Errno> {
+        let (source, target) = (self.table.handle(from.0)?, self.table.handle(to.0)?);
+        let (mut at, mut put) = (from.1, to.1);
+        let len = usize::try_from(len.min(0x7fff_f000)).unwrap_or(0x7fff_f000);
+        let n = rustix::fs::copy_file_range(&source.file, Some(&mut at), &target.file, Some(&mut put), len)?;
+        Ok(u32::try_from(n).unwrap_or(u32::MAX))
+    }
+}

@@ -1,0 +1,282 @@
+//! The file system as `fuser` calls it: each request finds its node and is handed to the module of its kind of work.
+
+mod attributes;
+mod data;
+mod directories;
+mod entries;
+mod locking;
+mod xattrs;
+
+use crate::locks::LockService;
+use crate::sync_pool::SyncPool;
+use crate::table::Table;
+use crate::volume::Volume;
+use fuser::{
+    BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, INodeNo, InitFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate,
+    ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyLock, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+};
+use rustix::io::Errno;
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, RwLock};
+use std::time::SystemTime;
+
+/// Generations only matter to NFS servers, which this is not for.
+const GENERATION: fuser::Generation = fuser::Generation(0);
+
+/// Everything the event loops and the control socket share.
+pub(crate) struct Core {
+    pub table: Table,
+    pub locks: Arc<LockService>,
+    pub sync: SyncPool,
+    /// Reads, writes and maps go to the backing file by themselves.
+    pub passthrough: AtomicBool,
+    /// A node for each look-up of a database.
+    pub fresh: bool,
+    /// The volumes by name; when `single`, the only one is the root.
+    pub volumes: RwLock<BTreeMap<OsString, Arc<Volume>>>,
+    pub single: bool,
+}
+
+impl Core {
+    pub fn is_fresh(&self, policy: crate::nodes::Policy) -> bool {
+        policy.fresh && self.fresh && self.passthrough.load(Ordering::Relaxed)
+    }
+}
+
+/// The file system.
+pub(crate) struct DatabaseFs(pub Arc<Core>);
+
+fn fail(e: Errno) -> fuser::Errno {
+    fuser::Errno::from_i32(e.raw_os_error())
+}
+
+/// Sends what came of it.
+macro_rules! answer {
+    ($reply:ident, $result:expr, $ok:pat => $send:expr) => {
+        match $result {
+            Ok($ok) => $send,
+            Err(e) => $reply.error(fail(e)),
+        }
+    };
+}
+
+impl Filesystem for DatabaseFs {
+    fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
+        let want = InitFlags::FUSE_POSIX_LOCKS
+            | InitFlags::FUSE_PARALLEL_DIROPS
+            | InitFlags::FUSE_HANDLE_KILLPRIV_V2
+            | InitFlags::FUSE_ATOMIC_O_TRUNC
+            | InitFlags::FUSE_DONT_MASK
+            | InitFlags::FUSE_POSIX_ACL
+            | InitFlags::FUSE_CACHE_SYMLINKS
+            | InitFlags::FUSE_NO_EXPORT_SUPPORT;
+        if let Err(missing) = config.add_capabilities(want) {
+            let there = want & !missing;
+            tracing::info!("this kernel's FUSE lacks {missing:?}");
+            let _ = config.add_capabilities(there);
+        }
+        if self.0.passthrough.load(Ordering::Relaxed) {
+            let ok = config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok() && config.set_max_stack_depth(1).is_ok();
+            if !ok {
+                tracing::warn!("this kernel has no FUSE passthrough: reads and writes go through the page cache, and threads of one process lock each other out as natively");
+                self.0.passthrough.store(false, Ordering::Relaxed);
+            }
+        }
+        Ok(())
+    }
+
+    fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        match self.0.lookup(req, parent.0, name) {
+            Ok(e) => e.send(reply),
+            Err(Errno::NOENT) => entries::absent(reply),
+            Err(e) => reply.error(fail(e)),
+        }
+    }
+
+    fn forget(&self, _req: &Request, ino: INodeNo, nlookup: u64) {
+        self.0.table.forget(ino.0, nlookup);
+    }
+
+    fn getattr(&self, _req: &Request, ino: INodeNo, fh: Option<FileHandle>, reply: ReplyAttr) {
+        answer!(reply, self.0.getattr(ino.0, fh.map(|f| f.0)), (ttl, attr) => reply.attr(&ttl, &attr));
+    }
+
+    fn setattr(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        fh: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let change = attributes::Change { mode, uid, gid, size, atime, mtime };
+        answer!(reply, self.0.setattr(ino.0, fh.map(|f| f.0), &change), (ttl, attr) => reply.attr(&ttl, &attr));
+    }
+
+    fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
+        answer!(reply, self.0.readlink(ino.0), text => reply.data(&text));
+    }
+
+    fn mknod(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, rdev: u32, reply: ReplyEntry) {
+        answer!(reply, self.0.mknod(req, parent.0, name, mode, umask, rdev), e => e.send(reply));
+    }
+
+    fn mkdir(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
+        answer!(reply, self.0.mkdir(req, parent.0, name, mode, umask), e => e.send(reply));
+    }
+
+    fn symlink(&self, req: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
+        answer!(reply, self.0.symlink(req, parent.0, name, target), e => e.send(reply));
+    }
+
+    fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        answer!(reply, self.0.unlink(parent.0, name, false), () => reply.ok());
+    }
+
+    fn rmdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        answer!(reply, self.0.unlink(parent.0, name, true), () => reply.ok());
+    }
+
+    fn rename(&self, _req: &Request, parent: INodeNo, name: &OsStr, newparent: INodeNo, newname: &OsStr, flags: RenameFlags, reply: ReplyEmpty) {
+        answer!(reply, self.0.rename(parent.0, name, newparent.0, newname, flags.bits()), () => reply.ok());
+    }
+
+    fn link(&self, req: &Request, ino: INodeNo, newparent: INodeNo, newname: &OsStr, reply: ReplyEntry) {
+        answer!(reply, self.0.link(req, ino.0, newparent.0, newname), e => e.send(reply));
+    }
+
+    fn open(&self, _req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        self.0.open(ino.0, flags.0, reply);
+    }
+
+    fn create(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, flags: i32, reply: ReplyCreate) {
+        self.0.create(req, parent.0, name, mode, umask, flags, reply);
+    }
+
+    fn read(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, offset: u64, size: u32, _flags: OpenFlags, _owner: Option<LockOwner>, reply: ReplyData) {
+        answer!(reply, self.0.read(fh.0, offset, size), data => reply.data(&data));
+    }
+
+    fn write(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        data: &[u8],
+        write_flags: WriteFlags,
+        _flags: OpenFlags,
+        _owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        let kill = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
+        answer!(reply, self.0.write(fh.0, offset, data, kill), n => reply.written(n));
+    }
+
+    fn flush(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, lock_owner: LockOwner, reply: ReplyEmpty) {
+        self.0.flush(ino.0, lock_owner.0);
+        reply.ok();
+    }
+
+    fn release(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, _flags: OpenFlags, _owner: Option<LockOwner>, _flush: bool, reply: ReplyEmpty) {
+        self.0.release(fh.0);
+        reply.ok();
+    }
+
+    fn fsync(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, datasync: bool, reply: ReplyEmpty) {
+        self.0.fsync(fh.0, datasync, reply);
+    }
+
+    fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        answer!(reply, self.0.opendir(ino.0), fh => reply.opened(FileHandle(fh), fuser::FopenFlags::empty()));
+    }
+
+    fn readdir(&self, _req: &Request, ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+        answer!(reply, self.0.readdir(ino.0, fh.0, offset, &mut reply), () => reply.ok());
+    }
+
+    fn releasedir(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, _flags: OpenFlags, reply: ReplyEmpty) {
+        self.0.table.remove_handle(fh.0);
+        reply.ok();
+    }
+
+    fn fsyncdir(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, datasync: bool, reply: ReplyEmpty) {
+        self.0.fsync(fh.0, datasync, reply);
+    }
+
+    fn statfs(&self, _req: &Request, ino: INodeNo, reply: ReplyStatfs) {
+        answer!(reply, self.0.statfs(ino.0), s => {
+            let small = |v: u64| u32::try_from(v).unwrap_or(u32::MAX);
+            reply.statfs(s.f_blocks, s.f_bfree, s.f_bavail, s.f_files, s.f_ffree, small(s.f_bsize), small(s.f_namemax), small(s.f_frsize));
+        });
+    }
+
+    fn setxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, value: &[u8], flags: i32, _position: u32, reply: ReplyEmpty) {
+        answer!(reply, self.0.setxattr(ino.0, name, value, flags), () => reply.ok());
+    }
+
+    fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        xattrs::send(reply, size, self.0.getxattr(ino.0, name));
+    }
+
+    fn listxattr(&self, _req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        xattrs::send(reply, size, self.0.listxattr(ino.0));
+    }
+
+    fn removexattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        answer!(reply, self.0.removexattr(ino.0, name), () => reply.ok());
+    }
+
+    fn getlk(&self, req: &Request, ino: INodeNo, fh: FileHandle, lock_owner: LockOwner, start: u64, end: u64, typ: i32, pid: u32, reply: ReplyLock) {
+        let call = locking::call(req, ino.0, fh.0, lock_owner.0, (start, end), typ, pid, false);
+        answer!(reply, self.0.getlk(call), c => match c {
+            Some(c) => reply.locked(c.start, c.end, c.kind, c.pid),
+            None => reply.locked(start, end, nix::libc::F_UNLCK, 0),
+        });
+    }
+
+    fn setlk(&self, req: &Request, ino: INodeNo, fh: FileHandle, lock_owner: LockOwner, start: u64, end: u64, typ: i32, pid: u32, sleep: bool, reply: ReplyEmpty) {
+        self.0.setlk(locking::call(req, ino.0, fh.0, lock_owner.0, (start, end), typ, pid, sleep), reply);
+    }
+
+    fn fallocate(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, offset: u64, length: u64, mode: i32, reply: ReplyEmpty) {
+        answer!(reply, self.0.fallocate(fh.0, offset, length, mode), () => reply.ok());
+    }
+
+    fn lseek(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
+        answer!(reply, self.0.lseek(fh.0, offset, whence), at => reply.offset(at));
+    }
+
+    fn ioctl(&self, _req: &Request, _ino: INodeNo, _fh: FileHandle, _flags: fuser::IoctlFlags, _cmd: u32, _in: &[u8], _out: u32, reply: fuser::ReplyIoctl) {
+        reply.error(fuser::Errno::ENOTTY);
+    }
+
+    fn copy_file_range(
+        &self,
+        _req: &Request,
+        _ino_in: INodeNo,
+        fh_in: FileHandle,
+        offset_in: u64,
+        _ino_out: INodeNo,
+        fh_out: FileHandle,
+        offset_out: u64,
+        len: u64,
+        _flags: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        answer!(reply, self.0.copy((fh_in.0, offset_in), (fh_out.0, offset_out), len), n => reply.written(n));
+    }
+}

@@ -1,0 +1,59 @@
+//! Extended attributes, ACLs among them.
+
+use super::{Core, fail};
+use crate::recognise::proc_path;
+use fuser::ReplyXattr;
+use rustix::fs::XattrFlags;
+use rustix::io::Errno;
+use std::ffi::OsStr;
+
+/// The kernel's own limit on a value and on a list.
+const MOST: usize = 64 * 1024;
+
+/// A value, or only its size if the caller asked for that.
+pub(super) fn send(reply: ReplyXattr, size: u32, value: Result<Vec<u8>, Errno>) {
+    match value {
+        Err(e) => reply.error(fail(e)),
+        Ok(v) if size == 0 => reply.size(u32::try_from(v.len()).unwrap_or(u32::MAX)),
+        Ok(v) if v.len() > size as usize => reply.error(fuser::Errno::ERANGE),
+        Ok(v) => reply.data(&v),
+    }
+}
+
+impl Core {
+    fn xattr_path(&self, id: u64) -> Result<(std::sync::Arc<std::os::fd::OwnedFd>, String), Errno> {
+        if !self.single && id == 1 {
+            return Err(Errno::OPNOTSUPP);
+        }
+        let path = self.table.node(id)?.path()?;
+        let name = proc_path(&path);
+        Ok((path, name))
+    }
+
+    pub(super) fn getxattr(&self, id: u64, name: &OsStr) -> Result<Vec<u8>, Errno> {
+        let (_open, path) = self.xattr_path(id)?;
+        let mut value = vec![0; MOST];
+        let n = rustix::fs::getxattr(path, name, &mut value[..])?;
+        value.truncate(n);
+        Ok(value)
+    }
+
+    pub(super) fn listxattr(&self, id: u64) -> Result<Vec<u8>, Errno> {
+        let (_open, path) = self.xattr_path(id)?;
+        let mut list = vec![0; MOST];
+        let n = rustix::fs::listxattr(path, &mut list[..])?;
+        list.truncate(n);
+        Ok(list)
+    }
+
+    pub(super) fn setxattr(&self, id: u64, name: &OsStr, value: &[u8], flags: i32) -> Result<(), Errno> {
+        let (_open, path) = self.xattr_path(id)?;
+        #[allow(clippy::cast_sign_loss)]
+        rustix::fs::setxattr(path, name, value, XattrFlags::from_bits_truncate(flags as u32))
+    }
+
+    pub(super) fn removexattr(&self, id: u64, name: &OsStr) -> Result<(), Errno> {
+        let (_open, path) = self.xattr_path(id)?;
+        rustix::fs::removexattr(path, name)
+    }
+}

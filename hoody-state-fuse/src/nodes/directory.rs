@@ -1,0 +1,5 @@
+//! Directories. Listings carry the backing's own cookies, so a directory of any size is read in one pass.
+use super::{LONG, Policy};
+
+/// Names and attributes only change through the mount.
+pub const POLICY: Policy = Policy { entry_ttl: LONG, attr_ttl: LONG, fresh: false, no_flush: false };

@@ -1,0 +1,8 @@
+//! The wal-index (`-shm`) of a database: mapped by every connection, locked byte by byte in WAL mode. As fresh as its database.
+use super::{NEVER, Policy};
+
+/// What it is called.
+pub const SUFFIX: &str = "-shm";
+
+/// Each look-up is new.
+pub const POLICY: Policy = Policy { entry_ttl: NEVER, attr_ttl: NEVER, fresh: true, no_flush: false };

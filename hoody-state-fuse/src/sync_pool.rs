@@ -1,0 +1,70 @@
+//! Threads that wait for the disk, so that no event loop does: the holder of a lock may be the one waiting for a sync.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+type Job = Box<dyn FnOnce() + Send>;
+
+const MOST: usize = 32;
+const IDLE: Duration = Duration::from_secs(10);
+
+#[derive(Default)]
+struct State {
+    jobs: VecDeque<Job>,
+    threads: usize,
+    idle: usize,
+}
+
+/// Grows with what waits, shrinks when there is nothing to do.
+#[derive(Clone, Default)]
+pub(crate) struct SyncPool(Arc<(Mutex<State>, Condvar)>);
+
+impl SyncPool {
+    /// Runs `job` on another thread soon.
+    pub fn run(&self, job: impl FnOnce() + Send + 'static) {
+        let (state, wake) = &*self.0;
+        let mut s = state.lock().unwrap_or_else(PoisonError::into_inner);
+        s.jobs.push_back(Box::new(job));
+        if s.idle >= s.jobs.len() {
+            wake.notify_one();
+        } else if s.threads < MOST {
+            s.threads += 1;
+            drop(s);
+            let pool = self.clone();
+            let spawned = std::thread::Builder::new().name("sync".into()).spawn(move || pool.work());
+            if spawned.is_err() {
+                // Without a thread it must be done here: late is better than never.
+                let job = {
+                    let mut s = state.lock().unwrap_or_else(PoisonError::into_inner);
+                    s.threads -= 1;
+                    s.jobs.pop_back()
+                };
+                if let Some(job) = job {
+                    job();
+                }
+            }
+        }
+    }
+
+    fn work(&self) {
+        let (state, wake) = &*self.0;
+        let mut s = state.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if let Some(job) = s.jobs.pop_front() {
+                drop(s);
+                job();
+                s = state.lock().unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            s.idle += 1;
+            let (back, timeout) = wake.wait_timeout(s, IDLE).unwrap_or_else(PoisonError::into_inner);
+            s = back;
+            s.idle -= 1;
+            if timeout.timed_out() && s.jobs.is_empty() {
+                s.threads -= 1;
+                return;
+            }
+        }
+    }
+}

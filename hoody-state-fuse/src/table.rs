@@ -1,0 +1,224 @@
+//! Nodes (what the kernel knows by number) and handles (what it has open).
+
+use crate::locks::{Class, LockedFile};
+use crate::nodes::NodeKind;
+use crate::recognise::reopen;
+use crate::volume::{Backing, Volume};
+use fuser::BackingId;
+use rustix::fs::{OFlags, Stat};
+use rustix::io::Errno;
+use std::collections::HashMap;
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+
+/// One node.
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub id: u64,
+    pub kind: NodeKind,
+    pub volume: Arc<Volume>,
+    backing: Arc<Backing>,
+    path: Arc<OwnedFd>,
+    lookups: AtomicU64,
+    /// Locks are taken on this, shared by all nodes of the inode.
+    locked: Mutex<Option<Arc<LockedFile>>>,
+    /// The kernel wants one backing id a node while it is open.
+    pub passthrough: Mutex<(usize, Option<Arc<BackingId>>)>,
+}
+
+type Key = (u64, u64, u64);
+
+impl Node {
+    /// Its descriptor; ESTALE when its volume has another backing by now.
+    pub fn path(&self) -> Result<Arc<OwnedFd>, Errno> {
+        let current = self.volume.backing();
+        if self.id == self.volume.root_node {
+            return Ok(current.root.clone());
+        }
+        if Arc::ptr_eq(&current, &self.backing) { Ok(self.path.clone()) } else { Err(Errno::STALE) }
+    }
+
+    pub fn stat(&self) -> Result<Stat, Errno> {
+        rustix::fs::fstat(&*self.path()?)
+    }
+
+    pub fn backing(&self) -> Arc<Backing> {
+        if self.id == self.volume.root_node { self.volume.backing() } else { self.backing.clone() }
+    }
+}
+
+/// An open file or directory.
+#[derive(Debug)]
+pub(crate) struct Handle {
+    pub node: Arc<Node>,
+    pub file: File,
+    pub read_only: bool,
+    pub passthrough: bool,
+}
+
+/// Both tables. Lock order: `nodes`, then `by_key`, then `locked`; never held during a system call.
+#[derive(Debug, Default)]
+pub(crate) struct Table {
+    nodes: RwLock<HashMap<u64, Arc<Node>>>,
+    locked: Mutex<HashMap<Key, Weak<LockedFile>>>,
+    handles: RwLock<HashMap<u64, Arc<Handle>>>,
+    next_handle: AtomicU64,
+    next_fresh: AtomicU64,
+    next_locked: AtomicU64,
+}
+
+fn key(backing: &Backing, stat: &Stat) -> Key {
+    (backing.index, stat.st_dev, stat.st_ino)
+}
+
+impl Table {
+    pub fn node(&self, id: u64) -> Result<Arc<Node>, Errno> {
+        self.nodes.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned().ok_or(Errno::STALE)
+    }
+
+    /// The volume's root directory gets its node, which lives until the volume goes.
+    pub fn add_root(&self, volume: &Arc<Volume>) {
+        let backing = volume.backing();
+        let node = Node {
+            id: volume.root_node,
+            kind: NodeKind::Directory,
+            volume: volume.clone(),
+            path: backing.root.clone(),
+            backing,
+            lookups: AtomicU64::new(1 << 60),
+            locked: Mutex::default(),
+            passthrough: Mutex::default(),
+        };
+        self.nodes.write().unwrap_or_else(PoisonError::into_inner).insert(volume.root_node, Arc::new(node));
+    }
+
+    pub fn remove_volume(&self, volume: &Volume) {
+        self.nodes.write().unwrap_or_else(PoisonError::into_inner).retain(|_, n| n.volume.id != volume.id);
+    }
+
+    /// The node of a looked-up inode, counted once more. `fresh`: another one than any before.
+    pub fn enter(&self, parent: &Node, kind: NodeKind, path: OwnedFd, stat: &Stat, fresh: bool) -> Arc<Node> {
+        let backing = parent.backing();
+        let id = if fresh { 1 << 62 | (1 + self.next_fresh.fetch_add(1, Ordering::Relaxed)) } else { backing.number(stat.st_dev, stat.st_ino) };
+        let mut nodes = self.nodes.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(node) = nodes.get(&id) {
+            // Its descriptor keeps the inode from being another one by now.
+            node.lookups.fetch_add(1, Ordering::Relaxed);
+            if node.kind == kind {
+                return node.clone();
+            }
+            let same = Node {
+                id,
+                kind,
+                volume: node.volume.clone(),
+                backing: node.backing.clone(),
+                path: node.path.clone(),
+                lookups: AtomicU64::new(node.lookups.load(Ordering::Relaxed)),
+                locked: Mutex::new(node.locked.lock().unwrap_or_else(PoisonError::into_inner).clone()),
+                passthrough: Mutex::default(),
+            };
+            let open = node.passthrough.lock().unwrap_or_else(PoisonError::into_inner).0;
+            if open > 0 {
+                // Its handles rely on it; what it is called matters less.
+                return node.clone();
+            }
+            let same = Arc::new(same);
+            nodes.insert(id, same.clone());
+            return same;
+        }
+        let node = Arc::new(Node {
+            id,
+            kind,
+            volume: parent.volume.clone(),
+            backing,
+            path: Arc::new(path),
+            lookups: AtomicU64::new(1),
+            locked: Mutex::default(),
+            passthrough: Mutex::default(),
+        });
+        nodes.insert(id, node.clone());
+        node
+    }
+
+    /// Counts one more look-up of a node that is there.
+    pub fn enter_again(&self, id: u64) -> Option<Arc<Node>> {
+        let nodes = self.nodes.read().unwrap_or_else(PoisonError::into_inner);
+        let node = nodes.get(&id)?;
+        node.lookups.fetch_add(1, Ordering::Relaxed);
+        Some(node.clone())
+    }
+
+    pub fn forget(&self, id: u64, count: u64) {
+        let mut nodes = self.nodes.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(node) = nodes.get(&id) else { return };
+        if node.id != node.volume.root_node && node.lookups.fetch_sub(count, Ordering::Relaxed) <= count {
+            let gone = nodes.remove(&id);
+            drop(nodes);
+            drop(gone);
+        }
+    }
+
+    /// Whether this inode was seen to be a database.
+    pub fn is_database(&self, backing: &Backing, dev: u64, ino: u64) -> bool {
+        let key = (backing.index, dev, ino);
+        let locked = self.locked.lock().unwrap_or_else(PoisonError::into_inner);
+        locked.get(&key).and_then(Weak::upgrade).is_some_and(|l| l.class() == Class::Database)
+    }
+
+    /// What locks on a node's file are taken on.
+    pub fn locked(&self, node: &Node) -> Result<Arc<LockedFile>, Errno> {
+        let mut slot = node.locked.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(l) = &*slot {
+            return Ok(l.clone());
+        }
+        let stat = rustix::fs::fstat(&*node.path)?;
+        let fd = reopen(&node.path, OFlags::RDONLY)?;
+        let class = match node.kind {
+            NodeKind::Database => Class::Database,
+            NodeKind::Shm => Class::Shm,
+            _ => Class::Plain,
+        };
+        let mut all = self.locked.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = key(&node.backing, &stat);
+        let file = match all.get(&key).and_then(Weak::upgrade) {
+            Some(file) => {
+                if class != Class::Plain {
+                    file.set_class(class);
+                }
+                file
+            }
+            None => {
+                let id = self.next_locked.fetch_add(1, Ordering::Relaxed);
+                let file = Arc::new(LockedFile { id, volume: node.volume.id, class: Mutex::new(class), fd, place: Mutex::default() });
+                if all.len() > 64 && all.len().is_power_of_two() {
+                    all.retain(|_, w| w.strong_count() > 0);
+                }
+                all.insert(key, Arc::downgrade(&file));
+                file
+            }
+        };
+        *slot = Some(file.clone());
+        Ok(file)
+    }
+
+    /// The same, only if somebody asked for locks before.
+    pub fn locked_already(&self, node: &Node) -> Option<Arc<LockedFile>> {
+        node.locked.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn add_handle(&self, handle: Handle) -> u64 {
+        let fh = 1 + self.next_handle.fetch_add(1, Ordering::Relaxed);
+        self.handles.write().unwrap_or_else(PoisonError::into_inner).insert(fh, Arc::new(handle));
+        fh
+    }
+
+    pub fn handle(&self, fh: u64) -> Result<Arc<Handle>, Errno> {
+        self.handles.read().unwrap_or_else(PoisonError::into_inner).get(&fh).cloned().ok_or(Errno::BADF)
+    }
+
+    pub fn remove_handle(&self, fh: u64) -> Option<Arc<Handle>> {
+        self.handles.write().unwrap_or_else(PoisonError::into_inner).remove(&fh)
+    }
+}

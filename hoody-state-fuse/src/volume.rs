@@ -1,0 +1,73 @@
+//! A volume: a directory of the backing file system that shows as the root, or as one directory under it. Its backing can be exchanged.
+
+use rustix::fs::{Mode, OFlags};
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+/// One backing directory of a volume; another takes its place at a rebind.
+#[derive(Debug)]
+pub(crate) struct Backing {
+    pub root: Arc<OwnedFd>,
+    pub path: PathBuf,
+    dev: u64,
+    /// Distinguishes the inode numbers of this backing from those of others.
+    pub index: u64,
+    /// Other devices met beneath it (subvolumes, mounts), by the number that stands for each.
+    devices: Mutex<HashMap<u64, u64>>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Volume {
+    pub name: OsString,
+    /// Its number with the lock broker.
+    pub id: u64,
+    /// Its root directory's node; stays through rebinds.
+    pub root_node: u64,
+    current: RwLock<Arc<Backing>>,
+}
+
+static NEXT: AtomicU64 = AtomicU64::new(0);
+
+impl Backing {
+    /// Opens a directory as a backing. The first of a process has the native inode numbers.
+    pub fn open(path: &Path) -> std::io::Result<Arc<Self>> {
+        let root = rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let dev = rustix::fs::fstat(&root)?.st_dev;
+        let index = NEXT.fetch_add(1, Ordering::Relaxed);
+        Ok(Arc::new(Backing { root: Arc::new(root), path: path.to_owned(), dev, index, devices: Mutex::default() }))
+    }
+
+    /// The node id and inode number of an inode: its own where there is one volume on one device.
+    pub fn number(&self, dev: u64, ino: u64) -> u64 {
+        let device = if dev == self.dev {
+            0
+        } else {
+            let mut devices = self.devices.lock().unwrap_or_else(PoisonError::into_inner);
+            let next = devices.len() as u64 + 1;
+            *devices.entry(dev).or_insert(next)
+        };
+        // Bit 62 is for fresh nodes; numbers beyond these fields would take 2^40 inodes, 2^10 devices, 2^12 backings.
+        let number = (ino & 0xff_ffff_ffff) | (device & 0x3ff) << 40 | (self.index & 0xfff) << 50;
+        // 1 is the mount's root.
+        if number <= 1 { number | 1 << 61 } else { number & !(1 << 62) }
+    }
+}
+
+impl Volume {
+    pub fn new(name: OsString, id: u64, root_node: u64, backing: Arc<Backing>) -> Arc<Self> {
+        Arc::new(Volume { name, id, root_node, current: RwLock::new(backing) })
+    }
+
+    pub fn backing(&self) -> Arc<Backing> {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Exchanges the backing; the old one.
+    pub fn exchange(&self, backing: Arc<Backing>) -> Arc<Backing> {
+        std::mem::replace(&mut *self.current.write().unwrap_or_else(PoisonError::into_inner), backing)
+    }
+}
