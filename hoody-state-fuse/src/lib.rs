@@ -9,7 +9,6 @@
 //! | [`nodes`] | the kinds of files that SQLite touches, one file a kind |
 //! | [`locks`] | who waits for whom: the shell round the broker |
 
-
 mod caller;
 // control
 mod fs;

@@ -142,13 +142,8 @@ impl Mount {
         let mut config = Config::default();
         // A comma would end the option.
         let name = source.to_string_lossy().replace(',', "_");
-        config.mount_options = vec![
-            MountOption::FSName(name),
-            MountOption::Subtype(SUBTYPE.into()),
-            MountOption::DefaultPermissions,
-            MountOption::NoDev,
-            MountOption::NoSuid,
-        ];
+        config.mount_options =
+            vec![MountOption::FSName(name), MountOption::Subtype(SUBTYPE.into()), MountOption::DefaultPermissions, MountOption::NoDev, MountOption::NoSuid];
         config.acl = SessionACL::All;
         config.n_threads = Some(options.event_loops.max(1));
         config.clone_fd = options.event_loops > 1;

@@ -44,6 +44,11 @@ impl Node {
         rustix::fs::fstat(&*self.path()?)
     }
 
+    /// Whether data pass through it just now.
+    pub fn is_open(&self) -> bool {
+        self.passthrough.lock().unwrap_or_else(PoisonError::into_inner).0 > 0
+    }
+
     pub fn backing(&self) -> Arc<Backing> {
         if self.id == self.volume.root_node { self.volume.backing() } else { self.backing.clone() }
     }

@@ -2,8 +2,9 @@
 
 use super::Core;
 use crate::caller::without_fsetid;
-use crate::nodes::NEVER;
+use crate::nodes::{NEVER, NodeKind};
 use crate::recognise::{proc_path, reopen};
+use crate::table::Node;
 use fuser::{FileAttr, INodeNo, TimeOrNow};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, StatVfs, Timespec, Timestamps};
 use rustix::io::Errno;
@@ -22,11 +23,7 @@ pub(super) struct Change {
 #[allow(clippy::cast_sign_loss)]
 fn time(seconds: i64, nanos: u64) -> SystemTime {
     let nanos = Duration::from_nanos(nanos);
-    if seconds >= 0 {
-        UNIX_EPOCH + Duration::from_secs(seconds as u64) + nanos
-    } else {
-        UNIX_EPOCH - Duration::from_secs(seconds.unsigned_abs()) + nanos
-    }
+    if seconds >= 0 { UNIX_EPOCH + Duration::from_secs(seconds as u64) + nanos } else { UNIX_EPOCH - Duration::from_secs(seconds.unsigned_abs()) + nanos }
 }
 
 pub(super) fn file_type(kind: FileType) -> fuser::FileType {
@@ -101,7 +98,7 @@ impl Core {
         }
     }
 
-    pub(super) fn getattr(&self, id: u64, fh: Option<u64>) -> Result<(Duration, FileAttr), Errno> {
+    pub(super) fn getattr(&self, tid: u32, id: u64, fh: Option<u64>) -> Result<(Duration, FileAttr), Errno> {
         if !self.single && id == 1 {
             return Ok((NEVER, Self::volumes_root()));
         }
@@ -109,7 +106,15 @@ impl Core {
             return Ok((handle.node.kind.policy().attr_ttl, attr(id, &rustix::fs::fstat(&handle.file)?)));
         }
         let node = self.table.node(id)?;
-        Ok((node.kind.policy().attr_ttl, attr(id, &node.stat()?)))
+        Ok((node.kind.policy().attr_ttl, attr(self.shown_as(tid, &node), &node.stat()?)))
+    }
+
+    /// The inode number that a thread is shown: a database that is asked for by name (nobody has this node open) has the number of the connection by
+    /// which the thread uses it already, because SQLite compares the two.
+    fn shown_as(&self, tid: u32, node: &Node) -> u64 {
+        let by_name = node.kind == NodeKind::Database && self.is_fresh(node.kind.policy()) && !node.is_open();
+        let own = || self.locks.own_node(&self.table.locked_already(node)?, tid);
+        if by_name { own().unwrap_or(node.id) } else { node.id }
     }
 
     pub(super) fn setattr(&self, id: u64, fh: Option<u64>, change: &Change) -> Result<(Duration, FileAttr), Errno> {
@@ -150,5 +155,4 @@ impl Core {
         }
         rustix::fs::fstatvfs(&*self.table.node(id)?.path()?)
     }
-
 }

@@ -71,7 +71,8 @@ impl Core {
         let opened = (|| {
             let node = self.table.node(id)?;
             let path = node.path()?;
-            let file = if flags & nix::libc::O_TRUNC == 0 { reopen(&path, backing_flags(flags)) } else { without_fsetid(|| reopen(&path, backing_flags(flags))) };
+            let file =
+                if flags & nix::libc::O_TRUNC == 0 { reopen(&path, backing_flags(flags)) } else { without_fsetid(|| reopen(&path, backing_flags(flags))) };
             let file = File::from(file?);
             let backing = self.backing_id(&node, &file, |fd| reply.open_backing(fd))?;
             Ok((node, file, backing))
@@ -107,7 +108,7 @@ impl Core {
             // The very file that was made, whatever the name leads to by now.
             let fd = file.as_fd().try_clone_to_owned().map_err(|_| Errno::MFILE)?;
             let path = openat(rustix::fs::CWD, proc_path(&fd), OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-            let entry = self.enter(req, &parent, &dir, name, path)?;
+            let entry = self.enter(&parent, &dir, name, path)?;
             match self.backing_id(&entry.node, &file, |fd| reply.open_backing(fd)) {
                 Ok(backing) => Ok((entry, file, backing)),
                 Err(e) => {

@@ -56,7 +56,7 @@ impl Core {
         if !self.single && id == 1 { Err(Errno::PERM) } else { self.table.node(id) }
     }
 
-    pub(super) fn lookup(&self, req: &Request, parent: u64, name: &OsStr) -> Result<Entry, Errno> {
+    pub(super) fn lookup(&self, parent: u64, name: &OsStr) -> Result<Entry, Errno> {
         if !self.single && parent == 1 {
             let volumes = self.volumes.read().unwrap_or_else(std::sync::PoisonError::into_inner);
             let volume = volumes.get(name).ok_or(Errno::NOENT)?;
@@ -67,27 +67,19 @@ impl Core {
         let parent = self.table.node(parent)?;
         let dir = parent.path()?;
         let path = openat(&*dir, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
-        self.enter(req, &parent, &dir, name, path)
+        self.enter(&parent, &dir, name, path)
     }
 
     /// Makes (or finds) the node of what was opened under `name`.
-    pub(super) fn enter(&self, req: &Request, parent: &Node, dir: &Arc<OwnedFd>, name: &OsStr, path: OwnedFd) -> Result<Entry, Errno> {
+    pub(super) fn enter(&self, parent: &Node, dir: &Arc<OwnedFd>, name: &OsStr, path: OwnedFd) -> Result<Entry, Errno> {
         let stat = rustix::fs::fstat(&path)?;
         let backing = parent.backing();
         let kind = recognise::kind(dir.as_fd(), name, &path, &stat, &|dev, ino| self.table.is_database(&backing, dev, ino));
         let policy = kind.policy();
-        let mut node = self.table.enter(parent, kind, path, &stat, self.is_fresh(policy));
+        let node = self.table.enter(parent, kind, path, &stat, self.is_fresh(policy));
         if matches!(kind, NodeKind::Database | NodeKind::Shm) {
             let locked = self.table.locked(&node)?;
             locked.set_place(dir.clone(), name.to_owned());
-            // SQLite compares its own inode with the one under this name while it begins to write.
-            if self.is_fresh(policy)
-                && let Some(own) = self.locks.reserved_node(&locked, req.pid())
-                && let Some(found) = self.table.enter_again(own)
-            {
-                self.table.forget(node.id, 1);
-                node = found;
-            }
         }
         let attr = attributes::attr(node.id, &stat);
         let may_become_database = kind == NodeKind::Plain && stat.st_size == 0;
@@ -95,9 +87,9 @@ impl Core {
         Ok(Entry { node, attr, entry_ttl, attr_ttl: policy.attr_ttl })
     }
 
-    fn made(&self, req: &Request, parent: &Node, dir: &Arc<OwnedFd>, name: &OsStr) -> Result<Entry, Errno> {
+    fn made(&self, parent: &Node, dir: &Arc<OwnedFd>, name: &OsStr) -> Result<Entry, Errno> {
         let path = openat(&**dir, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
-        self.enter(req, parent, dir, name, path)
+        self.enter(parent, dir, name, path)
     }
 
     pub(super) fn mknod(&self, req: &Request, parent: u64, name: &OsStr, mode: u32, umask: u32, rdev: u32) -> Result<Entry, Errno> {
@@ -112,7 +104,7 @@ impl Core {
                 rustix::fs::mknodat(&*dir, name, kind, Mode::from_raw_mode(mode), u64::from(rdev))?;
             }
         }
-        self.made(req, &parent, &dir, name)
+        self.made(&parent, &dir, name)
     }
 
     pub(super) fn mkdir(&self, req: &Request, parent: u64, name: &OsStr, mode: u32, umask: u32) -> Result<Entry, Errno> {
@@ -122,7 +114,7 @@ impl Core {
             let _as = AsCaller::new(req.uid(), req.gid(), umask);
             rustix::fs::mkdirat(&*dir, name, Mode::from_raw_mode(mode))?;
         }
-        self.made(req, &parent, &dir, name)
+        self.made(&parent, &dir, name)
     }
 
     pub(super) fn symlink(&self, req: &Request, parent: u64, name: &OsStr, target: &Path) -> Result<Entry, Errno> {
@@ -132,7 +124,7 @@ impl Core {
             let _as = AsCaller::new(req.uid(), req.gid(), 0);
             rustix::fs::symlinkat(target, &*dir, name)?;
         }
-        self.made(req, &parent, &dir, name)
+        self.made(&parent, &dir, name)
     }
 
     pub(super) fn readlink(&self, id: u64) -> Result<Vec<u8>, Errno> {
@@ -154,7 +146,7 @@ impl Core {
         rustix::fs::renameat_with(&*from.path()?, name, &*to.path()?, new_name, flags)
     }
 
-    pub(super) fn link(&self, req: &Request, id: u64, parent: u64, name: &OsStr) -> Result<Entry, Errno> {
+    pub(super) fn link(&self, id: u64, parent: u64, name: &OsStr) -> Result<Entry, Errno> {
         let (node, parent) = (self.table.node(id)?, self.parent(parent)?);
         if node.volume.id != parent.volume.id {
             return Err(Errno::XDEV);
@@ -166,7 +158,6 @@ impl Core {
         let policy = node.kind.policy();
         let again = self.table.enter_again(node.id).ok_or(Errno::STALE)?;
         let attr = attributes::attr(again.id, &stat);
-        let _ = req;
         Ok(Entry { node: again, attr, entry_ttl: policy.entry_ttl, attr_ttl: NEVER })
     }
 }

@@ -81,15 +81,17 @@ impl Filesystem for DatabaseFs {
         if self.0.passthrough.load(Ordering::Relaxed) {
             let ok = config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok() && config.set_max_stack_depth(1).is_ok();
             if !ok {
-                tracing::warn!("this kernel has no FUSE passthrough: reads and writes go through the page cache, and threads of one process lock each other out as natively");
+                tracing::warn!(
+                    "this kernel has no FUSE passthrough: reads and writes go through the page cache, and threads of one process lock each other out as natively"
+                );
                 self.0.passthrough.store(false, Ordering::Relaxed);
             }
         }
         Ok(())
     }
 
-    fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        match self.0.lookup(req, parent.0, name) {
+    fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        match self.0.lookup(parent.0, name) {
             Ok(e) => e.send(reply),
             Err(Errno::NOENT) => entries::absent(reply),
             Err(e) => reply.error(fail(e)),
@@ -100,8 +102,8 @@ impl Filesystem for DatabaseFs {
         self.0.table.forget(ino.0, nlookup);
     }
 
-    fn getattr(&self, _req: &Request, ino: INodeNo, fh: Option<FileHandle>, reply: ReplyAttr) {
-        answer!(reply, self.0.getattr(ino.0, fh.map(|f| f.0)), (ttl, attr) => reply.attr(&ttl, &attr));
+    fn getattr(&self, req: &Request, ino: INodeNo, fh: Option<FileHandle>, reply: ReplyAttr) {
+        answer!(reply, self.0.getattr(req.pid(), ino.0, fh.map(|f| f.0)), (ttl, attr) => reply.attr(&ttl, &attr));
     }
 
     fn setattr(
@@ -154,8 +156,8 @@ impl Filesystem for DatabaseFs {
         answer!(reply, self.0.rename(parent.0, name, newparent.0, newname, flags.bits()), () => reply.ok());
     }
 
-    fn link(&self, req: &Request, ino: INodeNo, newparent: INodeNo, newname: &OsStr, reply: ReplyEntry) {
-        answer!(reply, self.0.link(req, ino.0, newparent.0, newname), e => e.send(reply));
+    fn link(&self, _req: &Request, ino: INodeNo, newparent: INodeNo, newname: &OsStr, reply: ReplyEntry) {
+        answer!(reply, self.0.link(ino.0, newparent.0, newname), e => e.send(reply));
     }
 
     fn open(&self, _req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
@@ -248,7 +250,19 @@ impl Filesystem for DatabaseFs {
         });
     }
 
-    fn setlk(&self, req: &Request, ino: INodeNo, fh: FileHandle, lock_owner: LockOwner, start: u64, end: u64, typ: i32, pid: u32, sleep: bool, reply: ReplyEmpty) {
+    fn setlk(
+        &self,
+        req: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        lock_owner: LockOwner,
+        start: u64,
+        end: u64,
+        typ: i32,
+        pid: u32,
+        sleep: bool,
+        reply: ReplyEmpty,
+    ) {
         self.0.setlk(locking::call(req, ino.0, fh.0, lock_owner.0, (start, end), typ, pid, sleep), reply);
     }
 

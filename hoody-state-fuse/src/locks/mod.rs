@@ -104,6 +104,9 @@ impl LockCall {
 /// The answer to a lock request: `Err` carries an errno.
 pub type Answer = Box<dyn FnOnce(Result<(), i32>) + Send>;
 
+/// An answer with what it says.
+type Ready = (Answer, Result<(), i32>);
+
 /// Who stands in the way of a lock, for `F_GETLK`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Conflict {
@@ -182,19 +185,13 @@ impl LockService {
     fn change<T>(&self, f: impl FnOnce(&mut Broker, &Look<'_>, Tick, &mut Vec<broker::Answer>) -> T) -> T {
         let now = self.now();
         let mut table = self.lock();
-        let value = self.change_locked(&mut table, now, f);
-        let (value, ready) = value;
+        let (value, ready) = self.change_locked(&mut table, now, f);
         drop(table);
         deliver(ready);
         value
     }
 
-    fn change_locked<T>(
-        &self,
-        table: &mut Table,
-        now: Tick,
-        f: impl FnOnce(&mut Broker, &Look<'_>, Tick, &mut Vec<broker::Answer>) -> T,
-    ) -> (T, Vec<(Answer, Result<(), i32>)>) {
+    fn change_locked<T>(&self, table: &mut Table, now: Tick, f: impl FnOnce(&mut Broker, &Look<'_>, Tick, &mut Vec<broker::Answer>) -> T) -> (T, Vec<Ready>) {
         let mut out = Vec::new();
         let Table { broker, files, .. } = &mut *table;
         let value = f(broker, &Look::new(files), now, &mut out);
@@ -291,11 +288,11 @@ impl LockService {
         deliver(ready);
     }
 
-    /// The node that the calling thread must see when it looks up this database: the one on which that thread holds RESERVED
-    /// (SQLite compares `stat(path)` with its own inode then), if it holds it.
+    /// The node whose inode number the calling thread must see when it asks for this database by name: that of its own connection, if there is no
+    /// doubt which. SQLite compares the two before it begins a journal, and before it removes a WAL at the last close.
     #[must_use]
-    pub fn reserved_node(&self, file: &Arc<LockedFile>, tid: u32) -> Option<u64> {
-        self.lock().broker.reserved_by(file.id, tid).map(|o| o.node)
+    pub fn own_node(&self, file: &Arc<LockedFile>, tid: u32) -> Option<u64> {
+        self.lock().broker.used_by(file.id, tid, &|| signals::process_of(tid)).map(|o| o.node)
     }
 
     /// Answers what the threads for which `of` holds wait for: they are about to be frozen. How many waits ended.
@@ -340,7 +337,7 @@ impl Table {
     }
 }
 
-fn deliver(ready: Vec<(Answer, Result<(), i32>)>) {
+fn deliver(ready: Vec<Ready>) {
     for (answer, outcome) in ready {
         answer(outcome);
     }

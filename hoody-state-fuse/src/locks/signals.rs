@@ -2,8 +2,19 @@
 //! killed waiter would stay until its answer: so the tasks that wait are looked at.
 
 /// INT, TERM, HUP, QUIT, KILL: others (a timer, a child's end) must not turn into SQLITE_BUSY.
-const ENDING: u64 = 1 << (2 - 1) | 1 << (15 - 1) | 1 << (1 - 1) | 1 << (3 - 1) | 1 << (9 - 1);
-const KILL: u64 = 1 << (9 - 1);
+const ENDING: u64 = bit(2) | bit(15) | bit(1) | bit(3) | KILL;
+const KILL: u64 = bit(9);
+
+/// A signal's bit in the masks of `/proc/<tid>/status`.
+const fn bit(signal: u32) -> u64 {
+    1 << (signal - 1)
+}
+
+/// The process of a thread.
+pub(super) fn process_of(tid: u32) -> Option<u32> {
+    let status = std::fs::read_to_string(format!("/proc/{tid}/status")).ok()?;
+    status.lines().find_map(|l| l.strip_prefix("Tgid:"))?.trim().parse().ok()
+}
 
 /// Whether a thread has an ending signal pending that it would act on, or is gone.
 pub(super) fn should_end(tid: u32) -> bool {

@@ -248,11 +248,24 @@ impl Broker {
         self.files.get(&file)?.conflicts(owner, range, kind).min_by_key(|(_, _, r, _)| r.start)
     }
 
-    /// The owner that holds RESERVED or more on a database, if it does so by `tid`.
+    /// The owner by which a thread uses a database, if there is no doubt: the one by which it writes, else the only one it used, else the only one of its
+    /// process (which `pid` looks up when it is needed).
     #[must_use]
-    pub fn reserved_by(&self, file: FileId, tid: u32) -> Option<Owner> {
+    pub fn used_by(&self, file: FileId, tid: u32, pid: &dyn Fn() -> Option<u32>) -> Option<Owner> {
         let file = self.files.get(&file)?;
-        file.holders.iter().find(|(_, h)| h.task.tid == tid && h.ranges.writes(rules::DATABASE)).map(|(o, _)| *o)
+        let only = |of: &dyn Fn(&file::Held) -> bool| {
+            let mut found = file.holders.iter().filter(|(_, h)| of(h)).map(|(o, _)| *o);
+            found.next().filter(|_| found.next().is_none())
+        };
+        let writes = |h: &file::Held| h.task.tid == tid && h.ranges.writes(rules::DATABASE);
+        if let Some(owner) = only(&writes).or_else(|| only(&|h| h.task.tid == tid)) {
+            return Some(owner);
+        }
+        if file.holders.values().any(|h| h.task.tid == tid) {
+            return None;
+        }
+        let pid = pid()?;
+        only(&|h| h.task.pid == pid)
     }
 
     /// Asks for a lock: the answer is in `out`, or comes later from another call.
