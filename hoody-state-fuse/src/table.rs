@@ -179,7 +179,8 @@ impl Table {
             return Ok(l.clone());
         }
         let stat = rustix::fs::fstat(&*node.path)?;
-        let fd = reopen(&node.path, OFlags::RDONLY)?;
+        // Read marks are moved through it.
+        let fd = reopen(&node.path, if node.kind == NodeKind::Shm { OFlags::RDWR } else { OFlags::RDONLY })?;
         let class = match node.kind {
             NodeKind::Database => Class::Database,
             NodeKind::Shm => Class::Shm,

@@ -28,6 +28,25 @@ pub(super) fn notice_database(file: &LockedFile, range: Range) {
     }
 }
 
+/// A commit has moved the end of the WAL: the next reader would take a read mark exclusively to say so, two round trips of its own. Done here for it, in
+/// a mark that nobody holds (`free`); the caller has the table, so nobody comes to hold it meanwhile. Layout: `wal.c`, `WalIndexHdr` twice, then `WalCkptInfo`.
+pub(super) fn move_read_mark(file: &LockedFile, free: impl Fn(u64) -> bool) {
+    let mut index = [0; 120];
+    if read_at(file, &mut index, 0) != index.len() || index[..48] != index[48..96] || index[12] != 1 {
+        return;
+    }
+    let word = |at: usize| index.get(at..at + 4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_ne_bytes);
+    let end = word(16);
+    let mark = |i: usize| word(100 + 4 * i);
+    if end == 0 || (1..5).any(|i| mark(i) == end) {
+        return;
+    }
+    if let Some(i) = (1..5).find(|i| free(123 + *i as u64)) {
+        // Should it fail, the next reader moves a mark itself.
+        let _ = rustix::io::pwrite(&file.fd, &end.to_ne_bytes(), 100 + 4 * i as u64);
+    }
+}
+
 /// One decision's view of the files.
 pub(super) struct Look<'a> {
     files: &'a HashMap<FileId, Weak<LockedFile>>,

@@ -212,7 +212,13 @@ impl LockService {
     pub fn setlk(&self, file: &Arc<LockedFile>, call: LockCall, answer: Answer) {
         let (owner, task, range) = (call.owner(), call.task(), call.range());
         if call.kind == F_UNLCK {
-            self.change(|broker, look, now, out| broker.unlock(now, look, file.id, owner, task, range, out));
+            self.change(|broker, look, now, out| {
+                if range == rules::WRITE && file.class() == Class::Shm {
+                    let me = Owner { lock_owner: u64::MAX, node: u64::MAX };
+                    look::move_read_mark(file, |at| broker.test(file.id, me, Range::byte(at), LockKind::Write).is_none());
+                }
+                broker.unlock(now, look, file.id, owner, task, range, out);
+            });
             answer(Ok(()));
             return;
         }

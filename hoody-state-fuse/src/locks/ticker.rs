@@ -5,12 +5,12 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
-const STEP: Duration = Duration::from_millis(4);
+const STEP: Duration = Duration::from_millis(1);
 /// A wait is looked at for signals when it is this old, in microseconds.
 const WATCHED: u64 = 10_000;
-const WATCH_EVERY: u32 = 5;
+const WATCH_EVERY: u32 = 20;
 /// Steps without anything to do before it sleeps for good.
-const LINGER: u32 = 250;
+const LINGER: u32 = 1000;
 
 pub(super) fn start(service: &Arc<LockService>) {
     let weak = Arc::downgrade(service);

@@ -1,7 +1,7 @@
 //! The lock table of one file: who holds what, who waits, who has the intent.
 
 use super::ranges::Ranges;
-use super::{Class, Intent, LockKind, Owner, Range, Request, Stamp, Task, Tick, VolumeId, rules};
+use super::{Class, Intent, Limits, LockKind, Owner, Range, Request, Stamp, Task, Tick, VolumeId, rules};
 use std::collections::{HashMap, HashSet, VecDeque};
 
 /// What one owner holds.
@@ -35,11 +35,25 @@ pub(super) struct File {
     pub heir: Option<Owner>,
     /// Owners that lost a read-phase intent and have not written since.
     pub readers: HashSet<Owner>,
+    /// When owners ended their last transaction, until they begin the next.
+    pub ended: HashMap<Owner, Tick>,
+    /// Owners that came back at once the last time.
+    pub quick: HashSet<Owner>,
 }
 
 impl File {
     pub fn new(class: Class, volume: VolumeId) -> Self {
-        File { class, volume, holders: HashMap::new(), queue: VecDeque::new(), intent: None, heir: None, readers: HashSet::new() }
+        File {
+            class,
+            volume,
+            holders: HashMap::new(),
+            queue: VecDeque::new(),
+            intent: None,
+            heir: None,
+            readers: HashSet::new(),
+            ended: HashMap::new(),
+            quick: HashSet::new(),
+        }
     }
 
     pub fn held(&self, owner: Owner) -> Option<&Held> {
@@ -52,6 +66,11 @@ impl File {
 
     pub fn anyone_writes(&self, range: Range) -> bool {
         self.holders.values().any(|h| h.ranges.writes(range))
+    }
+
+    /// Whether the intent's holder may go on with another transaction although others wait.
+    pub fn has_turn_left(&self, owner: Owner, now: Tick, limits: &Limits) -> bool {
+        !self.queue.is_empty() && self.quick.contains(&owner) && self.intent.is_some_and(|i| i.owner == owner && now.saturating_sub(i.turn) < limits.turn)
     }
 
     /// Whether `owner` changes the database just now.

@@ -165,13 +165,17 @@ pub struct Limits {
     pub read_phase: Tick,
     /// No wait is longer.
     pub wait: Tick,
+    /// A connection that comes back at once goes on with its next transaction, past those who wait, for this long: a hand-over costs more than a transaction.
+    pub turn: Tick,
+    /// "At once".
+    pub quick: Tick,
     /// A cycle that rests on which thread will act for a connection, in a process that moves connections between threads, is broken after this.
     pub doubt: Tick,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { keep: 10_000, read_phase: 500_000, wait: 60_000_000, doubt: 250_000 }
+        Limits { keep: 10_000, read_phase: 500_000, wait: 60_000_000, turn: 3_000, quick: 400, doubt: 250_000 }
     }
 }
 
@@ -181,7 +185,9 @@ pub(crate) struct Intent {
     pub owner: Owner,
     pub task: Task,
     pub since: Tick,
-    /// Held without a lock until then: its owner is looking again.
+    /// When its turn began; a turn is one or more transactions.
+    pub turn: Tick,
+    /// Held without a lock until then: its owner is looking again, or about to begin its next transaction.
     pub kept_until: Option<Tick>,
 }
 
@@ -282,6 +288,15 @@ impl Broker {
         {
             intent.task = request.task;
         }
+        if rules::needs_intent(file, &request, view)
+            && let Some(ended) = file.ended.remove(&request.owner)
+        {
+            if now.saturating_sub(ended) <= self.limits.quick {
+                file.quick.insert(request.owner)
+            } else {
+                file.quick.remove(&request.owner)
+            };
+        }
         if self.is_grantable(&request, None, view) {
             self.grant(now, &request, now, view, out);
             self.pump(now, view, request.file, out);
@@ -337,6 +352,8 @@ impl Broker {
         let Some(file) = self.files.get_mut(&id) else { return };
         file.holders.remove(&owner);
         file.readers.remove(&owner);
+        file.quick.remove(&owner);
+        file.ended.remove(&owner);
         if file.heir == Some(owner) {
             file.heir = None;
         }
@@ -392,8 +409,11 @@ impl Broker {
         };
         if let Some(until) = intent.kept_until {
             if now >= until {
+                file.quick.remove(&intent.owner);
                 if let Some(i) = &mut file.intent {
                     i.kept_until = None;
+                    // Its turn is over.
+                    i.turn = 0;
                 }
                 self.settle(now, view, id, intent.owner);
             }
@@ -420,10 +440,17 @@ impl Broker {
         let Some(file) = self.files.get_mut(&id) else { return };
         let Some(intent) = file.intent.filter(|i| i.owner == owner) else { return };
         let is_wal = file.class == Class::Database && view.is_wal(id);
-        if intent.kept_until.is_none() && !rules::keeps_intent(file.class, file, owner, is_wal) {
-            file.intent = None;
-            self.pass_on(now, id);
+        if intent.kept_until.is_some() || rules::keeps_intent(file.class, file, owner, is_wal) {
+            return;
         }
+        file.ended.insert(owner, now);
+        let goes_on = file.has_turn_left(owner, now, &self.limits) && file.heir.is_none() && !is_wal;
+        if goes_on && let Some(intent) = &mut file.intent {
+            intent.kept_until = Some(now + self.limits.quick);
+            return;
+        }
+        file.intent = None;
+        self.pass_on(now, id);
     }
 
     /// The free intent goes to the one that was told early to look again.
@@ -433,14 +460,14 @@ impl Broker {
         if file.intent.is_none()
             && let Some(owner) = file.heir.take()
         {
-            file.intent = Some(Intent { owner, task: Task::default(), since: now, kept_until: Some(now + keep) });
+            file.intent = Some(Intent { owner, task: Task::default(), since: now, turn: now, kept_until: Some(now + keep) });
         }
     }
 
     /// A commit has just made the next waiter's snapshot stale: telling it now lets it look again while the writer ends its transaction.
     fn tell_next_early(&mut self, now: Tick, view: &dyn View, id: FileId, out: &mut Vec<Answer>) {
         let Some(file) = self.files.get(&id) else { return };
-        if file.class != Class::Shm || file.heir.is_some() || file.intent.is_none() {
+        if file.class != Class::Shm || file.heir.is_some() || file.intent.is_none_or(|i| file.has_turn_left(i.owner, now, &self.limits)) {
             return;
         }
         let Some(next) = file.queue.iter().find(|w| rules::needs_intent(file, &w.request, view)) else { return };
@@ -476,16 +503,16 @@ impl Broker {
     fn grant(&mut self, now: Tick, r: &Request, since: Tick, view: &dyn View, out: &mut Vec<Answer>) {
         if let Some(file) = self.files.get_mut(&r.file) {
             if rules::needs_intent(file, r, view) && !file.has_intent(r.owner) {
-                file.intent = Some(Intent { owner: r.owner, task: r.task, since: now, kept_until: None });
+                file.intent = Some(Intent { owner: r.owner, task: r.task, since: now, turn: now, kept_until: None });
                 if file.heir == Some(r.owner) {
                     file.heir = None;
                 }
             }
             if let Some(intent) = &mut file.intent
                 && intent.owner == r.owner
-                && rules::takes_snapshot(r)
+                && intent.kept_until.take().is_some()
             {
-                intent.kept_until = None;
+                intent.since = now;
             }
             if rules::begins_write(r) && file.readers.remove(&r.owner) {
                 self.counters.upgrades_after_revocation += 1;
@@ -515,7 +542,7 @@ impl Broker {
             if stamp.is_some_and(|s| s != view.stamp(id)) {
                 if rules::needs_intent(file, &request, view) {
                     let kept_until = Some(now + self.limits.keep);
-                    file.intent = Some(Intent { owner: request.owner, task: request.task, since: now, kept_until });
+                    file.intent = Some(Intent { owner: request.owner, task: request.task, since: now, turn: now, kept_until });
                 }
                 self.answer(out, request.ticket, Err(Cause::Stale), now.saturating_sub(since));
             } else {
