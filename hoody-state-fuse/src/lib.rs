@@ -8,15 +8,15 @@
 //! | [`mount`] | mounting a directory, or several volumes under one mount |
 //! | [`nodes`] | the kinds of files that SQLite touches, one file a kind |
 //! | [`locks`] | who waits for whom: the shell round the broker |
+//! | [`control`] | the control socket: status, quiesce, volumes, unmount |
 
 mod caller;
-// control
+pub mod control;
 mod fs;
 pub mod locks;
 pub mod mount;
 pub mod nodes;
 mod recognise;
-// restore
 mod sync_pool;
 mod table;
 mod volume;

@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 pub struct MountOptions {
     /// Let the kernel read and write the backing files itself, where it can.
     pub passthrough: bool,
-    /// Threads that take requests.
+    /// Threads that take requests. One is fastest (each hand-over stays on one thread) and never waits for a sync; more keep locks going while a slow disk holds up an unlink.
     pub event_loops: usize,
     /// Give each connection of one process a node of its own, so that its threads wait for each other too. Needs passthrough.
     pub fresh_nodes: bool,
@@ -30,7 +30,7 @@ pub struct MountOptions {
 
 impl Default for MountOptions {
     fn default() -> Self {
-        MountOptions { passthrough: true, event_loops: 2, fresh_nodes: true, limits: Limits::default() }
+        MountOptions { passthrough: true, event_loops: 1, fresh_nodes: true, limits: Limits::default() }
     }
 }
 

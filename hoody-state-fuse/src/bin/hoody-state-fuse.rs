@@ -1,18 +1,202 @@
-//! temporary
-fn main() {
-    let a: Vec<String> = std::env::args().collect();
-    tracing_subscriber::fmt().init();
-    let mut o = hoody_state_fuse::mount::MountOptions::default();
-    if let Ok(n) = std::env::var("LOOPS") {
-        o.event_loops = n.parse().unwrap();
+//! `hoody-state-fuse`: mounts a directory so that nobody finds its SQLite databases locked.
+
+use clap::{Parser, Subcommand};
+use hoody_state::locked_db::fuse::{Ask, Client, Reply};
+use hoody_state_fuse::control;
+use hoody_state_fuse::mount::{Mount, MountOptions};
+use nix::sys::signal::{SigSet, Signal};
+use std::error::Error;
+use std::io::{Read as _, Write as _};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// SQLite that nobody finds locked, on any directory.
+#[derive(Parser)]
+#[command(version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Mount BACKING on MOUNTPOINT. Returns when it is mounted; the daemon goes on.
+    Mount {
+        /// The directory that holds the files; `-` for volumes, added by the control socket.
+        backing: PathBuf,
+        /// An empty directory.
+        mountpoint: PathBuf,
+        /// Control socket, for root. Default: /run/hoody-state-fuse<MOUNTPOINT with dashes>.sock
+        #[arg(long)]
+        control: Option<PathBuf>,
+        /// Stay in the foreground.
+        #[arg(long)]
+        foreground: bool,
+        /// Let the page cache serve the files even where the kernel could pass through.
+        #[arg(long)]
+        no_passthrough: bool,
+        /// Threads that take requests.
+        #[arg(long, default_value_t = 1)]
+        event_loops: usize,
+    },
+    /// Who holds and who waits for which database, and what happened so far.
+    Status {
+        /// Where it is mounted.
+        mountpoint: PathBuf,
+        #[arg(long)]
+        control: Option<PathBuf>,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Hold every write transaction while COMMAND runs: for a snapshot or a copy of the backing.
+    Quiesce {
+        /// Where it is mounted.
+        mountpoint: PathBuf,
+        #[arg(long)]
+        control: Option<PathBuf>,
+        /// How long to wait for writers, in ms.
+        #[arg(long, default_value_t = 5000)]
+        timeout_ms: u64,
+        /// How long to hold at most, in ms.
+        #[arg(long, default_value_t = 10_000)]
+        lease_ms: u64,
+        /// What to run meanwhile.
+        #[arg(required = true, last = true)]
+        command: Vec<String>,
+    },
+    /// End a mount and its daemon.
+    Unmount {
+        /// Where it is mounted.
+        mountpoint: PathBuf,
+        #[arg(long)]
+        control: Option<PathBuf>,
+    },
+}
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+fn main() -> ExitCode {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("HOODY_STATE_LOG").unwrap_or_else(|_| "info".into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    match run(Cli::parse().command) {
+        Ok(code) => code,
+        Err(e) => {
+            tracing::error!("{e}");
+            ExitCode::FAILURE
+        }
     }
-    if std::env::var("NOPASS").is_ok() {
-        o.passthrough = false;
+}
+
+/// The socket of a mount, if none is named: from the mountpoint, so that `status` finds it.
+fn socket(named: Option<PathBuf>, mountpoint: &Path) -> Result<PathBuf> {
+    if let Some(socket) = named {
+        return Ok(std::path::absolute(socket)?);
     }
-    let m = hoody_state_fuse::mount::Mount::single(a[1].as_ref(), a[2].as_ref(), &o).unwrap();
-    println!("mounted, passthrough {}", m.passes_through());
-    while m.is_live() {
-        std::thread::sleep(std::time::Duration::from_millis(200));
+    // Not canonicalize: that would look at a mount whose daemon may be dead.
+    let name: String = std::path::absolute(mountpoint)?.to_string_lossy().trim_end_matches('/').replace('-', "--").replace('/', "-");
+    Ok(PathBuf::from(format!("/run/hoody-state-fuse{name}.sock")))
+}
+
+fn run(what: What) -> Result<ExitCode> {
+    match what {
+        What::Mount { backing, mountpoint, control, foreground, no_passthrough, event_loops } => {
+            let socket = socket(control, &mountpoint)?;
+            let options = MountOptions { passthrough: !no_passthrough, event_loops, ..MountOptions::default() };
+            if foreground { serve(&backing, &mountpoint, &socket, &options) } else { detach() }
+        }
+        What::Status { mountpoint, control, json } => {
+            let Reply::Status(status) = Client::connect(&socket(control, &mountpoint)?)?.ask(&Ask::Status {})? else { return Err("an odd answer".into()) };
+            let mut out = std::io::stdout().lock();
+            if json {
+                writeln!(out, "{}", serde_json::to_string_pretty(&status)?)?;
+                return Ok(ExitCode::SUCCESS);
+            }
+            writeln!(out, "passthrough: {}", if status.passthrough { "yes" } else { "no (page cache)" })?;
+            for f in &status.files {
+                writeln!(out, "{}{}{} ({})", f.volume, if f.volume.is_empty() { "" } else { "/" }, f.name, f.class)?;
+                for (word, users) in [("holds", &f.holders), ("waits", &f.waiters)] {
+                    for u in users {
+                        writeln!(out, "  {word}  pid {} tid {}  {} ms  {}", u.pid, u.tid, u.since_us / 1000, u.locks)?;
+                    }
+                }
+            }
+            for (name, n) in &status.counters {
+                writeln!(out, "{name}: {n}")?;
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        What::Quiesce { mountpoint, control, timeout_ms, lease_ms, command } => {
+            let mut client = Client::connect(&socket(control, &mountpoint)?)?;
+            client.ask(&Ask::Quiesce { volumes: Vec::new(), timeout_ms, lease_ms })?;
+            let (program, args) = command.split_first().ok_or("a command is needed")?;
+            let ended = Command::new(program).args(args).status().map_err(|e| format!("{program} cannot be run: {e}"));
+            let Reply::Released { whole } = client.ask(&Ask::Release {})? else { return Err("an odd answer".into()) };
+            let ended = ended?;
+            if !whole {
+                return Err(
+                    format!("{program} took longer than the lease of {lease_ms} ms: writes went on before it ended, so do not rely on what it saw").into()
+                );
+            }
+            Ok(if ended.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        What::Unmount { mountpoint, control } => {
+            Client::connect(&socket(control, &mountpoint)?)?.ask(&Ask::Unmount {})?;
+            Ok(ExitCode::SUCCESS)
+        }
     }
-    println!("{:#?}", m.locks().status().1);
+}
+
+/// Runs the same command in the foreground in a session of its own, and waits until it says that it is mounted.
+fn detach() -> Result<ExitCode> {
+    let mut daemon = Command::new(std::env::current_exe()?)
+        .args(std::env::args_os().skip(1))
+        .arg("--foreground")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .process_group(0)
+        .spawn()?;
+    let mut said = String::new();
+    if let Some(mut out) = daemon.stdout.take() {
+        out.read_to_string(&mut said)?;
+    }
+    if said.is_empty() {
+        // It has said why on standard error.
+        daemon.wait()?;
+        return Ok(ExitCode::FAILURE);
+    }
+    write!(std::io::stdout(), "{said}")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn serve(backing: &Path, mountpoint: &Path, socket: &Path, options: &MountOptions) -> Result<ExitCode> {
+    let mut signals = SigSet::empty();
+    for s in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        signals.add(s);
+    }
+    signals.thread_block()?;
+    let mount = Arc::new(if backing == Path::new("-") { Mount::volumes(mountpoint, options)? } else { Mount::single(backing, mountpoint, options)? });
+    control::serve(&mount, socket).map_err(|e| format!("the control socket {} cannot be made: {e}", socket.display()))?;
+    let mut out = std::io::stdout();
+    let how = if mount.passes_through() { "passthrough" } else { "page cache" };
+    writeln!(out, "mounted {} on {} ({how}), control {}", backing.display(), mountpoint.display(), socket.display())?;
+    out.flush()?;
+    // Whoever started it in the background waits for the end of this stream.
+    nix::unistd::dup2_stdout(std::fs::File::open("/dev/null")?)?;
+    let waiter = mount.clone();
+    std::thread::Builder::new().name("signals".into()).spawn(move || {
+        if signals.wait().is_ok()
+            && let Err(e) = waiter.unmount()
+        {
+            tracing::error!("it stays mounted: {e}");
+        }
+    })?;
+    while mount.is_live() {
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let _ = std::fs::remove_file(socket);
+    Ok(ExitCode::SUCCESS)
 }

@@ -1,0 +1,215 @@
+//! The daemon `hoody-state-fuse`, by its control socket: one line of JSON a request, one a reply.
+
+use super::memory::below;
+use super::{LockedDb, Quiesced, Status};
+use crate::error::{Error, Kind, Result};
+use serde::{Deserialize, Serialize};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// No request or reply line is longer, in bytes.
+pub const LONGEST_LINE: u64 = 16 << 20;
+
+/// What can be asked.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Ask {
+    /// Who holds and who waits.
+    Status {},
+    /// Serve a directory under a name.
+    AddVolume {
+        /// The name.
+        volume: String,
+        /// The directory.
+        backing: PathBuf,
+    },
+    /// Serve it no longer.
+    RemoveVolume {
+        /// Which.
+        volume: String,
+    },
+    /// Exchange the directory.
+    Rebind {
+        /// Which.
+        volume: String,
+        /// The new one.
+        backing: PathBuf,
+    },
+    /// Hold writes until `release`, the end of the connection, or of the lease.
+    Quiesce {
+        /// Which; none for all.
+        volumes: Vec<String>,
+        /// How long to wait for writers, in milliseconds.
+        timeout_ms: u64,
+        /// How long to hold at most, in milliseconds.
+        lease_ms: u64,
+    },
+    /// Let go of what this connection holds.
+    Release {},
+    /// Answer what these processes wait for.
+    Park {
+        /// Which.
+        pids: Vec<i32>,
+    },
+    /// End the mount and the daemon.
+    Unmount {},
+}
+
+/// What is answered.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply {
+    /// Done; for `add_volume`, where it shows.
+    Done {
+        /// Where.
+        path: Option<PathBuf>,
+    },
+    /// To `status`.
+    Status(Box<Status>),
+    /// To `release`: whether it was held to the end.
+    Released {
+        /// No lease had run out.
+        whole: bool,
+    },
+    /// To `park`: how many waits ended.
+    Parked {
+        /// How many.
+        count: usize,
+    },
+    /// It failed.
+    Error {
+        /// A stable word.
+        code: String,
+        /// What failed, why, what to do.
+        message: String,
+    },
+}
+
+/// One connection to a daemon.
+#[derive(Debug)]
+pub struct Client {
+    stream: BufReader<UnixStream>,
+}
+
+impl Client {
+    /// Connects.
+    ///
+    /// # Errors
+    /// `databases_unavailable`: no daemon listens there.
+    pub fn connect(socket: &Path) -> Result<Self> {
+        let stream = UnixStream::connect(socket).map_err(|e| {
+            let m =
+                format!("no hoody-state-fuse answers at {} ({e}): start it with `hoody-state-fuse mount … --control {}`", socket.display(), socket.display());
+            Error::new(Kind::Unavailable, "databases_unavailable", m)
+        })?;
+        Ok(Client { stream: BufReader::new(stream) })
+    }
+
+    /// Asks, and waits for the reply.
+    ///
+    /// # Errors
+    /// What the daemon answered, or that it went away.
+    pub fn ask(&mut self, ask: &Ask) -> Result<Reply> {
+        let gone = |e: std::io::Error| Error::new(Kind::Unavailable, "databases_unavailable", format!("hoody-state-fuse went away ({e})"));
+        let mut line = serde_json::to_vec(ask).map_err(|e| Error::new(Kind::Internal, "internal", e.to_string()))?;
+        line.push(b'\n');
+        self.stream.get_mut().write_all(&line).map_err(gone)?;
+        let mut reply = String::new();
+        self.stream.by_ref().take(LONGEST_LINE).read_line(&mut reply).map_err(gone)?;
+        if reply.is_empty() {
+            return Err(gone(std::io::ErrorKind::UnexpectedEof.into()));
+        }
+        match serde_json::from_str(&reply) {
+            Ok(Reply::Error { code, message }) => Err(from_code(&code, message)),
+            Ok(reply) => Ok(reply),
+            Err(e) => Err(Error::new(Kind::Internal, "internal", format!("hoody-state-fuse answered what is not understood ({e}); are both of one version?"))),
+        }
+    }
+}
+
+fn from_code(code: &str, message: String) -> Error {
+    match code {
+        "volume_not_found" => Error::new(Kind::NotFound, "volume_not_found", message),
+        "volume_exists" => Error::new(Kind::Exists, "volume_exists", message),
+        "bad_volume" => Error::new(Kind::Invalid, "bad_volume", message),
+        "databases_busy" => Error::new(Kind::Busy, "databases_busy", message),
+        "bad_request" => Error::new(Kind::Invalid, "bad_request", message),
+        _ => Error::new(Kind::Io, "databases_failed", message),
+    }
+}
+
+/// A [`LockedDb`] served by a daemon.
+#[derive(Debug, Clone)]
+pub struct FuseLockedDb {
+    socket: PathBuf,
+    mountpoint: PathBuf,
+}
+
+impl FuseLockedDb {
+    /// Of the daemon that listens on `socket` and serves volumes below `mountpoint`. Connects with each call.
+    #[must_use]
+    pub fn new(socket: &Path, mountpoint: &Path) -> Self {
+        FuseLockedDb { socket: socket.to_owned(), mountpoint: mountpoint.to_owned() }
+    }
+
+    fn ask(&self, ask: &Ask) -> Result<Reply> {
+        Client::connect(&self.socket)?.ask(ask)
+    }
+}
+
+impl LockedDb for FuseLockedDb {
+    fn add_volume(&self, volume: &str, backing: &Path) -> Result<PathBuf> {
+        self.ask(&Ask::AddVolume { volume: volume.to_owned(), backing: backing.to_owned() })?;
+        Ok(self.mountpoint.join(volume))
+    }
+
+    fn remove_volume(&self, volume: &str) -> Result<()> {
+        self.ask(&Ask::RemoveVolume { volume: volume.to_owned() }).map(drop)
+    }
+
+    fn rebind(&self, volume: &str, backing: &Path) -> Result<()> {
+        self.ask(&Ask::Rebind { volume: volume.to_owned(), backing: backing.to_owned() }).map(drop)
+    }
+
+    fn quiesce(&self, volumes: &[&str], timeout: Duration, lease: Duration) -> Result<Box<dyn Quiesced>> {
+        let mut client = Client::connect(&self.socket)?;
+        let ms = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
+        client.ask(&Ask::Quiesce { volumes: volumes.iter().map(|v| (*v).to_owned()).collect(), timeout_ms: ms(timeout), lease_ms: ms(lease) })?;
+        Ok(Box::new(Hold(client)))
+    }
+
+    fn restore_database(&self, volume: &str, from: &Path, to: &Path) -> Result<()> {
+        if !self.status()?.volumes.contains_key(volume) {
+            return Err(super::memory::not_found(volume));
+        }
+        super::restore_database(from, &below(&self.mountpoint.join(volume), to)?, Duration::from_secs(30))
+    }
+
+    fn park(&self, pids: &[i32]) -> Result<usize> {
+        match self.ask(&Ask::Park { pids: pids.to_vec() })? {
+            Reply::Parked { count } => Ok(count),
+            _ => Ok(0),
+        }
+    }
+
+    fn status(&self) -> Result<Status> {
+        match self.ask(&Ask::Status {})? {
+            Reply::Status(s) => Ok(*s),
+            _ => Ok(Status::default()),
+        }
+    }
+}
+
+/// Held as long as the connection is open.
+struct Hold(Client);
+
+impl Quiesced for Hold {
+    fn release(mut self: Box<Self>) -> Result<bool> {
+        match self.0.ask(&Ask::Release {})? {
+            Reply::Released { whole } => Ok(whole),
+            _ => Ok(false),
+        }
+    }
+}
