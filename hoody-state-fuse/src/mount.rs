@@ -273,7 +273,8 @@ impl Mount {
     /// The kernel's.
     pub fn unmount(&self) -> std::io::Result<()> {
         let Some(session) = self.session.lock().unwrap_or_else(PoisonError::into_inner).take() else { return Ok(()) };
-        let done = rustix_unmount(&self.mountpoint);
+        // Somebody else may have unmounted it: then there may be another mount here by now, which is not ours to end.
+        let done = if session.guard.is_finished() { Ok(()) } else { rustix_unmount(&self.mountpoint) };
         drop(session);
         done
     }
@@ -325,17 +326,18 @@ fn prepare(mountpoint: &Path, backing: Option<&Path>) -> Result<(), MountError> 
     let unusable = |source| MountError::Mountpoint { path: mountpoint.to_owned(), source };
     // A dead mount cannot even be looked at, so its absolute name is all there is to go by.
     let absolute = std::path::absolute(mountpoint).map_err(unusable)?;
-    match std::fs::metadata(mountpoint) {
-        Err(e) if e.raw_os_error() == Some(nix::libc::ENOTCONN) => {
-            if mounted_type(&absolute).as_deref() != Some("fuse.hoody-state") {
-                return Err(MountError::InUse(absolute));
-            }
-            tracing::info!("a mount whose daemon died is taken away from {}", absolute.display());
-            rustix_unmount(&absolute).map_err(unusable)?;
+    // Attributes may still be cached; how full it is must be asked of the daemon.
+    use rustix::io::Errno;
+    let dead = matches!(rustix::fs::statfs(&absolute), Err(Errno::NOTCONN | Errno::CONNABORTED | Errno::CONNREFUSED));
+    if dead {
+        if mounted_type(&absolute).as_deref() != Some("fuse.hoody-state") {
+            return Err(MountError::InUse(absolute));
         }
-        Err(e) => return Err(unusable(e)),
-        Ok(m) if !m.is_dir() => return Err(unusable(std::io::Error::from_raw_os_error(nix::libc::ENOTDIR))),
-        Ok(_) => {}
+        tracing::info!("a mount whose daemon died is taken away from {}", absolute.display());
+        rustix_unmount(&absolute).map_err(unusable)?;
+    }
+    if !std::fs::metadata(mountpoint).map_err(unusable)?.is_dir() {
+        return Err(unusable(std::io::Error::from_raw_os_error(nix::libc::ENOTDIR)));
     }
     let real = mountpoint.canonicalize().map_err(unusable)?;
     if mounted_type(&real).is_some() {

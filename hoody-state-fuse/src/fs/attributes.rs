@@ -66,11 +66,10 @@ fn timespec(t: Option<TimeOrNow>) -> Timespec {
         Some(TimeOrNow::Now) => Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW },
         Some(TimeOrNow::SpecificTime(t)) => match t.duration_since(UNIX_EPOCH) {
             Ok(d) => Timespec { tv_sec: i64::try_from(d.as_secs()).unwrap_or(i64::MAX), tv_nsec: i64::from(d.subsec_nanos()) },
+            // `fuser` 0.18 takes both parts away from the epoch, where the kernel means seconds before it and nanoseconds after those.
             Err(before) => {
                 let d = before.duration();
-                let up = i64::from(d.subsec_nanos() > 0);
-                let nanos = if up == 1 { 1_000_000_000 - i64::from(d.subsec_nanos()) } else { 0 };
-                Timespec { tv_sec: -i64::try_from(d.as_secs()).unwrap_or(i64::MAX) - up, tv_nsec: nanos }
+                Timespec { tv_sec: -i64::try_from(d.as_secs()).unwrap_or(i64::MAX), tv_nsec: i64::from(d.subsec_nanos()) }
             }
         },
     }

@@ -1,0 +1,333 @@
+//! The daemon as a process: waits, kills, control, databases.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use hoody_state::locked_db::fuse::FuseLockedDb;
+use hoody_state::locked_db::{LockedDb as _, restore_database};
+use rusqlite::Connection;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+const DAEMON: &str = env!("CARGO_BIN_EXE_hoody-state-fuse");
+
+struct Daemon {
+    child: Child,
+    dir: tempfile::TempDir,
+}
+
+impl Daemon {
+    fn start(volumes: bool) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        for d in ["back", "mnt"] {
+            std::fs::create_dir(dir.path().join(d)).unwrap();
+        }
+        let child = Self::spawn(&dir, volumes);
+        Daemon { child, dir }
+    }
+
+    fn spawn(dir: &tempfile::TempDir, volumes: bool) -> Child {
+        let backing = if volumes { PathBuf::from("-") } else { dir.path().join("back") };
+        let mut child = Command::new(DAEMON)
+            .arg("mount")
+            .arg(backing)
+            .arg(dir.path().join("mnt"))
+            .arg("--control")
+            .arg(dir.path().join("sock"))
+            .arg("--foreground")
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert!(line.starts_with("mounted"), "mounting needs root and /dev/fuse: {line}");
+        child
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.dir.path().join("mnt").join(name)
+    }
+
+    fn locked_db(&self) -> FuseLockedDb {
+        FuseLockedDb::new(&self.dir.path().join("sock"), &self.dir.path().join("mnt"))
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).unwrap()), nix::sys::signal::Signal::SIGTERM);
+        let _ = self.child.wait();
+        let _ = nix::mount::umount2(&self.dir.path().join("mnt"), nix::mount::MntFlags::MNT_DETACH);
+    }
+}
+
+fn open(path: PathBuf) -> Connection {
+    let c = Connection::open(path).unwrap();
+    c.busy_timeout(Duration::ZERO).unwrap();
+    c
+}
+
+fn make(path: PathBuf, journal: &str) -> Connection {
+    let c = open(path);
+    c.pragma_update_and_check(None, "journal_mode", journal, |_| Ok(())).unwrap();
+    c.execute_batch("CREATE TABLE t(v INTEGER); INSERT INTO t VALUES(0)").unwrap();
+    c
+}
+
+fn value(c: &Connection) -> i64 {
+    c.query_row("SELECT v FROM t", [], |r| r.get(0)).unwrap()
+}
+
+/// A process that holds a write transaction until it is killed.
+fn holder(path: &std::path::Path) -> Child {
+    let code = "import sqlite3,sys,time\nc=sqlite3.connect(sys.argv[1],timeout=0,isolation_level=None)\nc.execute('begin immediate')\nc.execute('update t set v=v+1')\nprint('held',flush=True)\ntime.sleep(60)";
+    let mut child = Command::new("python3").arg("-c").arg(code).arg(path).stdout(Stdio::piped()).spawn().expect("python3");
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "held\n");
+    child
+}
+
+#[test]
+fn threads_and_connections_of_one_process_write_without_a_busy_timeout() {
+    let d = Daemon::start(false);
+    for journal in ["wal", "delete", "truncate", "persist"] {
+        let name = format!("{journal}.db");
+        drop(make(d.at(&name), journal));
+        std::thread::scope(|s| {
+            for _ in 0..4 {
+                s.spawn(|| {
+                    let c = open(d.at(&name));
+                    for _ in 0..50 {
+                        c.execute_batch("BEGIN").unwrap();
+                        let v = value(&c);
+                        c.execute("UPDATE t SET v = ?1", [v + 1]).unwrap();
+                        c.execute_batch("COMMIT").unwrap();
+                    }
+                });
+            }
+        });
+        let c = open(d.at(&name));
+        assert_eq!(value(&c), 200, "{journal}");
+        drop(c);
+        assert!(!d.at(&format!("{name}-wal")).exists(), "the last connection takes the WAL away");
+        assert!(!d.at(&format!("{name}-shm")).exists());
+    }
+    assert!(d.locked_db().status().unwrap().files.is_empty(), "no lock is left");
+}
+
+#[test]
+fn a_dead_holder_hands_on_and_what_it_had_begun_is_undone() {
+    let d = Daemon::start(false);
+    for journal in ["wal", "delete"] {
+        let name = format!("{journal}.db");
+        let c = make(d.at(&name), journal);
+        let mut holder = holder(&d.at(&name));
+        let waiting = std::thread::scope(|s| {
+            let waiter = s.spawn(move || {
+                c.execute("UPDATE t SET v = v + 10", []).unwrap();
+                Instant::now()
+            });
+            std::thread::sleep(Duration::from_millis(200));
+            assert!(!waiter.is_finished(), "it waits");
+            holder.kill().unwrap();
+            let killed = Instant::now();
+            holder.wait().unwrap();
+            waiter.join().unwrap().saturating_duration_since(killed)
+        });
+        assert!(waiting < Duration::from_secs(5));
+        let v: i64 = open(d.at(&name)).query_row("SELECT v FROM t", [], |r| r.get(0)).unwrap();
+        assert_eq!(v, 10, "{journal}");
+    }
+}
+
+#[test]
+fn a_killed_waiter_is_gone_soon() {
+    let d = Daemon::start(false);
+    drop(make(d.at("a.db"), "wal"));
+    let mut first = holder(&d.at("a.db"));
+    let mut second = Command::new("python3")
+        .arg("-c")
+        .arg("import sqlite3,sys\nsqlite3.connect(sys.argv[1],timeout=0,isolation_level=None).execute('begin immediate')")
+        .arg(d.at("a.db"))
+        .spawn()
+        .unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(second.try_wait().unwrap().is_none(), "it waits");
+    let killed = Instant::now();
+    second.kill().unwrap();
+    second.wait().unwrap();
+    // Not a measurement: it would otherwise stay until the first lets go.
+    assert!(killed.elapsed() < Duration::from_secs(5));
+    first.kill().unwrap();
+    first.wait().unwrap();
+}
+
+#[test]
+fn a_second_connection_of_one_thread_is_answered_at_once() {
+    let d = Daemon::start(false);
+    let a = make(d.at("a.db"), "wal");
+    let b = open(d.at("a.db"));
+    a.execute_batch("BEGIN IMMEDIATE").unwrap();
+    assert!(b.execute("UPDATE t SET v = 1", []).is_err(), "it would wait for itself");
+    a.execute_batch("COMMIT").unwrap();
+    b.execute("UPDATE t SET v = 1", []).unwrap();
+    // A reader of the same thread is no obstacle.
+    a.execute_batch("BEGIN").unwrap();
+    assert_eq!(value(&a), 1);
+    b.execute("UPDATE t SET v = 2", []).unwrap();
+    assert_eq!(value(&a), 1);
+}
+
+#[test]
+fn a_killed_daemon_gives_errors_not_hangs_and_a_new_one_takes_over() {
+    let mut d = Daemon::start(false);
+    let c = make(d.at("a.db"), "wal");
+    c.execute("UPDATE t SET v = 7", []).unwrap();
+    d.child.kill().unwrap();
+    d.child.wait().unwrap();
+    assert!(c.execute("UPDATE t SET v = 8", []).is_err(), "an error, at once");
+    drop(c);
+    d.child = Daemon::spawn(&d.dir, false);
+    let c = open(d.at("a.db"));
+    assert_eq!(value(&c), 7, "what was committed is there");
+    assert_eq!(c.query_row("PRAGMA integrity_check", [], |r| r.get::<_, String>(0)).unwrap(), "ok");
+    c.execute("UPDATE t SET v = 9", []).unwrap();
+}
+
+#[test]
+fn writes_are_held_for_a_snapshot_and_every_copy_is_whole() {
+    let d = Daemon::start(true);
+    std::fs::create_dir(d.dir.path().join("vol")).unwrap();
+    let db = d.locked_db();
+    let shown = db.add_volume("v", &d.dir.path().join("vol")).unwrap();
+    assert_eq!(db.quiesce(&["none"], Duration::ZERO, Duration::ZERO).err().unwrap().code(), "volume_not_found");
+    drop(make(shown.join("a.db"), "delete"));
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|s| {
+        for _ in 0..4 {
+            s.spawn(|| {
+                let c = open(shown.join("a.db"));
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    c.execute("UPDATE t SET v = v + 1", []).unwrap();
+                }
+            });
+        }
+        for n in 0..20 {
+            let held = db.quiesce(&["v"], Duration::from_secs(10), Duration::from_secs(10)).unwrap();
+            let copy = d.dir.path().join(format!("copy-{n}"));
+            std::fs::create_dir(&copy).unwrap();
+            for e in std::fs::read_dir(d.dir.path().join("vol")).unwrap() {
+                let e = e.unwrap();
+                // A journal that was deleted between the listing and now was not hot.
+                let _ = std::fs::copy(e.path(), copy.join(e.file_name()));
+            }
+            assert!(held.release().unwrap(), "held to the end");
+            assert!(!copy.join("a.db-journal").exists(), "no transaction was under way");
+            let c = Connection::open(copy.join("a.db")).unwrap();
+            assert_eq!(c.query_row("PRAGMA integrity_check", [], |r| r.get::<_, String>(0)).unwrap(), "ok");
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    // A client that goes away lets go.
+    drop(db.quiesce(&["v"], Duration::from_secs(1), Duration::from_secs(60)).unwrap());
+    open(shown.join("a.db")).execute("UPDATE t SET v = 0", []).unwrap();
+    db.remove_volume("v").unwrap();
+    assert_eq!(db.remove_volume("v").unwrap_err().code(), "volume_not_found");
+}
+
+#[test]
+fn a_database_is_restored_under_writers_that_stay_connected() {
+    let d = Daemon::start(false);
+    let saved = d.dir.path().join("saved.db");
+    make(saved.clone(), "wal").execute("UPDATE t SET v = 1000000", []).unwrap();
+    drop(make(d.at("a.db"), "wal"));
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|s| {
+        for _ in 0..4 {
+            s.spawn(|| {
+                let c = open(d.at("a.db"));
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    c.execute("UPDATE t SET v = v + 1", []).unwrap();
+                }
+            });
+        }
+        std::thread::sleep(Duration::from_millis(200));
+        restore_database(&saved, &d.at("a.db"), Duration::from_secs(20)).unwrap();
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    assert!(value(&open(d.at("a.db"))) >= 1_000_000);
+}
+
+#[test]
+fn rubbish_on_the_control_socket_is_answered_and_survived() {
+    let d = Daemon::start(false);
+    let say = |bytes: &[u8]| {
+        let mut s = UnixStream::connect(d.dir.path().join("sock")).unwrap();
+        s.write_all(bytes).unwrap();
+        s.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut line = String::new();
+        BufReader::new(s).read_line(&mut line).unwrap();
+        line
+    };
+    for rubbish in [&b"\n"[..], b"{}\n", b"\xff\xff\n", b"{\"op\":\"quiesce\"}\n", b"{\"op\":\"status\",\"x\":1}\n", b"no newline", b"[[[[[[\n"] {
+        assert!(say(rubbish).contains("bad_request"), "{rubbish:?}");
+    }
+    let nobody = Command::new("python3")
+        .arg("-c")
+        .arg("import socket,sys\ns=socket.socket(socket.AF_UNIX)\ns.connect(sys.argv[1])")
+        .arg(d.dir.path().join("sock"))
+        .uid(1000)
+        .stderr(Stdio::null())
+        .status()
+        .unwrap();
+    assert!(!nobody.success(), "root only");
+    assert!(d.locked_db().status().unwrap().passthrough);
+}
+
+#[test]
+fn damaged_databases_do_no_harm_to_others() {
+    let d = Daemon::start(false);
+    for (name, bytes) in [
+        ("zero.db", &b""[..]),
+        ("short.db", b"SQLite format 3"),
+        ("torn.db", b"SQLite format 3\0\x10\0\x02\x02"),
+        ("text.db", b"not a database, though it is called one"),
+    ] {
+        std::fs::write(d.at(name), bytes).unwrap();
+        let c = open(d.at(name));
+        let made = c.execute_batch("CREATE TABLE t(v)");
+        assert_eq!(made.is_ok(), name == "zero.db", "{name}: {made:?}");
+    }
+    drop(make(d.at("good.db"), "wal"));
+    assert_eq!(value(&open(d.at("good.db"))), 0);
+}
+
+#[test]
+fn posix_locks_of_ordinary_files_are_ordinary() {
+    let d = Daemon::start(false);
+    std::fs::write(d.at("plain"), b"0123456789").unwrap();
+    let code = r"
+import fcntl,os,sys,signal
+f=open(sys.argv[1],'r+b')
+fcntl.lockf(f,fcntl.LOCK_EX,4,0)
+pid=os.fork()
+if pid==0:
+    g=open(sys.argv[1],'r+b')
+    try: fcntl.lockf(g,fcntl.LOCK_EX|fcntl.LOCK_NB,1,2); os._exit(1)
+    except BlockingIOError: pass
+    fcntl.lockf(g,fcntl.LOCK_EX|fcntl.LOCK_NB,4,4)
+    fcntl.lockf(g,fcntl.LOCK_EX,2,0)   # waits for the parent
+    fcntl.flock(g,fcntl.LOCK_EX|fcntl.LOCK_NB)
+    os._exit(0)
+import time; time.sleep(0.3)
+assert os.waitpid(pid,os.WNOHANG)==(0,0)
+open(sys.argv[1]).close()               # any close of the file drops a process's locks
+assert os.waitpid(pid,0)[1]==0
+";
+    let ok = Command::new("python3").arg("-c").arg(code).arg(d.at("plain")).status().unwrap();
+    assert!(ok.success());
+}
