@@ -22,11 +22,11 @@ fetch_sqlite() {
   done
   local opts=(-qq -o "Dir::Etc::SourceList=/dev/null" -o "Dir::Etc::SourceParts=$apt/parts" -o "Dir::State::Lists=$apt/lists" -o "APT::Sandbox::User=root")
   apt-get "${opts[@]}" update >/dev/null
-  (cd "$cache/sqlite" && apt-get "${opts[@]}" --download-only source sqlite3 >/dev/null && tar xf sqlite3_*.orig*.tar.* --strip-components=1)
+  (cd "$cache/sqlite" && apt-get "${opts[@]}" --download-only source sqlite3 >/dev/null && tar xf "$(ls sqlite3_*.orig.tar.*)" --strip-components=1)
 }
 
 build_sqlite() {
-  [ -x "$cache/bin/mptest" ] && return
+  [ -x "$cache/bin/threadtest3" ] && return
   mkdir -p "$cache/bin"
   cd "$cache/sqlite"
   [ -e sqlite3.c ] || { command -v tclsh >/dev/null || apt-get install -y -qq --no-install-recommends tcl >/dev/null; ./configure >/dev/null && make sqlite3.c >/dev/null; }
@@ -35,7 +35,7 @@ build_sqlite() {
   cc "${flags[@]}" mptest/mptest.c sqlite3.o -o "$cache/bin/mptest" -lm -lpthread -ldl
   printf '%s\n' 'int __wrap_sqlite3_busy_handler(void *d, void *f, void *a) { return 0; }' 'int __wrap_sqlite3_busy_timeout(void *d, int ms) { return 0; }' >nobusy.c
   cc "${flags[@]}" mptest/mptest.c sqlite3.o nobusy.c -Wl,--wrap=sqlite3_busy_handler,--wrap=sqlite3_busy_timeout -o "$cache/bin/mptest-nobusy" -lm -lpthread -ldl
-  cc "${flags[@]}" -Isrc test/threadtest3.c sqlite3.o -o "$cache/bin/threadtest3" -lm -lpthread -ldl
+  cc "${flags[@]}" -Isrc test/threadtest3.c src/test_multiplex.c sqlite3.o -o "$cache/bin/threadtest3" -lm -lpthread -ldl
   cd - >/dev/null
 }
 

@@ -99,7 +99,8 @@ impl std::fmt::Debug for Mount {
     }
 }
 
-const SUBTYPE: &str = "hoody-state";
+/// What the source of our mounts begins with in `/proc/self/mountinfo`.
+const SOURCE: &str = "hoody-state:";
 
 impl Mount {
     /// Mounts `backing` on `mountpoint`.
@@ -122,7 +123,7 @@ impl Mount {
     /// As [`MountError`] says.
     pub fn volumes(mountpoint: &Path, options: &MountOptions) -> Result<Self, MountError> {
         prepare(mountpoint, None)?;
-        Self::start(BTreeMap::new(), false, mountpoint, Path::new(SUBTYPE), options)
+        Self::start(BTreeMap::new(), false, mountpoint, Path::new("volumes"), options)
     }
 
     fn start(volumes: BTreeMap<OsString, Arc<Volume>>, single: bool, mountpoint: &Path, source: &Path, options: &MountOptions) -> Result<Self, MountError> {
@@ -140,10 +141,9 @@ impl Mount {
             core.table.add_root(volume);
         }
         let mut config = Config::default();
-        // A comma would end the option.
-        let name = source.to_string_lossy().replace(',', "_");
-        config.mount_options =
-            vec![MountOption::FSName(name), MountOption::Subtype(SUBTYPE.into()), MountOption::DefaultPermissions, MountOption::NoDev, MountOption::NoSuid];
+        // A comma would end the option. The word in front is how a dead mount of ours is known.
+        let name = format!("{SOURCE}{}", source.to_string_lossy().replace(',', "_"));
+        config.mount_options = vec![MountOption::FSName(name), MountOption::DefaultPermissions, MountOption::NoDev, MountOption::NoSuid];
         config.acl = SessionACL::All;
         config.n_threads = Some(options.event_loops.max(1));
         config.clone_fd = options.event_loops > 1;
@@ -330,7 +330,7 @@ fn prepare(mountpoint: &Path, backing: Option<&Path>) -> Result<(), MountError> 
     use rustix::io::Errno;
     let dead = matches!(rustix::fs::statfs(&absolute), Err(Errno::NOTCONN | Errno::CONNABORTED | Errno::CONNREFUSED));
     if dead {
-        if mounted_type(&absolute).as_deref() != Some("fuse.hoody-state") {
+        if !mounted_from(&absolute).is_some_and(|s| s.starts_with(SOURCE)) {
             return Err(MountError::InUse(absolute));
         }
         tracing::info!("a mount whose daemon died is taken away from {}", absolute.display());
@@ -340,19 +340,19 @@ fn prepare(mountpoint: &Path, backing: Option<&Path>) -> Result<(), MountError> 
         return Err(unusable(std::io::Error::from_raw_os_error(nix::libc::ENOTDIR)));
     }
     let real = mountpoint.canonicalize().map_err(unusable)?;
-    if mounted_type(&real).is_some() {
+    if mounted_from(&real).is_some() {
         return Err(MountError::InUse(real));
     }
     backing.map_or(Ok(()), |b| refuse_nested(b, &real))
 }
 
-/// The type of what is mounted on exactly this place.
-fn mounted_type(at: &Path) -> Option<String> {
+/// The source of what is mounted on exactly this place.
+fn mounted_from(at: &Path) -> Option<String> {
     let table = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
     let of = |line: &str| {
         let (left, right) = line.split_once(" - ")?;
         let place = left.split(' ').nth(4)?.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\");
-        (Path::new(&place) == at).then(|| right.split(' ').next().unwrap_or_default().to_owned())
+        (Path::new(&place) == at).then(|| right.split(' ').nth(1).unwrap_or_default().to_owned())
     };
     table.lines().filter_map(of).next_back()
 }

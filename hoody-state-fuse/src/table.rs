@@ -44,6 +44,12 @@ impl Node {
         rustix::fs::fstat(&*self.path()?)
     }
 
+    /// How long the kernel may rely on these attributes. A write that passes through clears set-user-id bits without the kernel's noticing.
+    pub fn attr_ttl(&self, stat: &Stat) -> std::time::Duration {
+        let special = self.kind == NodeKind::Plain && stat.st_mode & 0o6000 != 0;
+        if special { crate::nodes::NEVER } else { self.kind.policy().attr_ttl }
+    }
+
     /// Whether data pass through it just now.
     pub fn is_open(&self) -> bool {
         self.passthrough.lock().unwrap_or_else(PoisonError::into_inner).0 > 0

@@ -102,10 +102,12 @@ impl Core {
             return Ok((NEVER, Self::volumes_root()));
         }
         if let Some(handle) = fh.and_then(|fh| self.table.handle(fh).ok()) {
-            return Ok((handle.node.kind.policy().attr_ttl, attr(id, &rustix::fs::fstat(&handle.file)?)));
+            let stat = rustix::fs::fstat(&handle.file)?;
+            return Ok((handle.node.attr_ttl(&stat), attr(id, &stat)));
         }
         let node = self.table.node(id)?;
-        Ok((node.kind.policy().attr_ttl, attr(self.shown_as(tid, &node), &node.stat()?)))
+        let stat = node.stat()?;
+        Ok((node.attr_ttl(&stat), attr(self.shown_as(tid, &node), &stat)))
     }
 
     /// The inode number that a thread is shown: a database that is asked for by name (nobody has this node open) has the number of the connection by
@@ -141,7 +143,8 @@ impl Core {
             let times = Timestamps { last_access: timespec(change.atime), last_modification: timespec(change.mtime) };
             rustix::fs::utimensat(&*path, "", &times, AtFlags::EMPTY_PATH)?;
         }
-        Ok((node.kind.policy().attr_ttl, attr(id, &node.stat()?)))
+        let stat = node.stat()?;
+        Ok((node.attr_ttl(&stat), attr(id, &stat)))
     }
 
     pub(super) fn statfs(&self, id: u64) -> Result<StatVfs, Errno> {

@@ -84,7 +84,8 @@ impl Core {
         let attr = attributes::attr(node.id, &stat);
         let may_become_database = kind == NodeKind::Plain && stat.st_size == 0;
         let entry_ttl = if may_become_database || (policy.fresh && !self.is_fresh(policy)) { NEVER } else { policy.entry_ttl };
-        Ok(Entry { node, attr, entry_ttl, attr_ttl: policy.attr_ttl })
+        let attr_ttl = node.attr_ttl(&stat);
+        Ok(Entry { node, attr, entry_ttl, attr_ttl })
     }
 
     fn made(&self, parent: &Node, dir: &Arc<OwnedFd>, name: &OsStr) -> Result<Entry, Errno> {
