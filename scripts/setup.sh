@@ -5,6 +5,8 @@ need=()
 have() { command -v "$1" >/dev/null 2>&1; }
 have cc || need+=(build-essential)
 have pkg-config || need+=(pkg-config)
+# The tests drive databases from another language too.
+have python3 && python3 -c 'import sqlite3' 2>/dev/null || need+=(python3)
 have curl || need+=(curl ca-certificates)
 have runc || have crun || have youki || need+=(runc)
 have mkfs.btrfs || need+=(btrfs-progs)

@@ -5,3 +5,5 @@ cd "$(dirname "$0")/.."
 # The tests that kill a server need its binary.
 cargo build --locked --workspace --bins
 cargo test --locked --workspace --no-fail-fast
+# SQLite on a mount: every pattern and journal mode, threads, kills.
+scripts/sqlite-matrix.sh
