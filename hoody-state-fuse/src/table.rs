@@ -203,7 +203,8 @@ impl Table {
             }
             None => {
                 let id = self.next_locked.fetch_add(1, Ordering::Relaxed);
-                let file = Arc::new(LockedFile { id, volume: node.volume.id, class: Mutex::new(class), fd, place: Mutex::default() });
+                let file =
+                    Arc::new(LockedFile { id, volume: node.volume.id, class: Mutex::new(class), fd, place: Mutex::default(), last_used: Mutex::default() });
                 if all.len() > 64 && all.len().is_power_of_two() {
                     all.retain(|_, w| w.strong_count() > 0);
                 }

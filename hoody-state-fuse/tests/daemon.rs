@@ -119,6 +119,20 @@ fn threads_and_connections_of_one_process_write_without_a_busy_timeout() {
     assert!(d.locked_db().status().unwrap().files.is_empty(), "no lock is left");
 }
 
+/// SQLite's own tests found it: `mptest` counts the warning "file renamed while open".
+#[test]
+fn a_connection_that_opens_and_closes_finds_its_own_file_under_its_name() {
+    use std::os::unix::fs::MetadataExt as _;
+    let d = Daemon::start(false);
+    drop(make(d.at("a.db"), "wal"));
+    for _ in 0..3 {
+        let file = std::fs::File::open(d.at("a.db")).unwrap();
+        assert_eq!(file.metadata().unwrap().ino(), std::fs::metadata(d.at("a.db")).unwrap().ino());
+    }
+    let (one, two) = (std::fs::File::open(d.at("a.db")).unwrap(), std::fs::File::open(d.at("a.db")).unwrap());
+    assert_ne!(one.metadata().unwrap().ino(), two.metadata().unwrap().ino(), "two connections are two files");
+}
+
 #[test]
 fn a_dead_holder_hands_on_and_what_it_had_begun_is_undone() {
     let d = Daemon::start(false);

@@ -134,7 +134,7 @@ fn tour(d: &Path) -> Vec<String> {
     n.note("small", rustix::fs::getxattr(p("m"), "user.k", &mut small[..]));
     n.note("size", rustix::fs::getxattr(p("m"), "user.k", &mut [0_u8; 0][..]));
     n.note("list", {
-        let mut l = vec![0_u8; 100];
+        let mut l = [0_u8; 100];
         rustix::fs::listxattr(p("m"), &mut l[..]).map(|k| l[..k].to_vec())
     });
     n.note("remove", rustix::fs::removexattr(p("m"), "user.k"));

@@ -3,7 +3,7 @@
 use super::entries::Entry;
 use super::{Core, GENERATION, fail};
 use crate::caller::{AsCaller, without_fsetid};
-use crate::nodes::Policy;
+use crate::nodes::{NodeKind, Policy};
 use crate::recognise::{proc_path, reopen};
 use crate::table::{Handle, Node};
 use fuser::{BackingId, FileHandle, FopenFlags, ReplyCreate, ReplyEmpty, ReplyOpen, Request};
@@ -62,12 +62,15 @@ impl Core {
         }
     }
 
-    fn handle_for(&self, node: &Arc<Node>, file: File, flags: i32, passthrough: bool) -> u64 {
+    fn handle_for(&self, tid: u32, node: &Arc<Node>, file: File, flags: i32, passthrough: bool) -> u64 {
+        if let Some(locked) = self.table.locked_already(node).filter(|_| node.kind == NodeKind::Database) {
+            locked.note_use(tid, node.id);
+        }
         let read_only = flags & nix::libc::O_ACCMODE == nix::libc::O_RDONLY;
         self.table.add_handle(Handle { node: node.clone(), file, read_only, passthrough })
     }
 
-    pub(super) fn open(&self, id: u64, flags: i32, reply: ReplyOpen) {
+    pub(super) fn open(&self, tid: u32, id: u64, flags: i32, reply: ReplyOpen) {
         let opened = (|| {
             let node = self.table.node(id)?;
             let path = node.path()?;
@@ -80,7 +83,7 @@ impl Core {
         match opened {
             Err(e) => reply.error(fail(e)),
             Ok((node, file, backing)) => {
-                let fh = FileHandle(self.handle_for(&node, file, flags, backing.is_some()));
+                let fh = FileHandle(self.handle_for(tid, &node, file, flags, backing.is_some()));
                 let flags = fopen_flags(node.kind.policy(), backing.is_some());
                 match backing {
                     Some(id) => reply.opened_passthrough(fh, flags, &id),
@@ -120,7 +123,7 @@ impl Core {
         match created {
             Err(e) => reply.error(fail(e)),
             Ok((Entry { node, attr, entry_ttl, attr_ttl }, file, backing)) => {
-                let fh = FileHandle(self.handle_for(&node, file, flags, backing.is_some()));
+                let fh = FileHandle(self.handle_for(req.pid(), &node, file, flags, backing.is_some()));
                 let flags = fopen_flags(node.kind.policy(), backing.is_some());
                 let ttl = entry_ttl.min(attr_ttl);
                 match backing {
@@ -138,6 +141,11 @@ impl Core {
         }
         if handle.passthrough {
             Self::end_backing(&handle.node);
+            if !handle.node.is_open()
+                && let Some(locked) = self.table.locked_already(&handle.node)
+            {
+                locked.forget_node(handle.node.id);
+            }
         }
     }
 

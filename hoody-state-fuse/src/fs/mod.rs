@@ -160,8 +160,8 @@ impl Filesystem for DatabaseFs {
         answer!(reply, self.0.link(ino.0, newparent.0, newname), e => e.send(reply));
     }
 
-    fn open(&self, _req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        self.0.open(ino.0, flags.0, reply);
+    fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        self.0.open(req.pid(), ino.0, flags.0, reply);
     }
 
     fn create(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, flags: i32, reply: ReplyCreate) {

@@ -38,6 +38,8 @@ pub struct LockedFile {
     pub fd: OwnedFd,
     /// Where it was last looked up: the directory and its name there, to find its journal.
     pub place: Mutex<Option<(Arc<OwnedFd>, OsString)>>,
+    /// The node by which each thread opened or locked it last.
+    pub last_used: Mutex<HashMap<u32, u64>>,
 }
 
 impl LockedFile {
@@ -50,6 +52,16 @@ impl LockedFile {
     /// It is a database from now on, or the `-shm` of one.
     pub fn set_class(&self, class: Class) {
         *self.class.lock().unwrap_or_else(PoisonError::into_inner) = class;
+    }
+
+    /// A thread opened it, or locked it, by this node.
+    pub fn note_use(&self, tid: u32, node: u64) {
+        self.last_used.lock().unwrap_or_else(PoisonError::into_inner).insert(tid, node);
+    }
+
+    /// Nobody has this node open any more.
+    pub fn forget_node(&self, node: u64) {
+        self.last_used.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, n| *n != node);
     }
 
     /// It was looked up there.
@@ -211,6 +223,9 @@ impl LockService {
     /// `F_SETLK`, `F_SETLKW`: `answer` is called once, now or later.
     pub fn setlk(&self, file: &Arc<LockedFile>, call: LockCall, answer: Answer) {
         let (owner, task, range) = (call.owner(), call.task(), call.range());
+        if file.class() == Class::Database {
+            file.note_use(call.tid, call.node);
+        }
         if call.kind == F_UNLCK {
             self.change(|broker, look, now, out| {
                 if range == rules::WRITE && file.class() == Class::Shm {
@@ -295,9 +310,13 @@ impl LockService {
     }
 
     /// The node whose inode number the calling thread must see when it asks for this database by name: that of its own connection, if there is no
-    /// doubt which. SQLite compares the two before it begins a journal, and before it removes a WAL at the last close.
+    /// doubt which. SQLite compares the two when it opens and closes, before it begins a journal, and before it removes a WAL at the last close.
     #[must_use]
     pub fn own_node(&self, file: &Arc<LockedFile>, tid: u32) -> Option<u64> {
+        let last = file.last_used.lock().unwrap_or_else(PoisonError::into_inner).get(&tid).copied();
+        if last.is_some() {
+            return last;
+        }
         self.lock().broker.used_by(file.id, tid, &|| signals::process_of(tid)).map(|o| o.node)
     }
 
