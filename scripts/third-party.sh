@@ -4,6 +4,7 @@
 #
 #   scripts/third-party.sh DIR…        # each is a directory to test in
 #
+# config01 and config02 are left out in WAL mode: their tasks leave it while others are connected, which fails natively too (and mptest then waits for ever).
 # mptest's scripts run in four journal modes, and once with SQLite's busy handler taken out at link time: a native directory fails that.
 set -euo pipefail
 cache=${HOODY_THIRD_PARTY:-${XDG_CACHE_HOME:-$HOME/.cache}/hoody-state-third-party}
@@ -54,6 +55,7 @@ run_in() {
     for mode in wal delete truncate persist; do
       [ "$program" = mptest ] || [ "$mode" = wal ] || [ "$mode" = delete ] || continue
       for test in crash01.test multiwrite01.test config01.test config02.test; do
+        case "$test $mode" in config*wal) continue ;; esac
         rm -f "$work"/mp.db*
         if (cd "$cache/sqlite/mptest" && timeout 300 "$cache/bin/$program" "$work/mp.db" "$test" --journalmode "$mode" >"$log" 2>&1) && tail -3 "$log" | grep -q ' 0 errors'; then
           say ok "$dir $program $test $mode: $(grep -o 'Summary:.*' "$log" | tail -1)"

