@@ -65,7 +65,7 @@ run_in() {
       done
     done
   done
-  if (cd "$work" && timeout 900 "$cache/bin/threadtest3" >"$log" 2>&1) && tail -2 "$log" | grep -q '^Total of 0 errors'; then
+  if (cd "$work" && timeout 900 "$cache/bin/threadtest3" >"$log" 2>&1) && tail -2 "$log" | grep -q '^0 errors out of '; then
     say ok "$dir threadtest3"
   else
     say FAILED "$dir threadtest3: $(grep -vE '^(Running|.*ok$)' "$log" | tail -4 | tr '\n' ' ')"

@@ -195,9 +195,9 @@ impl Mount {
 
     fn backing(&self, path: &Path) -> Result<Arc<Backing>, MountError> {
         let unusable = |source| MountError::Backing { path: path.to_owned(), source };
-        let real = path.canonicalize().map_err(unusable)?;
-        refuse_nested(&real, &self.mountpoint)?;
-        Backing::open(&real).map_err(unusable)
+        refuse_nested(path, &self.mountpoint)?;
+        // Volumes may lie where others can put links: none is followed.
+        Backing::open(path).map_err(unusable)
     }
 
     /// Adds a volume: it shows under its name at once.

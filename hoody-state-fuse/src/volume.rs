@@ -1,11 +1,10 @@
 //! A volume: a directory of the backing file system that shows as the root, or as one directory under it. Its backing can be exchanged.
 
 use rustix::fs::{Mode, OFlags};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 /// One backing directory of a volume; another takes its place at a rebind.
@@ -30,14 +29,31 @@ pub(crate) struct Volume {
     current: RwLock<Arc<Backing>>,
 }
 
-static NEXT: AtomicU64 = AtomicU64::new(0);
+/// The numbers of backings in use. One is free again when the last node of its backing is forgotten.
+static USED: Mutex<BTreeSet<u64>> = Mutex::new(BTreeSet::new());
+/// How many a node's number has room for.
+const BACKINGS: u64 = 1 << 12;
+
+fn used() -> std::sync::MutexGuard<'static, BTreeSet<u64>> {
+    USED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Drop for Backing {
+    fn drop(&mut self) {
+        used().remove(&self.index);
+    }
+}
 
 impl Backing {
     /// Opens a directory as a backing. The first of a process has the native inode numbers.
     pub fn open(path: &Path) -> std::io::Result<Arc<Self>> {
-        let root = rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = rustix::fs::openat2(rustix::fs::CWD, path, flags, Mode::empty(), rustix::fs::ResolveFlags::NO_SYMLINKS)?;
         let dev = rustix::fs::fstat(&root)?.st_dev;
-        let index = NEXT.fetch_add(1, Ordering::Relaxed);
+        let mut used = used();
+        let free = (0..BACKINGS).find(|i| !used.contains(i));
+        let index = free.ok_or_else(|| std::io::Error::other("4096 directories are served already: remove a volume first"))?;
+        used.insert(index);
         Ok(Arc::new(Backing { root: Arc::new(root), path: path.to_owned(), dev, index, devices: Mutex::default() }))
     }
 

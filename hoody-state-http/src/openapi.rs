@@ -24,6 +24,7 @@ use utoipa::openapi::{ContentBuilder, HttpMethod, Ref, RefOr, ResponseBuilder};
         (name = "projects", description = "Groups of containers"),
         (name = "containers", description = "Containers, their life and their figures"),
         (name = "snapshots", description = "Snapshots, restore, undo"),
+        (name = "shares", description = "Directories of one container in another"),
         (name = "images", description = "Golden images"),
         (name = "operations", description = "Changes under way"),
         (name = "events", description = "What happened"),

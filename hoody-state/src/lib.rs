@@ -12,6 +12,9 @@
 //! | [`snapshot`] | [`SnapshotStore`](snapshot::SnapshotStore): volumes, snapshots, clones; on BTRFS and in memory |
 //! | [`freeze`] | [`Freezer`](freeze::Freezer): stopping a container's tasks in place; cgroup v2, v1 and in memory |
 //! | [`runtime`] | [`Runtime`](runtime::Runtime): running a container; an OCI runtime as a process, and in memory |
+//! | [`locked_db`] | [`LockedDb`](locked_db::LockedDb): SQLite that nobody finds locked; a FUSE daemon, and in memory |
+//! | [`ramdisk`] | [`RamDisks`](ramdisk::RamDisks): memory as a file system; tmpfs, and in memory |
+//! | [`share`] | [`ShareMount`](share::ShareMount): directories of one container in another; bind mounts, and in memory |
 //! | [`cgroup`] | a container's control group, which outlives its runs; v2, v1 and hybrid hosts |
 //! | [`pool`] | the BTRFS file system that everything lives in; on a loop image or a device |
 //! | [`image`] | golden images, made of tars or of snapshots |
@@ -54,7 +57,9 @@ pub mod model;
 pub mod name;
 pub mod op;
 pub mod pool;
+pub mod ramdisk;
 pub mod runtime;
+pub mod share;
 pub mod snapshot;
 mod sys;
 pub mod units;

@@ -208,6 +208,11 @@ pub struct RealHost {
 }
 
 impl RealHost {
+    /// The same, with databases.
+    pub fn with_databases(name: &str, daemon: impl Into<PathBuf>) -> Self {
+        Self::configured(name, |c| c.databases = Some(daemon.into()))
+    }
+
     /// Opens one and imports a small busybox root file system as its default image.
     pub fn new(name: &str) -> Self {
         Self::sized(name, hoody_state::units::Bytes::gib(2))
@@ -215,10 +220,15 @@ impl RealHost {
 
     /// The same with a pool of this size.
     pub fn sized(name: &str, size: hoody_state::units::Bytes) -> Self {
+        Self::configured(name, |c| c.pool_size = Some(size))
+    }
+
+    fn configured(name: &str, f: impl FnOnce(&mut hoody_state::HostConfig)) -> Self {
         assert!(nix::unistd::geteuid().is_root(), "this test needs root: it mounts BTRFS and runs containers");
         let dir = scratch(name);
         let mut config = hoody_state::HostConfig::new(dir.join("data"), dir.join("run"));
-        config.pool_size = Some(size);
+        config.pool_size = Some(hoody_state::units::Bytes::gib(2));
+        f(&mut config);
         let mut real = RealHost { config, dir, host: None };
         real.start();
         real.import();

@@ -9,6 +9,7 @@ pub mod inside;
 pub mod operations;
 pub mod projects;
 pub mod published;
+pub mod shares;
 pub mod snapshots;
 
 use serde::Serialize;

@@ -43,7 +43,7 @@ pub async fn create(State(app): State<Shared>, who: Identity, Id(id): Id<Contain
     responses((status = 200, description = "It", body = Envelope<SnapshotAnswer>)))]
 pub async fn get(State(app): State<Shared>, who: Identity, path: Named<ContainerId>) -> Reply<SnapshotAnswer> {
     let Named(id, name) = path;
-    ok("Snapshot", app.look(who, id, move |host, id| host.snapshot(id, &name)).await?)
+    ok("Snapshot", app.look(who, id, move |host, id| host.snapshot_detail(id, &name)).await?)
 }
 
 /// Restores a snapshot, by name or alias; PUT and PATCH do the same.

@@ -16,6 +16,7 @@ pub(crate) mod operations;
 pub(crate) mod projects;
 mod room;
 mod schema;
+pub(crate) mod shares;
 pub(crate) mod snapshots;
 pub(crate) mod tokens;
 

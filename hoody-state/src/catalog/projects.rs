@@ -33,6 +33,17 @@ pub(crate) fn get(c: &Connection, user: &UserId, id: &ProjectId) -> Result<Proje
         .unwrap_or_else(|| Err(Error::not_found("project_not_found", format!("there is no project {id}"))))
 }
 
+/// The ids of all.
+pub(crate) fn ids(c: &Connection) -> Result<Vec<ProjectId>> {
+    let mut s = c.prepare("SELECT id FROM projects")?;
+    s.query_map([], |r| r.get::<_, String>(0))?.map(|id| id?.parse()).collect()
+}
+
+/// Whether there is one.
+pub(crate) fn exists(c: &Connection, id: &ProjectId) -> Result<bool> {
+    Ok(c.query_row("SELECT count(*) FROM projects WHERE id = ?1", [id.as_str()], |r| r.get::<_, u64>(0))? > 0)
+}
+
 /// SQL that keeps the rows whose `column` is among the scope's ids. Ids are hex: nothing to quote.
 pub(crate) fn scope(column: &str, only: Option<&[ProjectId]>) -> String {
     match only {

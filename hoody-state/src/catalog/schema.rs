@@ -29,6 +29,16 @@ CREATE TABLE idempotency(scope TEXT NOT NULL, key TEXT NOT NULL, fingerprint BLO
 CREATE TABLE reclaim(volume_id INTEGER PRIMARY KEY, what TEXT NOT NULL, place TEXT, created_ms INTEGER NOT NULL) STRICT;
 CREATE TABLE tokens(id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, hash BLOB NOT NULL UNIQUE, prefix TEXT NOT NULL, projects TEXT, read_only INTEGER NOT NULL,
   created_ms INTEGER NOT NULL) STRICT;
+", "
+CREATE TABLE shares(id TEXT PRIMARY KEY, source_container_id TEXT NOT NULL, source_path TEXT NOT NULL, target_container_id TEXT, target_project_id TEXT,
+  readwrite INTEGER NOT NULL, alias TEXT, label TEXT, description TEXT, enabled INTEGER NOT NULL, message TEXT, expires_at INTEGER,
+  expiry_notified INTEGER NOT NULL, created_by TEXT NOT NULL, created_ms INTEGER NOT NULL, updated_ms INTEGER NOT NULL) STRICT;
+CREATE UNIQUE INDEX share_places ON shares(source_container_id, source_path, coalesce(target_container_id, ''), coalesce(target_project_id, ''));
+CREATE INDEX shares_with_container ON shares(target_container_id) WHERE target_container_id IS NOT NULL;
+CREATE INDEX shares_with_project ON shares(target_project_id) WHERE target_project_id IS NOT NULL;
+CREATE INDEX share_expiry ON shares(expires_at) WHERE expires_at IS NOT NULL;
+CREATE TABLE share_overrides(share_id TEXT NOT NULL, container_id TEXT NOT NULL, id TEXT NOT NULL, mount INTEGER NOT NULL, created_ms INTEGER NOT NULL,
+  updated_ms INTEGER NOT NULL, PRIMARY KEY(share_id, container_id)) STRICT, WITHOUT ROWID;
 "];
 
 /// Brings the catalog to this version.

@@ -27,6 +27,7 @@ fn row(r: &Row<'_>) -> rusqlite::Result<Result<SnapshotRow>> {
     Ok((|| {
         Ok(SnapshotRow {
             snapshot: Snapshot {
+                databases: None,
                 name: name.parse()?,
                 alias: alias.map(|a| a.parse::<Alias>()).transpose()?,
                 created_at: time(created),

@@ -26,11 +26,14 @@ impl Host {
         }
         let lock = self.0.locks.take(id.as_str(), "container.delete")?;
         let row = self.0.catalog.read(|c| containers::get(c, id))?;
+        let mut gone = Vec::new();
         let op = self.begin(caller, lock, Durability::Disk, Intent::Delete { container: id.clone() }, Some(&row.project), |tx| {
             super::snapshots::none_pinned(tx.conn, id)?;
             tx.change_container(id, &caller.by, None, |r| r.status = Status::Deleting)?;
+            gone = tx.delete_shares_of(id)?;
             tx.answer_key(caller.idempotency.as_ref(), &())
         })?;
+        self.shares_ended(&gone);
         self.behind(op, Duration::ZERO, |host, op| host.delete_steps(op)).map(|_| ())
     }
 
@@ -39,6 +42,7 @@ impl Host {
         let Intent::Delete { container: id } = op.intent.clone() else { return Err(Error::internal("not a delete")) };
         op.step("kill")?;
         self.0.runtime.kill(&id)?;
+        self.drop_places(&id)?;
         op.step("trash")?;
         self.0.store.trash_home(&id, &op.id)?;
         op.step("runtime")?;

@@ -150,17 +150,28 @@ impl Host {
         let limits = Limits { memory: r.spec.memory_mib.map(Bytes::mib), cpus: r.spec.cpu };
         let command = if r.spec.command.is_empty() { default_command(root.as_deref()) } else { r.spec.command.clone() };
         self.0.runtime.prepare(&r.id, &limits)?;
-        self.0.runtime.start(&RunSpec {
+        let seen = self.0.share_changes.load(std::sync::atomic::Ordering::SeqCst);
+        let places = self.places(r, root.as_deref())?;
+        let with_shares = places.shares.as_ref().is_some_and(|s| !s.is_empty());
+        let running = self.0.runtime.start(&RunSpec {
             container: r.id.clone(),
             run: run.clone(),
-            root,
+            root: root.clone(),
             command,
             env: r.spec.env.clone(),
             cwd: "/".into(),
             hostname: hostname(r.name.as_str()),
             network: r.spec.network,
             limits,
-        })
+            mounts: places.mounts,
+            shares: places.shares,
+        })?;
+        // What changed meanwhile was left to us; a runtime without files has mounted nothing.
+        let changed = self.0.share_changes.load(std::sync::atomic::Ordering::SeqCst) != seen;
+        if changed || (with_shares && root.is_none()) {
+            self.sync_shares_or_warn(&r.id);
+        }
+        Ok(running)
     }
 }
 

@@ -6,7 +6,7 @@ use crate::host::{Caller, Host};
 use crate::id::{ContainerId, RunId};
 use crate::model::{Consistency, RestoreOptions, Restored, Snapshot, Status};
 use crate::name::{Alias, SnapshotName};
-use crate::op::{Intent, Op};
+use crate::op::{DatabasesPlan, Intent, Op};
 use crate::snapshot::Volume;
 use crate::units::{Bytes, Generation};
 use serde_json::json;
@@ -77,9 +77,11 @@ impl Host {
                 labels: BTreeMap::new(),
                 pinned: None,
                 consistency: Consistency::Crash,
+                databases: None,
             },
             generation: Generation(0),
         };
+        let databases = self.databases_plan(&row, &target.snapshot.name, options.databases)?;
         let was_running = matches!(row.status, Status::Running | Status::Paused);
         let run = RunId::generate();
         let intent = Intent::Restore {
@@ -91,6 +93,7 @@ impl Host {
             was_running,
             run,
             by: caller.by.clone(),
+            databases,
         };
         let op = self.begin(caller, lock, Durability::Disk, intent, Some(&row.project), |_| Ok(()))?;
         let (restored, failed) = self.perform(op, |op| self.restore_steps(op))?;
@@ -100,7 +103,7 @@ impl Host {
 
     /// The error beside the answer is that of the boot: the restore itself has ended well then, and there is nothing for recovery to do.
     fn restore_steps(&self, op: &mut Op) -> Result<(Restored, Option<Error>)> {
-        let Intent::Restore { container: id, snapshot, keep, boot, run, was_running, .. } = op.intent.clone() else {
+        let Intent::Restore { container: id, snapshot, keep, boot, run, was_running, databases, .. } = op.intent.clone() else {
             return Err(Error::internal("not a restore"));
         };
         let (live, next) = (Volume::Live(id.clone()), Volume::Next(id.clone()));
@@ -108,17 +111,29 @@ impl Host {
         if was_running {
             self.0.runtime.kill(&id)?;
         }
+        self.forget_private_databases(&id)?;
         op.step("clone")?;
         self.0.store.clone_volume(&Volume::Snapshot(id.clone(), snapshot.clone()), &next, &op.id)?;
+        let row = self.0.catalog.read(|c| containers::get(c, &id))?;
+        if databases != DatabasesPlan::Keep {
+            op.step("clone databases")?;
+            self.prepare_databases(&row, &snapshot, &keep.snapshot.name, &databases, &op.id)?;
+        }
         op.step("exchange")?;
         self.0.store.exchange(&live, &next)?;
+        let mut unreverted = Vec::new();
+        if databases != DatabasesPlan::Keep {
+            op.step("exchange databases")?;
+            unreverted = self.restore_databases(&id, &snapshot, &databases, &op.id)?;
+        }
+        self.owner_exchanged(&id);
         // From here on it is only a matter of finishing: the new state boots while the old one is put away.
         op.step("boot")?;
-        let row = self.0.catalog.read(|c| containers::get(c, &id))?;
         let (started, kept) = std::thread::scope(|s| {
             let put_away = || -> Result<SnapshotRow> {
                 op.step("seal")?;
                 self.0.store.seal(&next, &Volume::Snapshot(id.clone(), keep.snapshot.name.clone()))?;
+                self.keep_databases(&id, &keep.snapshot.name, &databases)?;
                 op.step("sync")?;
                 self.0.store.sync()?;
                 self.measured(&id, (*keep).clone())
@@ -139,7 +154,9 @@ impl Host {
         self.note_exit(&id)?;
         let failed =
             started.err().map(|e| e.context(format!("{snapshot} is restored, but it does not boot (the state before is kept as {})", kept.snapshot.name)));
-        Ok((out, failed))
+        let left = unreverted.into_iter().reduce(|a, b| a.context(b.message().to_owned()));
+        let left = left.map(|e| e.context(format!("{snapshot} is restored, but not all databases could be reverted (restore it again to try again)")));
+        Ok((out, failed.or(left)))
     }
 
     /// Writes down what a restore came to. `boot` is nothing if it was not to boot, else when it started and why it did not.

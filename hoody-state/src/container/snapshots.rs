@@ -67,6 +67,16 @@ impl Host {
         })
     }
 
+    /// The same, with the databases that are in it and what they take.
+    ///
+    /// # Errors
+    /// As for [`Host::snapshot`].
+    pub fn snapshot_detail(&self, id: &ContainerId, name: &str) -> Result<SnapshotAnswer> {
+        let mut answer = self.snapshot(id, name)?;
+        answer.snapshot.databases = Some(self.databases_in(id, &answer.snapshot.name)?);
+        Ok(answer)
+    }
+
     /// Takes a snapshot of the disk of a container, whatever it is doing. Durable when it returns.
     ///
     /// Cost: one durable write of the journal and one transaction of the pool; nested volumes add one each, and a moment's freeze.
@@ -129,12 +139,15 @@ impl Host {
                 description: new.description,
                 labels,
                 pinned: None,
+                // Until it is known better.
                 consistency: Consistency::Crash,
+                databases: None,
             },
             generation: Generation(0),
         };
         let replace = replaced.as_ref().map(|old| old.snapshot.name.clone());
-        let intent = Intent::Snapshot { container: id.clone(), row: Box::new(row), replace };
+        let databases = self.databases_along(&container)?.is_some();
+        let intent = Intent::Snapshot { container: id.clone(), row: Box::new(row), replace, databases };
         let op = self.begin(caller, lock, Durability::Disk, intent, Some(&container.project), |_| Ok(()))?;
         let answer = self.perform(op, |op| self.snapshot_steps(op, replaced.as_ref()));
         // Also when it failed: what it replaced may still have to go, now that the lock is free.
@@ -145,15 +158,33 @@ impl Host {
     }
 
     fn snapshot_steps(&self, op: &mut Op, replaced: Option<&SnapshotRow>) -> Result<SnapshotAnswer> {
-        let Intent::Snapshot { container: id, row, replace } = op.intent.clone() else { return Err(Error::internal("not a snapshot")) };
+        let Intent::Snapshot { container: id, mut row, replace, databases } = op.intent.clone() else { return Err(Error::internal("not a snapshot")) };
         let live = Volume::Live(id.clone());
         op.step("snapshot")?;
         {
             // Several volumes are snapshotted one after the other: only a container that stands still has them all at one instant.
             let nested = self.0.store.info(&live)?.is_some_and(|i| i.nested > 0);
-            let moves = nested && self.0.catalog.read(|c| containers::get(c, &id))?.status == Status::Running;
+            let container = self.0.catalog.read(|c| containers::get(c, &id))?;
+            let moves = nested && container.status == Status::Running;
+            // First the writers, then the tasks: one that is frozen ends no transaction.
+            let moment = self.quiet_moment(&container);
             let _still = if moves { Some(FreezeGuard::new(&*self.0.freezer, &id, self.0.settings.freeze_timeout)?) } else { None };
-            self.0.store.snapshot(&live, &Volume::Snapshot(id.clone(), row.snapshot.name.clone()), &op.id)?;
+            let own = || self.0.store.snapshot(&live, &Volume::Snapshot(id.clone(), row.snapshot.name.clone()), &op.id);
+            if databases {
+                // Side by side: the two share a transaction of the pool.
+                let along = || {
+                    let to = Volume::SnapshotDatabases(id.clone(), row.snapshot.name.clone());
+                    self.0.store.snapshot(&Volume::Databases(container.project.clone()), &to, &op.id)
+                };
+                let (a, b) = std::thread::scope(|s| match std::thread::Builder::new().spawn_scoped(s, along) {
+                    Ok(thread) => (own(), thread.join().unwrap_or_else(|_| Err(Error::internal("a thread of the snapshot ended badly")))),
+                    Err(_) => (own(), along()),
+                });
+                a.and(b)?;
+            } else {
+                own()?;
+            }
+            row.snapshot.consistency = moment.end();
         }
         let row = self.measured(&id, *row)?;
         // The intent is on the disk and the snapshot too: after a power cut recovery comes to the same row.
@@ -220,7 +251,10 @@ impl Host {
     pub(crate) fn drop_volume(&self, volume: &Volume, what: &str) -> Result<()> {
         let open = self.0.catalog.read(crate::catalog::operations::open)?;
         self.0.hook.step("volume.delete", "delete")?;
-        let gone = self.0.store.delete(volume)?;
+        let mut gone = self.0.store.delete(volume)?;
+        if let Volume::Snapshot(c, n) = volume {
+            gone.volumes.extend(self.0.store.delete(&Volume::SnapshotDatabases(c.clone(), n.clone()))?.volumes);
+        }
         self.0.hook.step("volume.delete", "finish")?;
         self.write(Durability::Process, |tx| {
             tx.add_reclaim(&gone.volumes, what)?;

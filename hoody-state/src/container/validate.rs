@@ -32,7 +32,7 @@ pub(super) fn environment(env: &BTreeMap<String, String>) -> Result<()> {
     env.iter().try_for_each(|(k, v)| variable(k, v, 1, 4096))
 }
 
-pub(super) fn text(what: &str, s: Option<&str>, max: usize) -> Result<()> {
+pub(crate) fn text(what: &str, s: Option<&str>, max: usize) -> Result<()> {
     match s {
         Some(s) if s.chars().count() > max => Err(Error::invalid("validation_error", format!("{what}: at most {max} characters; {} given", s.chars().count()))),
         _ => Ok(()),

@@ -4,7 +4,7 @@ use crate::error::Result;
 use crate::host::Host;
 use crate::id::{ContainerId, ProjectId};
 use crate::model::{
-    Container, ContainerDetail, ContainerStats, CpuStats, DiskStats, DiskUsage, Lineage, MemoryStats, Mount, PageRequest, Paged, RamdiskStats, SnapshotUsage,
+    Container, ContainerDetail, ContainerStats, CpuStats, DiskStats, DiskUsage, Lineage, MemoryStats, PageRequest, Paged, SnapshotUsage,
     Status, StatusLog, Usage, UsageReport,
 };
 use crate::name::ProjectAlias;
@@ -92,10 +92,12 @@ impl Host {
     /// # Errors
     /// `container_not_found`.
     pub fn container_detail(&self, id: &ContainerId) -> Result<ContainerDetail> {
-        let (container, state) = self.0.catalog.read(|c| {
+        let (container, row) = self.0.catalog.read(|c| {
             let r = containers::get(c, id)?;
-            Ok((self.container_view(c, &r)?, r.state))
+            Ok((self.container_view(c, &r)?, r))
         })?;
+        let mounts = self.mounts_of(&row)?;
+        let state = row.state;
         let usage = self.recent_usage(id, &state)?;
         Ok(ContainerDetail {
             lineage: Lineage {
@@ -105,7 +107,7 @@ impl Host {
                 since: time(state.since_ms),
             },
             usage,
-            mounts: vec![Mount { path: "/hoody/storage".into(), kind: "storage".into() }],
+            mounts,
             container,
         })
     }
@@ -196,7 +198,7 @@ impl Host {
             cpu: s.cpu_ns.map(|ns| CpuStats { usage: ns, usage_percent: if r.status == Status::Running { self.cpu_percent(id, ns) } else { 0.0 } }),
             memory: s.memory.map(|m| MemoryStats { usage: m, total, usage_percent: percent(m.0 as f64, total.0.max(1) as f64) }),
             disk: DiskStats { root: DiskUsage { total: space.total, usage: usage.referenced } },
-            ramdisk: RamdiskStats { scope: r.spec.ramdisk_scope, shared_pool_maximum: None, capacity_reserved: false, usage: None },
+            ramdisk: self.ramdisk_stats(&r)?,
             network: Vec::new(),
             processing_time: format!("{}ms", began.elapsed().as_millis()),
         })
@@ -252,7 +254,7 @@ impl Host {
     }
 }
 
-fn host_memory() -> Bytes {
+pub(crate) fn host_memory() -> Bytes {
     let kib = std::fs::read_to_string("/proc/meminfo")
         .ok()
         .and_then(|s| s.lines().find_map(|l| l.strip_prefix("MemTotal:")?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()));

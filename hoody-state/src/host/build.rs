@@ -6,6 +6,13 @@ use crate::error::{Error, IoContext, Result};
 use crate::freeze::{self, Freezer};
 use crate::id::{ImageId, OperationId, ProjectId, ServerId};
 use crate::model::{Image, Server, Token};
+use crate::locked_db::LockedDb;
+use crate::locked_db::daemon::{DaemonConfig, FuseDaemon};
+use crate::ramdisk::tmpfs::TmpfsRamDisks;
+use crate::ramdisk::{RamDisks, memory::MemoryRamDisks};
+use crate::share::ShareMount;
+use crate::share::bind::BindShareMount;
+use crate::share::memory::MemoryShareMount;
 use crate::op::step::{KillAt, NoHook, StepHook};
 use crate::op::{Locks, Registry};
 use crate::pool::{Pool, PoolConfig, layout};
@@ -35,6 +42,8 @@ pub struct HostConfig {
     pub id_base: Option<u32>,
     /// The cgroup above the containers'. Default `/hoody/<first digits of the pool's id>`.
     pub cgroup_parent: Option<String>,
+    /// The program `hoody-state-fuse`; without it containers have no `/hoody/databases`.
+    pub databases: Option<PathBuf>,
     /// What an operator sets.
     pub settings: Settings,
 }
@@ -79,11 +88,20 @@ impl HostConfig {
         OciRuntime::new(config)
     }
 
+    fn daemon(&self, program: PathBuf) -> DaemonConfig {
+        DaemonConfig { program, socket: self.run.join("databases.sock"), mountpoint: self.run.join(DATABASES) }
+    }
+
     fn server(&self, pool: &crate::pool::PoolRecord) -> Server {
         let machine = || nix::unistd::gethostname().ok().and_then(|n| n.into_string().ok()).filter(|n| !n.is_empty()).unwrap_or_else(|| "hoody".into());
         Server { id: pool.server_id.clone(), name: pool.server_name.clone().unwrap_or_else(machine) }
     }
 }
+
+/// Where the databases are mounted, in the run directory.
+pub(super) const DATABASES: &str = "databases";
+/// Where the RAM disks are mounted, in the run directory.
+pub(super) const RAMDISKS: &str = "ramdisks";
 
 /// What the catalog says instead of a boot id after an unmount.
 pub(super) const UNMOUNTED: &str = "unmounted";
@@ -94,6 +112,9 @@ pub struct HostBuilder {
     store: Arc<dyn SnapshotStore>,
     freezer: Arc<dyn Freezer>,
     runtime: Arc<dyn Runtime>,
+    databases: Option<Arc<dyn LockedDb>>,
+    ramdisks: Option<Arc<dyn RamDisks>>,
+    shares: Arc<dyn ShareMount>,
     clock: Arc<dyn Clock>,
     hook: Box<dyn StepHook>,
     server: Server,
@@ -118,6 +139,9 @@ impl HostBuilder {
             store,
             freezer,
             runtime,
+            databases: None,
+            ramdisks: None,
+            shares: Arc::new(MemoryShareMount::new()),
             clock: Arc::new(SystemClock),
             hook: Box::new(NoHook),
             server: Server { id: ServerId::generate(), name: "local".into() },
@@ -126,6 +150,27 @@ impl HostBuilder {
             id_base: 0,
             pool: None,
         })
+    }
+
+    /// Where `/hoody/databases` comes from; without it containers have none.
+    #[must_use]
+    pub fn databases(mut self, databases: Arc<dyn LockedDb>) -> Self {
+        self.databases = Some(databases);
+        self
+    }
+
+    /// Where `/ramdisk` comes from; without it containers have none.
+    #[must_use]
+    pub fn ramdisks(mut self, ramdisks: Arc<dyn RamDisks>) -> Self {
+        self.ramdisks = Some(ramdisks);
+        self
+    }
+
+    /// How shares are mounted; default: not at all, they are only remembered.
+    #[must_use]
+    pub fn shares(mut self, shares: Arc<dyn ShareMount>) -> Self {
+        self.shares = shares;
+        self
     }
 
     /// Where the time comes from.
@@ -168,12 +213,17 @@ impl HostBuilder {
     /// # Errors
     /// When catalog and world cannot be compared at all; single containers that cannot be mended are logged.
     pub fn open(self) -> Result<Host> {
-        let HostBuilder { catalog, store, freezer, runtime, clock, hook, server, settings, boot, id_base, pool } = self;
+        let HostBuilder { catalog, store, freezer, runtime, databases, ramdisks, shares, clock, hook, server, settings, boot, id_base, pool } = self;
         let host = Host(Arc::new(Inner {
             catalog,
             store,
             freezer,
             runtime: Arc::clone(&runtime),
+            databases,
+            ramdisks,
+            shares,
+            sharing: Mutex::default(),
+            share_changes: std::sync::atomic::AtomicU64::new(0),
             clock,
             hook,
             locks: Locks::default(),
@@ -219,6 +269,10 @@ impl Host {
         let runtime = Arc::new(config.oci(pool.root(), &record)?);
         let freezer: Arc<dyn Freezer> = Arc::from(freeze::freezer(runtime.cgroups())?);
         let mut builder = HostBuilder::new(Some(&pool.root().join(layout::CATALOG)), store, freezer, runtime)?;
+        builder.shares = Arc::new(BindShareMount);
+        builder.ramdisks = Some(Arc::new(TmpfsRamDisks::new(config.run.join(RAMDISKS), record.id_base)?));
+        let daemon = config.databases.clone().map(|program| FuseDaemon::open(config.daemon(program))).transpose()?;
+        builder.databases = daemon.clone().map(|d| d as Arc<dyn LockedDb>);
         builder.settings = config.settings.clone();
         builder.server = config.server(&record);
         builder.id_base = record.id_base;
@@ -226,7 +280,19 @@ impl Host {
         if let Ok(at) = std::env::var("HOODY_STATE_CRASH") {
             builder.hook = Box::new(KillAt::new(&at));
         }
-        builder.open()
+        let host = builder.open()?;
+        if let Some(daemon) = daemon {
+            if daemon.is_fresh() {
+                host.serve_databases_again();
+            }
+            let weak = Arc::downgrade(&host.0);
+            daemon.set_restart_listener(Box::new(move || {
+                if let Some(inner) = weak.upgrade() {
+                    Host(inner).serve_databases_again();
+                }
+            }));
+        }
+        Ok(host)
     }
 
     /// Whether containers can be started: the runtime's word. A server without one still serves everything else.
@@ -249,7 +315,7 @@ impl Host {
         store.seal(&staging, &Volume::Image(image.clone()))?;
         let freezer = Arc::new(crate::freeze::memory::MemoryFreezer::new());
         let runtime = Arc::new(crate::runtime::memory::MemoryRuntime::with_freezer(Arc::clone(&freezer)));
-        let host = HostBuilder::new(None, store, freezer, runtime)?.open()?;
+        let host = HostBuilder::new(None, store, freezer, runtime)?.ramdisks(Arc::new(MemoryRamDisks::new())).open()?;
         host.write(crate::catalog::Durability::Process, |tx| {
             tx.insert_image(&Image {
                 id: ImageId::generate(),
@@ -272,6 +338,7 @@ impl Host {
     /// # Errors
     /// `data_in_use` while a server runs on it.
     pub fn unmount(config: &HostConfig) -> Result<()> {
+        FuseDaemon::take_down(&config.daemon(PathBuf::new())).or_else(|e| if config.run.exists() { Err(e) } else { Ok(()) })?;
         if Pool::peek(&config.pool())?.is_some() {
             let pool = Pool::open(&PoolConfig { size: None, ..config.pool() })?;
             let runtime = config.oci(pool.root(), pool.record())?;
@@ -279,6 +346,11 @@ impl Host {
                 runtime.kill(&c)?;
                 runtime.cgroups().remove(&c)?;
             }
+            let disks = TmpfsRamDisks::new(config.run.join(RAMDISKS), pool.record().id_base)?;
+            for disk in disks.list()? {
+                disks.remove(&disk)?;
+            }
+            std::fs::remove_dir(config.run.join(RAMDISKS)).io(|| "remove the directory of RAM disks")?;
             Catalog::open(&pool.root().join(layout::CATALOG))?
                 .write(crate::catalog::Durability::Disk, SystemClock.now(), |tx| tx.set_meta("boot", UNMOUNTED))?;
             drop(runtime);

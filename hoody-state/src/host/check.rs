@@ -4,7 +4,7 @@
 
 use super::Host;
 use crate::catalog::containers::ContainerRow;
-use crate::catalog::{Catalog, containers, images, operations, snapshots};
+use crate::catalog::{Catalog, containers, images, operations, projects, snapshots};
 use crate::error::Result;
 use crate::freeze::{FreezeState, Freezer};
 use crate::id::{ContainerId, OperationId};
@@ -110,6 +110,9 @@ impl Look<'_> {
             }
             wanted.insert(v);
         }
+        for p in self.catalog.read(projects::ids)? {
+            wanted.insert(Volume::Databases(p));
+        }
         for r in &rows {
             let id = r.id.as_str().to_owned();
             passing.extend(self.container(r, &mut wanted)?.into_iter().map(|(m, p)| (id.clone(), m, p)));
@@ -119,12 +122,11 @@ impl Look<'_> {
                 continue;
             }
             let of = match &v {
-                Volume::Live(c) | Volume::Next(c) | Volume::Snapshot(c, _) => c.to_string(),
+                Volume::Live(c) | Volume::Next(c) | Volume::NextDatabases(c) | Volume::Snapshot(c, _) | Volume::SnapshotDatabases(c, _) => c.to_string(),
                 Volume::Image(n) => n.to_string(),
                 Volume::Staging(op) if ops.contains(op) => continue,
                 Volume::Staging(_) => String::new(),
-                // Databases of projects are nobody's yet.
-                Volume::Databases(_) => continue,
+                Volume::Databases(p) => p.to_string(),
             };
             passing.push((of, format!("volume {} is in no list: --repair deletes it", crate::pool::layout::path(&v).display()), Problem::OrphanVolume(v)));
         }
@@ -189,6 +191,8 @@ impl Look<'_> {
                 Some(_) => {}
             }
             wanted.insert(v);
+            // Whether it took databases along is the pool's to say.
+            wanted.insert(Volume::SnapshotDatabases(id.clone(), s.snapshot.name.clone()));
         }
         if !self.same_uptime()? {
             // After a reboot or an unmount nothing runs, whatever the rows say: the next start brings the two together.

@@ -8,6 +8,7 @@ mod check;
 mod projects;
 mod queries;
 mod reconcile;
+mod shares;
 mod upkeep;
 
 pub use crate::catalog::idempotency::IdempotencyKey;
@@ -19,6 +20,9 @@ use crate::catalog::{Catalog, Durability, Tx};
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
 use crate::freeze::Freezer;
+use crate::locked_db::LockedDb;
+use crate::ramdisk::RamDisks;
+use crate::share::ShareMount;
 use crate::id::{ContainerId, RunId, UserId};
 use crate::model::Server;
 use crate::op::step::StepHook;
@@ -27,6 +31,7 @@ use crate::runtime::{Exit, Runtime};
 use crate::snapshot::SnapshotStore;
 use crate::units::Bytes;
 use std::collections::HashMap;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -83,6 +88,15 @@ pub(crate) struct Inner {
     pub store: Arc<dyn SnapshotStore>,
     pub freezer: Arc<dyn Freezer>,
     pub runtime: Arc<dyn Runtime>,
+    /// Where `/hoody/databases` comes from; nothing: containers have none.
+    pub databases: Option<Arc<dyn LockedDb>>,
+    /// Where `/ramdisk` comes from; nothing: containers have none.
+    pub ramdisks: Option<Arc<dyn RamDisks>>,
+    pub shares: Arc<dyn ShareMount>,
+    /// One look at what a receiver sees, and the change that follows, at a time.
+    /// Counts changes of shares, so that a start knows whether it has to look again.
+    pub share_changes: AtomicU64,
+    pub sharing: Mutex<HashMap<ContainerId, Arc<Mutex<()>>>>,
     pub clock: Arc<dyn Clock>,
     pub hook: Box<dyn StepHook>,
     pub locks: Locks,

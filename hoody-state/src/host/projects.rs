@@ -123,6 +123,7 @@ impl Host {
                 containers: rows.iter().filter(|r| r.status != Status::Deleting).map(|r| DeletedContainer { id: r.id.clone(), name: r.name.clone() }).collect(),
             }),
         };
+        let mut gone = Vec::new();
         self.0.hook.step("project.delete", "intent")?;
         self.write(Durability::Disk, |tx| {
             tx.claim_key(caller.idempotency.as_ref(), None)?;
@@ -131,10 +132,12 @@ impl Host {
                 let Intent::Delete { container } = intent else { continue };
                 crate::container::snapshots::none_pinned(tx.conn, container)?;
                 tx.change_container(container, &caller.by, None, |r| r.status = Status::Deleting)?;
+                gone.extend(tx.delete_shares_of(container)?);
             }
             if containers::count(tx.conn, Some(id))? > 0 {
                 return Err(Error::new(Kind::Busy, "operation_in_progress", format!("a container has just been added to project {id}: try again")));
             }
+            gone.extend(tx.delete_shares_with(id)?);
             tx.delete_project(id)?;
             tx.emit("project.deleted", "project", id.as_str(), Some(id), serde_json::json!({ "project_id": id }))?;
             tx.answer_key(caller.idempotency.as_ref(), &answer)
@@ -142,6 +145,10 @@ impl Host {
         for (lock, op, intent) in going {
             let op = self.resume(op, intent, lock, None);
             self.behind(op, std::time::Duration::ZERO, |host, op| host.delete_steps(op))?;
+        }
+        self.shares_ended(&gone);
+        if let Err(e) = self.drop_project_places(id) {
+            tracing::warn!(project = %id, error = %e, "its databases are not deleted yet; the next start deletes them");
         }
         Ok(answer)
     }

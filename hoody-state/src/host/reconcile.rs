@@ -5,7 +5,7 @@
 
 use super::{Caller, Host};
 use crate::catalog::containers::{ContainerRow, Desired};
-use crate::catalog::{Durability, Tx, containers, images, ms, operations, snapshots};
+use crate::catalog::{Durability, Tx, containers, images, ms, operations, projects, snapshots};
 use crate::error::{Error, Kind, Result};
 use crate::freeze::FreezeState;
 use crate::id::{ContainerId, OperationId, RunId};
@@ -47,6 +47,7 @@ impl Host {
                 tracing::error!(container = %row.id, error = %e, "could not compare the container with what runs; the next start tries again");
             }
         }
+        self.sync_all_shares()?;
         self.write(Durability::Disk, |tx| {
             if all {
                 tx.set_meta("boot", &self.0.boot)?;
@@ -79,7 +80,11 @@ impl Host {
         let gone: HashSet<VolumeId> = self.0.catalog.read(operations::reclaiming)?.into_iter().map(|r| r.volume).collect();
         let open: HashSet<OperationId> = self.0.catalog.read(operations::open)?.into_iter().map(|(id, _)| id).collect();
         for v in self.0.store.list(None)? {
-            let stray = matches!(&v, Volume::Staging(op) if !open.contains(op));
+            let stray = match &v {
+                Volume::Staging(op) => !open.contains(op),
+                Volume::Databases(_) => !self.listed(&v)?,
+                _ => false,
+            };
             // What is said to be deleted and is there came back by a power cut; unless it is in a list: then it only got an id that was free again.
             let back = if gone.is_empty() { None } else { self.0.store.info(&v)?.map(|i| i.id).filter(|id| gone.contains(id)) };
             match back {
@@ -99,10 +104,10 @@ impl Host {
     fn listed(&self, v: &Volume) -> Result<bool> {
         self.0.catalog.read(|c| {
             Ok(match v {
-                Volume::Live(id) | Volume::Next(id) => containers::find(c, id)?.is_some(),
-                Volume::Snapshot(id, name) => snapshots::by_name(c, id, name.as_str())?.is_some(),
+                Volume::Live(id) | Volume::Next(id) | Volume::NextDatabases(id) => containers::find(c, id)?.is_some(),
+                Volume::Snapshot(id, name) | Volume::SnapshotDatabases(id, name) => snapshots::by_name(c, id, name.as_str())?.is_some(),
                 Volume::Image(name) => images::by_name(c, name)?.is_some(),
-                Volume::Databases(_) => true,
+                Volume::Databases(p) => projects::exists(c, p)?,
                 Volume::Staging(_) => false,
             })
         })
@@ -146,16 +151,19 @@ impl Host {
                 self.undone(op, error, |tx| settle_status(tx, container, &found))
             }
             Intent::Delete { .. } => Err(Error::internal("a delete is only ever finished; the next start goes on with it")),
-            Intent::Snapshot { container, row, replace } => {
+            Intent::Snapshot { container, row, replace, databases } => {
                 let volume = Volume::Snapshot(container.clone(), row.snapshot.name.clone());
-                let whole = self.0.store.info(&volume)?.is_some_and(|i| i.read_only);
+                let along = Volume::SnapshotDatabases(container.clone(), row.snapshot.name.clone());
+                let there = |v: &Volume| Ok::<_, Error>(self.0.store.info(v)?.is_some_and(|i| i.read_only));
+                let whole = there(&volume)? && (!databases || there(&along)?);
                 self.thaw_unless_paused(container)?;
                 self.0.store.delete(&Volume::Staging(op.clone()))?;
                 if whole && error.is_none() {
                     let row = self.measured(container, (**row).clone())?;
                     return self.done(op, |tx| self.insert_snapshot(tx, container, &row, replace.as_ref()));
                 }
-                let gone = self.0.store.delete(&volume)?;
+                let mut gone = self.0.store.delete(&volume)?;
+                gone.volumes.extend(self.0.store.delete(&along)?.volumes);
                 self.undone(op, error, |tx| tx.add_reclaim(&gone.volumes, &format!("snapshot {} of container {container}", row.snapshot.name)))
             }
             Intent::DeleteSnapshot { container, name } => {
@@ -221,11 +229,16 @@ impl Host {
     }
 
     fn settle_restore(&self, op: &OperationId, intent: &Intent, error: Option<&Error>) -> Result<()> {
-        let Intent::Restore { container, keep, live, boot, was_running, run, .. } = intent else { return Err(Error::internal("not a restore")) };
+        let Intent::Restore { container, snapshot, keep, live, boot, was_running, run, databases, .. } = intent else { return Err(Error::internal("not a restore")) };
         if self.exchanged(container, *live)? {
+            for e in self.restore_databases(container, snapshot, databases, op)? {
+                tracing::error!(container = %container, error = %e, "a database could not be reverted; restore the snapshot again");
+            }
+            self.keep_databases(container, &keep.snapshot.name, databases)?;
             self.0.store.seal(&Volume::Next(container.clone()), &Volume::Snapshot(container.clone(), keep.snapshot.name.clone()))?;
             self.0.store.sync()?;
             let kept = self.measured(container, (**keep).clone())?;
+            self.owner_exchanged(container);
             let booted = if *boot {
                 Some(match self.look(container)? {
                     Found::Running(at, _) | Found::Frozen(at, _) => (at, None),
@@ -246,6 +259,7 @@ impl Host {
         self.thaw_unless_paused(container)?;
         let mut gone = self.0.store.delete(&Volume::Next(container.clone()))?;
         gone.volumes.extend(self.0.store.delete(&Volume::Staging(op.clone()))?.volumes);
+        gone.volumes.extend(self.unprepare_databases(container, &keep.snapshot.name, databases)?);
         let found = match self.look(container)? {
             Found::Nothing if *was_running => self.boot_again(container, &RunId::generate()).map(Some),
             // It did not run before either, and its status says why.

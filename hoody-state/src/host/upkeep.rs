@@ -112,7 +112,7 @@ fn run(wake: &Wake, host: &Weak<super::Inner>) {
         }
         if expiry {
             next = host.expire_due().unwrap_or_else(|e| {
-                tracing::warn!(error = %e, "could not delete expired snapshots; trying again in a minute");
+                tracing::warn!(error = %e, "could not delete what has expired; trying again in a minute");
                 Some(Duration::from_secs(60))
             });
         }
@@ -164,6 +164,7 @@ impl Host {
     /// # Errors
     /// Those of the catalog.
     pub fn expire_due(&self) -> Result<Option<Duration>> {
+        let shares = self.expire_shares()?;
         let now = self.0.clock.now();
         let (due, next) = self.0.catalog.read(|c| snapshots::expired(c, now))?;
         let caller = Caller { by: "expiry".into(), ..Caller::default() };
@@ -185,6 +186,7 @@ impl Host {
             return Ok(Some(Duration::from_millis(1)));
         }
         let until = next.map(|t| Duration::from_millis(u64::try_from((t.as_millisecond() - now.as_millisecond()).max(1)).unwrap_or(1)));
+        let until = until.into_iter().chain(shares).min();
         Ok(if again { Some(until.map_or(Duration::from_secs(5), |u| u.min(Duration::from_secs(5)))) } else { until })
     }
 

@@ -107,6 +107,12 @@ impl Client {
         Ok(Client { stream: BufReader::new(stream) })
     }
 
+    /// The connection itself: it ends with the daemon.
+    #[must_use]
+    pub fn into_stream(self) -> UnixStream {
+        self.stream.into_inner()
+    }
+
     /// Asks, and waits for the reply.
     ///
     /// # Errors
@@ -160,6 +166,10 @@ impl FuseLockedDb {
 }
 
 impl LockedDb for FuseLockedDb {
+    fn path(&self, volume: &str) -> PathBuf {
+        self.mountpoint.join(volume)
+    }
+
     fn add_volume(&self, volume: &str, backing: &Path) -> Result<PathBuf> {
         self.ask(&Ask::AddVolume { volume: volume.to_owned(), backing: backing.to_owned() })?;
         Ok(self.mountpoint.join(volume))

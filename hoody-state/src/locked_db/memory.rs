@@ -62,6 +62,10 @@ pub(super) fn below(volume: &Path, to: &Path) -> Result<PathBuf> {
 }
 
 impl LockedDb for MemoryLockedDb {
+    fn path(&self, volume: &str) -> PathBuf {
+        self.state().volumes.get(volume).cloned().unwrap_or_default()
+    }
+
     fn add_volume(&self, volume: &str, backing: &Path) -> Result<PathBuf> {
         directory(backing)?;
         if volume.is_empty() || volume.contains('/') || volume == "." || volume == ".." {

@@ -13,6 +13,8 @@
 //! [`broker`] decides, without I/O; [`fuse`] is the daemon `hoody-state-fuse` behind its control socket; [`memory`] is for tests.
 
 pub mod broker;
+pub(crate) mod copy_database;
+pub mod daemon;
 pub mod fuse;
 pub mod memory;
 mod restore;
@@ -21,6 +23,7 @@ mod restore;
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests;
 
+pub(crate) use copy_database::merge;
 pub use restore::restore_database;
 
 use crate::error::Result;
@@ -31,6 +34,9 @@ use std::time::Duration;
 
 /// Serves volumes of databases. See the [module](self).
 pub trait LockedDb: Send + Sync {
+    /// Where a volume shows, whether it is served or not.
+    fn path(&self, volume: &str) -> PathBuf;
+
     /// Serves `backing` as `volume`; where it shows. Errors: `volume_exists`, `bad_volume`.
     fn add_volume(&self, volume: &str, backing: &Path) -> Result<PathBuf>;
 

@@ -27,8 +27,18 @@ pub fn restore_database(from: &Path, to: &Path, timeout: Duration) -> Result<()>
             Err(e) => return Err(Error::io(format!("copy {}", a.display()), e)),
         }
     }
+    backup(from, &source, to, timeout)
+}
+
+/// The same with a source that may be changed: its logs are taken in where it is.
+pub(super) fn copy_into(from: &Path, to: &Path, timeout: Duration) -> Result<()> {
+    backup(from, from, to, timeout)
+}
+
+/// From `source`, which people know as `from`.
+fn backup(from: &Path, source: &Path, to: &Path, timeout: Duration) -> Result<()> {
     let failed = |e: rusqlite::Error| refused(from, to, &e);
-    let source = Connection::open(&source).map_err(failed)?;
+    let source = Connection::open(source).map_err(failed)?;
     source.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())).map_err(failed)?;
     let mut target =
         Connection::open_with_flags(to, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX).map_err(failed)?;

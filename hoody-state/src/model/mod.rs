@@ -7,6 +7,7 @@ mod operation;
 mod page;
 mod project;
 mod server;
+mod share;
 mod snapshot;
 mod token;
 
@@ -17,6 +18,7 @@ pub use operation::*;
 pub use page::*;
 pub use project::*;
 pub use server::*;
+pub use share::*;
 pub use snapshot::*;
 pub use token::*;
 

@@ -51,6 +51,19 @@ pub struct Snapshot {
     pub pinned: Option<String>,
     /// What it promises.
     pub consistency: Consistency,
+    /// The databases in it; only in the answer for one snapshot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub databases: Option<Vec<SnapshotDatabase>>,
+}
+
+/// A database in a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct SnapshotDatabase {
+    /// Where it is in the container.
+    pub path: String,
+    /// With its log.
+    pub size: Bytes,
 }
 
 /// All snapshots of a container.

@@ -12,7 +12,7 @@ pub(crate) use lock::{LockGuard, Locks};
 pub(crate) use run::{Op, Registry};
 
 use crate::catalog::snapshots::SnapshotRow;
-use crate::id::{ContainerId, RunId};
+use crate::id::{ContainerId, ProjectId, RunId};
 use crate::model::{Image, Verb};
 use crate::name::SnapshotName;
 use crate::units::VolumeId;
@@ -29,17 +29,48 @@ pub(crate) enum Intent {
     /// Kill, put the home into the trash, forget.
     Delete { container: ContainerId },
     /// Take a snapshot; then, if `replace` is given, let the one that had the alias go.
-    Snapshot { container: ContainerId, row: Box<SnapshotRow>, replace: Option<SnapshotName> },
+    Snapshot {
+        container: ContainerId,
+        row: Box<SnapshotRow>,
+        replace: Option<SnapshotName>,
+        /// Whether the project's databases come along.
+        #[serde(default)]
+        databases: bool,
+    },
     /// Let a snapshot go; it is no longer in the list.
     DeleteSnapshot { container: ContainerId, name: SnapshotName },
     /// Put `snapshot` in the place of the live volume, whose id is `live`, and keep that as `keep`.
-    Restore { container: ContainerId, snapshot: SnapshotName, keep: Box<SnapshotRow>, live: VolumeId, boot: bool, was_running: bool, run: RunId, by: String },
+    Restore {
+        container: ContainerId,
+        snapshot: SnapshotName,
+        keep: Box<SnapshotRow>,
+        live: VolumeId,
+        boot: bool,
+        was_running: bool,
+        run: RunId,
+        by: String,
+        #[serde(default)]
+        databases: DatabasesPlan,
+    },
     /// Fill a staging volume from a stream and make it an image.
     Import { image: Image },
     /// Make an image of a snapshot.
     ImageFromSnapshot { image: Image, container: ContainerId, snapshot: SnapshotName },
     /// Let an image go; it is no longer in the list.
     DeleteImage { image: Image },
+}
+
+/// What a restore does with the project's databases.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "how", rename_all = "snake_case")]
+pub(crate) enum DatabasesPlan {
+    /// They stay; private ones are in the container's own volume.
+    #[default]
+    Keep,
+    /// Nobody else uses them: the volume, whose id is `was`, is exchanged.
+    Exchange { project: ProjectId, was: VolumeId },
+    /// Others use them: they are written as any other client would.
+    Revert { project: ProjectId },
 }
 
 impl Intent {

@@ -9,6 +9,8 @@ pub const IMAGES: &str = "images";
 pub const CONTAINERS: &str = "containers";
 /// The directory of snapshots in a container's home.
 pub const SNAPSHOTS: &str = "snapshots";
+/// The directory of the databases that snapshots took along, in a container's home.
+pub const DATABASES: &str = "databases";
 /// The directory of projects.
 pub const PROJECTS: &str = "projects";
 /// The no-COW directory of the catalog.
@@ -31,6 +33,8 @@ pub fn path(v: &Volume) -> PathBuf {
         Volume::Next(c) => PathBuf::from(CONTAINERS).join(c.as_str()).join("next"),
         Volume::Snapshot(c, n) => PathBuf::from(CONTAINERS).join(c.as_str()).join(SNAPSHOTS).join(n.as_str()),
         Volume::Databases(p) => PathBuf::from(PROJECTS).join(p.as_str()).join("databases"),
+        Volume::SnapshotDatabases(c, n) => PathBuf::from(CONTAINERS).join(c.as_str()).join(DATABASES).join(n.as_str()),
+        Volume::NextDatabases(c) => PathBuf::from(CONTAINERS).join(c.as_str()).join("next-databases"),
         Volume::Staging(o) => PathBuf::from(STAGING).join(o.as_str()).join("volume"),
     }
 }

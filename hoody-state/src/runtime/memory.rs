@@ -165,6 +165,10 @@ impl Runtime for MemoryRuntime {
         Ok(ExecOutput { stdout: spec.stdin[..keep].to_vec(), truncated: keep < spec.stdin.len(), ..ExecOutput::default() })
     }
 
+    fn remount(&self, _container: &ContainerId, _at: &str, _source: &std::path::Path) -> Result<()> {
+        Ok(())
+    }
+
     fn stats(&self, container: &ContainerId) -> Result<RuntimeStats> {
         let world = self.lock();
         let Some(row) = world.containers.get(container) else { return Ok(RuntimeStats::default()) };

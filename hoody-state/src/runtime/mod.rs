@@ -10,12 +10,14 @@
 //! 4. A restart of this process disturbs no run.
 //! 5. The console is kept, bounded, and never blocks the container.
 
+pub(crate) mod inside;
 pub mod memory;
 pub mod oci;
 pub mod suite;
 
 use crate::error::Result;
 use crate::id::{ContainerId, RunId};
+use crate::share::Tree;
 use crate::units::Bytes;
 use jiff::Timestamp;
 use std::collections::BTreeMap;
@@ -64,6 +66,19 @@ pub struct RunSpec {
     pub network: Network,
     /// Its limits.
     pub limits: Limits,
+    /// What of the host is mounted in it.
+    pub mounts: Vec<HostMount>,
+    /// What it sees in `/hoody/shares` from its start, by name; nothing: there is no such directory.
+    pub shares: Option<Vec<(String, Tree)>>,
+}
+
+/// A directory of the host in a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostMount {
+    /// On the host.
+    pub source: PathBuf,
+    /// In the container; made if it is not there.
+    pub target: String,
 }
 
 /// A run that is under way.
@@ -159,6 +174,10 @@ pub trait Runtime: Send + Sync {
 
     /// Runs a command in a running container. Errors: `not_running`, `exec_failed`.
     fn exec(&self, container: &ContainerId, spec: &ExecSpec) -> Result<ExecOutput>;
+
+    /// Exchanges what is mounted from the host at `at` in a running container for `source`, however its daemon fares; a paused one too. Nothing where
+    /// the container does not run. Error: `remount_failed`.
+    fn remount(&self, container: &ContainerId, at: &str, source: &std::path::Path) -> Result<()>;
 
     /// What it uses. Zeros when it has no cgroup.
     fn stats(&self, container: &ContainerId) -> Result<RuntimeStats>;

@@ -88,6 +88,8 @@ pub fn spec(container: &ContainerId, root: Option<&Path>, command: &[&str]) -> R
         cwd: "/".to_owned(),
         hostname: "box".to_owned(),
         network: Network::None,
+        mounts: Vec::new(),
+        shares: None,
         limits: Limits::default(),
     }
 }

@@ -132,7 +132,7 @@ impl State {
         if self.volumes.contains_key(v) {
             return Err(exists(v));
         }
-        if let Volume::Live(c) | Volume::Next(c) | Volume::Snapshot(c, _) = v {
+        if let Some(c) = container_of(v) {
             self.homes.insert(c.clone());
         }
         self.last_id += 1;
@@ -267,7 +267,7 @@ impl SnapshotStore for MemoryStore {
 
 fn container_of(v: &Volume) -> Option<&ContainerId> {
     match v {
-        Volume::Live(c) | Volume::Next(c) | Volume::Snapshot(c, _) => Some(c),
+        Volume::Live(c) | Volume::Next(c) | Volume::Snapshot(c, _) | Volume::SnapshotDatabases(c, _) | Volume::NextDatabases(c) => Some(c),
         Volume::Image(_) | Volume::Databases(_) | Volume::Staging(_) => None,
     }
 }

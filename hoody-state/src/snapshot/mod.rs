@@ -40,6 +40,10 @@ pub enum Volume {
     Snapshot(ContainerId, SnapshotName),
     /// `projects/<id>/databases`.
     Databases(ProjectId),
+    /// `containers/<id>/databases/<name>`: the project's databases as they were when the snapshot `name` was taken.
+    SnapshotDatabases(ContainerId, SnapshotName),
+    /// `containers/<id>/next-databases`: what a restore is about to exchange with the project's databases; after the exchange, what they were.
+    NextDatabases(ContainerId),
     /// `staging/<operation>`: half-made things; whatever lies there at start is garbage unless its operation is open.
     Staging(OperationId),
 }
@@ -53,6 +57,8 @@ impl fmt::Display for Volume {
             Volume::Next(c) => write!(f, "next volume of container {c}"),
             Volume::Snapshot(c, n) => write!(f, "snapshot {n} of container {c}"),
             Volume::Databases(p) => write!(f, "database volume of project {p}"),
+            Volume::SnapshotDatabases(c, n) => write!(f, "databases in snapshot {n} of container {c}"),
+            Volume::NextDatabases(c) => write!(f, "next database volume for container {c}"),
             Volume::Staging(o) => write!(f, "staging volume of operation {o}"),
         }
     }

@@ -2,4 +2,5 @@
 //! and each wrapper has a test.
 
 pub(crate) mod fs;
+pub(crate) mod mount;
 pub(crate) mod process;

@@ -76,6 +76,12 @@ pub struct ServeArgs {
     /// OCI runtime: a name or a path [default: the first of runc, crun, youki].
     #[arg(long, value_name = "PATH")]
     pub runtime: Option<PathBuf>,
+    /// The program hoody-state-fuse, for /hoody/databases [default: beside this program, else in PATH].
+    #[arg(long, value_name = "PATH", conflicts_with = "no_databases")]
+    pub databases: Option<PathBuf>,
+    /// Serve without /hoody/databases.
+    #[arg(long)]
+    pub no_databases: bool,
     /// First host id of the containers' user namespace, when the pool is made.
     #[arg(long, value_name = "N")]
     pub id_base: Option<u32>,
@@ -174,10 +180,18 @@ impl ServeArgs {
             server_name: self.server_name.clone(),
             runtime: self.runtime.clone(),
             id_base: self.id_base,
+            databases: if self.no_databases { None } else { Some(self.databases.clone().unwrap_or_else(beside)) },
             settings: Settings { undo_expiry: self.undo_expiry, ..Settings::default() },
             ..self.pool.config()?
         })
     }
+}
+
+/// The daemon that was installed with this program.
+fn beside() -> PathBuf {
+    let name = "hoody-state-fuse";
+    let own = std::env::current_exe().ok().map(|exe| exe.with_file_name(name)).filter(|p| p.is_file());
+    own.unwrap_or_else(|| PathBuf::from(name))
 }
 
 /// `90s`, `30m`, `24h`, `7d`.

@@ -30,6 +30,8 @@ use crate::cgroup::CgroupTree;
 use crate::error::{Error, IoContext, Result};
 use crate::freeze::{self, FreezeState};
 use crate::id::ContainerId;
+use crate::runtime::inside::{self, Inside};
+use crate::share::{self, Source};
 use crate::sys::process;
 use crate::units::Bytes;
 use console::Consoles;
@@ -38,6 +40,7 @@ use record::Dirs;
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 /// Runs containers by an OCI runtime. See the [module](self).
@@ -59,11 +62,15 @@ impl OciRuntime {
     /// As above.
     pub fn new(config: OciConfig) -> Result<Self> {
         let dirs = Dirs::new(&config.run_dir);
-        for dir in [config.run_dir.clone(), dirs.state(), config.run_dir.join("containers")] {
+        for dir in [config.run_dir.clone(), dirs.state(), config.run_dir.join("containers"), dirs.hub()] {
             fs::create_dir_all(&dir).io(|| format!("make {}", dir.display()))?;
         }
         // The specs hold the environments of containers.
-        fs::set_permissions(&config.run_dir, fs::Permissions::from_mode(0o700)).io(|| format!("protect {}", config.run_dir.display()))?;
+        for dir in [dirs.state(), config.run_dir.join("containers")] {
+            fs::set_permissions(&dir, fs::Permissions::from_mode(0o700)).io(|| format!("protect {}", dir.display()))?;
+        }
+        // A container's root passes through to what is mounted in it from the hub.
+        fs::set_permissions(&config.run_dir, fs::Permissions::from_mode(0o711)).io(|| format!("protect {}", config.run_dir.display()))?;
         if config.subreaper {
             nix::sys::prctl::set_child_subreaper(true).io(|| "become a child subreaper")?;
         }
@@ -94,6 +101,18 @@ impl OciRuntime {
         #[cfg(test)]
         if let Some(f) = self.step.get() {
             f(_name);
+        }
+    }
+
+    /// The mount namespace of what runs, if anything does.
+    fn inside(&self, container: &ContainerId) -> Result<Option<Inside>> {
+        loop {
+            let Some(running) = self.adopt_run(container)? else { return Ok(None) };
+            let inside = Inside::of(running.pid);
+            // A pid may have become another's in between.
+            if self.adopt_run(container)?.is_some_and(|r| r.pid == running.pid) {
+                return inside.map(Some).io(|| format!("open the mount namespace of container {container}"));
+            }
         }
     }
 
@@ -139,6 +158,18 @@ impl Runtime for OciRuntime {
 
     fn exec(&self, container: &ContainerId, spec: &ExecSpec) -> Result<ExecOutput> {
         self.exec_in(container, spec)
+    }
+
+    fn remount(&self, container: &ContainerId, at: &str, source: &std::path::Path) -> Result<()> {
+        let Some(inside) = self.inside(container)? else { return Ok(()) };
+        let failed = |e: std::io::Error| {
+            Error::new(crate::error::Kind::Io, "remount_failed", format!("{at} of container {container} could not be mounted again: {e}; restart it")).with_source(e)
+        };
+        let tree = share::bind::open(&Source { root: source.to_owned(), path: std::path::PathBuf::new(), read_only: false }).map_err(failed)?;
+        let Some(tree) = tree.mount else { return Ok(()) };
+        let at = std::path::Path::new(at);
+        let old = inside.mounts().map_err(failed)?.into_iter().rfind(|m| m.kind == "fuse" && m.source.to_string_lossy().starts_with("hoody-state:") && m.at == at);
+        inside.enter(|| inside::exchange(old.as_ref(), at, tree.as_fd())).map_err(failed)
     }
 
     fn stats(&self, container: &ContainerId) -> Result<RuntimeStats> {

@@ -88,6 +88,11 @@ impl Dirs {
         fs::rename(&next, &path).io(|| format!("rename to {}", path.display()))
     }
 
+    /// Where the shares of a container that is being started are mounted, each in a namespace of its own.
+    pub fn hub(&self) -> PathBuf {
+        self.run_dir.join("hub")
+    }
+
     /// The pid the runtime wrote.
     pub fn pid_file(&self, c: &ContainerId, run: &RunId) -> Option<i32> {
         fs::read_to_string(self.bundle(c, run).join("init.pid")).ok()?.trim().parse().ok().filter(|p| *p > 0)

@@ -3,6 +3,7 @@
 use super::seccomp;
 use crate::error::{Error, Result};
 use crate::runtime::{ExecSpec, Network, RunSpec};
+use crate::share::RECEIVED;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -52,6 +53,8 @@ pub(crate) struct Host<'a> {
     pub nofile: u64,
     /// The host's `resolv.conf` (no symbolic link) and the mount options a bind of it must keep.
     pub resolv_conf: Option<(&'a Path, Vec<&'static str>)>,
+    /// Where what is shared with the container is, in the mount namespace that the runtime is started in.
+    pub hub: &'a Path,
 }
 
 /// The spec of a run. Errors: `invalid_command`, `invalid_environment`, `invalid_cwd`, `invalid_root`.
@@ -72,7 +75,7 @@ pub(crate) fn config(spec: &RunSpec, host: &Host<'_>) -> Result<Value> {
         "process": process,
         "root": {"path": root, "readonly": false},
         "hostname": spec.hostname,
-        "mounts": mounts(spec.network, host),
+        "mounts": mounts(spec, host),
         "linux": {
             "namespaces": namespaces.iter().map(|n| json!({"type": n})).collect::<Vec<_>>(),
             "uidMappings": ids,
@@ -126,7 +129,8 @@ fn env(given: &BTreeMap<String, String>, hostname: &str) -> BTreeMap<String, Str
     env
 }
 
-fn mounts(network: Network, host: &Host<'_>) -> Vec<Value> {
+fn mounts(spec: &RunSpec, host: &Host<'_>) -> Vec<Value> {
+    let network = spec.network;
     let mount = |to: &str, kind: &str, from: &str, options: &[&str]| json!({"destination": to, "type": kind, "source": from, "options": options});
     let mut mounts = vec![
         mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
@@ -144,6 +148,11 @@ fn mounts(network: Network, host: &Host<'_>) -> Vec<Value> {
     if let (Network::Host, Some((path, flags))) = (network, &host.resolv_conf) {
         let options: Vec<&str> = ["bind", "ro"].into_iter().chain(flags.iter().copied()).collect();
         mounts.push(mount("/etc/resolv.conf", "bind", &path.to_string_lossy(), &options));
+    }
+    // They keep the flags of what they are bound from.
+    mounts.extend(spec.mounts.iter().map(|m| mount(&m.target, "bind", &m.source.to_string_lossy(), &["bind"])));
+    if spec.shares.is_some() {
+        mounts.push(mount(RECEIVED, "bind", &host.hub.to_string_lossy(), &["rbind", "rshared"]));
     }
     mounts
 }
@@ -166,12 +175,14 @@ mod tests {
             hostname: "box".into(),
             network: Network::None,
             limits: Limits::default(),
+            mounts: Vec::new(),
+            shares: None,
         }
     }
 
     fn host() -> Host<'static> {
         let resolv_conf = Some((Path::new("/run/resolv.conf"), vec!["nosuid"]));
-        Host { id_base: 100_000, id_count: 65_536, cgroups_path: "/p/c/run".into(), nofile: 1024, resolv_conf }
+        Host { id_base: 100_000, id_count: 65_536, cgroups_path: "/p/c/run".into(), nofile: 1024, resolv_conf, hub: Path::new("/hub") }
     }
 
     #[test]

@@ -8,8 +8,12 @@ use crate::cgroup::LayoutKind;
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::id::ContainerId;
 use crate::runtime::{Network, RunSpec, Running};
+use crate::runtime::inside::child;
+use crate::share::bind::HUB;
+use crate::sys::mount::{in_private_namespace, open_plain, put_tree};
 use crate::sys::process;
 use jiff::Timestamp;
+use nix::mount::MsFlags;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::statvfs::{FsFlags, statvfs};
@@ -63,6 +67,7 @@ impl OciRuntime {
             cgroups_path: format!("{}/run", self.cgroups.path(&spec.container)),
             nofile: NOFILE.min(limit),
             resolv_conf: resolv.as_deref().map(|p| (p, flags)),
+            hub: &self.dirs.hub(),
         };
         spec::config(spec, &host)
     }
@@ -86,7 +91,7 @@ impl OciRuntime {
         command.args(["run", "--detach", "--no-new-keyring", "--bundle"]).arg(&bundle).arg("--pid-file").arg(bundle.join("init.pid"));
         command.arg(oci_id(c, &spec.run)).stdin(Stdio::null()).stdout(console).stderr(errors);
         process::enter_before_exec(&mut command, self.start_groups(c)?);
-        let mut helper = self.watcher.spawn(&mut command).map_err(|e| cannot_run(runtime, e))?;
+        let mut helper = self.spawn_with(spec, &mut command)?.map_err(|e| cannot_run(runtime, e))?;
         // Its copies of the console are closed: the last writer is the container.
         drop(command);
         self.step("spawned");
@@ -111,6 +116,26 @@ impl OciRuntime {
         }
         self.step("watched");
         Ok(Running { run: record.run, pid, started_at: record.started_at })
+    }
+
+    /// Starts the runtime where it sees what is shared with the container: in a mount namespace that ends with it, so that the host's own table of mounts
+    /// stays short, however much is shared.
+    fn spawn_with(&self, spec: &RunSpec, command: &mut Command) -> Result<std::io::Result<Helper<'_>>> {
+        let Some(shares) = &spec.shares else { return Ok(self.watcher.spawn(command)) };
+        let hub = self.dirs.hub();
+        let what = || format!("mount what is shared with container {}", spec.container);
+        let started = in_private_namespace(|| -> std::io::Result<_> {
+            let flags = MsFlags::MS_NODEV | MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
+            nix::mount::mount(Some(HUB), &hub, Some("tmpfs"), flags, Some("mode=755,size=1m,nr_inodes=16k"))?;
+            let dir = open_plain(&hub)?;
+            for (name, tree) in shares {
+                if let Some(tree) = &tree.mount {
+                    put_tree(tree.as_fd(), child(dir.as_fd(), name)?.as_fd())?;
+                }
+            }
+            Ok(self.watcher.spawn(command))
+        });
+        started.io(what)?.io(what)
     }
 
     /// The runtime with what every call of it needs. It is given no environment: a NOTIFY_SOCKET of ours would make runc wait for the container.

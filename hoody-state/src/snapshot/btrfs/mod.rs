@@ -92,7 +92,11 @@ impl BtrfsStore {
     /// The place of a volume that is about to be made there; makes the directories above it.
     fn place_for(&self, v: &Volume) -> Result<Place> {
         match v {
-            Volume::Live(c) | Volume::Next(c) | Volume::Snapshot(c, _) => self.create_home(c)?,
+            Volume::Live(c) | Volume::Next(c) | Volume::Snapshot(c, _) | Volume::NextDatabases(c) => self.create_home(c)?,
+            Volume::SnapshotDatabases(c, _) => {
+                self.create_home(c)?;
+                self.make_dir(&Path::new(layout::CONTAINERS).join(c.as_str()).join(layout::DATABASES))?;
+            }
             Volume::Databases(p) => self.make_dir(&Path::new(layout::PROJECTS).join(p.as_str()))?,
             Volume::Staging(o) => self.make_dir(&Path::new(layout::STAGING).join(o.as_str()))?,
             Volume::Image(_) => {}
@@ -198,7 +202,7 @@ impl BtrfsStore {
 
     /// A container's root may make its own root directory read-only, which would then forbid us to move it: undoes that.
     fn unlock(&self, v: &Volume) -> Result<()> {
-        if !matches!(v, Volume::Live(_) | Volume::Next(_)) {
+        if !matches!(v, Volume::Live(_) | Volume::Next(_) | Volume::Databases(_) | Volume::NextDatabases(_)) {
             return Err(Error::conflict("volume_read_only", format!("{v} is read-only and cannot be moved: make a clone of it")));
         }
         subvolume::subvolume_flags_set(self.existing(v)?.as_fd(), SubvolumeFlags::empty()).io(|| format!("make {v} writable"))
@@ -336,8 +340,9 @@ impl SnapshotStore for BtrfsStore {
         };
         for c in containers {
             let home = Path::new(layout::CONTAINERS).join(c.as_str());
-            found.extend([Volume::Live(c.clone()), Volume::Next(c.clone())]);
+            found.extend([Volume::Live(c.clone()), Volume::Next(c.clone()), Volume::NextDatabases(c.clone())]);
             found.extend(self.names(&home.join(layout::SNAPSHOTS))?.iter().filter_map(|n| Some(Volume::Snapshot(c.clone(), n.parse().ok()?))));
+            found.extend(self.names(&home.join(layout::DATABASES))?.iter().filter_map(|n| Some(Volume::SnapshotDatabases(c.clone(), n.parse().ok()?))));
         }
         if container.is_none() {
             found.extend(self.names(Path::new(layout::IMAGES))?.iter().filter_map(|n| Some(Volume::Image(ImageName::from_dir_name(n).ok()?))));

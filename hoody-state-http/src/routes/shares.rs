@@ -1,0 +1,146 @@
+//! Shares: what owners offer and what receivers say to it.
+
+use super::{Null, Routes};
+use crate::app::Shared;
+use crate::auth::Identity;
+use crate::envelope::{ApiError, Envelope, Reply, created, ok};
+use crate::extract::{Id, Input, Named, Nothing, Query, invalid};
+use axum::extract::State;
+use hoody_state::Error;
+use hoody_state::id::{ContainerId, ShareId};
+use hoody_state::model::{IncomingShare, NewShare, Share, ShareFilter, ShareMounted, ShareStatus, ShareTarget, ShareUpdate, ShareWord};
+use serde::Deserialize;
+use utoipa_axum::routes;
+
+pub(crate) fn routes() -> Routes {
+    Routes::new()
+        .routes(routes!(list, create))
+        .routes(routes!(get, update))
+        .routes(routes!(all))
+        .routes(routes!(delete))
+        .routes(routes!(incoming))
+        .routes(routes!(all_incoming))
+        .routes(routes!(mount))
+}
+
+/// Which shares.
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct ShareQuery {
+    /// `container` or `project`.
+    target_type: Option<String>,
+    /// With this label.
+    label: Option<String>,
+    /// `active` or `failed`.
+    status: Option<String>,
+    /// `true` or `false`.
+    enabled: Option<bool>,
+    /// Also those that are about to be deleted for their time is over.
+    include_expired: Option<bool>,
+}
+
+impl ShareQuery {
+    fn check(self) -> Result<ShareFilter, Error> {
+        let target_type = match self.target_type.as_deref() {
+            None => None,
+            Some("container") => Some(ShareTarget::Container),
+            Some("project") => Some(ShareTarget::Project),
+            Some(other) => return Err(invalid("target_type", format!("{other:?} is neither container nor project"))),
+        };
+        let status = match self.status.as_deref() {
+            None => None,
+            Some("active") => Some(ShareStatus::Active),
+            Some("failed") => Some(ShareStatus::Failed),
+            Some(other) => return Err(invalid("status", format!("{other:?} is neither active nor failed"))),
+        };
+        Ok(ShareFilter { target_type, status, label: self.label, enabled: self.enabled, include_expired: self.include_expired.unwrap_or(false) })
+    }
+}
+
+fn share_id(s: &str) -> Result<ShareId, Error> {
+    s.parse()
+}
+
+/// Lists what a container shares.
+#[utoipa::path(get, path = "/containers/{id}/storage/shares", tag = "shares", operation_id = "list_shares", params(("id" = String, Path), ShareQuery),
+    responses((status = 200, description = "All, oldest first", body = Envelope<Vec<Share>>)))]
+pub async fn list(State(app): State<Shared>, who: Identity, Id(id): Id<ContainerId>, Query(q): Query<ShareQuery>) -> Reply<Vec<Share>> {
+    let filter = q.check()?;
+    ok("Shares", app.look(who, id, move |host, id| host.shares_of(id, &filter)).await?)
+}
+
+/// Shares a directory with a container, which must accept it, or with all containers of a project.
+#[utoipa::path(post, path = "/containers/{id}/storage/shares", tag = "shares", operation_id = "create_share", request_body = NewShare,
+    params(("id" = String, Path), ("Idempotency-Key" = Option<String>, Header, description = "The same key and request gives the first answer again")),
+    responses((status = 201, description = "Shared", body = Envelope<Share>)))]
+pub async fn create(State(app): State<Shared>, who: Identity, Id(id): Id<ContainerId>, input: Input<NewShare>) -> Reply<Share> {
+    // A project's containers receive without being asked: only who reaches it may decide that.
+    if let Some(p) = &input.body.target_project_id {
+        who.check_project(p)?;
+    }
+    created("Share created", app.alter(who, id, move |host, id| host.create_share(&input.caller, id, input.body)).await?)
+}
+
+/// One share.
+#[utoipa::path(get, path = "/containers/{id}/storage/shares/{share_id}", tag = "shares", operation_id = "get_share", params(("id" = String, Path), ("share_id" = String, Path)),
+    responses((status = 200, description = "It", body = Envelope<Share>)))]
+pub async fn get(State(app): State<Shared>, who: Identity, path: Named<ContainerId>) -> Reply<Share> {
+    let Named(id, share) = path;
+    let share = share_id(&share)?;
+    ok("Share", app.look(who, id, move |host, id| host.share(Some(id), &share)).await?)
+}
+
+/// Changes a share; absent fields stay, null clears. Receivers that run see it at once.
+#[utoipa::path(patch, path = "/containers/{id}/storage/shares/{share_id}", tag = "shares", operation_id = "update_share", request_body = ShareUpdate, params(("id" = String, Path), ("share_id" = String, Path)),
+    responses((status = 200, description = "Changed", body = Envelope<Share>)))]
+pub async fn update(State(app): State<Shared>, who: Identity, path: Named<ContainerId>, input: Input<ShareUpdate>) -> Reply<Share> {
+    let Named(id, share) = path;
+    let share = share_id(&share)?;
+    ok("Share updated", app.alter(who, id, move |host, id| host.update_share(&input.caller, id, &share, input.body)).await?)
+}
+
+/// Lists the shares of all containers.
+#[utoipa::path(get, path = "/storage/shares", tag = "shares", operation_id = "list_all_shares", responses((status = 200, description = "All, oldest first", body = Envelope<Vec<Share>>)))]
+pub async fn all(State(app): State<Shared>, who: Identity) -> Reply<Vec<Share>> {
+    ok("Shares", app.read(move |host| host.all_shares(who.only())).await?)
+}
+
+/// Deletes a share: no receiver sees it any more when this answers. What a process has open of it, it keeps until it closes it.
+#[utoipa::path(delete, path = "/storage/shares/{share_id}", tag = "shares", operation_id = "delete_share", params(("share_id" = String, Path)),
+    responses((status = 200, description = "Deleted", body = Envelope<Null>)))]
+pub async fn delete(State(app): State<Shared>, who: Identity, Id(id): Id<ShareId>, input: Input<Nothing>) -> Reply<Null> {
+    let owner = app
+        .read({
+            let id = id.clone();
+            move |host| Ok(host.share(None, &id)?.source_container_id)
+        })
+        .await?;
+    let gone = app.alter(who, owner, move |host, _| host.delete_share(&input.caller, &id)).await;
+    // To a token that does not reach the owner there is no such share.
+    gone.map_err(|e| if e.error().code() == "container_not_found" { ApiError::from(Error::not_found("share_not_found", "there is no such share")) } else { e })?;
+    ok("Share deleted", Null(()))
+}
+
+/// Lists what is shared with a container.
+#[utoipa::path(get, path = "/containers/{id}/storage/incoming", tag = "shares", operation_id = "list_incoming_shares", params(("id" = String, Path)),
+    responses((status = 200, description = "All, oldest first", body = Envelope<Vec<IncomingShare>>)))]
+pub async fn incoming(State(app): State<Shared>, who: Identity, Id(id): Id<ContainerId>) -> Reply<Vec<IncomingShare>> {
+    ok("Incoming shares", app.look(who, id, |host, id| host.incoming(id)).await?)
+}
+
+/// Lists what is shared with any container.
+#[utoipa::path(get, path = "/storage/incoming", tag = "shares", operation_id = "list_all_incoming_shares", responses((status = 200, description = "All", body = Envelope<Vec<IncomingShare>>)))]
+pub async fn all_incoming(State(app): State<Shared>, who: Identity) -> Reply<Vec<IncomingShare>> {
+    ok("Incoming shares", app.read(move |host| host.all_incoming(who.only())).await?)
+}
+
+/// Accepts or rejects a share: the container sees it at once, or no more.
+#[utoipa::path(patch, path = "/containers/{id}/storage/incoming/{share_id}/mount", tag = "shares", operation_id = "set_share_mount", request_body = ShareWord, params(("id" = String, Path), ("share_id" = String, Path)),
+    responses((status = 200, description = "Done", body = Envelope<ShareMounted>)))]
+pub async fn mount(State(app): State<Shared>, who: Identity, path: Named<ContainerId>, input: Input<Option<ShareWord>>) -> Reply<ShareMounted> {
+    let Named(id, share) = path;
+    let share = share_id(&share)?;
+    let word = input.body.ok_or_else(|| invalid("mount", "it is missing: true accepts, false rejects"))?;
+    let done = app.alter(who, id, move |host, id| host.set_share_mount(&input.caller, id, &share, word)).await?;
+    ok(if word.mount { "Share accepted" } else { "Share rejected" }, done)
+}

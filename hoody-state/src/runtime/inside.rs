@@ -1,0 +1,142 @@
+//! The mounts of a running container, seen and changed from outside by its mount namespace. No process of the container is asked or stopped, so that it
+//! works in a paused one too; and nothing is believed of a path in it: a mount is known by its id.
+
+use crate::sys::mount::{in_namespace, mount_id, open_plain, put_tree, take_off};
+use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, mkdirat, openat2, unlinkat};
+use std::ffi::OsString;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+/// One line of a `mountinfo`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct MountLine {
+    pub id: u64,
+    pub parent: u64,
+    pub at: PathBuf,
+    pub read_only: bool,
+    pub kind: String,
+    pub source: PathBuf,
+}
+
+fn unescape(field: &[u8]) -> OsString {
+    let mut out = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((&b, tail)) = rest.split_first() {
+        let octal = (b == b'\\').then(|| tail.get(..3)).flatten().and_then(|d| u8::from_str_radix(std::str::from_utf8(d).ok()?, 8).ok());
+        match octal {
+            Some(byte) => {
+                out.push(byte);
+                rest = &tail[3..];
+            }
+            None => {
+                out.push(b);
+                rest = tail;
+            }
+        }
+    }
+    OsString::from_vec(out)
+}
+
+fn parse(line: &[u8]) -> Option<MountLine> {
+    let mut fields = line.split(|b| *b == b' ');
+    let number = |f: &[u8]| std::str::from_utf8(f).ok()?.parse().ok();
+    let (id, parent) = (number(fields.next()?)?, number(fields.next()?)?);
+    let at = unescape(fields.nth(2)?).into();
+    let read_only = fields.next()?.split(|b| *b == b',').any(|o| o == b"ro");
+    fields.find(|f| *f == b"-")?;
+    let kind = String::from_utf8_lossy(fields.next()?).into_owned();
+    Some(MountLine { id, parent, at, read_only, kind, source: unescape(fields.next()?).into() })
+}
+
+/// A running container's mount namespace.
+pub(crate) struct Inside {
+    ns: File,
+    pid: i32,
+}
+
+impl Inside {
+    /// That of the process `pid`. Whether `pid` is still who it was must be asked after this.
+    pub fn of(pid: i32) -> io::Result<Self> {
+        Ok(Inside { ns: File::open(format!("/proc/{pid}/ns/mnt"))?, pid })
+    }
+
+    /// What is mounted, in the order it was.
+    pub fn mounts(&self) -> io::Result<Vec<MountLine>> {
+        let table = std::fs::read(format!("/proc/{}/mountinfo", self.pid))?;
+        Ok(table.split(|b| *b == b'\n').filter_map(parse).collect())
+    }
+
+    /// The topmost mount of this source.
+    pub fn find(&self, kind: &str, source: &str) -> io::Result<Option<MountLine>> {
+        Ok(self.mounts()?.into_iter().rfind(|m| m.kind == kind && m.source.as_os_str() == source))
+    }
+
+    /// Runs `f` there, on a thread of its own.
+    pub fn enter<T: Send>(&self, f: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+        in_namespace(self.ns.as_fd(), f)
+    }
+}
+
+/// Opens the root of a mount, inside; ESTALE when something else is at its place by now.
+pub(crate) fn open_mount(line: &MountLine) -> io::Result<OwnedFd> {
+    let fd = open_plain(&line.at)?;
+    if mount_id(fd.as_fd())? != line.id {
+        return Err(io::Error::from_raw_os_error(nix::libc::ESTALE));
+    }
+    Ok(fd)
+}
+
+/// Opens the directory `name` in `dir`, made if need be.
+pub(crate) fn child(dir: BorrowedFd<'_>, name: &str) -> io::Result<OwnedFd> {
+    match mkdirat(dir, name, Mode::from_raw_mode(0o755)) {
+        Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+        Err(e) => return Err(e.into()),
+    }
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(openat2(dir, name, flags, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS)?)
+}
+
+/// Puts `tree` in the place of the mount `old` (on `at`, if there is none): inside.
+pub(crate) fn exchange(old: Option<&MountLine>, at: &Path, tree: BorrowedFd<'_>) -> io::Result<()> {
+    let Some(old) = old else { return put_tree(tree, open_plain(at)?.as_fd()) };
+    // The root of a mount whose daemon is dead can be opened as a path, which is all that is needed.
+    take_off(open_mount(old)?.as_fd())?;
+    put_tree(tree, open_plain(&old.at)?.as_fd())
+}
+
+/// Takes the mounts off `name` in `hub`, and the directory away: inside.
+pub(crate) fn clear(hub: BorrowedFd<'_>, mounts: &[MountLine], name: &str) -> io::Result<()> {
+    for m in mounts.iter().rev() {
+        take_off(open_mount(m)?.as_fd())?;
+    }
+    match unlinkat(hub, name, AtFlags::REMOVEDIR) {
+        Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// The last part of a mount's place.
+pub(crate) fn name_of(line: &MountLine) -> Option<String> {
+    String::from_utf8(line.at.file_name()?.as_bytes().to_vec()).ok()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mount_lines_are_read() {
+        let m = parse(br"36 35 98:0 /x /mnt\040a\134b ro,noatime shared:1 master:2 - btrfs /dev/loop\0403 rw,errors=continue").unwrap();
+        let wanted = MountLine { id: 36, parent: 35, at: PathBuf::from(r"/mnt a\b"), read_only: true, kind: "btrfs".into(), source: "/dev/loop 3".into() };
+        assert_eq!(m, wanted);
+        assert_eq!(parse(b"36 35 98:0 / /x rw"), None);
+        assert_eq!(parse(b""), None);
+        let own = Inside::of(std::process::id().cast_signed()).unwrap();
+        assert!(own.mounts().unwrap().iter().any(|m| m.at == Path::new("/")));
+        assert!(own.find("proc", "proc").unwrap().is_some());
+    }
+}

@@ -1,0 +1,220 @@
+//! Shares on one host: a clone of the owner's directory as a mount, put into the receiver's mount namespace.
+//!
+//! The receiver has a small tmpfs at [`RECEIVED`](super::RECEIVED) from its start, which belongs to the host's root, so that nothing in the container can
+//! write or hide anything in it. Mounts are put on directories of it by descriptor (`open_tree`, `move_mount`), and found again by the id
+//! of that tmpfs: whatever the container renames above it, what was given can be taken away. In namespaces that were cloned from the container's
+//! (a sandbox in it) they vanish too, by propagation.
+
+use super::{Identity, Receiver, ShareMount, Source, Tree};
+use crate::error::{Error, Kind, Result};
+use crate::runtime::inside::{Inside, MountLine, child, clear, name_of, open_mount};
+use crate::sys::mount::{Restrict, clone_tree, open_in_root, put_tree, restrict};
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+
+/// What the tmpfs of a receiver calls itself.
+pub(crate) const HUB: &str = "hoody-shares";
+/// A container that renames things under our hands is looked at again this often.
+const TRIES: usize = 16;
+
+/// A [`ShareMount`] by bind mounts.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct BindShareMount;
+
+/// The hub of a receiver and what is mounted on it.
+struct Hub {
+    inside: Inside,
+    line: MountLine,
+    children: Vec<MountLine>,
+}
+
+fn hub(receiver: &Receiver) -> io::Result<Hub> {
+    let inside = Inside::of(receiver.pid)?;
+    let mounts = inside.mounts()?;
+    let found = mounts.iter().rfind(|m| m.kind == "tmpfs" && m.source.as_os_str() == HUB).cloned();
+    let line = found.ok_or_else(|| io::Error::other("it has no /hoody/shares: restart it"))?;
+    let children = mounts.into_iter().filter(|m| m.parent == line.id).collect::<Vec<_>>();
+    Ok(Hub { inside, line, children })
+}
+
+/// Does `f` inside, again if what was found has changed meanwhile.
+fn with_hub<T: Send>(receiver: &Receiver, f: impl Fn(&Hub, BorrowedFd<'_>) -> io::Result<T> + Send + Sync) -> io::Result<T> {
+    let mut tries = 0;
+    loop {
+        let hub = hub(receiver)?;
+        match hub.inside.enter(|| f(&hub, open_mount(&hub.line)?.as_fd())) {
+            Err(e) if matches!(e.raw_os_error(), Some(nix::libc::ESTALE | nix::libc::ENOENT | nix::libc::ELOOP | nix::libc::EBUSY)) && tries < TRIES => tries += 1,
+            r => return r,
+        }
+    }
+}
+
+fn failed(receiver: &Receiver, name: &str, what: &str, e: io::Error) -> Error {
+    Error::new(Kind::Io, "share_mount_failed", format!("the share {name} could not be {what} container {}: {e}", receiver.container)).with_source(e)
+}
+
+fn identity(fd: BorrowedFd<'_>, read_only: bool) -> io::Result<Identity> {
+    let s = rustix::fs::fstat(fd)?;
+    Ok(Identity { device: s.st_dev, inode: s.st_ino, read_only })
+}
+
+/// Resolves a directory below a root and clones it as a mount: also for what the server itself puts into containers.
+pub(crate) fn open(source: &Source) -> io::Result<Tree> {
+    let root = crate::sys::mount::open_plain(&source.root.canonicalize()?)?;
+    let path = if source.path.as_os_str().is_empty() { std::path::Path::new(".") } else { &source.path };
+    let dir = open_in_root(root.as_fd(), path, true)?;
+    let tree = clone_tree(dir.as_fd(), false)?;
+    restrict(tree.as_fd(), Restrict { read_only: source.read_only, shared: false })?;
+    Ok(Tree { identity: identity(tree.as_fd(), source.read_only)?, mount: Some(Arc::new(tree)) })
+}
+
+impl ShareMount for BindShareMount {
+    fn open(&self, source: &Source) -> Result<Tree> {
+        open(source).map_err(|e| {
+            let path = source.path.display();
+            let why = match e.raw_os_error() {
+                Some(nix::libc::ENOENT) => format!("/{path} is not there"),
+                Some(nix::libc::ENOTDIR) => format!("/{path} is no directory"),
+                Some(nix::libc::EXDEV) => format!("/{path} leads to another file system"),
+                Some(nix::libc::ELOOP) => format!("/{path} leads round in links"),
+                _ => return Error::io(format!("open the shared directory /{path}"), e),
+            };
+            Error::conflict("share_source_missing", format!("{why} in the container that shares it"))
+        })
+    }
+
+    fn attach(&self, receiver: &Receiver, name: &str, tree: &Tree) -> Result<()> {
+        let Some(mount) = &tree.mount else { return Err(Error::internal("a share of another backend")) };
+        let put = |hub: &Hub, dir: BorrowedFd<'_>| {
+            let old: Vec<MountLine> = hub.children.iter().filter(|m| name_of(m).as_deref() == Some(name)).cloned().collect();
+            if !old.is_empty() {
+                clear(dir, &old, name)?;
+            }
+            put_tree(mount.as_fd(), child(dir, name)?.as_fd())
+        };
+        with_hub(receiver, put).map_err(|e| failed(receiver, name, "mounted in", e))
+    }
+
+    fn detach(&self, receiver: &Receiver, name: &str) -> Result<()> {
+        let take = |hub: &Hub, dir: BorrowedFd<'_>| {
+            let old: Vec<MountLine> = hub.children.iter().filter(|m| name_of(m).as_deref() == Some(name)).cloned().collect();
+            clear(dir, &old, name)
+        };
+        with_hub(receiver, take).map_err(|e| failed(receiver, name, "taken from", e))
+    }
+
+    fn attached(&self, receiver: &Receiver) -> Result<BTreeMap<String, Identity>> {
+        let look = |hub: &Hub, _: BorrowedFd<'_>| {
+            let mut seen = BTreeMap::new();
+            for m in &hub.children {
+                // A directory whose daemon is dead has no identity: it is no longer what it should be.
+                let dead = Identity { device: 0, inode: 0, read_only: m.read_only };
+                let fd = open_mount(m)?;
+                if let Some(name) = name_of(m) {
+                    seen.insert(name, identity(fd.as_fd(), m.read_only).unwrap_or(dead));
+                }
+            }
+            Ok(seen)
+        };
+        with_hub(receiver, look).map_err(|e| failed(receiver, "list", "read from", e))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::id::ContainerId;
+    use crate::share::suite::{self, Harness};
+    use std::cell::RefCell;
+    use std::path::Path;
+    use std::process::{Child, Command};
+
+    /// Receivers are processes in mount namespaces of their own with a hub, as a runtime makes them.
+    struct World {
+        dir: tempfile::TempDir,
+        receivers: RefCell<Vec<Child>>,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            for d in ["owner/a", "owner/b", "hub"] {
+                std::fs::create_dir_all(dir.path().join(d)).unwrap();
+            }
+            World { dir, receivers: RefCell::default() }
+        }
+    }
+
+    impl Drop for World {
+        fn drop(&mut self) {
+            for mut c in self.receivers.take() {
+                c.kill().unwrap();
+                c.wait().unwrap();
+            }
+        }
+    }
+
+    impl Harness for World {
+        fn shares(&self) -> &dyn ShareMount {
+            &BindShareMount
+        }
+        fn receiver(&self) -> Receiver {
+            let hub = self.dir.path().join("hub");
+            let child = crate::sys::mount::in_private_namespace(|| {
+                nix::mount::mount(Some(HUB), &hub, Some("tmpfs"), nix::mount::MsFlags::empty(), Some("mode=755")).unwrap();
+                Command::new("sleep").arg("1000").spawn().unwrap()
+            })
+            .unwrap();
+            let pid = child.id().cast_signed();
+            self.receivers.borrow_mut().push(child);
+            Receiver { container: ContainerId::generate(), pid }
+        }
+        fn source(&self, name: &str, read_only: bool) -> Source {
+            Source { root: self.dir.path().join("owner"), path: name.into(), read_only }
+        }
+        fn missing(&self) -> Source {
+            self.source("never", false)
+        }
+    }
+
+    #[test]
+    fn contract() {
+        suite::run(&World::new());
+    }
+
+    #[test]
+    fn a_read_only_share_is_read_only_and_a_link_leads_nowhere_out() {
+        let w = World::new();
+        std::fs::create_dir_all(w.dir.path().join("owner/etc")).unwrap();
+        for (to, link) in [("/etc", "abs"), ("../../..", "up"), ("/proc/self/root", "magic")] {
+            std::os::unix::fs::symlink(to, w.dir.path().join("owner").join(link)).unwrap();
+        }
+        let inode = |p: &Path| std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(p).unwrap());
+        let owner = w.dir.path().join("owner");
+        assert_eq!(BindShareMount.open(&w.source("abs", true)).unwrap().identity.inode, inode(&owner.join("etc")));
+        assert_eq!(BindShareMount.open(&w.source("up", true)).unwrap().identity.inode, inode(&owner));
+        assert_eq!(BindShareMount.open(&w.source("magic", true)).unwrap_err().code(), "share_source_missing");
+        let r = w.receiver();
+        let tree = BindShareMount.open(&w.source("a", true)).unwrap();
+        BindShareMount.attach(&r, "a", &tree).unwrap();
+        let seen = w.dir.path().join("hub/a/new");
+        let e = Inside::of(r.pid).unwrap().enter(|| Ok(std::fs::write(&seen, "x").unwrap_err())).unwrap();
+        assert_eq!(e.raw_os_error(), Some(nix::libc::EROFS));
+    }
+
+    #[test]
+    fn a_share_is_taken_away_however_its_receiver_renames_what_is_above() {
+        let w = World::new();
+        let r = w.receiver();
+        BindShareMount.attach(&r, "a", &BindShareMount.open(&w.source("a", false)).unwrap()).unwrap();
+        let dir = w.dir.path().to_path_buf();
+        let moved = dir.with_extension("moved");
+        std::fs::rename(&dir, &moved).unwrap();
+        BindShareMount.detach(&r, "a").unwrap();
+        assert!(BindShareMount.attached(&r).unwrap().is_empty());
+        std::fs::rename(&moved, &dir).unwrap();
+    }
+}

@@ -1,0 +1,98 @@
+//! Shares: directories of one container in another, while both agree.
+//!
+//! **Vocabulary.** The *owner* has the directory and makes the share; the *receiver* accepts it and sees it below [`RECEIVED`]. A *tree* is the
+//! directory, resolved and cloned as a mount of its own, but mounted nowhere yet.
+//!
+//! **Guarantees** of a [`ShareMount`], tested by [`suite`] on every backend:
+//! 1. `open` finds the source as a process of the owner would, and never outside the owner's root, whatever is renamed or linked meanwhile.
+//! 2. What is opened read-only cannot be written by anybody through its mount, root included.
+//! 3. `attach` and `detach` take effect at once in a running receiver, paused ones included; both may be repeated.
+//! 4. After `detach` no name leads to the source any more. What a process has open, or stands in, it keeps until it lets go: no kernel takes that back.
+//!
+//! Whether a share is mounted is decided by [`consent`], which knows no kernel. [`bind`] mounts on this host, [`memory`] for tests; a backend across
+//! hosts (the kernel's NFS v4.2) has its place here too.
+
+pub mod bind;
+pub mod consent;
+pub mod memory;
+pub mod path;
+pub mod suite;
+
+use crate::error::Result;
+use crate::id::ContainerId;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Where a container sees what it has accepted.
+pub const RECEIVED: &str = "/hoody/shares";
+
+/// Tells one directory from another, and how it may be used: what is mounted is compared by it with what should be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Identity {
+    /// The device of the directory.
+    pub device: u64,
+    /// Its inode.
+    pub inode: u64,
+    /// Whether it is mounted so that nobody can write.
+    pub read_only: bool,
+}
+
+/// What is shared.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// The owner's root (or the part of it that is served from elsewhere), on this host.
+    pub root: PathBuf,
+    /// The directory, below `root`.
+    pub path: PathBuf,
+    /// Whether it is opened so that nobody can write.
+    pub read_only: bool,
+}
+
+/// A directory that has been resolved and can be mounted, once.
+#[derive(Clone)]
+pub struct Tree {
+    /// What it is.
+    pub identity: Identity,
+    pub(crate) mount: Option<Arc<OwnedFd>>,
+}
+
+impl fmt::Debug for Tree {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tree").field("identity", &self.identity).finish_non_exhaustive()
+    }
+}
+
+impl Tree {
+    /// One of a backend that mounts nothing.
+    #[must_use]
+    pub fn unmounted(identity: Identity) -> Self {
+        Tree { identity, mount: None }
+    }
+}
+
+/// A running receiver.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Receiver {
+    /// Which.
+    pub container: ContainerId,
+    /// The host's pid of its init.
+    pub pid: i32,
+}
+
+/// Mounts shares. See the [module](self).
+pub trait ShareMount: Send + Sync {
+    /// Resolves a source. Errors: `share_source_missing` (nothing there, no directory, or not to be reached); `io`.
+    fn open(&self, source: &Source) -> Result<Tree>;
+
+    /// Shows `tree` as `name` to a running receiver, in the place of what was there. Error: `share_mount_failed`.
+    fn attach(&self, receiver: &Receiver, name: &str, tree: &Tree) -> Result<()>;
+
+    /// Takes `name` away. One that is not there is no error.
+    fn detach(&self, receiver: &Receiver, name: &str) -> Result<()>;
+
+    /// What a running receiver sees now, by name.
+    fn attached(&self, receiver: &Receiver) -> Result<BTreeMap<String, Identity>>;
+}

@@ -1,0 +1,58 @@
+//! The contract of a [`ShareMount`], for any backend: run it on yours.
+#![allow(clippy::unwrap_used, clippy::missing_panics_doc)]
+
+use super::{Receiver, ShareMount, Source};
+
+/// What a test needs of a backend.
+pub trait Harness {
+    /// The backend.
+    fn shares(&self) -> &dyn ShareMount;
+    /// A running receiver that sees nothing yet.
+    fn receiver(&self) -> Receiver;
+    /// A directory that is there.
+    fn source(&self, name: &str, read_only: bool) -> Source;
+    /// One that is not.
+    fn missing(&self) -> Source;
+}
+
+/// Everything below.
+pub fn run(h: &dyn Harness) {
+    what_is_attached_is_seen_until_it_is_detached(h);
+    a_name_is_exchanged(h);
+    a_missing_source_is_said(h);
+}
+
+/// Guarantee 3.
+pub fn what_is_attached_is_seen_until_it_is_detached(h: &dyn Harness) {
+    let (s, r) = (h.shares(), h.receiver());
+    assert!(s.attached(&r).unwrap().is_empty());
+    for (name, read_only) in [("a", true), ("b", false)] {
+        let tree = s.open(&h.source(name, read_only)).unwrap();
+        assert_eq!(tree.identity.read_only, read_only);
+        s.attach(&r, name, &tree).unwrap();
+        assert_eq!(s.attached(&r).unwrap()[name], tree.identity);
+    }
+    assert_eq!(s.attached(&r).unwrap().len(), 2);
+    s.detach(&r, "a").unwrap();
+    s.detach(&r, "a").unwrap();
+    s.detach(&r, "never").unwrap();
+    assert_eq!(s.attached(&r).unwrap().into_keys().collect::<Vec<_>>(), ["b"]);
+    s.detach(&r, "b").unwrap();
+}
+
+/// A second attach under a name takes the place of the first.
+pub fn a_name_is_exchanged(h: &dyn Harness) {
+    let (s, r) = (h.shares(), h.receiver());
+    s.attach(&r, "x", &s.open(&h.source("a", true)).unwrap()).unwrap();
+    let tree = s.open(&h.source("b", true)).unwrap();
+    s.attach(&r, "x", &tree).unwrap();
+    let seen = s.attached(&r).unwrap();
+    assert_eq!((seen.len(), seen["x"]), (1, tree.identity));
+    s.detach(&r, "x").unwrap();
+    assert!(s.attached(&r).unwrap().is_empty());
+}
+
+/// `share_source_missing`.
+pub fn a_missing_source_is_said(h: &dyn Harness) {
+    assert_eq!(h.shares().open(&h.missing()).unwrap_err().code(), "share_source_missing");
+}

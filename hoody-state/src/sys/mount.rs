@@ -1,0 +1,207 @@
+//! Mounts without paths: trees taken and put by descriptor, in another mount namespace if need be.
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::sched::{CloneFlags, setns, unshare};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+/// A mount of its own of the directory `dir` (with what is mounted below it, if `deep`), nowhere yet; gone with the descriptor.
+pub(crate) fn clone_tree(dir: BorrowedFd<'_>, deep: bool) -> io::Result<OwnedFd> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    if deep {
+        flags |= OpenTreeFlags::AT_RECURSIVE;
+    }
+    Ok(open_tree(dir, "", flags)?)
+}
+
+/// Puts a tree on the directory `on`.
+pub(crate) fn put_tree(tree: BorrowedFd<'_>, on: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(move_mount(tree, "", on, "", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH)?)
+}
+
+/// Takes off, at once for all names, the topmost mount whose root `root` is (an `O_PATH` descriptor of it). Must run on a thread whose working directory is its
+/// own: it changes it.
+pub(crate) fn take_off(root: BorrowedFd<'_>) -> io::Result<()> {
+    rustix::process::fchdir(root)?;
+    let done = nix::mount::umount2(".", nix::mount::MntFlags::MNT_DETACH);
+    nix::unistd::chdir("/")?;
+    Ok(done?)
+}
+
+/// Opens a directory below `root` as a process whose root directory it is would find it: links lead nowhere else, and no mount is crossed when `one_mount`.
+/// EAGAIN when it was raced too often.
+pub(crate) fn open_in_root(root: BorrowedFd<'_>, path: &Path, one_mount: bool) -> io::Result<OwnedFd> {
+    let mut resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    if one_mount {
+        resolve |= ResolveFlags::NO_XDEV;
+    }
+    let mut tries = 0;
+    loop {
+        match rustix::fs::openat2(root, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty(), resolve) {
+            // Something was renamed on the way: the kernel cannot say for certain that it is still inside.
+            Err(rustix::io::Errno::AGAIN) if tries < 128 => tries += 1,
+            r => return Ok(r?),
+        }
+    }
+}
+
+/// The same from the root directory of this thread, along no link at all.
+pub(crate) fn open_plain(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS)?)
+}
+
+/// The id of the mount that a descriptor is on.
+pub(crate) fn mount_id(fd: BorrowedFd<'_>) -> io::Result<u64> {
+    let info = std::fs::read_to_string(format!("/proc/thread-self/fdinfo/{}", fd.as_raw_fd()))?;
+    let id = info.lines().find_map(|l| l.strip_prefix("mnt_id:")?.trim().parse().ok());
+    id.ok_or_else(|| io::Error::other("fdinfo has no mnt_id"))
+}
+
+/// Whether something is mounted on exactly this place; nothing is asked of it, for its daemon may be dead.
+pub(crate) fn is_mounted(at: &Path) -> bool {
+    let Ok(at) = std::path::absolute(at) else { return false };
+    let parent = at.parent().and_then(|p| p.canonicalize().ok());
+    let at = match (parent, at.file_name()) {
+        (Some(p), Some(n)) => p.join(n),
+        _ => at,
+    };
+    crate::runtime::inside::Inside::of(std::process::id().cast_signed()).and_then(|i| i.mounts()).is_ok_and(|all| all.iter().any(|m| m.at == at))
+}
+
+/// What a cloned tree may not be used for, from now on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Restrict {
+    pub read_only: bool,
+    pub shared: bool,
+}
+
+/// No devices and no set-user-id bits for what is mounted from `tree`, and no writing if so asked. `shared`: what is mounted below it later appears in
+/// the namespaces that were cloned from its own.
+pub(crate) fn restrict(tree: BorrowedFd<'_>, how: Restrict) -> io::Result<()> {
+    let mut attr_set = libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOSUID;
+    if how.read_only {
+        attr_set |= libc::MOUNT_ATTR_RDONLY;
+    }
+    let attr = libc::mount_attr { attr_set, attr_clr: 0, propagation: if how.shared { libc::MS_SHARED } else { 0 }, userns_fd: 0 };
+    // SAFETY: `attr` has the layout of struct mount_attr, its size is given, and it outlives the call, which only reads it; the path is an empty C string.
+    #[allow(unsafe_code)]
+    let rc = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            tree.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH as libc::c_uint,
+            &raw const attr,
+            size_of::<libc::mount_attr>(),
+        )
+    };
+    Errno::result(rc)?;
+    Ok(())
+}
+
+/// Runs `f` in the mount namespace `ns`, on a thread of its own: root and working directory are those of the namespace.
+pub(crate) fn in_namespace<T: Send>(ns: BorrowedFd<'_>, f: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    on_thread(|| {
+        unshare(CloneFlags::CLONE_FS)?;
+        setns(ns, CloneFlags::CLONE_NEWNS)?;
+        f()
+    })
+}
+
+/// Runs `f` in a mount namespace of its own, a copy of ours that receives what is mounted here later and gives nothing back. It ends with its last process.
+pub(crate) fn in_private_namespace<T: Send>(f: impl FnOnce() -> T + Send) -> io::Result<T> {
+    on_thread(|| {
+        unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS)?;
+        nix::mount::mount(None::<&str>, "/", None::<&str>, nix::mount::MsFlags::MS_REC | nix::mount::MsFlags::MS_SLAVE, None::<&str>)?;
+        Ok(f())
+    })
+}
+
+/// Runs `f` with a root directory in which there are these directories, by name, and nothing else: whatever links it follows, they lead nowhere else.
+pub(crate) fn in_root_of<T: Send>(dirs: &[(&str, &Path)], f: impl FnOnce() -> T + Send) -> io::Result<T> {
+    let empty = tempfile::tempdir()?;
+    let trees = dirs.iter().map(|(_, d)| clone_tree(std::fs::File::open(d)?.as_fd(), false)).collect::<io::Result<Vec<_>>>()?;
+    in_private_namespace(|| {
+        use nix::mount::MsFlags;
+        nix::mount::mount(Some("hoody-root"), empty.path(), Some("tmpfs"), MsFlags::MS_NODEV | MsFlags::MS_NOSUID, Some("mode=755,size=1m"))?;
+        for ((name, _), tree) in dirs.iter().zip(&trees) {
+            let at = empty.path().join(name);
+            std::fs::create_dir(&at)?;
+            put_tree(tree.as_fd(), open_plain(&at)?.as_fd())?;
+        }
+        nix::unistd::chroot(empty.path())?;
+        nix::unistd::chdir("/")?;
+        Ok(f())
+    })?
+}
+
+fn on_thread<T: Send>(f: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    std::thread::scope(|s| {
+        let thread = std::thread::Builder::new().name("mounts".into()).spawn_scoped(s, f)?;
+        thread.join().unwrap_or_else(|_| Err(io::Error::other("the thread ended badly")))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use std::fs::File;
+
+    #[test]
+    fn a_tree_is_put_restricted_and_taken_off_in_a_namespace_of_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        for d in ["from", "on"] {
+            std::fs::create_dir(dir.path().join(d)).unwrap();
+        }
+        std::fs::write(dir.path().join("from/f"), "x").unwrap();
+        let (from, on) = (dir.path().join("from"), dir.path().join("on"));
+        let tree = clone_tree(File::open(&from).unwrap().as_fd(), false).unwrap();
+        restrict(tree.as_fd(), Restrict { read_only: true, shared: false }).unwrap();
+        in_private_namespace(|| {
+            put_tree(tree.as_fd(), open_plain(&on).unwrap().as_fd()).unwrap();
+            assert_eq!(std::fs::read_to_string(on.join("f")).unwrap(), "x");
+            assert_eq!(std::fs::write(on.join("f"), "y").unwrap_err().raw_os_error(), Some(libc::EROFS));
+            let root = open_plain(&on).unwrap();
+            assert_ne!(mount_id(root.as_fd()).unwrap(), mount_id(open_plain(dir.path()).unwrap().as_fd()).unwrap());
+            take_off(root.as_fd()).unwrap();
+            assert!(!on.join("f").exists());
+        })
+        .unwrap();
+        assert!(!on.join("f").exists(), "nothing of it is seen here");
+    }
+
+    #[test]
+    fn a_root_of_its_own_has_nothing_of_the_hosts() {
+        let dir = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("/etc", dir.path().join("out")).unwrap();
+        std::fs::write(dir.path().join("f"), "x").unwrap();
+        in_root_of(&[("d", dir.path())], || {
+            assert_eq!(std::fs::read_to_string("/d/f").unwrap(), "x");
+            assert!(!Path::new("/d/out/passwd").exists());
+            assert!(!Path::new("/etc").exists());
+        })
+        .unwrap();
+        assert!(Path::new("/etc").exists());
+    }
+
+    #[test]
+    fn links_lead_nowhere_out_of_a_root() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("root/etc")).unwrap();
+        std::os::unix::fs::symlink("/etc", dir.path().join("root/link")).unwrap();
+        std::os::unix::fs::symlink("../../..", dir.path().join("root/up")).unwrap();
+        let root = File::open(dir.path().join("root")).unwrap();
+        let at = |p: &str| std::fs::read_link(format!("/proc/self/fd/{}", open_in_root(root.as_fd(), Path::new(p), true).unwrap().as_raw_fd())).unwrap();
+        let real = dir.path().join("root").canonicalize().unwrap();
+        assert_eq!(at("/link"), real.join("etc"));
+        assert_eq!(at("/up"), real);
+        assert_eq!(at("../../.."), real);
+        assert!(open_plain(&dir.path().join("root/link")).is_err());
+    }
+}

@@ -1,0 +1,136 @@
+use super::worker::{import, line, said};
+use super::{container, real};
+use hoody_state::Caller;
+use hoody_state::model::{Consistency, DatabaseScope, DatabasesChoice, NewContainer, RestoreOptions, Verb};
+use hoody_state_workspace::{RealHost, assert_clean, project, snapshot};
+use std::time::{Duration, Instant};
+
+/// The pid of a host's daemon.
+pub fn daemon_of(real: &RealHost) -> i32 {
+    let socket = real.config.run.join("databases.sock");
+    for e in std::fs::read_dir("/proc").unwrap().flatten() {
+        let Some(pid) = e.file_name().to_str().and_then(|n| n.parse().ok()) else { continue };
+        let line = std::fs::read(e.path().join("cmdline")).unwrap_or_default();
+        if line.split(|b| *b == 0).any(|a| a == socket.as_os_str().as_encoded_bytes()) {
+            return pid;
+        }
+    }
+    panic!("no daemon with {}", socket.display());
+}
+
+fn worker(n: &mut NewContainer) {
+    n.container_image = Some("worker".into());
+}
+
+#[test]
+fn two_containers_write_one_database_while_snapshots_are_taken() {
+    let real = real("writers");
+    import(&real);
+    let p = project(real.host(), "web");
+    let (a, b) = (container(&real, &p, "a", worker), container(&real, &p, "b", worker));
+    real.sh(&a, &line("init /hoody/databases/data.db"));
+    let mut taken = Vec::new();
+    let added: i64 = std::thread::scope(|s| {
+        let threads: Vec<_> = [&a, &a, &b, &b].into_iter().map(|c| s.spawn(|| real.sh(c, &line("add /hoody/databases/data.db 4 4000")))).collect();
+        let end = Instant::now() + Duration::from_secs(3);
+        while Instant::now() < end {
+            taken.push(snapshot(real.host(), &a, &format!("s{}", taken.len())).unwrap());
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        threads.into_iter().map(|t| said(&t.join().unwrap(), "added")).sum()
+    });
+    assert_eq!(said(&real.sh(&b, &line("sum /hoody/databases/data.db")), "sum"), added, "nothing is lost");
+    let mut last = 0;
+    for s in &taken {
+        assert_eq!(s.consistency, Consistency::DatabasesQuiesced, "{s:?}");
+        // Opened as it lies there: a log that needs nothing, no hot journal, and time goes on.
+        let file = real.config.run.join("pool/containers").join(a.as_str()).join("databases").join(s.name.as_str()).join("data.db");
+        assert!(!file.with_file_name("data.db-journal").exists());
+        let copy = tempfile::tempdir().unwrap();
+        for suffix in ["", "-wal"] {
+            let from = format!("{}{suffix}", file.display());
+            if std::path::Path::new(&from).exists() {
+                std::fs::copy(from, copy.path().join(format!("data.db{suffix}"))).unwrap();
+            }
+        }
+        let c = rusqlite::Connection::open(copy.path().join("data.db")).unwrap();
+        assert_eq!(c.query_row("PRAGMA integrity_check", [], |r| r.get::<_, String>(0)).unwrap(), "ok");
+        let n: i64 = c.query_row("SELECT n FROM counter", [], |r| r.get(0)).unwrap();
+        assert!(n >= last && n <= added, "{n} after {last}");
+        last = n;
+    }
+    println!("{added} transactions of 16 writers, {} snapshots", taken.len());
+    let shown = real.host().snapshot_detail(&a, "s0").unwrap().snapshot.databases.unwrap();
+    assert_eq!((shown.len(), shown[0].path.as_str()), (1, "/hoody/databases/data.db"));
+    assert!(shown[0].size.0 > 100_000);
+    assert_clean(real.host(), "after snapshots under write");
+}
+
+#[test]
+fn a_database_that_another_container_uses_is_reverted_in_one_step() {
+    let real = real("revert");
+    import(&real);
+    let p = project(real.host(), "web");
+    let me = Caller::default();
+    let (a, b) = (container(&real, &p, "a", worker), container(&real, &p, "b", worker));
+    real.sh(&a, &line("init /hoody/databases/data.db"));
+    real.sh(&a, "echo old > /hoody/databases/plain");
+    real.sh(&a, &line("add /hoody/databases/data.db 1 200"));
+    let old = said(&real.sh(&a, &line("sum /hoody/databases/data.db")), "sum");
+    snapshot(real.host(), &a, "s").unwrap();
+    real.sh(&b, &line("add /hoody/databases/data.db 1 300"));
+    let new = said(&real.sh(&b, &line("sum /hoody/databases/data.db")), "sum");
+    assert_ne!(old, new);
+    real.sh(&b, "echo new > /hoody/databases/plain; echo extra > /hoody/databases/extra");
+    let e = real.host().restore(&me, &a, "s", RestoreOptions::default()).unwrap_err();
+    assert_eq!(e.code(), "databases_shared");
+    assert!(e.message().contains('b') && e.data().unwrap()["containers"][0]["id"] == b.as_str(), "{e}");
+    let options = |d| RestoreOptions { databases: Some(d), ..Default::default() };
+    real.host().restore(&me, &a, "s", options(DatabasesChoice::Keep)).unwrap();
+    assert_eq!(said(&real.sh(&b, &line("sum /hoody/databases/data.db")), "sum"), new, "kept");
+    // Somebody has it open all the while, and goes on writing afterwards.
+    let seen = std::thread::scope(|s| {
+        let watching = s.spawn(|| real.sh(&b, &line(&format!("watch /hoody/databases/data.db {old}"))));
+        std::thread::sleep(Duration::from_millis(300));
+        real.host().restore(&me, &a, "s", options(DatabasesChoice::Revert)).unwrap();
+        watching.join().unwrap()
+    });
+    assert!(seen.contains(&format!("seen {new},{old}")) || seen.contains(&format!("seen {old}")), "{seen}");
+    for c in [&a, &b] {
+        assert_eq!(said(&real.sh(c, &line("sum /hoody/databases/data.db")), "sum"), old);
+        assert_eq!(real.sh(c, "cat /hoody/databases/plain; ls /hoody/databases/extra 2>/dev/null; true"), "old\n");
+    }
+    // The undo takes the databases along too.
+    let undo = real.host().container_detail(&a).unwrap().lineage.snapshot.unwrap();
+    assert_eq!(undo.as_str(), "s");
+    let kept = real.host().snapshots(&a).unwrap().snapshots.into_iter().find(|s| s.name.as_str().starts_with("undo-")).unwrap();
+    real.host().restore(&me, &a, kept.name.as_str(), options(DatabasesChoice::Revert)).unwrap();
+    assert_eq!(said(&real.sh(&b, &line("sum /hoody/databases/data.db")), "sum"), new);
+    assert_eq!(real.sh(&b, "cat /hoody/databases/plain /hoody/databases/extra"), "new\nextra\n");
+    assert_clean(real.host(), "after reverts");
+}
+
+#[test]
+fn paused_stopped_and_idle_containers_are_quiet_too() {
+    let real = real("quiet");
+    import(&real);
+    let p = project(real.host(), "web");
+    let me = Caller::default();
+    for scope in [DatabaseScope::Project, DatabaseScope::Private] {
+        let c = container(&real, &p, &format!("{scope:?}").to_lowercase(), |n| {
+            worker(n);
+            n.databases = Some(scope);
+        });
+        let quiet = |name: &str| assert_eq!(snapshot(real.host(), &c, name).unwrap().consistency, Consistency::DatabasesQuiesced, "{scope:?} {name}");
+        quiet("idle");
+        real.sh(&c, &line("init /hoody/databases/data.db"));
+        real.host().lifecycle(&me, &c, Verb::Pause, None).unwrap();
+        quiet("paused");
+        real.host().lifecycle(&me, &c, Verb::Resume, None).unwrap();
+        real.host().lifecycle(&me, &c, Verb::ForceStop, None).unwrap();
+        quiet("stopped");
+        let shown = real.host().snapshot_detail(&c, "stopped").unwrap().snapshot.databases.unwrap();
+        assert_eq!(shown.iter().map(|d| d.path.as_str()).collect::<Vec<_>>(), ["/hoody/databases/data.db"]);
+    }
+    assert_clean(real.host(), "after quiet snapshots");
+}

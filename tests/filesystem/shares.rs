@@ -1,0 +1,188 @@
+use super::{container, eventually, real};
+use hoody_state::Caller;
+use hoody_state::id::{ContainerId, ProjectId};
+use hoody_state::model::{NewShare, RestoreOptions, Share, ShareFilter, ShareMode, ShareStatus, ShareUpdate, ShareWord, Verb};
+use hoody_state_workspace::{RealHost, assert_clean, at_rest, project, snapshot};
+use std::time::Instant;
+
+fn share(real: &RealHost, owner: &ContainerId, path: &str, to: &ContainerId, mode: ShareMode) -> Share {
+    let new = NewShare { target_container_id: Some(to.clone()), ..offer(path, mode) };
+    real.host().create_share(&Caller::default(), owner, new).unwrap()
+}
+
+fn share_with_all(real: &RealHost, owner: &ContainerId, path: &str, to: &ProjectId) -> Share {
+    let new = NewShare { target_project_id: Some(to.clone()), ..offer(path, ShareMode::Readwrite) };
+    real.host().create_share(&Caller::default(), owner, new).unwrap()
+}
+
+fn offer(path: &str, mode: ShareMode) -> NewShare {
+    NewShare {
+        source_path: path.into(),
+        mode,
+        target_container_id: None,
+        target_project_id: None,
+        alias: None,
+        label: None,
+        description: None,
+        enabled: None,
+        expires_at: None,
+    }
+}
+
+fn say(real: &RealHost, c: &ContainerId, s: &Share, mount: bool) {
+    real.host().set_share_mount(&Caller::default(), c, &s.id, ShareWord { mount }).unwrap();
+}
+
+fn code(real: &RealHost, c: &ContainerId, line: &str) -> i32 {
+    let spec = hoody_state::runtime::ExecSpec { command: vec!["/bin/sh".into(), "-c".into(), line.into()], output_limit: 4096, ..Default::default() };
+    real.host().exec(c, &spec).unwrap().exit_code
+}
+
+#[test]
+fn a_share_is_seen_while_both_agree() {
+    let real = real("agree");
+    let p = project(real.host(), "web");
+    let me = Caller::default();
+    let (owner, receiver) = (container(&real, &p, "owner", |_| {}), container(&real, &p, "receiver", |_| {}));
+    real.sh(&owner, "mkdir /hoody/storage/docs && echo hello > /hoody/storage/docs/f && chown 1000:1000 /hoody/storage/docs/f");
+    let s = share(&real, &owner, "/hoody/storage/docs", &receiver, ShareMode::Readonly);
+    assert_eq!((s.mount_path.as_str(), s.status), ("/hoody/shares/docs", ShareStatus::Active));
+    assert_eq!(real.sh(&receiver, "ls /hoody/shares"), "", "not before it was accepted");
+    let began = Instant::now();
+    say(&real, &receiver, &s, true);
+    println!("accepted in {:?}", began.elapsed());
+    assert_eq!(real.sh(&receiver, "cat /hoody/shares/docs/f; stat -c %u:%g /hoody/shares/docs/f"), "hello\n1000:1000\n");
+    assert_ne!(code(&real, &receiver, "echo x > /hoody/shares/docs/f"), 0, "read-only for root too");
+    assert_ne!(code(&real, &receiver, "mount -o remount,rw /hoody/shares/docs; echo x > /hoody/shares/docs/f"), 0);
+    real.host().update_share(&me, &owner, &s.id, ShareUpdate { mode: Some(ShareMode::Readwrite), ..Default::default() }).unwrap();
+    real.sh(&receiver, "echo back > /hoody/shares/docs/g");
+    assert_eq!(real.sh(&owner, "cat /hoody/storage/docs/g"), "back\n");
+    // Each side alone ends it, also in a paused receiver.
+    real.host().lifecycle(&me, &receiver, Verb::Pause, None).unwrap();
+    real.host().update_share(&me, &owner, &s.id, ShareUpdate { enabled: Some(false), ..Default::default() }).unwrap();
+    real.host().lifecycle(&me, &receiver, Verb::Resume, None).unwrap();
+    assert_eq!(real.sh(&receiver, "ls /hoody/shares"), "");
+    real.host().update_share(&me, &owner, &s.id, ShareUpdate { enabled: Some(true), alias: Some(Some("manual".into())), ..Default::default() }).unwrap();
+    assert_eq!(real.sh(&receiver, "ls /hoody/shares"), "manual\n");
+    say(&real, &receiver, &s, false);
+    assert_eq!(real.sh(&receiver, "ls /hoody/shares"), "");
+    say(&real, &receiver, &s, true);
+    // It comes with a start too, and goes with its owner.
+    real.host().lifecycle(&me, &receiver, Verb::Restart, None).unwrap();
+    assert_eq!(real.sh(&receiver, "cat /hoody/shares/manual/f"), "hello\n");
+    assert_eq!(real.host().incoming(&receiver).unwrap()[0].mount_path, "/hoody/shares/manual");
+    real.host().delete_container(&me, &owner).unwrap();
+    eventually("the end of the share", || real.sh(&receiver, "ls /hoody/shares").is_empty());
+    assert!(real.host().incoming(&receiver).unwrap().is_empty());
+    at_rest(real.host());
+    assert_clean(real.host(), "after shares");
+}
+
+#[test]
+fn a_share_with_a_project_reaches_containers_made_later() {
+    let mut real = real("later");
+    let (p, q) = (project(real.host(), "p"), project(real.host(), "q"));
+    let me = Caller::default();
+    let owner = container(&real, &p, "owner", |_| {});
+    let before = container(&real, &q, "before", |_| {});
+    real.sh(&owner, "mkdir -p /hoody/storage/a/docs /hoody/storage/b/docs; echo a > /hoody/storage/a/docs/f; echo b > /hoody/storage/b/docs/f");
+    share_with_all(&real, &owner, "/hoody/storage/a/docs", &q);
+    let second = share_with_all(&real, &owner, "/hoody/storage/b/docs", &q);
+    let after = container(&real, &q, "after", |_| {});
+    for c in [&before, &after] {
+        assert_eq!(real.sh(c, "cat /hoody/shares/*/f"), "a\nb\n", "two of one name have two names");
+    }
+    assert_eq!(real.sh(&owner, "ls /hoody/shares"), "", "the owner does not receive");
+    // Also over a restart of the server, while one of them is paused.
+    real.host().lifecycle(&me, &after, Verb::Pause, None).unwrap();
+    real.stop();
+    real.start();
+    real.host().delete_share(&me, &second.id).unwrap();
+    real.host().lifecycle(&me, &after, Verb::Resume, None).unwrap();
+    for c in [&before, &after] {
+        assert_eq!(real.sh(c, "cat /hoody/shares/*/f"), "a\n");
+    }
+    assert_clean(real.host(), "after shares with a project");
+}
+
+#[test]
+fn a_restore_of_the_owner_shows_receivers_the_restored_content() {
+    let real = real("restored");
+    let p = project(real.host(), "web");
+    let me = Caller::default();
+    let (owner, receiver) = (container(&real, &p, "owner", |_| {}), container(&real, &p, "receiver", |_| {}));
+    real.sh(&owner, "mkdir /hoody/storage/docs && echo old > /hoody/storage/docs/f");
+    snapshot(real.host(), &owner, "s").unwrap();
+    real.sh(&owner, "echo new > /hoody/storage/docs/f");
+    let s = share(&real, &owner, "/hoody/storage/docs", &receiver, ShareMode::Readwrite);
+    say(&real, &receiver, &s, true);
+    assert_eq!(real.sh(&receiver, "cat /hoody/shares/docs/f"), "new\n");
+    let keep = RestoreOptions { databases: Some(hoody_state::model::DatabasesChoice::Keep), ..Default::default() };
+    real.host().restore(&me, &owner, "s", keep).unwrap();
+    assert_eq!(real.sh(&receiver, "cat /hoody/shares/docs/f; echo more > /hoody/shares/docs/g"), "old\n");
+    assert_eq!(real.sh(&owner, "cat /hoody/storage/docs/g"), "more\n");
+    assert_clean(real.host(), "after a restore of an owner");
+}
+
+#[test]
+fn a_share_whose_source_is_not_there_fails_and_comes_with_its_source() {
+    let real = real("missing");
+    let p = project(real.host(), "web");
+    let me = Caller::default();
+    let (owner, receiver) = (container(&real, &p, "owner", |_| {}), container(&real, &p, "receiver", |_| {}));
+    let s = share(&real, &owner, "/hoody/storage/later", &receiver, ShareMode::Readonly);
+    assert_eq!(s.status, ShareStatus::Failed);
+    assert!(s.status_message.unwrap().contains("not there"));
+    say(&real, &receiver, &share_of(&real, &owner), true);
+    assert_eq!(real.sh(&receiver, "ls /hoody/shares"), "");
+    real.sh(&owner, "mkdir /hoody/storage/later; ln -s /proc /hoody/storage/proc");
+    real.host().lifecycle(&me, &receiver, Verb::Restart, None).unwrap();
+    assert_eq!(real.sh(&receiver, "ls /hoody/shares"), "later\n");
+    assert_eq!(share_of(&real, &owner).status, ShareStatus::Active);
+    // The container's own /proc is not in its volume: an empty directory at most.
+    let s = share(&real, &owner, "/hoody/storage/proc", &receiver, ShareMode::Readwrite);
+    say(&real, &receiver, &s, true);
+    assert_eq!(real.sh(&receiver, "ls /hoody/shares/proc 2>/dev/null; true"), "");
+}
+
+fn share_of(real: &RealHost, owner: &ContainerId) -> Share {
+    real.host().shares_of(owner, &ShareFilter::default()).unwrap().remove(0)
+}
+
+#[test]
+fn databases_that_are_shared_keep_their_locks() {
+    let real = real("shared-db");
+    super::worker::import(&real);
+    let (p, q) = (project(real.host(), "p"), project(real.host(), "q"));
+    let image = |n: &mut hoody_state::model::NewContainer| n.container_image = Some("worker".into());
+    let (owner, receiver) = (container(&real, &p, "owner", image), container(&real, &q, "receiver", image));
+    real.sh(&owner, "mkdir /hoody/databases/app");
+    real.sh(&owner, &super::worker::line("init /hoody/databases/app/data.db"));
+    let s = share(&real, &owner, "/hoody/databases/app", &receiver, ShareMode::Readwrite);
+    say(&real, &receiver, &s, true);
+    let added: i64 = std::thread::scope(|t| {
+        let a = t.spawn(|| real.sh(&owner, &super::worker::line("add /hoody/databases/app/data.db 3 2000")));
+        let b = t.spawn(|| real.sh(&receiver, &super::worker::line("add /hoody/shares/app/data.db 3 2000")));
+        [a, b].into_iter().map(|t| super::worker::said(&t.join().unwrap(), "added")).sum()
+    });
+    assert_eq!(super::worker::said(&real.sh(&owner, &super::worker::line("sum /hoody/databases/app/data.db")), "sum"), added);
+    assert_clean(real.host(), "with shared databases");
+}
+
+#[test]
+fn an_expired_share_goes_by_itself() {
+    let real = real("expires");
+    let p = project(real.host(), "web");
+    let (owner, receiver) = (container(&real, &p, "owner", |_| {}), container(&real, &p, "receiver", |_| {}));
+    real.sh(&owner, "mkdir /hoody/storage/docs");
+    let soon = u64::try_from(jiff::Timestamp::now().as_second()).unwrap() + 2;
+    let new = NewShare { target_container_id: Some(receiver.clone()), expires_at: Some(soon), ..offer("/hoody/storage/docs", ShareMode::Readonly) };
+    let s = real.host().create_share(&Caller::default(), &owner, new).unwrap();
+    say(&real, &receiver, &s, true);
+    assert_eq!(real.sh(&receiver, "ls /hoody/shares"), "docs\n");
+    eventually("its end", || real.sh(&receiver, "ls /hoody/shares").is_empty());
+    assert_eq!(real.host().share(None, &s.id).unwrap_err().code(), "share_not_found");
+    let events = real.host().events(&hoody_state::model::EventFilter { limit: 100, ..Default::default() }).unwrap().0;
+    let of = |what: &str| events.iter().filter(|e| e.event_type == format!("storage.share.{what}")).count();
+    assert_eq!((of("created"), of("mount_changed"), of("expiring_soon"), of("expired")), (1, 1, 1, 1));
+}
