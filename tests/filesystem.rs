@@ -23,11 +23,12 @@ use hoody_state_workspace::RealHost;
 pub const DAEMON: &str = env!("CARGO_BIN_EXE_fuse-under-test");
 
 pub fn real(name: &str) -> RealHost {
+    let _ = tracing_subscriber::fmt().with_env_filter("info").with_test_writer().try_init();
     RealHost::with_databases(name, DAEMON)
 }
 
 pub fn container(real: &RealHost, project: &ProjectId, name: &str, f: impl FnOnce(&mut NewContainer)) -> ContainerId {
-    let mut new = NewContainer { name: Some(name.into()), ..Default::default() };
+    let mut new = NewContainer { name: Some(format!("{name:_<3}")), ..Default::default() };
     f(&mut new);
     real.host().create_container(&Caller::default(), project, new).unwrap().id
 }

@@ -11,7 +11,7 @@ use crate::runtime::inside::{Inside, MountLine, child, clear, name_of, open_moun
 use crate::sys::mount::{Restrict, clone_tree, open_in_root, put_tree, restrict};
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 /// What the tmpfs of a receiver calls itself.
@@ -68,6 +68,16 @@ pub(crate) fn open(source: &Source) -> io::Result<Tree> {
     let tree = clone_tree(dir.as_fd(), false)?;
     restrict(tree.as_fd(), Restrict { read_only: source.read_only, shared: false })?;
     Ok(Tree { identity: identity(tree.as_fd(), source.read_only)?, mount: Some(Arc::new(tree)) })
+}
+
+/// Mounts trees in a receiver that has just been made and sees none yet.
+pub(crate) fn give(pid: i32, trees: &[(&str, &OwnedFd)]) -> io::Result<()> {
+    let receiver = Receiver { container: crate::id::ContainerId::generate(), pid };
+    let hub = hub(&receiver)?;
+    hub.inside.enter(|| {
+        let dir = open_mount(&hub.line)?;
+        trees.iter().try_for_each(|(name, tree)| put_tree(tree.as_fd(), child(dir.as_fd(), name)?.as_fd()))
+    })
 }
 
 impl ShareMount for BindShareMount {

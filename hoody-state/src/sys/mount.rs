@@ -5,6 +5,7 @@ use nix::libc;
 use nix::sched::{CloneFlags, setns, unshare};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
+use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -23,11 +24,12 @@ pub(crate) fn put_tree(tree: BorrowedFd<'_>, on: BorrowedFd<'_>) -> io::Result<(
     Ok(move_mount(tree, "", on, "", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH)?)
 }
 
-/// Takes off, at once for all names, the topmost mount whose root `root` is (an `O_PATH` descriptor of it). Must run on a thread whose working directory is its
-/// own: it changes it.
-pub(crate) fn take_off(root: BorrowedFd<'_>) -> io::Result<()> {
-    rustix::process::fchdir(root)?;
-    let done = nix::mount::umount2(".", nix::mount::MntFlags::MNT_DETACH);
+/// Takes off, at once for all names, the topmost mount on `name` in `dir`. The root of the mount itself is not asked: its daemon may be dead. Must run on a
+/// thread whose working directory is its own: it changes it.
+pub(crate) fn take_off(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
+    use nix::mount::MntFlags;
+    rustix::process::fchdir(dir)?;
+    let done = nix::mount::umount2(name, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW);
     nix::unistd::chdir("/")?;
     Ok(done?)
 }
@@ -57,9 +59,9 @@ pub(crate) fn open_plain(path: &Path) -> io::Result<OwnedFd> {
 
 /// The id of the mount that a descriptor is on.
 pub(crate) fn mount_id(fd: BorrowedFd<'_>) -> io::Result<u64> {
-    let info = std::fs::read_to_string(format!("/proc/thread-self/fdinfo/{}", fd.as_raw_fd()))?;
-    let id = info.lines().find_map(|l| l.strip_prefix("mnt_id:")?.trim().parse().ok());
-    id.ok_or_else(|| io::Error::other("fdinfo has no mnt_id"))
+    // Nothing is asked of the file system, whose daemon may be dead; nor of /proc, which in a container is the container's.
+    let flags = rustix::fs::AtFlags::EMPTY_PATH | rustix::fs::AtFlags::STATX_DONT_SYNC;
+    Ok(rustix::fs::statx(fd, "", flags, rustix::fs::StatxFlags::MNT_ID)?.stx_mnt_id)
 }
 
 /// Whether something is mounted on exactly this place; nothing is asked of it, for its daemon may be dead.
@@ -169,7 +171,7 @@ mod tests {
             assert_eq!(std::fs::write(on.join("f"), "y").unwrap_err().raw_os_error(), Some(libc::EROFS));
             let root = open_plain(&on).unwrap();
             assert_ne!(mount_id(root.as_fd()).unwrap(), mount_id(open_plain(dir.path()).unwrap().as_fd()).unwrap());
-            take_off(root.as_fd()).unwrap();
+            take_off(open_plain(dir.path()).unwrap().as_fd(), OsStr::new("on")).unwrap();
             assert!(!on.join("f").exists());
         })
         .unwrap();

@@ -45,6 +45,10 @@ const MASKED: [&str; 12] = [
 
 const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
+/// Names of the two pipes in a bundle.
+pub(super) const STATE_PIPE: &str = "state.pipe";
+pub(super) const GO_PIPE: &str = "go.pipe";
+
 /// What of the host goes into a spec.
 pub(crate) struct Host<'a> {
     pub id_base: u32,
@@ -55,6 +59,8 @@ pub(crate) struct Host<'a> {
     pub resolv_conf: Option<(&'a Path, Vec<&'static str>)>,
     /// Where what is shared with the container is, in the mount namespace that the runtime is started in.
     pub hub: &'a Path,
+    /// The directory of this run.
+    pub bundle: &'a Path,
 }
 
 /// The spec of a run. Errors: `invalid_command`, `invalid_environment`, `invalid_cwd`, `invalid_root`.
@@ -88,7 +94,18 @@ pub(crate) fn config(spec: &RunSpec, host: &Host<'_>) -> Result<Value> {
             "readonlyPaths": READ_ONLY,
             "seccomp": seccomp::profile(),
         },
+        "hooks": hooks(spec, host),
     }))
+}
+
+/// With something to share, the runtime stops between making the mounts and starting init: it hands its state to one pipe and goes on when a line comes
+/// by the other. What is mounted in between can be taken off again; what came with the namespace could not (the kernel locks it).
+fn hooks(spec: &RunSpec, host: &Host<'_>) -> Value {
+    if spec.shares.as_ref().is_none_or(Vec::is_empty) {
+        return json!({});
+    }
+    let at = |name: &str| host.bundle.join(name).to_string_lossy().into_owned();
+    json!({"createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", "cat >\"$0\"; read line <\"$1\"", at(STATE_PIPE), at(GO_PIPE)], "env": [format!("PATH={PATH}")], "timeout": 30}]})
 }
 
 /// The process of an exec. Errors: `invalid_command`, `invalid_environment`, `invalid_cwd`.
@@ -182,7 +199,7 @@ mod tests {
 
     fn host() -> Host<'static> {
         let resolv_conf = Some((Path::new("/run/resolv.conf"), vec!["nosuid"]));
-        Host { id_base: 100_000, id_count: 65_536, cgroups_path: "/p/c/run".into(), nofile: 1024, resolv_conf, hub: Path::new("/hub") }
+        Host { id_base: 100_000, id_count: 65_536, cgroups_path: "/p/c/run".into(), nofile: 1024, resolv_conf, hub: Path::new("/hub"), bundle: Path::new("/bundle") }
     }
 
     #[test]

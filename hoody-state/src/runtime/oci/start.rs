@@ -8,9 +8,9 @@ use crate::cgroup::LayoutKind;
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::id::ContainerId;
 use crate::runtime::{Network, RunSpec, Running};
-use crate::runtime::inside::child;
+use crate::share::Tree;
 use crate::share::bind::HUB;
-use crate::sys::mount::{in_private_namespace, open_plain, put_tree};
+use crate::sys::mount::in_private_namespace;
 use crate::sys::process;
 use jiff::Timestamp;
 use nix::mount::MsFlags;
@@ -18,7 +18,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::statvfs::{FsFlags, statvfs};
 use std::fs;
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -68,6 +70,7 @@ impl OciRuntime {
             nofile: NOFILE.min(limit),
             resolv_conf: resolv.as_deref().map(|p| (p, flags)),
             hub: &self.dirs.hub(),
+            bundle: &self.dirs.bundle(&spec.container, &spec.run),
         };
         spec::config(spec, &host)
     }
@@ -83,6 +86,8 @@ impl OciRuntime {
         let mut record = Record { run: spec.run.clone(), boot_id: self.boot_id.clone(), started_at: Timestamp::now(), init: None };
         self.dirs.save(c, &record)?;
         self.step("intent");
+        let shares = spec.shares.as_deref().filter(|s| !s.is_empty());
+        let pipes = shares.map(|_| Pipes::make(&bundle)).transpose()?;
 
         let console = self.consoles.open(c)?;
         let errors = console.try_clone().io(|| "duplicate the console")?;
@@ -95,6 +100,9 @@ impl OciRuntime {
         // Its copies of the console are closed: the last writer is the container.
         drop(command);
         self.step("spawned");
+        if let (Some(shares), Some(pipes)) = (shares, &pipes) {
+            self.give_shares(&helper, pipes, shares)?;
+        }
         let status = wait(&mut helper, Some(self.config.start_timeout))?;
         drop(helper);
         self.step("runtime done");
@@ -118,24 +126,53 @@ impl OciRuntime {
         Ok(Running { run: record.run, pid, started_at: record.started_at })
     }
 
-    /// Starts the runtime where it sees what is shared with the container: in a mount namespace that ends with it, so that the host's own table of mounts
-    /// stays short, however much is shared.
+    /// Starts the runtime where it sees an empty hub for what is shared with the container: in a mount namespace that ends with it, so that the host's own
+    /// table of mounts stays short.
     fn spawn_with(&self, spec: &RunSpec, command: &mut Command) -> Result<std::io::Result<Helper<'_>>> {
-        let Some(shares) = &spec.shares else { return Ok(self.watcher.spawn(command)) };
+        if spec.shares.is_none() {
+            return Ok(self.watcher.spawn(command));
+        }
         let hub = self.dirs.hub();
-        let what = || format!("mount what is shared with container {}", spec.container);
         let started = in_private_namespace(|| -> std::io::Result<_> {
             let flags = MsFlags::MS_NODEV | MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
             nix::mount::mount(Some(HUB), &hub, Some("tmpfs"), flags, Some("mode=755,size=1m,nr_inodes=16k"))?;
-            let dir = open_plain(&hub)?;
-            for (name, tree) in shares {
-                if let Some(tree) = &tree.mount {
-                    put_tree(tree.as_fd(), child(dir.as_fd(), name)?.as_fd())?;
-                }
-            }
             Ok(self.watcher.spawn(command))
         });
+        let what = || format!("make the place for what is shared with container {}", spec.container);
         started.io(what)?.io(what)
+    }
+
+    /// Waits until the runtime has made the container's mounts, adds what is shared with it, and lets the runtime go on to start init.
+    fn give_shares(&self, helper: &Helper<'_>, pipes: &Pipes, shares: &[(String, Tree)]) -> Result<()> {
+        let what = || "hand over what is shared";
+        let runtime = process::pidfd_open(helper.child.id().cast_signed()).io(what)?;
+        let deadline = Instant::now() + self.config.start_timeout;
+        let mut state = Vec::new();
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let mut fds = [PollFd::new(pipes.state.as_fd(), PollFlags::POLLIN), PollFd::new(runtime.as_fd(), PollFlags::POLLIN)];
+            match poll(&mut fds, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)) {
+                Err(nix::errno::Errno::EINTR) => continue,
+                r => drop(r.io(what)?),
+            }
+            // It has failed, or takes too long: whoever waits for it says so.
+            if left.is_zero() || fds[1].revents().is_some_and(|r| r.contains(PollFlags::POLLIN)) {
+                return Ok(());
+            }
+            let mut part = [0; 4096];
+            match (&pipes.state).read(&mut part) {
+                Ok(n) => state.extend_from_slice(&part[..n]),
+                Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {}
+                Err(e) => return Err(e).io(what),
+            }
+            if let Ok(state) = serde_json::from_slice::<serde_json::Value>(&state) {
+                let pid = state["pid"].as_i64().and_then(|p| i32::try_from(p).ok()).filter(|p| *p > 0);
+                let pid = pid.ok_or_else(|| Error::internal("the runtime's state has no pid"))?;
+                let trees: Vec<_> = shares.iter().filter_map(|(name, t)| Some((name.as_str(), t.mount.as_deref()?))).collect();
+                crate::share::bind::give(pid, &trees).io(what)?;
+                return (&pipes.go).write_all(b"go\n").io(what);
+            }
+        }
     }
 
     /// The runtime with what every call of it needs. It is given no environment: a NOTIFY_SOCKET of ours would make runc wait for the container.
@@ -171,6 +208,23 @@ impl OciRuntime {
         let said = read_log(log);
         let said = if said.is_empty() { status.to_string() } else { said };
         Error::new(Kind::Conflict, "start_failed", format!("container {c} could not run {:?}: {said}", spec.command[0]))
+    }
+}
+
+/// The two pipes by which the runtime is made to wait. Both are held at both ends here, so that opening them never waits for anybody.
+struct Pipes {
+    state: fs::File,
+    go: fs::File,
+}
+
+impl Pipes {
+    fn make(bundle: &Path) -> Result<Self> {
+        let make = |name: &str| -> Result<fs::File> {
+            let path = bundle.join(name);
+            nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRUSR | nix::sys::stat::Mode::S_IWUSR).io(|| format!("make {}", path.display()))?;
+            fs::OpenOptions::new().read(true).write(true).custom_flags(nix::libc::O_NONBLOCK).open(&path).io(|| format!("open {}", path.display()))
+        };
+        Ok(Pipes { state: make(spec::STATE_PIPE)?, go: make(spec::GO_PIPE)? })
     }
 }
 
