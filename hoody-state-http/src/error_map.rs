@@ -72,7 +72,6 @@ pub const CODES: &[Row] = &[
     row("project_container_limit", 400, "the project has as many containers as it may have"),
     row("server_container_limit", 400, "the server has as many containers as it may have"),
     marked("container_snapshot_limit", 400, "CONTAINER_SNAPSHOT_LIMIT", "the container has as many snapshots as it may have"),
-    row("socket_io_unavailable", 400, "Socket.IO is not offered: use Server-Sent Events"),
     row("missing_token", 401, "no token"),
     row("invalid_token", 401, "a token that is not known"),
     row("invalid_credentials", 401, "there is no log-in by user name and password"),

@@ -40,6 +40,7 @@ pub(crate) fn documented(app: &Shared) -> (Router<Shared>, utoipa::openapi::Open
 pub(crate) fn router(app: Shared) -> Router {
     let (router, document) = documented(&app);
     let document = openapi::Document::new(&document);
+    let sockets_of = app.clone();
     let inner = router
         .route("/openapi.json", get(openapi::Document::answer))
         .route("/api/v1/openapi.json", get(openapi::Document::answer))
@@ -48,9 +49,16 @@ pub(crate) fn router(app: Shared) -> Router {
         .fallback(no_route)
         .layer(from_fn_with_state(app.clone(), metrics::count))
         .with_state(app);
+    let sockets = routes::events::socket_io::Sockets::new(&sockets_of);
     // The slash goes before routing: a layer of the inner router would come too late.
     let trimmed = map_request(trim_slash).layer(inner);
-    Router::new().fallback(move |request: Request<Body>| trimmed.clone().oneshot(request))
+    Router::new().fallback(move |request: Request<Body>| {
+        let (trimmed, sockets) = (trimmed.clone(), sockets.clone());
+        async move {
+            // It brings its token in a packet of its own: before anybody looks for one in the headers.
+            if sockets.is_for(&request) { Ok(sockets.answer(request).await) } else { trimmed.oneshot(request).await }
+        }
+    })
 }
 
 async fn trim_slash(mut request: Request) -> Request {

@@ -81,7 +81,8 @@ fn paths_that_are_no_paths_are_refused() {
         ("//", "route_not_found"),
         ("/api/v1/operations/65f0c0ffee000000000000ff", "invalid_id_format"),
         ("/api/v1/containers/65f0c0ffee000000000000ff/copy/x/y", "route_not_found"),
-        ("/api/v1/containers/65f0c0ffee000000000000ff/storage/shares", "route_not_found"),
+        ("/api/v1/containers/65f0c0ffee000000000000ff/storage/shares", "container_not_found"),
+        ("/api/v1/containers/65f0c0ffee000000000000ff/storage/shares/x", "invalid_id_format"),
         ("/api/v1/containers/65f0c0ffee000000000000ff/explode", "route_not_found"),
     ] {
         assert_eq!(s.get(path).code(), code, "{path}");

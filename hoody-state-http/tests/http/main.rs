@@ -8,4 +8,6 @@ mod events;
 mod hostile;
 mod idempotency;
 mod shapes;
+mod shares;
+mod socket_io;
 mod support;

@@ -93,11 +93,12 @@ mod tests {
             let mounted = |s: &Standing| verdict(s) == Verdict::Mounted;
             if mounted(&s) {
                 for ended in [Standing { enabled: false, ..s }, Standing { wanted: Some(false), ..s }, Standing { expired: true, ..s }, Standing { own: true, ..s }] {
-                    prop_assert!(!mounted(&ended));
+                    prop_assert!(!mounted(&ended), "one side ended it");
                 }
             }
             // Nobody is given a directory of one container alone without a yes of its own.
-            prop_assert!(!mounted(&Standing { wanted: None, project_wide: false, ..s }));
+            let silent = Standing { wanted: None, project_wide: false, ..s };
+            prop_assert!(!mounted(&silent));
         }
 
         #[test]

@@ -199,7 +199,10 @@ mod tests {
         std::os::unix::fs::symlink("/etc", dir.path().join("root/link")).unwrap();
         std::os::unix::fs::symlink("../../..", dir.path().join("root/up")).unwrap();
         let root = File::open(dir.path().join("root")).unwrap();
-        let at = |p: &str| std::fs::read_link(format!("/proc/self/fd/{}", open_in_root(root.as_fd(), Path::new(p), true).unwrap().as_raw_fd())).unwrap();
+        let at = |p: &str| {
+            let fd = open_in_root(root.as_fd(), Path::new(p), true).unwrap();
+            std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).unwrap()
+        };
         let real = dir.path().join("root").canonicalize().unwrap();
         assert_eq!(at("/link"), real.join("etc"));
         assert_eq!(at("/up"), real);

@@ -1,5 +1,6 @@
 //! What happened: the list here, the live stream in `stream`.
 
+pub(crate) mod socket_io;
 mod stream;
 
 use super::{Null, Routes};
@@ -46,10 +47,6 @@ pub struct EventQuery {
     start_date: Option<String>,
     /// Not after: a time or a day.
     end_date: Option<String>,
-    /// Socket.IO's mark.
-    #[serde(rename = "EIO")]
-    #[param(ignore)]
-    eio: Option<String>,
 }
 
 impl EventQuery {
@@ -120,10 +117,6 @@ pub struct EventPagination {
     params(EventQuery, ("Last-Event-ID" = Option<String>, Header, description = "Of the stream: go on after this one")),
     responses((status = 200, description = "A page, or the stream", content((Envelope<EventPage> = "application/json"), (String = "text/event-stream")))))]
 pub async fn list(State(app): State<Shared>, who: Identity, headers: HeaderMap, Query(q): Query<EventQuery>) -> Result<Response, ApiError> {
-    if q.eio.is_some() {
-        let message = "Socket.IO is not offered here yet: ask with `Accept: text/event-stream` for a live stream, or poll the list";
-        return Err(Error::invalid("socket_io_unavailable", message).into());
-    }
     let filter = q.check(&who)?;
     if wants_stream(&headers) {
         return stream::open(app, who, filter, &headers).await;

@@ -1,0 +1,157 @@
+//! The published live stream: Socket.IO 4 by long polling on the path of the list, told apart by `EIO=4`. The token comes in the connect packet.
+//!
+//! Each event is one Socket.IO event `message` with `{type, event, eventId, timestamp, data}`. A client that was away asks the list for what it missed.
+
+use crate::app::{App, Shared};
+use crate::auth::Identity;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::response::{IntoResponse, Response};
+use hoody_state::model::Event;
+use serde::{Deserialize, Serialize};
+use socketioxide::extract::{SocketRef, TryData};
+use socketioxide::handler::ConnectHandler;
+use socketioxide::service::SocketIoService;
+use socketioxide::{SocketIo, TransportType};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::broadcast::error::RecvError;
+use tower::ServiceExt;
+
+/// How often it is asked whether a token still holds.
+const CHECK: Duration = Duration::from_secs(15);
+/// The most that a client may send at once.
+const PAYLOAD: u64 = 16 << 10;
+
+/// What the connect packet holds.
+#[derive(Debug, Deserialize)]
+struct Hello {
+    token: String,
+}
+
+/// What a client is told of an event.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Told<'a> {
+    r#type: &'static str,
+    event: &'a str,
+    event_id: &'a str,
+    timestamp: String,
+    data: &'a serde_json::Value,
+}
+
+/// Why a connection is refused; the client is told in a connect error.
+#[derive(Debug)]
+struct Refused(&'static str);
+
+impl std::fmt::Display for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+type Known = Arc<Mutex<HashMap<String, Identity>>>;
+
+/// The service of all connections.
+#[derive(Clone)]
+pub(crate) struct Sockets {
+    service: SocketIoService<NotHere>,
+}
+
+/// What is no Socket.IO request never comes here.
+type NotHere = tower::util::BoxCloneSyncService<axum::http::Request<Body>, Response, std::convert::Infallible>;
+
+impl Sockets {
+    /// Over the app's events.
+    pub fn new(app: &Shared) -> Self {
+        let not_here: NotHere = tower::util::BoxCloneSyncService::new(tower::service_fn(|_| async { Ok(axum::http::StatusCode::NOT_FOUND.into_response()) }));
+        let (service, io) = SocketIo::builder().transports([TransportType::Polling]).req_path("/").max_payload(PAYLOAD).build_with_inner_svc(not_here);
+        let known = Known::default();
+        let (asked, knows) = (Arc::downgrade(app), Arc::clone(&known));
+        let admit = async move |socket: SocketRef, TryData(hello): TryData<Hello>| -> Result<(), Refused> {
+            let hello = hello.map_err(|_| Refused("a token is missing: send {\"token\": …} with the connection"))?;
+            let app = asked.upgrade().ok_or(Refused("the server ends"))?;
+            let token = hello.token.strip_prefix("Bearer ").unwrap_or(&hello.token).to_owned();
+            let found = app.read(move |host| host.authenticate(&token)).await.map_err(|_| Refused("the server cannot look up tokens now: try again"))?;
+            let token = found.ok_or(Refused("the token is not known: make one with `hoody-state-http token create`"))?;
+            knows.lock().unwrap_or_else(PoisonError::into_inner).insert(socket.id.to_string(), Identity::Token(Arc::new(token)));
+            Ok(())
+        };
+        let app = Arc::downgrade(app);
+        let serve = async move |socket: SocketRef| {
+            let who = known.lock().unwrap_or_else(PoisonError::into_inner).remove(&socket.id.to_string());
+            if let (Some(app), Some(who)) = (app.upgrade(), who) {
+                tokio::spawn(follow(app, who, socket));
+            }
+        };
+        io.ns("/", serve.with(admit));
+        Sockets { service }
+    }
+
+    /// Whether a request is one of Socket.IO's.
+    pub fn is_for(&self, request: &Request) -> bool {
+        let uri = request.uri();
+        let marked = uri.query().is_some_and(|q| q.split('&').any(|p| p.starts_with("EIO=")));
+        marked && uri.path().trim_end_matches('/') == "/api/v1/events"
+    }
+
+    /// Answers one.
+    pub async fn answer(self, mut request: Request) -> Response {
+        let query = request.uri().query().unwrap_or_default();
+        if let Ok(uri) = format!("/?{query}").parse() {
+            *request.uri_mut() = uri;
+        }
+        let begins = !request.uri().query().unwrap_or_default().split('&').any(|p| p.starts_with("sid="));
+        let response = match self.service.oneshot(request).await {
+            Ok(response) => response.map(Body::new),
+            Err(never) => match never {},
+        };
+        if begins { no_upgrade(response).await } else { response }
+    }
+}
+
+/// The open packet promises WebSocket whatever is offered; a client that believed it would try, and wait for that to fail.
+async fn no_upgrade(response: Response) -> Response {
+    let (mut parts, body) = response.into_parts();
+    let Ok(bytes) = axum::body::to_bytes(body, PAYLOAD as usize).await else { return axum::http::StatusCode::INTERNAL_SERVER_ERROR.into_response() };
+    let text = String::from_utf8_lossy(&bytes).replace(r#""upgrades":["websocket"]"#, r#""upgrades":[]"#);
+    parts.headers.remove(axum::http::header::CONTENT_LENGTH);
+    Response::from_parts(parts, Body::from(text))
+}
+
+/// Tells a client of what happens until it goes, its token does, or the server does.
+async fn follow(app: Arc<App>, who: Identity, socket: SocketRef) {
+    let mut events = app.events.subscribe();
+    let mut closing = app.closing();
+    let mut check = tokio::time::interval(CHECK);
+    check.tick().await;
+    while socket.connected() {
+        let next = tokio::select! {
+            event = events.recv() => Some(event),
+            _ = check.tick() => None,
+            () = async { drop(closing.wait_for(|c| *c).await) } => break,
+        };
+        let goes_on = match next {
+            Some(Ok(event)) => !who.sees_event(&event) || tell(&socket, &event).is_ok(),
+            // A client that does not fetch what is ready for it is let go: it comes back and asks the list.
+            Some(Err(RecvError::Lagged(_) | RecvError::Closed)) => false,
+            None => still_known(&app, &who).await,
+        };
+        if !goes_on {
+            break;
+        }
+    }
+    let _ = socket.disconnect();
+}
+
+fn tell(socket: &SocketRef, event: &Event) -> Result<(), socketioxide::SendError> {
+    let timestamp = event.created_at.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string();
+    socket.emit("message", &Told { r#type: "event", event: &event.event_type, event_id: event.id.as_str(), timestamp, data: &event.payload })
+}
+
+async fn still_known(app: &Arc<App>, who: &Identity) -> bool {
+    let Identity::Token(token) = who else { return true };
+    let id = token.id.clone();
+    app.read(move |host| Ok(host.tokens()?.iter().any(|t| t.id == id))).await.unwrap_or(false)
+}
