@@ -145,3 +145,24 @@ fn a_server_that_starts_after_its_daemon_was_killed_mends_the_mounts() {
     assert_eq!(real.sh(&c, "cat /hoody/databases/f"), "kept\n");
     assert_clean(real.host(), "after both ended");
 }
+
+#[test]
+fn a_check_beside_a_running_server_knows_all_mounts() {
+    let real = real("checked");
+    let p = project(real.host(), "web");
+    let me = Caller::default();
+    let (owner, receiver) = (container(&real, &p, "owner", |_| {}), container(&real, &p, "receiver", |_| {}));
+    real.sh(&owner, "mkdir /hoody/storage/docs");
+    let new = serde_json::json!({ "source_path": "/hoody/storage/docs", "mode": "readonly", "target_project_id": p });
+    real.host().create_share(&me, &owner, serde_json::from_value(new).unwrap()).unwrap();
+    assert_eq!(real.sh(&receiver, "ls /hoody/shares"), "docs\n");
+    let check = || Host::check_pool(&real.config, false).unwrap();
+    assert_eq!(check(), []);
+    // Something that nobody asked for.
+    let stray = real.config.run.join("ramdisks/65f0c0ffee00000000000000");
+    std::fs::create_dir(&stray).unwrap();
+    nix::mount::mount(Some("x"), &stray, Some("tmpfs"), nix::mount::MsFlags::empty(), None::<&str>).unwrap();
+    assert_eq!(check().iter().map(|f| f.code.as_str()).collect::<Vec<_>>(), ["orphan_ramdisk"]);
+    assert!(Host::check_pool(&real.config, true).unwrap()[0].repaired);
+    assert_eq!(check(), []);
+}

@@ -43,7 +43,7 @@ pub(crate) fn private_volume(c: &ContainerId) -> String {
     format!("container-{c}")
 }
 
-fn project_disk(p: &ProjectId) -> String {
+pub(crate) fn project_disk(p: &ProjectId) -> String {
     format!("project-{p}")
 }
 

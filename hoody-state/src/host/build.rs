@@ -7,6 +7,7 @@ use crate::freeze::{self, Freezer};
 use crate::id::{ImageId, OperationId, ProjectId, ServerId};
 use crate::model::{Image, Server, Token};
 use crate::locked_db::LockedDb;
+use crate::locked_db::fuse::FuseLockedDb;
 use crate::locked_db::daemon::{DaemonConfig, FuseDaemon};
 use crate::ramdisk::tmpfs::TmpfsRamDisks;
 use crate::ramdisk::{RamDisks, memory::MemoryRamDisks};
@@ -399,6 +400,12 @@ impl TokenStore {
     }
 }
 
+/// A path without links above its last part, which may be a mount that answers nothing.
+fn absolute(path: &std::path::Path) -> PathBuf {
+    let above = path.parent().and_then(|p| p.canonicalize().ok());
+    above.zip(path.file_name()).map_or_else(|| path.to_owned(), |(p, n)| p.join(n))
+}
+
 /// Runs `f` with the pool mounted: if it is, it is left as it is; if not, it is mounted for the time being.
 fn with_pool<T>(config: &HostConfig, f: impl FnOnce(&std::path::Path, &crate::pool::PoolRecord, bool) -> Result<T>) -> Result<T> {
     let pool_config = PoolConfig { size: None, ..config.pool() };
@@ -437,12 +444,24 @@ impl Host {
             let runtime = OciRuntime::new(oci)?;
             let freezer = freeze::freezer(runtime.cgroups())?;
             let catalog = Catalog::open(&root.join(layout::CATALOG))?;
-            let mut found = super::check::compare(&catalog, &store, &*freezer, &runtime, repair)?;
+            let daemon = config.daemon(PathBuf::new());
+            let databases = daemon.socket.exists().then(|| FuseLockedDb::new(&daemon.socket, &daemon.mountpoint));
+            let disks = config.run.join(RAMDISKS);
+            let ramdisks = if disks.is_dir() { Some(TmpfsRamDisks::new(&disks, record.id_base)?) } else { None };
+            let mut known: Vec<PathBuf> = ramdisks.iter().map(TmpfsRamDisks::list).collect::<Result<Vec<_>>>()?.concat().iter().map(|n| disks.join(n)).collect();
+            known.push(daemon.mountpoint);
+            let known: Vec<PathBuf> = known.into_iter().map(|p| absolute(&p)).collect();
+            let places = super::check::Places {
+                databases: databases.as_ref().map(|d| d as &dyn LockedDb),
+                ramdisks: ramdisks.as_ref().map(|d| d as &dyn RamDisks),
+                shares: Some(&BindShareMount),
+            };
+            let mut found = super::check::compare(&catalog, &store, &*freezer, &runtime, &places, repair)?;
             // A runtime mounts its own binary for a moment while it starts: what is passing is gone at the second look.
-            let mut stray = Pool::look_at_mounts(&config.pool())?;
+            let mut stray = Pool::look_at_mounts(&config.pool(), &known)?;
             if !stray.is_empty() {
                 std::thread::sleep(std::time::Duration::from_millis(300));
-                let again = Pool::look_at_mounts(&config.pool())?;
+                let again = Pool::look_at_mounts(&config.pool(), &known)?;
                 stray.retain(|s| again.contains(s));
             }
             found.extend(stray.into_iter().map(|message| crate::model::Finding { code: "stray_mount".into(), message, repaired: false }));

@@ -7,7 +7,11 @@ use crate::catalog::containers::ContainerRow;
 use crate::catalog::{Catalog, containers, images, operations, projects, snapshots};
 use crate::error::Result;
 use crate::freeze::{FreezeState, Freezer};
+use crate::container::places::{project_disk, volume_name};
 use crate::id::{ContainerId, OperationId};
+use crate::locked_db::LockedDb;
+use crate::ramdisk::RamDisks;
+use crate::share::{Receiver, ShareMount};
 use crate::model::{Finding, Status};
 use crate::op::Intent;
 use crate::runtime::Runtime;
@@ -21,13 +25,22 @@ impl Host {
     /// # Errors
     /// What keeps it from looking.
     pub fn check(&self, repair: bool) -> Result<Vec<Finding>> {
-        compare(&self.0.catalog, &*self.0.store, &*self.0.freezer, &*self.0.runtime, repair)
+        let places = Places { databases: self.0.databases.as_deref(), ramdisks: self.0.ramdisks.as_deref(), shares: Some(&*self.0.shares) };
+        compare(&self.0.catalog, &*self.0.store, &*self.0.freezer, &*self.0.runtime, &places, repair)
     }
 }
 
+/// Where what containers have besides their volumes comes from.
+#[derive(Clone, Copy)]
+pub(super) struct Places<'a> {
+    pub databases: Option<&'a dyn LockedDb>,
+    pub ramdisks: Option<&'a dyn RamDisks>,
+    pub shares: Option<&'a dyn ShareMount>,
+}
+
 /// One look, and a second one if the first found anything: what was only passing is gone by then.
-pub(super) fn compare(catalog: &Catalog, store: &dyn SnapshotStore, freezer: &dyn Freezer, runtime: &dyn Runtime, repair: bool) -> Result<Vec<Finding>> {
-    let look = Look { catalog, store, freezer, runtime };
+pub(super) fn compare(catalog: &Catalog, store: &dyn SnapshotStore, freezer: &dyn Freezer, runtime: &dyn Runtime, places: &Places<'_>, repair: bool) -> Result<Vec<Finding>> {
+    let look = Look { catalog, store, freezer, runtime, places };
     let mut found = look.once()?;
     if !found.is_empty() {
         std::thread::sleep(Duration::from_millis(300));
@@ -55,6 +68,10 @@ enum Problem {
     RunsUnsaid(ContainerId),
     LeftFrozen(ContainerId),
     SaidPaused,
+    OrphanRamdisk(String),
+    DatabasesDead,
+    DatabasesUnserved,
+    SharesDiffer,
     OpenOperation,
 }
 
@@ -73,6 +90,10 @@ impl Problem {
             Problem::RunsUnsaid(_) => "runs_unsaid",
             Problem::LeftFrozen(_) => "left_frozen",
             Problem::SaidPaused => "not_paused",
+            Problem::OrphanRamdisk(_) => "orphan_ramdisk",
+            Problem::DatabasesDead => "databases_dead",
+            Problem::DatabasesUnserved => "databases_unserved",
+            Problem::SharesDiffer => "shares_differ",
             Problem::OpenOperation => "open_operation",
         }
     }
@@ -83,6 +104,7 @@ struct Look<'a> {
     store: &'a dyn SnapshotStore,
     freezer: &'a dyn Freezer,
     runtime: &'a dyn Runtime,
+    places: &'a Places<'a>,
 }
 
 type Problems = BTreeMap<String, Problem>;
@@ -145,6 +167,7 @@ impl Look<'_> {
                 ));
             }
         }
+        passing.extend(self.places(&rows)?);
         // An operation that began or ended meanwhile makes what was seen of its container worthless.
         let (later, later_ops) = self.busy()?;
         busy.extend(later);
@@ -155,6 +178,42 @@ impl Look<'_> {
                 format!("operation {id} ({}) is open since before this uptime: start the server, which finishes or undoes it", intent.kind()),
                 Problem::OpenOperation,
             );
+        }
+        Ok(p)
+    }
+
+    /// RAM disks that are nobody's; databases and shares that a running container should see and does not, or the other way round.
+    fn places(&self, rows: &[ContainerRow]) -> Result<Vec<(String, String, Problem)>> {
+        let mut p = Vec::new();
+        if let Some(disks) = self.places.ramdisks {
+            let projects: BTreeSet<String> = self.catalog.read(projects::ids)?.iter().map(project_disk).collect();
+            for name in disks.list()?.into_iter().filter(|n| !projects.contains(n) && !rows.iter().any(|r| r.id.as_str() == n)) {
+                p.push((name.clone(), format!("the RAM disk {name} is nobody's: --repair removes it"), Problem::OrphanRamdisk(name)));
+            }
+        }
+        if !self.same_uptime()? {
+            return Ok(p);
+        }
+        let running: Vec<&ContainerRow> = rows.iter().filter(|r| matches!(r.status, Status::Running | Status::Paused)).collect();
+        match self.places.databases.map(LockedDb::status) {
+            Some(Ok(status)) => {
+                for r in running.iter().filter(|r| !status.volumes.contains_key(&volume_name(r)) && self.store.path(&Volume::Live(r.id.clone())).is_some()) {
+                    p.push((r.id.to_string(), format!("the databases of container {} are not served: restart it", r.id), Problem::DatabasesUnserved));
+                }
+            }
+            Some(Err(e)) => p.push((String::new(), format!("the databases' daemon does not answer ({e}): a running server starts it again"), Problem::DatabasesDead)),
+            None => {}
+        }
+        let now = jiff::Timestamp::now().as_second();
+        for r in running {
+            let (Some(shares), Some(run)) = (self.places.shares, self.runtime.adopt(&r.id)?) else { continue };
+            let wanted = super::shares::expected(self.catalog, now, r)?;
+            // One that ends just now is no finding.
+            let Ok(seen) = shares.attached(&Receiver { container: r.id.clone(), pid: run.pid }) else { continue };
+            let seen: BTreeSet<String> = seen.into_keys().collect();
+            if wanted != seen {
+                p.push((r.id.to_string(), format!("container {} sees the shares {seen:?} and should see {wanted:?}: restart the server", r.id), Problem::SharesDiffer));
+            }
         }
         Ok(p)
     }
@@ -227,6 +286,7 @@ impl Look<'_> {
             Problem::OrphanRuntime(c) => return self.runtime.remove(c).map(|()| true),
             Problem::RunsUnsaid(c) => return self.runtime.kill(c).map(|()| true),
             Problem::LeftFrozen(c) => return self.freezer.thaw(c).map(|_| true),
+            Problem::OrphanRamdisk(name) => return self.places.ramdisks.map_or(Ok(false), |d| d.remove(name).map(|()| true)),
             _ => return Ok(false),
         };
         self.store.sync()?;

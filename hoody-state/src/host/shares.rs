@@ -2,7 +2,7 @@
 
 use super::{Caller, Host};
 use crate::catalog::containers::{self, ContainerRow};
-use crate::catalog::{Durability, Tx, projects, shares};
+use crate::catalog::{Catalog, Durability, Tx, projects, shares};
 use crate::error::{Error, Result};
 use crate::id::{ContainerId, ProjectId, ShareId};
 use crate::model::{
@@ -237,7 +237,7 @@ impl Host {
     /// `container_not_found`.
     pub fn incoming(&self, container: &ContainerId) -> Result<Vec<IncomingShare>> {
         let row = self.0.catalog.read(|c| containers::get(c, container))?;
-        let all = self.incoming_of(&row)?;
+        let all = incoming_of(&self.0.catalog, self.seconds(), &row)?;
         Ok(all.into_iter().map(|i| incoming_view(i, container)).collect())
     }
 
@@ -249,7 +249,7 @@ impl Host {
         let rows = self.0.catalog.read(|c| containers::all(c, None))?;
         let mut all = Vec::new();
         for r in rows.iter().filter(|r| r.status != Status::Deleting && only.is_none_or(|o| o.contains(&r.project))) {
-            all.extend(self.incoming_of(r)?.into_iter().map(|i| incoming_view(i, &r.id)));
+            all.extend(incoming_of(&self.0.catalog, self.seconds(), r)?.into_iter().map(|i| incoming_view(i, &r.id)));
         }
         Ok(all)
     }
@@ -277,31 +277,6 @@ impl Host {
         Ok(answer)
     }
 
-    /// What is offered to a container, with its names and what follows for each.
-    fn incoming_of(&self, r: &ContainerRow) -> Result<Vec<Incoming>> {
-        let all = self.0.catalog.read(|c| if shares::any(c)? { shares::for_receiver(c, &r.id, &r.project) } else { Ok(Vec::new()) })?;
-        let now = self.seconds();
-        let direct: BTreeSet<(ContainerId, String)> = all
-            .iter()
-            .filter(|(s, _)| s.target_type == ShareTarget::Container && !expired(s, now))
-            .map(|(s, _)| (s.source_container_id.clone(), s.source_path.clone()))
-            .collect();
-        let mut taken = BTreeSet::new();
-        let mut out = Vec::new();
-        for (mut share, said) in all {
-            let project_wide = share.target_type == ShareTarget::Project;
-            if expired(&share, now) || (project_wide && direct.contains(&(share.source_container_id.clone(), share.source_path.clone()))) {
-                continue;
-            }
-            let name = consent::name(share.alias.as_deref().unwrap_or(path::base(&share.source_path)), share.id.as_str(), &taken);
-            taken.insert(name.clone());
-            share.mount_path = format!("{RECEIVED}/{name}");
-            let standing = Standing { enabled: share.enabled, wanted: said, project_wide, expired: false, own: share.source_container_id == r.id };
-            out.push(Incoming { name, wanted: said.unwrap_or(project_wide), verdict: verdict(&standing), share });
-        }
-        Ok(out)
-    }
-
     /// The directory of a share, resolved now.
     fn open_share(&self, s: &Share, owner: &ContainerRow) -> Result<Tree> {
         let missing = |m: String| Error::conflict("share_source_missing", m);
@@ -321,7 +296,7 @@ impl Host {
     fn wanted_by(&self, r: &ContainerRow) -> Result<BTreeMap<String, Tree>> {
         let mut owners: HashMap<ContainerId, Option<ContainerRow>> = HashMap::new();
         let mut trees = BTreeMap::new();
-        for i in self.incoming_of(r)?.into_iter().filter(|i| i.verdict == Verdict::Mounted) {
+        for i in incoming_of(&self.0.catalog, self.seconds(), r)?.into_iter().filter(|i| i.verdict == Verdict::Mounted) {
             let owner = match owners.entry(i.share.source_container_id.clone()) {
                 std::collections::hash_map::Entry::Occupied(o) => o.into_mut(),
                 std::collections::hash_map::Entry::Vacant(v) => v.insert(self.0.catalog.read(|c| containers::find(c, &i.share.source_container_id))?),
@@ -453,6 +428,36 @@ impl Host {
         let next = next.into_iter().chain(next_notice.map(|at| at - NOTICE)).min();
         Ok(next.map(|at| Duration::from_secs(u64::try_from((at - now).max(1)).unwrap_or(1))))
     }
+}
+
+/// What is offered to a container, with its names and what follows for each.
+fn incoming_of(catalog: &Catalog, now: i64, r: &ContainerRow) -> Result<Vec<Incoming>> {
+    let all = catalog.read(|c| if shares::any(c)? { shares::for_receiver(c, &r.id, &r.project) } else { Ok(Vec::new()) })?;
+    let direct: BTreeSet<(ContainerId, String)> = all
+        .iter()
+        .filter(|(s, _)| s.target_type == ShareTarget::Container && !expired(s, now))
+        .map(|(s, _)| (s.source_container_id.clone(), s.source_path.clone()))
+        .collect();
+    let mut taken = BTreeSet::new();
+    let mut out = Vec::new();
+    for (mut share, said) in all {
+        let project_wide = share.target_type == ShareTarget::Project;
+        if expired(&share, now) || (project_wide && direct.contains(&(share.source_container_id.clone(), share.source_path.clone()))) {
+            continue;
+        }
+        let name = consent::name(share.alias.as_deref().unwrap_or(path::base(&share.source_path)), share.id.as_str(), &taken);
+        taken.insert(name.clone());
+        share.mount_path = format!("{RECEIVED}/{name}");
+        let standing = Standing { enabled: share.enabled, wanted: said, project_wide, expired: false, own: share.source_container_id == r.id };
+        out.push(Incoming { name, wanted: said.unwrap_or(project_wide), verdict: verdict(&standing), share });
+    }
+    Ok(out)
+}
+
+/// The names of what a container is to see, if the sources are there: for `check`.
+pub(super) fn expected(catalog: &Catalog, now: i64, r: &ContainerRow) -> Result<BTreeSet<String>> {
+    let all = incoming_of(catalog, now, r)?.into_iter();
+    Ok(all.filter(|i| i.verdict == Verdict::Mounted && i.share.status == ShareStatus::Active).map(|i| i.name).collect())
 }
 
 fn expired(s: &Share, now: i64) -> bool {

@@ -145,11 +145,11 @@ impl Pool {
     }
 
     /// What is wrong with the mounts and loop devices of the pool of `config`, a line each: a mount too many below the run directory, a loop
-    /// device too many on its image. Takes no lock, changes nothing.
+    /// device too many on its image. Those on the places `known` are as they should be. Takes no lock, changes nothing.
     ///
     /// # Errors
     /// Of reading `/proc` and `/sys`.
-    pub fn look_at_mounts(config: &PoolConfig) -> Result<Vec<String>> {
+    pub fn look_at_mounts(config: &PoolConfig, known: &[PathBuf]) -> Result<Vec<String>> {
         let mut wrong = Vec::new();
         let mounts = mount::below(&config.run)?;
         let root = std::fs::canonicalize(config.mount_point()).unwrap_or_else(|_| config.mount_point());
@@ -160,6 +160,7 @@ impl Pool {
         wrong.extend(
             others
                 .iter()
+                .filter(|m| !known.contains(&m.at))
                 .map(|m| format!("{} ({}) is mounted at {}, which no server of this version does: umount it", m.source.display(), m.kind, m.at.display())),
         );
         if config.device.is_none() {

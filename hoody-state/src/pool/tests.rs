@@ -287,12 +287,12 @@ fn a_run_directory_that_containers_cannot_reach_is_refused() {
 fn stray_mounts_and_loop_devices_are_found() {
     let mut pool = LoopPool::new();
     let config = pool.config().clone();
-    assert_eq!(Pool::look_at_mounts(&config).unwrap(), Vec::<String>::new());
+    assert_eq!(Pool::look_at_mounts(&config, &[]).unwrap(), Vec::<String>::new());
     let stray = config.run.join("stray");
     std::fs::create_dir(&stray).unwrap();
     nix::mount::mount(Some("none"), &stray, Some("tmpfs"), nix::mount::MsFlags::empty(), Some("size=1m")).unwrap();
     let second = super::testing::attach_free(&File::options().read(true).write(true).open(config.data.join("pool.img")).unwrap());
-    let wrong = Pool::look_at_mounts(&config).unwrap();
+    let wrong = Pool::look_at_mounts(&config, &[]).unwrap();
     nix::mount::umount(&stray).unwrap();
     drop(second);
     assert_eq!(wrong.len(), 2, "{wrong:?}");
