@@ -38,6 +38,13 @@ fn before_every_step_of_restores() {
 }
 
 #[test]
+fn before_every_step_of_what_has_databases() {
+    let (mut w, _) = stage("kill-databases");
+    steps::with_databases(&mut w);
+    w.end();
+}
+
+#[test]
 fn before_every_step_of_lifecycles_and_containers() {
     let (mut w, c) = stage("kill-containers");
     steps::lifecycle(&mut w, &c);

@@ -167,6 +167,74 @@ pub fn restores(w: &mut World, c: &str) {
     });
 }
 
+/// The databases of a project, through their mount.
+fn databases(w: &World, project: &str) -> std::path::PathBuf {
+    w.server.run().join("databases").join(format!("project-{project}"))
+}
+
+fn set_databases(w: &World, project: &str, value: &str) {
+    let dir = databases(w, project);
+    std::fs::write(dir.join("plain"), value).unwrap();
+    let c = rusqlite::Connection::open(dir.join("data.db")).unwrap();
+    c.pragma_update(None, "journal_mode", "WAL").unwrap();
+    c.execute_batch("CREATE TABLE IF NOT EXISTS t(x TEXT); DELETE FROM t").unwrap();
+    c.execute("INSERT INTO t VALUES(?1)", [value]).unwrap();
+}
+
+/// What plain file and database say.
+fn databases_say(dir: &std::path::Path) -> (String, String) {
+    let c = rusqlite::Connection::open(dir.join("data.db")).unwrap();
+    (std::fs::read_to_string(dir.join("plain")).unwrap(), c.query_row("SELECT x FROM t", [], |r| r.get(0)).unwrap())
+}
+
+/// Snapshots and restores of containers with databases: alone on them, and with another.
+pub fn with_databases(w: &mut World) {
+    for (alias, containers, body) in [("solo", 1, json!({})), ("pair", 2, json!({ "databases": "revert" }))] {
+        let project = w.must(&Request::new("POST", "/projects").json(&json!({ "alias": alias })))["id"].as_str().unwrap().to_owned();
+        let ids: Vec<String> = (0..containers).map(|i| w.create_in(&project, &new_container(&format!("{alias}{i}")))).collect();
+        let id = ids[0].clone();
+        w.write(&id, "base");
+        set_databases(w, &project, "base");
+        let base = w.snapshot(&id, "base");
+        every_step(w, &format!("snapshot of {alias}"), |w, n| {
+            w.write(&id, &format!("taken {n}"));
+            set_databases(w, &project, &format!("taken {n}"));
+            let (id, before) = (id.clone(), w.view(&id).unwrap());
+            Round::new(on(&id, "POST", "/snapshots").json(&json!({ "alias": format!("{alias}-{n}") })), move |w, must| {
+                let now = w.view(&id).unwrap();
+                let new: Vec<_> = now.snapshots.keys().filter(|s| !before.snapshots.contains_key(*s)).collect();
+                assert!(new.len() <= 1 && (!must || new.len() == 1));
+                for name in new {
+                    // Opening a database with a log writes: on a copy.
+                    let copy = tempfile::tempdir().unwrap();
+                    for e in std::fs::read_dir(w.home(&id).join("databases").join(name)).unwrap().flatten() {
+                        std::fs::copy(e.path(), copy.path().join(e.file_name())).unwrap();
+                    }
+                    let (plain, row) = databases_say(copy.path());
+                    assert_eq!((&plain, &row), (&now.snapshots[name].1, &now.snapshots[name].1), "one moment");
+                }
+            })
+        });
+        every_step(w, &format!("restore of {alias}"), |w, n| {
+            w.bring(&id, "running");
+            w.write(&id, &format!("ruined {n}"));
+            set_databases(w, &project, &format!("ruined {n}"));
+            let (id, project) = (id.clone(), project.clone());
+            Round::new(on(&id, "PUT", &format!("/snapshots/{base}")).json(&body), move |w, must| {
+                let state = runs(w, &id).state;
+                assert!(state == "base" || (!must && state == format!("ruined {n}")), "{state}");
+                assert_eq!(databases_say(&databases(w, &project)), (state.clone(), state), "the disk and the databases are of one state");
+            })
+        });
+        for id in ids {
+            w.must(&Request::new("DELETE", format!("/containers/{id}")));
+        }
+        assert!(w.settle());
+        w.must(&Request::new("DELETE", format!("/projects/{project}")));
+        w.sound();
+    }
+}
+
 pub fn lifecycle(w: &mut World, c: &str) {
     let id = c.to_owned();
     let cases: [(&str, &str, &[&str], &str); 7] = [

@@ -97,7 +97,11 @@ impl World {
     }
 
     pub fn create(&self, new: &Value) -> String {
-        let id = self.must(&Request::new("POST", format!("/projects/{}/containers", self.project)).json(new))["id"].as_str().unwrap().to_owned();
+        self.create_in(&self.project, new)
+    }
+
+    pub fn create_in(&self, project: &str, new: &Value) -> String {
+        let id = self.must(&Request::new("POST", format!("/projects/{project}/containers")).json(new))["id"].as_str().unwrap().to_owned();
         self.await_status(&id, "running");
         id
     }
@@ -227,8 +231,11 @@ impl World {
     fn leftovers(&self) {
         let machine = leftovers::of_machine(&self.server.dir);
         let pid = format!("process {}:", self.server.pid());
-        let others: Vec<&String> = machine.iter().filter(|l| !l.starts_with(&pid)).collect();
-        assert_eq!(others.len(), 2, "one mount and one loop device, not {others:#?}");
+        let (disks, others): (Vec<&String>, Vec<&String>) = machine.iter().filter(|l| !l.starts_with(&pid)).partition(|l| l.contains("/run/ramdisks/"));
+        assert_eq!(others.len(), 4, "the pool, its loop device, the databases and their daemon, not {others:#?}");
+        let disks: BTreeSet<String> = disks.iter().map(|l| l.split("/run/ramdisks/").nth(1).unwrap().split(' ').next().unwrap().to_owned()).collect();
+        let projects: Vec<String> =
+            self.get("/projects?limit=100")["projects"].as_array().unwrap().iter().map(|p| p["id"].as_str().unwrap().to_owned()).collect();
 
         let images = self.get("/images?limit=100");
         let mut wanted: BTreeSet<String> =
@@ -244,6 +251,11 @@ impl World {
             wanted.extend(snapshots["snapshots"].as_array().unwrap().iter().map(|s| format!("containers/{id}/snapshots/{}", s["name"].as_str().unwrap())));
         }
         let pool = self.server.pool();
+        wanted.extend(projects.iter().map(|p| format!("projects/{p}/databases")));
+        // Snapshots that took databases along have one of that name.
+        let along: Vec<String> = wanted.iter().filter(|w| w.contains("/snapshots/")).map(|w| w.replace("/snapshots/", "/databases/")).collect();
+        wanted.extend(along.into_iter().filter(|a| pool.join(a).exists()));
+        assert!(disks.is_subset(&containers.keys().cloned().collect()), "RAM disks {disks:?} of {containers:?}");
         assert_eq!(leftovers::subvolumes(&pool), wanted, "subvolumes of the pool, and those in lists");
         let ids: BTreeSet<String> = containers.keys().cloned().collect();
         assert_eq!(leftovers::names(&pool.join("containers")), ids, "homes");
