@@ -12,8 +12,6 @@ mod mounts;
 mod ramdisk;
 #[path = "filesystem/shares.rs"]
 mod shares;
-#[path = "filesystem/worker.rs"]
-mod worker;
 
 use hoody_state::Caller;
 use hoody_state::id::{ContainerId, ProjectId};
@@ -31,6 +29,12 @@ pub fn container(real: &RealHost, project: &ProjectId, name: &str, f: impl FnOnc
     let mut new = NewContainer { name: Some(format!("{name:_<3}")), ..Default::default() };
     f(&mut new);
     real.host().create_container(&Caller::default(), project, new).unwrap().id
+}
+
+/// Not a test of its own: what these tests run in containers.
+#[test]
+fn entry() {
+    hoody_state_workspace::worker::play();
 }
 
 /// Waits for what comes about by itself.

@@ -1,7 +1,7 @@
-use super::worker::{import, line, said};
 use super::{container, real};
 use hoody_state::Caller;
 use hoody_state::model::{Consistency, DatabaseScope, DatabasesChoice, NewContainer, RestoreOptions, Verb};
+use hoody_state_workspace::worker::{import, line, said};
 use hoody_state_workspace::{RealHost, assert_clean, project, snapshot};
 use std::time::{Duration, Instant};
 
@@ -37,9 +37,9 @@ fn two_containers_write_one_database_while_snapshots_are_taken() {
             taken.push(snapshot(real.host(), &a, &format!("s{}", taken.len())).unwrap());
             std::thread::sleep(Duration::from_millis(100));
         }
-        threads.into_iter().map(|t| said(&t.join().unwrap(), "added")).sum()
+        threads.into_iter().map(|t| said::<i64>(&t.join().unwrap(), "added")).sum()
     });
-    assert_eq!(said(&real.sh(&b, &line("sum /hoody/databases/data.db")), "sum"), added, "nothing is lost");
+    assert_eq!(said::<i64>(&real.sh(&b, &line("sum /hoody/databases/data.db")), "sum"), added, "nothing is lost");
     let mut last = 0;
     for s in &taken {
         assert_eq!(s.consistency, Consistency::DatabasesQuiesced, "{s:?}");
@@ -76,10 +76,10 @@ fn a_database_that_another_container_uses_is_reverted_in_one_step() {
     real.sh(&a, &line("init /hoody/databases/data.db"));
     real.sh(&a, "echo old > /hoody/databases/plain");
     real.sh(&a, &line("add /hoody/databases/data.db 1 200"));
-    let old = said(&real.sh(&a, &line("sum /hoody/databases/data.db")), "sum");
+    let old: i64 = said(&real.sh(&a, &line("sum /hoody/databases/data.db")), "sum");
     snapshot(real.host(), &a, "s").unwrap();
     real.sh(&b, &line("add /hoody/databases/data.db 1 300"));
-    let new = said(&real.sh(&b, &line("sum /hoody/databases/data.db")), "sum");
+    let new: i64 = said(&real.sh(&b, &line("sum /hoody/databases/data.db")), "sum");
     assert_ne!(old, new);
     real.sh(&b, "echo new > /hoody/databases/plain; echo extra > /hoody/databases/extra");
     let e = real.host().restore(&me, &a, "s", RestoreOptions::default()).unwrap_err();
@@ -87,7 +87,7 @@ fn a_database_that_another_container_uses_is_reverted_in_one_step() {
     assert!(e.message().contains('b') && e.data().unwrap()["containers"][0]["id"] == b.as_str(), "{e}");
     let options = |d| RestoreOptions { databases: Some(d), ..Default::default() };
     real.host().restore(&me, &a, "s", options(DatabasesChoice::Keep)).unwrap();
-    assert_eq!(said(&real.sh(&b, &line("sum /hoody/databases/data.db")), "sum"), new, "kept");
+    assert_eq!(said::<i64>(&real.sh(&b, &line("sum /hoody/databases/data.db")), "sum"), new, "kept");
     // Somebody has it open all the while, and goes on writing afterwards.
     let seen = std::thread::scope(|s| {
         let watching = s.spawn(|| real.sh(&b, &line(&format!("watch /hoody/databases/data.db {old}"))));
@@ -97,7 +97,7 @@ fn a_database_that_another_container_uses_is_reverted_in_one_step() {
     });
     assert!(seen.contains(&format!("seen {new},{old}")) || seen.contains(&format!("seen {old}")), "{seen}");
     for c in [&a, &b] {
-        assert_eq!(said(&real.sh(c, &line("sum /hoody/databases/data.db")), "sum"), old);
+        assert_eq!(said::<i64>(&real.sh(c, &line("sum /hoody/databases/data.db")), "sum"), old);
         assert_eq!(real.sh(c, "cat /hoody/databases/plain; ls /hoody/databases/extra 2>/dev/null; true"), "old\n");
     }
     // The undo takes the databases along too.
@@ -105,7 +105,7 @@ fn a_database_that_another_container_uses_is_reverted_in_one_step() {
     assert_eq!(undo.as_str(), "s");
     let kept = real.host().snapshots(&a).unwrap().snapshots.into_iter().find(|s| s.name.as_str().starts_with("undo-")).unwrap();
     real.host().restore(&me, &a, kept.name.as_str(), options(DatabasesChoice::Revert)).unwrap();
-    assert_eq!(said(&real.sh(&b, &line("sum /hoody/databases/data.db")), "sum"), new);
+    assert_eq!(said::<i64>(&real.sh(&b, &line("sum /hoody/databases/data.db")), "sum"), new);
     assert_eq!(real.sh(&b, "cat /hoody/databases/plain /hoody/databases/extra"), "new\nextra\n");
     assert_clean(real.host(), "after reverts");
 }

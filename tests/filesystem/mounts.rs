@@ -14,7 +14,17 @@ fn a_container_has_its_four_paths() {
     let shown: Vec<String> = real.host().container_detail(&c).unwrap().mounts.into_iter().map(|m| m.path).collect();
     assert_eq!(shown, ["/hoody/storage", "/hoody/databases", "/ramdisk"]);
     real.sh(&c, "for d in /hoody/storage /hoody/databases /ramdisk; do echo x > $d/f; done");
-    let e = real.host().exec(&c, &hoody_state::runtime::ExecSpec { command: ["/bin/sh", "-c", "mkdir /hoody/shares/x; umount /hoody/databases; mount -o remount,rw /hoody/shares"].map(String::from).to_vec(), output_limit: 4096, ..Default::default() }).unwrap();
+    let e = real
+        .host()
+        .exec(
+            &c,
+            &hoody_state::runtime::ExecSpec {
+                command: ["/bin/sh", "-c", "mkdir /hoody/shares/x; umount /hoody/databases; mount -o remount,rw /hoody/shares"].map(String::from).to_vec(),
+                output_limit: 4096,
+                ..Default::default()
+            },
+        )
+        .unwrap();
     assert_ne!(e.exit_code, 0, "what is shared and mounted is not the container's to change");
     assert_clean(real.host(), "with all mounts");
 }
@@ -31,7 +41,8 @@ fn each_path_survives_what_it_should() {
             real.sh(c, &format!("for d in /hoody/storage /hoody/databases /ramdisk; do echo {text} > $d/f; done"));
         }
     };
-    let read = |real: &hoody_state_workspace::RealHost, c| real.sh(c, "cat /hoody/storage/f /hoody/databases/f /ramdisk/f 2>/dev/null; true").replace('\n', " ");
+    let read =
+        |real: &hoody_state_workspace::RealHost, c| real.sh(c, "cat /hoody/storage/f /hoody/databases/f /ramdisk/f 2>/dev/null; true").replace('\n', " ");
     write(&real, "one");
     real.host().lifecycle(&me, &c, Verb::Restart, None).unwrap();
     assert_eq!(read(&real, &c), "one one one ", "a restart keeps everything");
@@ -82,7 +93,20 @@ fn projects_do_not_see_each_others_databases() {
     assert_eq!(real.sh(&other, "ls -A /hoody/databases /hoody/databases/.."), "/hoody/databases:\n\n/hoody/databases/..:\ndatabases\nshares\nstorage\n");
     assert_eq!(real.sh(&a, "ls /hoody/databases/up; ls -d /hoody/databases/out/etc"), "databases\nshares\nstorage\n/hoody/databases/out/etc\n");
     // Not by a link between mounts either.
-    assert_ne!(real.host().exec(&a, &hoody_state::runtime::ExecSpec { command: ["ln", "/hoody/databases/f", "/hoody/storage/f"].map(String::from).to_vec(), output_limit: 4096, ..Default::default() }).unwrap().exit_code, 0);
+    assert_ne!(
+        real.host()
+            .exec(
+                &a,
+                &hoody_state::runtime::ExecSpec {
+                    command: ["ln", "/hoody/databases/f", "/hoody/storage/f"].map(String::from).to_vec(),
+                    output_limit: 4096,
+                    ..Default::default()
+                }
+            )
+            .unwrap()
+            .exit_code,
+        0
+    );
 }
 
 #[test]
@@ -122,7 +146,20 @@ fn a_killed_daemon_is_started_again_and_mounts_are_good_in_running_containers() 
     for _ in 0..3 {
         let pid = super::databases::daemon_of(&real);
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
-        let good = |c| real.host().exec(c, &hoody_state::runtime::ExecSpec { command: ["cat", "/hoody/databases/f"].map(String::from).to_vec(), output_limit: 99, ..Default::default() }).unwrap().stdout == b"kept\n";
+        let good = |c| {
+            real.host()
+                .exec(
+                    c,
+                    &hoody_state::runtime::ExecSpec {
+                        command: ["cat", "/hoody/databases/f"].map(String::from).to_vec(),
+                        output_limit: 99,
+                        ..Default::default()
+                    },
+                )
+                .unwrap()
+                .stdout
+                == b"kept\n"
+        };
         eventually("a good mount in a running container", || good(&c) && good(&private));
     }
     real.host().lifecycle(&Caller::default(), &paused, Verb::Resume, None).unwrap();

@@ -25,7 +25,11 @@ fn a_ram_disk_is_charged_to_its_container_before_and_after_a_restart() {
     assert!(used().memory.unwrap().usage >= Bytes::mib(32), "also while it does not run");
     real.host().lifecycle(&me, &c, Verb::Start, None).unwrap();
     // Filling it ends in an error or a kill in the container, and nowhere else.
-    let spec = hoody_state::runtime::ExecSpec { command: ["sh", "-c", "cat /dev/zero > /ramdisk/g"].map(String::from).to_vec(), output_limit: 4096, ..Default::default() };
+    let spec = hoody_state::runtime::ExecSpec {
+        command: ["sh", "-c", "cat /dev/zero > /ramdisk/g"].map(String::from).to_vec(),
+        output_limit: 4096,
+        ..Default::default()
+    };
     let out = real.host().exec(&c, &spec);
     assert!(out.is_err() || out.unwrap().exit_code != 0);
     let b = container(&real, &p, "neighbour", |_| {});

@@ -152,20 +152,23 @@ fn share_of(real: &RealHost, owner: &ContainerId) -> Share {
 #[test]
 fn databases_that_are_shared_keep_their_locks() {
     let real = real("shared-db");
-    super::worker::import(&real);
+    hoody_state_workspace::worker::import(&real);
     let (p, q) = (project(real.host(), "p"), project(real.host(), "q"));
     let image = |n: &mut hoody_state::model::NewContainer| n.container_image = Some("worker".into());
     let (owner, receiver) = (container(&real, &p, "owner", image), container(&real, &q, "receiver", image));
     real.sh(&owner, "mkdir /hoody/databases/app");
-    real.sh(&owner, &super::worker::line("init /hoody/databases/app/data.db"));
+    real.sh(&owner, &hoody_state_workspace::worker::line("init /hoody/databases/app/data.db"));
     let s = share(&real, &owner, "/hoody/databases/app", &receiver, ShareMode::Readwrite);
     say(&real, &receiver, &s, true);
     let added: i64 = std::thread::scope(|t| {
-        let a = t.spawn(|| real.sh(&owner, &super::worker::line("add /hoody/databases/app/data.db 3 2000")));
-        let b = t.spawn(|| real.sh(&receiver, &super::worker::line("add /hoody/shares/app/data.db 3 2000")));
-        [a, b].into_iter().map(|t| super::worker::said(&t.join().unwrap(), "added")).sum()
+        let a = t.spawn(|| real.sh(&owner, &hoody_state_workspace::worker::line("add /hoody/databases/app/data.db 3 2000")));
+        let b = t.spawn(|| real.sh(&receiver, &hoody_state_workspace::worker::line("add /hoody/shares/app/data.db 3 2000")));
+        [a, b].into_iter().map(|t| hoody_state_workspace::worker::said::<i64>(&t.join().unwrap(), "added")).sum()
     });
-    assert_eq!(super::worker::said(&real.sh(&owner, &super::worker::line("sum /hoody/databases/app/data.db")), "sum"), added);
+    assert_eq!(
+        hoody_state_workspace::worker::said::<i64>(&real.sh(&owner, &hoody_state_workspace::worker::line("sum /hoody/databases/app/data.db")), "sum"),
+        added
+    );
     assert_clean(real.host(), "with shared databases");
 }
 

@@ -107,7 +107,8 @@ impl Server {
     pub fn spawn(&mut self) {
         let log = std::fs::File::options().create(true).append(true).open(self.dir.join("log")).unwrap();
         let mut c = self.command("serve");
-        c.args(["--listen", "127.0.0.1:0", "--pool-size", "2GiB", "--databases", env!("CARGO_BIN_EXE_fuse-under-test")]).env("HOODY_STATE_CRASH", format!("@{}", self.arm().display()));
+        c.args(["--listen", "127.0.0.1:0", "--pool-size", "2GiB", "--databases", env!("CARGO_BIN_EXE_fuse-under-test")])
+            .env("HOODY_STATE_CRASH", format!("@{}", self.arm().display()));
         self.child = Some(c.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn().unwrap());
     }
 

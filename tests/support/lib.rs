@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 pub mod http;
+pub mod worker;
 
 use hoody_state::freeze::memory::MemoryFreezer;
 use hoody_state::id::{ContainerId, ProjectId};

@@ -117,7 +117,9 @@ pub async fn delete(State(app): State<Shared>, who: Identity, Id(id): Id<ShareId
         .await?;
     let gone = app.alter(who, owner, move |host, _| host.delete_share(&input.caller, &id)).await;
     // To a token that does not reach the owner there is no such share.
-    gone.map_err(|e| if e.error().code() == "container_not_found" { ApiError::from(Error::not_found("share_not_found", "there is no such share")) } else { e })?;
+    gone.map_err(
+        |e| if e.error().code() == "container_not_found" { ApiError::from(Error::not_found("share_not_found", "there is no such share")) } else { e },
+    )?;
     ok("Share deleted", Null(()))
 }
 

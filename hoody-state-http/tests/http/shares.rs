@@ -68,7 +68,10 @@ fn a_share_goes_through_its_life() {
     let changed = w.s.call("PATCH", &one, r#"{"mode":"readwrite","alias":null,"label":"book","expires_at":null,"enabled":false}"#);
     assert_eq!(changed.status, 200, "{}", changed.text());
     let h = w.s.get(&one).data();
-    assert_eq!((&h["mode"], &h["alias"], &h["label"], &h["expires_at"], &h["enabled"]), (&json!("readwrite"), &Value::Null, &json!("book"), &Value::Null, &json!(false)));
+    assert_eq!(
+        (&h["mode"], &h["alias"], &h["label"], &h["expires_at"], &h["enabled"]),
+        (&json!("readwrite"), &Value::Null, &json!("book"), &Value::Null, &json!(false))
+    );
     let gone = w.s.call("DELETE", &format!("/api/v1/storage/shares/{id}"), "");
     assert_eq!((gone.status, gone.data()), (200, Value::Null));
     assert_eq!(w.s.get(&one).status, 404);

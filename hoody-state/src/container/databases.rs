@@ -17,7 +17,7 @@ use crate::snapshot::Volume;
 use crate::units::Bytes;
 use serde_json::json;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a snapshot waits for write transactions that are under way; after that it is taken all the same, as a power cut would leave things.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -32,11 +32,13 @@ const REVERT_PATIENCE: Duration = Duration::from_secs(10);
 pub(super) struct Moment {
     held: Option<Box<dyn Quiesced>>,
     quiet: bool,
+    since: Instant,
 }
 
 impl Moment {
     /// Ends it: what a snapshot that was taken in it promises.
     pub fn end(self) -> Consistency {
+        let since = self.since;
         let whole = match self.held {
             Some(held) => held.release().unwrap_or_else(|e| {
                 tracing::warn!(error = %e, "the hold on databases was lost");
@@ -44,6 +46,7 @@ impl Moment {
             }),
             None => self.quiet,
         };
+        tracing::debug!(held_us = since.elapsed().as_micros(), whole, "databases were held");
         if whole { Consistency::DatabasesQuiesced } else { Consistency::Crash }
     }
 }
@@ -51,16 +54,16 @@ impl Moment {
 impl Host {
     /// Holds the writes to a container's databases.
     pub(super) fn quiet_moment(&self, r: &ContainerRow) -> Moment {
-        let Some(db) = &self.0.databases else { return Moment { held: None, quiet: false } };
+        let Some(db) = &self.0.databases else { return Moment { held: None, quiet: false, since: Instant::now() } };
         let name = volume_name(r);
         let patience = if r.status == Status::Paused && r.spec.databases == DatabaseScope::Private { PAUSED_PATIENCE } else { PATIENCE };
         match db.quiesce(&[&name], patience, LEASE) {
-            Ok(held) => Moment { held: Some(held), quiet: true },
+            Ok(held) => Moment { held: Some(held), quiet: true, since: Instant::now() },
             // Nobody has it open: no container that uses it has been started.
-            Err(e) if e.code() == "volume_not_found" => Moment { held: None, quiet: true },
+            Err(e) if e.code() == "volume_not_found" => Moment { held: None, quiet: true, since: Instant::now() },
             Err(e) => {
                 tracing::warn!(container = %r.id, error = %e, "the snapshot is taken without waiting for the databases");
-                Moment { held: None, quiet: false }
+                Moment { held: None, quiet: false, since: Instant::now() }
             }
         }
     }
@@ -109,7 +112,14 @@ impl Host {
     }
 
     /// Before the exchange: what the databases will be, and what they are, as volumes.
-    pub(super) fn prepare_databases(&self, r: &ContainerRow, snapshot: &SnapshotName, keep: &SnapshotName, plan: &DatabasesPlan, op: &OperationId) -> Result<()> {
+    pub(super) fn prepare_databases(
+        &self,
+        r: &ContainerRow,
+        snapshot: &SnapshotName,
+        keep: &SnapshotName,
+        plan: &DatabasesPlan,
+        op: &OperationId,
+    ) -> Result<()> {
         let taken = Volume::SnapshotDatabases(r.id.clone(), snapshot.clone());
         match plan {
             DatabasesPlan::Keep => Ok(()),
@@ -137,7 +147,9 @@ impl Host {
                     match db.rebind(&project_volume(project), &path) {
                         Err(e) if e.code() == "volume_not_found" => {}
                         // Who comes next would see the old ones: served anew at the next start of a container.
-                        Err(e) if e.code() == "databases_unavailable" => tracing::warn!(error = %e, "the databases are exchanged, their daemon does not know yet"),
+                        Err(e) if e.code() == "databases_unavailable" => {
+                            tracing::warn!(error = %e, "the databases are exchanged, their daemon does not know yet")
+                        }
                         r => r?,
                     }
                 }
@@ -159,7 +171,8 @@ impl Host {
         let (Some(db), Some(from)) = (&self.0.databases, self.0.store.path(from)) else { return Ok(Vec::new()) };
         let what = || format!("revert the databases of {to}");
         // In a root of its own: what links in the databases lead to is nothing of the host's.
-        crate::sys::mount::in_root_of(&[("source", &from), ("target", &db.path(to))], || merge(Path::new("/source"), Path::new("/target"), REVERT_PATIENCE)).io(what)
+        crate::sys::mount::in_root_of(&[("source", &from), ("target", &db.path(to))], || merge(Path::new("/source"), Path::new("/target"), REVERT_PATIENCE))
+            .io(what)
     }
 
     /// Puts away what the databases were before an exchange.

@@ -4,8 +4,8 @@ use crate::error::Result;
 use crate::host::Host;
 use crate::id::{ContainerId, ProjectId};
 use crate::model::{
-    Container, ContainerDetail, ContainerStats, CpuStats, DiskStats, DiskUsage, Lineage, MemoryStats, PageRequest, Paged, SnapshotUsage,
-    Status, StatusLog, Usage, UsageReport,
+    Container, ContainerDetail, ContainerStats, CpuStats, DiskStats, DiskUsage, Lineage, MemoryStats, PageRequest, Paged, SnapshotUsage, Status, StatusLog,
+    Usage, UsageReport,
 };
 use crate::name::ProjectAlias;
 use crate::runtime::{ExecOutput, ExecSpec};

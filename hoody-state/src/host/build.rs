@@ -5,20 +5,20 @@ use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, IoContext, Result};
 use crate::freeze::{self, Freezer};
 use crate::id::{ImageId, OperationId, ProjectId, ServerId};
-use crate::model::{Image, Server, Token};
 use crate::locked_db::LockedDb;
-use crate::locked_db::fuse::FuseLockedDb;
 use crate::locked_db::daemon::{DaemonConfig, FuseDaemon};
-use crate::ramdisk::tmpfs::TmpfsRamDisks;
-use crate::ramdisk::{RamDisks, memory::MemoryRamDisks};
-use crate::share::ShareMount;
-use crate::share::bind::BindShareMount;
-use crate::share::memory::MemoryShareMount;
+use crate::locked_db::fuse::FuseLockedDb;
+use crate::model::{Image, Server, Token};
 use crate::op::step::{KillAt, NoHook, StepHook};
 use crate::op::{Locks, Registry};
 use crate::pool::{Pool, PoolConfig, layout};
+use crate::ramdisk::tmpfs::TmpfsRamDisks;
+use crate::ramdisk::{RamDisks, memory::MemoryRamDisks};
 use crate::runtime::Runtime;
 use crate::runtime::oci::{OciConfig, OciRuntime};
+use crate::share::ShareMount;
+use crate::share::bind::BindShareMount;
+use crate::share::memory::MemoryShareMount;
 use crate::snapshot::{SnapshotStore, Volume};
 use crate::units::Bytes;
 use std::path::PathBuf;
@@ -448,7 +448,8 @@ impl Host {
             let databases = daemon.socket.exists().then(|| FuseLockedDb::new(&daemon.socket, &daemon.mountpoint));
             let disks = config.run.join(RAMDISKS);
             let ramdisks = if disks.is_dir() { Some(TmpfsRamDisks::new(&disks, record.id_base)?) } else { None };
-            let mut known: Vec<PathBuf> = ramdisks.iter().map(TmpfsRamDisks::list).collect::<Result<Vec<_>>>()?.concat().iter().map(|n| disks.join(n)).collect();
+            let mut known: Vec<PathBuf> =
+                ramdisks.iter().map(TmpfsRamDisks::list).collect::<Result<Vec<_>>>()?.concat().iter().map(|n| disks.join(n)).collect();
             known.push(daemon.mountpoint);
             let known: Vec<PathBuf> = known.into_iter().map(|p| absolute(&p)).collect();
             let places = super::check::Places {

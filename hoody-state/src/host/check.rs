@@ -5,16 +5,16 @@
 use super::Host;
 use crate::catalog::containers::ContainerRow;
 use crate::catalog::{Catalog, containers, images, operations, projects, snapshots};
+use crate::container::places::{project_disk, volume_name};
 use crate::error::Result;
 use crate::freeze::{FreezeState, Freezer};
-use crate::container::places::{project_disk, volume_name};
 use crate::id::{ContainerId, OperationId};
 use crate::locked_db::LockedDb;
-use crate::ramdisk::RamDisks;
-use crate::share::{Receiver, ShareMount};
 use crate::model::{Finding, Status};
 use crate::op::Intent;
+use crate::ramdisk::RamDisks;
 use crate::runtime::Runtime;
+use crate::share::{Receiver, ShareMount};
 use crate::snapshot::{SnapshotStore, Volume};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -39,7 +39,14 @@ pub(super) struct Places<'a> {
 }
 
 /// One look, and a second one if the first found anything: what was only passing is gone by then.
-pub(super) fn compare(catalog: &Catalog, store: &dyn SnapshotStore, freezer: &dyn Freezer, runtime: &dyn Runtime, places: &Places<'_>, repair: bool) -> Result<Vec<Finding>> {
+pub(super) fn compare(
+    catalog: &Catalog,
+    store: &dyn SnapshotStore,
+    freezer: &dyn Freezer,
+    runtime: &dyn Runtime,
+    places: &Places<'_>,
+    repair: bool,
+) -> Result<Vec<Finding>> {
     let look = Look { catalog, store, freezer, runtime, places };
     let mut found = look.once()?;
     if !found.is_empty() {
@@ -201,7 +208,9 @@ impl Look<'_> {
                     p.push((r.id.to_string(), format!("the databases of container {} are not served: restart it", r.id), Problem::DatabasesUnserved));
                 }
             }
-            Some(Err(e)) => p.push((String::new(), format!("the databases' daemon does not answer ({e}): a running server starts it again"), Problem::DatabasesDead)),
+            Some(Err(e)) => {
+                p.push((String::new(), format!("the databases' daemon does not answer ({e}): a running server starts it again"), Problem::DatabasesDead))
+            }
             None => {}
         }
         let now = jiff::Timestamp::now().as_second();
@@ -212,7 +221,11 @@ impl Look<'_> {
             let Ok(seen) = shares.attached(&Receiver { container: r.id.clone(), pid: run.pid }) else { continue };
             let seen: BTreeSet<String> = seen.into_keys().collect();
             if wanted != seen {
-                p.push((r.id.to_string(), format!("container {} sees the shares {seen:?} and should see {wanted:?}: restart the server", r.id), Problem::SharesDiffer));
+                p.push((
+                    r.id.to_string(),
+                    format!("container {} sees the shares {seen:?} and should see {wanted:?}: restart the server", r.id),
+                    Problem::SharesDiffer,
+                ));
             }
         }
         Ok(p)

@@ -229,7 +229,9 @@ impl Host {
     }
 
     fn settle_restore(&self, op: &OperationId, intent: &Intent, error: Option<&Error>) -> Result<()> {
-        let Intent::Restore { container, snapshot, keep, live, boot, was_running, run, databases, .. } = intent else { return Err(Error::internal("not a restore")) };
+        let Intent::Restore { container, snapshot, keep, live, boot, was_running, run, databases, .. } = intent else {
+            return Err(Error::internal("not a restore"));
+        };
         if self.exchanged(container, *live)? {
             for e in self.restore_databases(container, snapshot, databases, op)? {
                 tracing::error!(container = %container, error = %e, "a database could not be reverted; restore the snapshot again");

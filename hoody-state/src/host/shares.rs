@@ -5,9 +5,7 @@ use crate::catalog::containers::{self, ContainerRow};
 use crate::catalog::{Catalog, Durability, Tx, projects, shares};
 use crate::error::{Error, Result};
 use crate::id::{ContainerId, ProjectId, ShareId};
-use crate::model::{
-    IncomingShare, NewShare, Share, ShareFilter, ShareMode, ShareMounted, ShareStatus, ShareTarget, ShareUpdate, ShareWord, Status,
-};
+use crate::model::{IncomingShare, NewShare, Share, ShareFilter, ShareMode, ShareMounted, ShareStatus, ShareTarget, ShareUpdate, ShareWord, Status};
 use crate::share::consent::{self, Standing, Verdict, verdict};
 use crate::share::path::{self, Part};
 use crate::share::{RECEIVED, Receiver, Source, Tree};
@@ -55,7 +53,9 @@ impl Host {
             Some(at) if i64::try_from(at).is_ok_and(|at| at <= self.seconds()) => {
                 Err(Error::invalid("validation_error", "expires_at is past: give a time to come in Unix seconds, or null"))
             }
-            Some(at) if at > 253_402_300_799 => Err(Error::invalid("validation_error", "expires_at is after the year 9999: it is in Unix seconds, not milliseconds")),
+            Some(at) if at > 253_402_300_799 => {
+                Err(Error::invalid("validation_error", "expires_at is after the year 9999: it is in Unix seconds, not milliseconds"))
+            }
             _ => Ok(()),
         }
     }
@@ -263,7 +263,9 @@ impl Host {
         let for_it = share.target_container_id.as_ref() == Some(container) || share.target_project_id.as_ref() == Some(&row.project);
         if !for_it || share.source_container_id == *container {
             let data = json!({ "share_id": id, "container_id": container, "target_container_id": share.target_container_id, "target_project_id": share.target_project_id });
-            return Err(Error::invalid("not_a_receiver", format!("share {id} is not for container {container}: only a receiver accepts or rejects it")).with_data(data));
+            return Err(
+                Error::invalid("not_a_receiver", format!("share {id} is not for container {container}: only a receiver accepts or rejects it")).with_data(data)
+            );
         }
         let mut answer = self.change(caller, |tx| {
             let share = shares::get(tx.conn, id)?;

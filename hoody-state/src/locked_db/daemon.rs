@@ -46,7 +46,10 @@ impl FuseDaemon {
         let kept = connection.try_clone().io(|| "duplicate a socket")?;
         let daemon = Arc::new(FuseDaemon { config, client, on_restart: OnceLock::new(), watched: Mutex::new(Some(kept)), fresh });
         let weak = Arc::downgrade(&daemon);
-        std::thread::Builder::new().name("databases".into()).spawn(move || watch(&weak, connection)).io(|| "start the thread that watches the databases' daemon")?;
+        std::thread::Builder::new()
+            .name("databases".into())
+            .spawn(move || watch(&weak, connection))
+            .io(|| "start the thread that watches the databases' daemon")?;
         Ok(daemon)
     }
 
@@ -113,7 +116,8 @@ fn watch(daemon: &Weak<FuseDaemon>, mut connection: UnixStream) {
         }
         tracing::error!("the databases' daemon has ended: it is started again");
         // One that dies again and again is given more and more time.
-        patience = if began.elapsed() > Duration::from_secs(10) { Duration::ZERO } else { (patience * 2 + Duration::from_millis(50)).min(Duration::from_secs(10)) };
+        patience =
+            if began.elapsed() > Duration::from_secs(10) { Duration::ZERO } else { (patience * 2 + Duration::from_millis(50)).min(Duration::from_secs(10)) };
         connection = loop {
             std::thread::sleep(patience);
             match ensure(&daemon.config).and_then(|_| self::connection(&daemon.config)) {
@@ -148,7 +152,10 @@ fn ensure(config: &DaemonConfig) -> Result<bool> {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).current_dir("/");
     crate::sys::process::enter_before_exec(&mut command, Vec::new());
     let mut child = command.spawn().map_err(|e| {
-        unavailable(format!("{} cannot be run ({e}): install hoody-state-fuse beside the server, name it, or serve without databases", config.program.display()))
+        unavailable(format!(
+            "{} cannot be run ({e}): install hoody-state-fuse beside the server, name it, or serve without databases",
+            config.program.display()
+        ))
     })?;
     let mut said = String::new();
     if let Some(out) = child.stdout.take() {

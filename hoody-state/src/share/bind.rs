@@ -45,7 +45,9 @@ fn with_hub<T: Send>(receiver: &Receiver, f: impl Fn(&Hub, BorrowedFd<'_>) -> io
     loop {
         let hub = hub(receiver)?;
         match hub.inside.enter(|| f(&hub, open_mount(&hub.line)?.as_fd())) {
-            Err(e) if matches!(e.raw_os_error(), Some(nix::libc::ESTALE | nix::libc::ENOENT | nix::libc::ELOOP | nix::libc::EBUSY)) && tries < TRIES => tries += 1,
+            Err(e) if matches!(e.raw_os_error(), Some(nix::libc::ESTALE | nix::libc::ENOENT | nix::libc::ELOOP | nix::libc::EBUSY)) && tries < TRIES => {
+                tries += 1
+            }
             r => return r,
         }
     }

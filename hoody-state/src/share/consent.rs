@@ -70,8 +70,13 @@ mod tests {
     use proptest::prelude::*;
 
     fn standing() -> impl Strategy<Value = Standing> {
-        (any::<bool>(), any::<Option<bool>>(), any::<bool>(), any::<bool>(), any::<bool>())
-            .prop_map(|(enabled, wanted, project_wide, expired, own)| Standing { enabled, wanted, project_wide, expired, own })
+        (any::<bool>(), any::<Option<bool>>(), any::<bool>(), any::<bool>(), any::<bool>()).prop_map(|(enabled, wanted, project_wide, expired, own)| Standing {
+            enabled,
+            wanted,
+            project_wide,
+            expired,
+            own,
+        })
     }
 
     /// What can be done to a share, as its two sides do it.

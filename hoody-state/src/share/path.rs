@@ -73,7 +73,9 @@ mod tests {
 
     #[test]
     fn good_paths_get_one_form() {
-        for (given, clean) in [("/a", "/a"), ("//a/./b/", "/a/b"), ("/", "/"), ("/hoody/storage/x-1_.y", "/hoody/storage/x-1_.y"), ("/procx", "/procx"), ("/a/proc", "/a/proc")] {
+        for (given, clean) in
+            [("/a", "/a"), ("//a/./b/", "/a/b"), ("/", "/"), ("/hoody/storage/x-1_.y", "/hoody/storage/x-1_.y"), ("/procx", "/procx"), ("/a/proc", "/a/proc")]
+        {
             assert_eq!(normalise(given).unwrap(), clean);
         }
     }
@@ -83,8 +85,27 @@ mod tests {
         let long = format!("/{}", "a".repeat(256));
         let longer = "/a".repeat(2049);
         for bad in [
-            "", "a", "/a/../b", "/..", "/a\0", "/a b", "/ä", "/proc", "/proc/1", "//sys/", "/dev/shm", "/boot", "/run/x", "/var/run", "/./var//run/x", "/ramdisk",
-            "/ramdisk/x", "/hoody/shares", "/hoody/shares/x", &long, &longer,
+            "",
+            "a",
+            "/a/../b",
+            "/..",
+            "/a\0",
+            "/a b",
+            "/ä",
+            "/proc",
+            "/proc/1",
+            "//sys/",
+            "/dev/shm",
+            "/boot",
+            "/run/x",
+            "/var/run",
+            "/./var//run/x",
+            "/ramdisk",
+            "/ramdisk/x",
+            "/hoody/shares",
+            "/hoody/shares/x",
+            &long,
+            &longer,
         ] {
             assert_eq!(normalise(bad).unwrap_err().code(), "invalid_path", "{bad:?}");
         }

@@ -39,8 +39,8 @@ use exits::Watcher;
 use record::Dirs;
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 
 /// Runs containers by an OCI runtime. See the [module](self).
@@ -163,12 +163,14 @@ impl Runtime for OciRuntime {
     fn remount(&self, container: &ContainerId, at: &str, source: &std::path::Path) -> Result<()> {
         let Some(inside) = self.inside(container)? else { return Ok(()) };
         let failed = |e: std::io::Error| {
-            Error::new(crate::error::Kind::Io, "remount_failed", format!("{at} of container {container} could not be mounted again: {e}; restart it")).with_source(e)
+            Error::new(crate::error::Kind::Io, "remount_failed", format!("{at} of container {container} could not be mounted again: {e}; restart it"))
+                .with_source(e)
         };
         let tree = share::bind::open(&Source { root: source.to_owned(), path: std::path::PathBuf::new(), read_only: false }).map_err(failed)?;
         let Some(tree) = tree.mount else { return Ok(()) };
         let at = std::path::Path::new(at);
-        let old = inside.mounts().map_err(failed)?.into_iter().rfind(|m| m.kind == "fuse" && m.source.to_string_lossy().starts_with("hoody-state:") && m.at == at);
+        let old =
+            inside.mounts().map_err(failed)?.into_iter().rfind(|m| m.kind == "fuse" && m.source.to_string_lossy().starts_with("hoody-state:") && m.at == at);
         inside.enter(|| inside::exchange(old.as_ref(), at, tree.as_fd())).map_err(failed)
     }
 

@@ -199,7 +199,15 @@ mod tests {
 
     fn host() -> Host<'static> {
         let resolv_conf = Some((Path::new("/run/resolv.conf"), vec!["nosuid"]));
-        Host { id_base: 100_000, id_count: 65_536, cgroups_path: "/p/c/run".into(), nofile: 1024, resolv_conf, hub: Path::new("/hub"), bundle: Path::new("/bundle") }
+        Host {
+            id_base: 100_000,
+            id_count: 65_536,
+            cgroups_path: "/p/c/run".into(),
+            nofile: 1024,
+            resolv_conf,
+            hub: Path::new("/hub"),
+            bundle: Path::new("/bundle"),
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
-//! A program that writes a database in a container: this very test program, put into an image with the libraries it needs.
+//! A program that does something in a container: this very test program, put into an image with the libraries it needs.
 
+use crate::RealHost;
 use hoody_state::Caller;
-use hoody_state_workspace::RealHost;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -11,10 +11,9 @@ pub const PROGRAM: &str = "/worker";
 /// What makes it one.
 const ROLE: &str = "HOODY_TEST_WORKER";
 
-/// Not a test of its own: what [`writers`] runs in containers. Without the variable there is nothing to do.
-#[test]
-fn entry() {
-    let Ok(role) = std::env::var(ROLE) else { return };
+/// Plays the role that the environment asks for; false if it asks for none. A test program calls it in a test named `entry`, a bench first of all.
+pub fn play() -> bool {
+    let Ok(role) = std::env::var(ROLE) else { return false };
     let mut words = role.split(' ');
     let (what, path, n) = (words.next().unwrap(), words.next().unwrap().to_owned(), words.next().unwrap_or("1").parse::<u64>().unwrap());
     match what {
@@ -22,15 +21,52 @@ fn entry() {
         // As many threads, each with a connection of its own, each adding up; for so long.
         "add" => {
             let millis = words.next().unwrap().parse().unwrap();
-            let threads: Vec<_> = (0..n).map(|_| std::thread::spawn({ let path = path.clone(); move || add(&path, Duration::from_millis(millis)) })).collect();
+            let threads: Vec<_> = (0..n)
+                .map(|_| {
+                    std::thread::spawn({
+                        let path = path.clone();
+                        move || add(&path, Duration::from_millis(millis))
+                    })
+                })
+                .collect();
             let done: u64 = threads.into_iter().map(|t| t.join().unwrap()).sum();
             println!("added {done}");
         }
         "sum" => println!("sum {}", sum(&path)),
         // Holds one connection and says what it sees, until it sees what is wanted.
         "watch" => watch(&path, n.cast_signed()),
+        // Figures of a directory: MiB, and rounds.
+        "disk" => disk(&path, n, words.next().unwrap().parse().unwrap()),
         other => panic!("{other}"),
     }
+    true
+}
+
+/// Writes and reads a file of so many MiB, and single blocks of it; medians.
+fn disk(dir: &str, mib: u64, rounds: usize) {
+    use std::os::unix::fs::FileExt;
+    let path = format!("{dir}/figures");
+    let block = vec![7u8; 1 << 20];
+    let mut read = vec![0u8; 1 << 20];
+    let median = |mut v: Vec<f64>| {
+        v.sort_by(f64::total_cmp);
+        v[v.len() / 2]
+    };
+    let (mut writes, mut reads, mut small) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..rounds {
+        let file = std::fs::File::options().create(true).truncate(true).read(true).write(true).open(&path).unwrap();
+        let t = Instant::now();
+        (0..mib).for_each(|i| file.write_all_at(&block, i << 20).unwrap());
+        writes.push(mib as f64 / 1024.0 / t.elapsed().as_secs_f64());
+        let t = Instant::now();
+        (0..mib).for_each(|i| file.read_exact_at(&mut read, i << 20).unwrap());
+        reads.push(mib as f64 / 1024.0 / t.elapsed().as_secs_f64());
+        let t = Instant::now();
+        (0..1000).for_each(|i| file.write_all_at(&block[..512], (i * 7919 % (mib << 10)) << 10).unwrap());
+        small.push(t.elapsed().as_secs_f64() * 1e3);
+    }
+    std::fs::remove_file(&path).unwrap();
+    println!("write {:.3}\nread {:.3}\nsmall {:.3}", median(writes), median(reads), median(small));
 }
 
 fn open(path: &str) -> rusqlite::Connection {
@@ -43,7 +79,8 @@ fn open(path: &str) -> rusqlite::Connection {
 fn init(path: &str) {
     let c = open(path);
     c.pragma_update(None, "journal_mode", "WAL").unwrap();
-    c.execute_batch("CREATE TABLE counter(n INTEGER); INSERT INTO counter VALUES(0); CREATE TABLE filler(x); INSERT INTO filler VALUES(randomblob(100000))").unwrap();
+    c.execute_batch("CREATE TABLE counter(n INTEGER); INSERT INTO counter VALUES(0); CREATE TABLE filler(x); INSERT INTO filler VALUES(randomblob(100000))")
+        .unwrap();
 }
 
 fn add(path: &str, time: Duration) -> u64 {
@@ -117,11 +154,11 @@ pub fn import(real: &RealHost) {
 
 /// The shell line that runs it.
 pub fn line(role: &str) -> String {
-    format!("{ROLE}='{role}' {PROGRAM} worker::entry --exact --nocapture 2>&1")
+    format!("{ROLE}='{role}' {PROGRAM} entry --exact --nocapture 2>&1")
 }
 
 /// The number after a word of what it said.
-pub fn said(out: &str, word: &str) -> i64 {
+pub fn said<T: std::str::FromStr>(out: &str, word: &str) -> T {
     let found = out.lines().find_map(|l| l.split_once(&format!("{word} ")).map(|(_, n)| n));
     found.and_then(|n| n.trim().parse().ok()).unwrap_or_else(|| panic!("no {word:?} in {out}"))
 }

@@ -1,0 +1,267 @@
+//! The table of docs/filesystem.md: each figure beside what it is measured against, in turn. `cargo bench --bench filesystem`.
+//!
+//! Needs root, BTRFS, FUSE, a loop device, runc and a static busybox.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+use hoody_state::id::{ContainerId, ProjectId};
+use hoody_state::model::{DatabaseScope, NewContainer, NewShare, NewSnapshot, ShareMode, ShareWord, Verb};
+use hoody_state::{Caller, Host};
+use hoody_state_workspace::worker::{import, line, play, said};
+use hoody_state_workspace::{RealHost, bare_delete, bare_snapshot, project};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+const ROUNDS: usize = 30;
+
+fn median(mut v: Vec<f64>) -> f64 {
+    v.sort_by(f64::total_cmp);
+    v[v.len() / 2]
+}
+
+fn ms(f: impl FnOnce()) -> f64 {
+    let t = Instant::now();
+    f();
+    t.elapsed().as_secs_f64() * 1e3
+}
+
+fn row(what: &str, figure: &str, target: &str) {
+    println!("| {what} | {figure} | {target} |");
+}
+
+fn container(host: &Host, p: &ProjectId, name: &str, f: impl FnOnce(&mut NewContainer)) -> ContainerId {
+    let mut new = NewContainer { name: Some(name.into()), ..Default::default() };
+    f(&mut new);
+    host.create_container(&Caller::default(), p, new).unwrap().id
+}
+
+fn worker(n: &mut NewContainer) {
+    n.container_image = Some("worker".into());
+}
+
+/// What the library says while it works.
+#[derive(Clone, Default)]
+struct Heard(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Heard {
+    fn write(&mut self, b: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(b);
+        Ok(b.len())
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Heard {
+    /// How long databases were held, in ms.
+    fn held(&self) -> Vec<f64> {
+        let text = String::from_utf8_lossy(&std::mem::take(&mut *self.0.lock().unwrap())).into_owned();
+        text.lines().filter_map(|l| l.split("held_us=").nth(1)?.split(' ').next()?.parse::<f64>().ok()).map(|us| us / 1e3).collect()
+    }
+}
+
+/// Two containers, eight writers each, one database, nobody patient; a snapshot every 100 ms.
+fn writers(real: &RealHost) {
+    let p = project(real.host(), "writers");
+    let (a, b) = (container(real.host(), &p, "one", worker), container(real.host(), &p, "two", worker));
+    real.sh(&a, &line("init /hoody/databases/data.db"));
+    let (mut taken, mut quiet) = (0, 0);
+    let added: i64 = std::thread::scope(|s| {
+        let threads: Vec<_> = [&a, &a, &b, &b].into_iter().map(|c| s.spawn(|| real.sh(c, &line("add /hoody/databases/data.db 4 10000")))).collect();
+        let end = Instant::now() + Duration::from_secs(9);
+        while Instant::now() < end {
+            let s = real.host().create_snapshot(&Caller::default(), &a, NewSnapshot::default()).unwrap().snapshot;
+            taken += 1;
+            quiet += usize::from(s.consistency == hoody_state::model::Consistency::DatabasesQuiesced);
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        threads.into_iter().map(|t| said::<i64>(&t.join().unwrap(), "added")).sum()
+    });
+    let sum: i64 = said(&real.sh(&b, &line("sum /hoody/databases/data.db")), "sum");
+    row(
+        "two containers, 8 writers each, one database, busy_timeout 0, 10 s",
+        &format!("0 errors, {added} transactions, sum {sum}; {quiet} of {taken} snapshots quiesced"),
+        "0 errors, sums exact",
+    );
+    assert_eq!(added, sum);
+}
+
+/// A snapshot with 20 databases under write, one of a container without under the same load, and the bare ioctl.
+fn twenty(real: &RealHost, heard: &Heard) {
+    let p = project(real.host(), "twenty");
+    let busy = container(real.host(), &p, "busy", worker);
+    let alone = container(real.host(), &p, "alone", |n| n.databases = Some(DatabaseScope::Private));
+    for i in 0..20 {
+        real.sh(&busy, &line(&format!("init /hoody/databases/d{i}.db")));
+    }
+    let scratch = real.config.run.join("pool/bench");
+    std::fs::create_dir_all(&scratch).unwrap();
+    let (mut with, mut without, mut bare) = (Vec::new(), Vec::new(), Vec::new());
+    let snap = |c: &ContainerId| drop(real.host().create_snapshot(&Caller::default(), c, NewSnapshot::default()).unwrap());
+    heard.held();
+    let mut held = Vec::new();
+    std::thread::scope(|s| {
+        let load: Vec<_> = (0..20)
+            .map(|i| {
+                let busy = &busy;
+                s.spawn(move || real.sh(busy, &line(&format!("add /hoody/databases/d{i}.db 1 15000"))))
+            })
+            .collect();
+        std::thread::sleep(Duration::from_secs(2));
+        for i in 0..ROUNDS {
+            for k in 0..3 {
+                std::thread::sleep(Duration::from_millis(20));
+                match (i + k) % 3 {
+                    0 => {
+                        heard.held();
+                        with.push(ms(|| snap(&busy)));
+                        held.extend(heard.held());
+                    }
+                    1 => without.push(ms(|| snap(&alone))),
+                    _ => bare.push(ms(|| bare_snapshot(&real.live(&alone), &scratch, &format!("b{i}"), true))),
+                }
+            }
+        }
+        load.into_iter().for_each(|l| drop(l.join().unwrap()));
+    });
+    (0..ROUNDS).for_each(|i| bare_delete(&scratch, &format!("b{i}")));
+    std::fs::remove_dir(&scratch).unwrap();
+    let worst = held.iter().copied().fold(0.0, f64::max);
+    let (w, o, b) = (median(with), median(without), median(bare));
+    row("snapshot with 20 databases under write", &format!("{w:.1} ms; without databases {o:.1} ms, ratio {:.2}; bare ioctl {b:.1} ms", w / o), "<= 2 x");
+    row("… writers held", &format!("{:.1} ms median, {worst:.1} worst", median(held)), "<= 20 ms");
+}
+
+/// The RAM disk beside the container's own /dev/shm, a bare tmpfs, by one program in turn.
+fn ramdisk(real: &RealHost) {
+    let p = project(real.host(), "memory");
+    let c = container(real.host(), &p, "ram", worker);
+    let mut all: [Vec<(f64, f64, f64)>; 2] = Default::default();
+    for i in 0..20 {
+        for k in 0..2 {
+            let which = (i + k) % 2;
+            let out = real.sh(&c, &line(&format!("disk {} 48 3", ["/ramdisk", "/dev/shm"][which])));
+            all[which].push((said(&out, "write"), said(&out, "read"), said(&out, "small")));
+        }
+    }
+    let of = |i: usize, f: fn(&(f64, f64, f64)) -> f64| median(all[i].iter().map(f).collect());
+    let figures = |f: fn(&(f64, f64, f64)) -> f64| (of(0, f), of(1, f));
+    let ((w, bw), (r, br), (s, bs)) = (figures(|x| x.0), figures(|x| x.1), figures(|x| x.2));
+    row("/ramdisk write, 1 MiB blocks", &format!("{w:.1} GiB/s; tmpfs {bw:.1}, ratio {:.2}", w / bw), ">= 0.98");
+    row("/ramdisk read, 1 MiB blocks", &format!("{r:.1} GiB/s; tmpfs {br:.1}, ratio {:.2}", r / br), ">= 0.98");
+    row("/ramdisk write of 512 bytes", &format!("{s:.2} us; tmpfs {bs:.2}, ratio {:.2}", bs / s), "< 1 us");
+}
+
+fn offer(real: &RealHost, owner: &ContainerId, path: &str, target: Result<&ContainerId, &ProjectId>) -> hoody_state::id::ShareId {
+    let new = NewShare {
+        source_path: path.into(),
+        mode: ShareMode::Readwrite,
+        target_container_id: target.ok().cloned(),
+        target_project_id: target.err().cloned(),
+        alias: None,
+        label: None,
+        description: None,
+        enabled: None,
+        expires_at: None,
+    };
+    real.host().create_share(&Caller::default(), owner, new).unwrap().id
+}
+
+/// Accepting and revoking, and what a share costs.
+fn shares(real: &RealHost) {
+    let p = project(real.host(), "sharing");
+    let (owner, receiver) = (container(real.host(), &p, "owner", worker), container(real.host(), &p, "receiver", worker));
+    real.sh(&owner, "mkdir /hoody/storage/docs");
+    let id = offer(real, &owner, "/hoody/storage/docs", Ok(&receiver));
+    let say = |mount| drop(real.host().set_share_mount(&Caller::default(), &receiver, &id, ShareWord { mount }).unwrap());
+    let (mut yes, mut no) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        yes.push(ms(|| say(true)));
+        no.push(ms(|| say(false)));
+    }
+    let worst = |v: &[f64]| v.iter().copied().fold(0.0, f64::max);
+    row("accept of a share until it is visible in the running receiver", &format!("{:.1} ms, worst {:.1}", median(yes.clone()), worst(&yes)), "<= 10 ms");
+    row("revoke", &format!("{:.1} ms, worst {:.1}", median(no.clone()), worst(&no)), "<= 10 ms");
+    say(true);
+    let mut all: [Vec<(f64, f64)>; 2] = Default::default();
+    for i in 0..20 {
+        for k in 0..2 {
+            let which = (i + k) % 2;
+            let (c, dir) = [(&owner, "/hoody/storage/docs"), (&receiver, "/hoody/shares/docs")][which];
+            let out = real.sh(c, &line(&format!("disk {dir} 32 3")));
+            all[which].push((said(&out, "write"), said(&out, "read")));
+        }
+    }
+    let of = |i: usize, f: fn(&(f64, f64)) -> f64| median(all[i].iter().map(f).collect());
+    let (w, r) = (of(1, |x| x.0) / of(0, |x| x.0), of(1, |x| x.1) / of(0, |x| x.1));
+    row("share beside the owner's own directory", &format!("write {w:.2}, read {r:.2}"), ">= 0.98");
+}
+
+/// The start of a container, alone and among 100 with 500 shares for each.
+fn many(real: &RealHost) {
+    let (p, q) = (project(real.host(), "offers"), project(real.host(), "receives"));
+    let me = Caller::default();
+    let restart = |c: &ContainerId| ms(|| drop(real.host().lifecycle(&me, c, Verb::Restart, Some(Duration::from_secs(1))).unwrap()));
+    let starts = |c: &ContainerId| {
+        let mut v = Vec::new();
+        for _ in 0..20 {
+            real.host().lifecycle(&me, c, Verb::ForceStop, None).unwrap();
+            v.push(ms(|| drop(real.host().lifecycle(&me, c, Verb::Start, None).unwrap())));
+        }
+        median(v)
+    };
+    let first = container(real.host(), &q, "first", |_| {});
+    let before = starts(&first);
+    let owner = container(real.host(), &p, "owner", |_| {});
+    real.sh(&owner, "i=0; while [ $i -lt 500 ]; do mkdir /hoody/storage/d$i; i=$((i+1)); done");
+    real.host().lifecycle(&me, &first, Verb::ForceStop, None).unwrap();
+    for i in 0..500 {
+        offer(real, &owner, &format!("/hoody/storage/d{i}"), Err(&q));
+    }
+    let among = starts(&first);
+    for i in 1..100 {
+        container(real.host(), &q, &format!("c{i:02}"), |_| {});
+    }
+    let after = starts(&first);
+    row("start of a container, alone and without shares", &format!("{before:.0} ms"), "");
+    row("… with 500 shares", &format!("{among:.0} ms, ratio {:.2}", among / before), "");
+    row("… with 500 shares, 99 others running with as many", &format!("{after:.0} ms, ratio {:.2}", after / before), "<= 2 x");
+    let one = ms(|| drop(offer(real, &owner, "/hoody/storage", Err(&q))));
+    row("one share more, until 100 running containers see it", &format!("{one:.0} ms"), "");
+    let _ = restart;
+}
+
+fn main() {
+    // In a container this very program is the load.
+    if play() {
+        return;
+    }
+    // `cargo test --benches` only looks whether it builds and starts.
+    if std::env::args().any(|a| a == "--test") {
+        return;
+    }
+    let heard = Heard::default();
+    let writer = heard.clone();
+    tracing_subscriber::fmt().with_ansi(false).with_env_filter("hoody_state::container::databases=debug").with_writer(move || writer.clone()).init();
+    let daemon = std::env::var("HOODY_STATE_FUSE").unwrap_or_else(|_| env!("CARGO_BIN_EXE_fuse-under-test").into());
+    let real = RealHost::with_databases("filesystem", daemon);
+    import(&real);
+    println!("| what | figure | target |\n| --- | --- | --- |");
+    let only = std::env::var("ONLY").unwrap_or_default();
+    let wanted = |name: &str| only.is_empty() || only.contains(name);
+    if wanted("writers") {
+        writers(&real);
+    }
+    if wanted("twenty") {
+        twenty(&real, &heard);
+    }
+    if wanted("ramdisk") {
+        ramdisk(&real);
+    }
+    if wanted("shares") {
+        shares(&real);
+    }
+    if wanted("many") {
+        many(&real);
+    }
+}
