@@ -11,6 +11,7 @@ use hoody_state::snapshot::memory::MemoryStore;
 use hoody_state::snapshot::{SnapshotStore, Volume};
 use hoody_state::units::Bytes;
 use hoody_state::{Caller, HostBuilder, Result};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,6 +46,9 @@ impl Runtime for Talkative {
     }
     fn kill(&self, c: &ContainerId) -> Result<()> {
         self.0.kill(c)
+    }
+    fn remount(&self, c: &ContainerId, at: &str, source: &Path) -> Result<()> {
+        self.0.remount(c, at, source)
     }
     fn stats(&self, c: &ContainerId) -> Result<RuntimeStats> {
         self.0.stats(c)

@@ -89,7 +89,8 @@ fn what_is_wrong_with_a_share_is_said_and_nothing_is_made() {
         f(&mut body);
         w.create(&body)
     };
-    let cases: [(&str, u16, &dyn Fn(&mut Value)); 14] = [
+    type Case<'a> = (&'a str, u16, &'a dyn Fn(&mut Value));
+    let cases: [Case; 14] = [
         ("invalid_path", 400, &|b| b["source_path"] = json!("relative")),
         ("invalid_path", 400, &|b| b["source_path"] = json!("/hoody/storage/../../etc")),
         ("invalid_path", 400, &|b| b["source_path"] = json!("/proc/1")),
