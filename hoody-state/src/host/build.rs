@@ -448,10 +448,11 @@ impl Host {
             let databases = daemon.socket.exists().then(|| FuseLockedDb::new(&daemon.socket, &daemon.mountpoint));
             let disks = config.run.join(RAMDISKS);
             let ramdisks = if disks.is_dir() { Some(TmpfsRamDisks::new(&disks, record.id_base)?) } else { None };
-            let mut known: Vec<PathBuf> =
-                ramdisks.iter().map(TmpfsRamDisks::list).collect::<Result<Vec<_>>>()?.concat().iter().map(|n| disks.join(n)).collect();
-            known.push(daemon.mountpoint);
-            let known: Vec<PathBuf> = known.into_iter().map(|p| absolute(&p)).collect();
+            // Asked anew at each look: a container that was made since has a disk too.
+            let known = || -> Result<Vec<PathBuf>> {
+                let disks_there = ramdisks.iter().map(TmpfsRamDisks::list).collect::<Result<Vec<_>>>()?.concat();
+                Ok(disks_there.iter().map(|n| disks.join(n)).chain([daemon.mountpoint.clone()]).map(|p| absolute(&p)).collect())
+            };
             let places = super::check::Places {
                 databases: databases.as_ref().map(|d| d as &dyn LockedDb),
                 ramdisks: ramdisks.as_ref().map(|d| d as &dyn RamDisks),
@@ -459,10 +460,10 @@ impl Host {
             };
             let mut found = super::check::compare(&catalog, &store, &*freezer, &runtime, &places, repair)?;
             // A runtime mounts its own binary for a moment while it starts: what is passing is gone at the second look.
-            let mut stray = Pool::look_at_mounts(&config.pool(), &known)?;
+            let mut stray = Pool::look_at_mounts(&config.pool(), &known()?)?;
             if !stray.is_empty() {
                 std::thread::sleep(std::time::Duration::from_millis(300));
-                let again = Pool::look_at_mounts(&config.pool(), &known)?;
+                let again = Pool::look_at_mounts(&config.pool(), &known()?)?;
                 stray.retain(|s| again.contains(s));
             }
             found.extend(stray.into_iter().map(|message| crate::model::Finding { code: "stray_mount".into(), message, repaired: false }));

@@ -182,7 +182,9 @@ pub(super) fn copy_tree(mount: BorrowedFd<'_>, source: BorrowedFd<'_>, dir: Borr
         };
         let source_id = id_of(job.source.as_fd())?;
         let before = children(mount, source_id)?;
-        match subvolume::snapshot_create(job.dir.as_fd(), job.source.as_fd(), &job.name, false, &[]) {
+        let made = || subvolume::snapshot_create(job.dir.as_fd(), job.source.as_fd(), &job.name, false, &[]);
+        // A directory in a volume has the times it had in the source.
+        match if job.top { made() } else { super::send::keeping_times(job.dir.as_fd(), || Ok(made()))? } {
             Ok(()) => {}
             Err(Errno::ENOENT | Errno::ESTALE) if !job.top => continue,
             Err(Errno::ETXTBSY) => {
@@ -197,7 +199,7 @@ pub(super) fn copy_tree(mount: BorrowedFd<'_>, source: BorrowedFd<'_>, dir: Borr
         let copy_id = id_of(copy.as_fd())?;
         for n in before.into_iter().chain(children(mount, source_id)?) {
             if let Some(dir) = stub(mount, copy_id, &n)? {
-                unlinkat(&dir, n.name.as_c_str(), UnlinkatFlags::RemoveDir).io(|| "remove the stub of a nested subvolume")?;
+                super::send::remove_stub(dir.as_fd(), &n.name)?;
                 waiting.push_back((n, copy_id));
             }
         }
