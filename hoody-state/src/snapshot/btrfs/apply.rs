@@ -127,7 +127,7 @@ fn split(path: &[u8]) -> Result<(&[u8], &[u8])> {
     })
 }
 
-fn open_beneath(root: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> rustix::io::Result<OwnedFd> {
+pub(super) fn open_beneath(root: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> rustix::io::Result<OwnedFd> {
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
     let path = if path.is_empty() { b"." } else { path };
     rustix::fs::openat2(root, OsStr::from_bytes(path), flags | OFlags::CLOEXEC | OFlags::NOFOLLOW, RMode::empty(), resolve)

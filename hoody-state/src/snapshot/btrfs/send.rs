@@ -4,7 +4,7 @@
 //! is an increment on) and the kernel's send stream; an empty header at the end. An identity is what BTRFS calls it: the UUID under which a volume
 //! was first made read-only and sent, whichever host it is on.
 
-use super::apply::{Target, apply, is_passing};
+use super::apply::{Target, apply, is_passing, open_beneath};
 use super::stream::{Command, StreamReader, corrupt, cut};
 use super::{BtrfsStore, exists, has_nested, nested, not_found};
 use crate::error::{Error, IoContext, Kind, Result};
@@ -157,7 +157,8 @@ impl BtrfsStore {
                 Err(_) if changes.found => return Ok(true),
                 sent => sent?,
             }
-            if changes.any()? {
+            let before = part.base.map(|(id, _)| nested::open_root(self.mount(), id)).transpose()?.flatten();
+            if changes.any(before.as_ref().map(AsFd::as_fd))? {
                 return Ok(true);
             }
         }
@@ -303,12 +304,18 @@ impl Write for Changes {
 }
 
 impl Changes {
-    fn any(&self) -> Result<bool> {
+    /// A directory in which a nested volume lies has changed with each copy; it is told of by its times, which are the same then.
+    fn any(&self, before: Option<BorrowedFd<'_>>) -> Result<bool> {
+        let same_time = |path: &[u8], mtime: super::stream::Time| {
+            let at = before.and_then(|root| open_beneath(root, path, OFlags::PATH).ok());
+            at.and_then(|fd| fstat(fd).ok()).is_some_and(|s| (s.st_mtime, s.st_mtime_nsec) == (mtime.0, i64::from(mtime.1)))
+        };
         let mut reader = StreamReader::new(&self.bytes[..])?;
         loop {
             match reader.next()? {
                 Command::End => return Ok(false),
                 Command::Snapshot { .. } | Command::Subvol { .. } => {}
+                Command::Utimes { path, mtime, .. } if same_time(path, mtime) => {}
                 _ => return Ok(true),
             }
         }
