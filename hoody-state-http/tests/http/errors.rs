@@ -72,7 +72,7 @@ fn requests(s: &Server, seen: &mut Seen) {
     seen.expect("missing_token", &s.bare("GET", "/api/v1/projects").send());
     seen.expect("invalid_token", &s.with_token("x", "GET", "/api/v1/projects").send());
     seen.expect("invalid_credentials", &s.bare("POST", "/api/v1/users/auth/login").body(r#"{"username":"a","password":"b"}"#).send());
-    let reader = s.host.create_token("reader", None, true).unwrap().1;
+    let reader = s.host.create_token("reader", None, hoody_state::model::Rights::ReadOnly).unwrap().1;
     seen.expect("insufficient_permissions", &s.with_token(&reader, "POST", "/api/v1/projects").send());
     seen.expect("route_not_found", &s.get("/api/v1/nothing"));
     seen.expect("method_not_allowed", &s.call("DELETE", "/api/v1/projects", ""));

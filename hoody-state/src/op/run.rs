@@ -8,7 +8,7 @@ use crate::id::{OperationId, ProjectId};
 use crate::model::OperationStatus;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How far a running operation is.
@@ -18,10 +18,31 @@ pub(crate) struct Progress {
     pub cancellable: AtomicBool,
     pub done: AtomicU64,
     pub total: AtomicU64,
+    /// Bytes over the network, and since when.
+    pub sent: AtomicU64,
+    began: OnceLock<Instant>,
     step: Mutex<&'static str>,
 }
 
+/// How far a transfer is.
+pub(crate) struct TransferProgress {
+    pub sent: u64,
+    /// Bytes a second.
+    pub rate: u64,
+}
+
 impl Progress {
+    /// From now on bytes come over the network.
+    pub(crate) fn begin_transfer(&self) {
+        let _ = self.began.set(Instant::now());
+    }
+
+    pub(crate) fn transfer(&self) -> Option<TransferProgress> {
+        let ms = u64::try_from(self.began.get()?.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);
+        let rate = self.done.load(Ordering::Relaxed).saturating_mul(1000) / ms;
+        Some(TransferProgress { sent: self.sent.load(Ordering::Relaxed), rate })
+    }
+
     pub(crate) fn step(&self) -> &'static str {
         *self.step.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -100,6 +121,13 @@ impl Op {
         })?;
         self.intent = intent;
         Ok(t)
+    }
+}
+
+impl Op {
+    /// The caller has its answer: what comes after is not for its key.
+    pub(crate) fn forget_key(&mut self) {
+        self.key = None;
     }
 }
 

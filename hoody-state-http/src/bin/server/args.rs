@@ -116,6 +116,9 @@ pub enum TokenCommand {
         /// It may only read.
         #[arg(long)]
         read_only: bool,
+        /// It is for another server, which may copy containers with it and do nothing else.
+        #[arg(long, conflicts_with_all = ["project", "read_only"])]
+        replication: bool,
     },
     /// Lists tokens, not their secrets.
     List {
