@@ -40,7 +40,7 @@ impl Server {
                 let tcp = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
                 let unix = unix::bind(&path).unwrap();
                 ready.send(tcp.local_addr().unwrap()).unwrap();
-                serve::serve(&api, Some(tcp), Some(unix), async {
+                serve::serve(&api, Some(tcp), None, Some(unix), async {
                     let _ = stop.1.await;
                 })
                 .await;
