@@ -31,6 +31,7 @@ pub struct Two {
 }
 
 impl Two {
+    #[allow(clippy::new_without_default)]
     pub fn new() -> Self {
         let net = MemoryNet::new();
         let (a, b) = (MemoryWorld::on(&net, "a"), MemoryWorld::on(&net, "b"));

@@ -238,7 +238,7 @@ impl Host {
                     return Err(wrong_answer(&peer));
                 };
                 // Where nothing has changed the copy goes back to what both have.
-                let Some(new) = snapshot else {
+                let Some(new) = snapshot.map(|s| *s) else {
                     let name = base_identity.and_then(own_name).ok_or_else(|| wrong_answer(&peer))?;
                     return Ok((name.clone(), row.state.synced.as_ref() != Some(&name)));
                 };

@@ -178,7 +178,7 @@ impl Host {
                 let fresh = self.fresh(&container, &copy, &known)?;
                 let base_identity = fresh.base.as_ref().map(|b| self.offered(&container, b)).transpose()?.flatten().map(|o| o.identity);
                 let snapshot = fresh.snapshot.map(|s| self.offered(&container, &s)).transpose()?.flatten();
-                Ok(Answer::Fresh { snapshot, base: fresh.base.map(|b| b.snapshot.name), base_identity })
+                Ok(Answer::Fresh { snapshot: snapshot.map(Box::new), base: fresh.base.map(|b| b.snapshot.name), base_identity })
             }
         }
     }

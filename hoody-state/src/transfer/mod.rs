@@ -131,7 +131,7 @@ pub enum Answer {
     /// To `Fresh`.
     Fresh {
         /// The snapshot to bring over; nothing: the copy's newest that both have is what the container is now.
-        snapshot: Option<Offered>,
+        snapshot: Option<Box<Offered>>,
         /// The source's name of the newest snapshot that both have.
         base: Option<SnapshotName>,
         /// Its identity.

@@ -4,7 +4,7 @@ use crate::args::ServeArgs;
 use hoody_state::error::IoContext;
 use hoody_state::host::Host;
 use hoody_state::{Error, Kind, Result};
-use hoody_state_http::tls::{Identity, likely_names};
+use hoody_state_http::tls::{Identity, TlsAcceptor, likely_names};
 use hoody_state_http::{Api, Options, app, serve, unix};
 use sd_notify::NotifyState;
 use std::io::Write;
@@ -12,7 +12,6 @@ use std::path::Path;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio_rustls::TlsAcceptor;
 
 /// Serves until TERM or INT.
 ///

@@ -84,12 +84,22 @@ pub(super) fn apply(input: impl Read, target: &Target<'_>) -> Result<Applied> {
         (Command::Snapshot { base, .. }, Some((_, expected))) => return Err(hostile(format!("it changes volume {base}, not {expected} as agreed"))),
         _ => return Err(hostile("it does not begin with the volume that was agreed on")),
     };
-    let mut apply =
-        Apply { target, own: applied.uuid, dirs: HashMap::new(), file: None, passing: HashSet::new(), xattrs: (Vec::new(), 0), bytes: 0, commands: 0 };
+    let mut apply = Apply {
+        target,
+        own: applied.uuid,
+        dirs: HashMap::new(),
+        file: None,
+        root_times: times_of(target.root)?,
+        passing: HashSet::new(),
+        xattrs: (Vec::new(), 0),
+        bytes: 0,
+        commands: 0,
+    };
     loop {
         match reader.next()? {
             Command::End => {
                 apply.clear_passing()?;
+                apply.settle_root()?;
                 return Ok(applied);
             }
             command => apply.one(&command)?,
@@ -103,6 +113,8 @@ struct Apply<'a> {
     dirs: HashMap<Vec<u8>, Rc<OwnedFd>>,
     /// The file written last: a stream writes one after the other.
     file: Option<(Vec<u8>, File)>,
+    /// What the root's times are to be in the end.
+    root_times: (Time, Time),
     /// What the kernel has moved out of the way and not yet disposed of.
     passing: HashSet<Vec<u8>>,
     xattrs: (Vec<u8>, u32),
@@ -332,10 +344,25 @@ impl Apply<'_> {
         fchmodat(&*s.dir, s.name.as_c_str(), mode, FchmodatFlags::FollowSymlink).map_err(|e| failed("change the mode of", path, e))
     }
 
+    /// New things are made in the root and moved from there, which changes its times; the kernel tells them only where the source's changed.
+    fn settle_root(&mut self) -> Result<()> {
+        let (atime, mtime) = self.root_times;
+        self.utimes(b"", atime, mtime)
+    }
+
     fn utimes(&mut self, path: &[u8], atime: Time, mtime: Time) -> Result<()> {
+        if path.is_empty() {
+            self.root_times = (atime, mtime);
+        }
         let spec = |t: Time| TimeSpec::new(t.0, i64::from(t.1));
         self.at(path, "set the times of", |s| utimensat(&*s.dir, s.name.as_c_str(), &spec(atime), &spec(mtime), UtimensatFlags::NoFollowSymlink))
     }
+}
+
+fn times_of(fd: BorrowedFd<'_>) -> Result<(Time, Time)> {
+    let s = nix::sys::stat::fstat(fd).map_err(|e| failed("look at", b"", e))?;
+    let part = |n: i64| u32::try_from(n).unwrap_or(0);
+    Ok(((s.st_atime, part(s.st_atime_nsec)), (s.st_mtime, part(s.st_mtime_nsec))))
 }
 
 fn must_be_regular(dir: BorrowedFd<'_>, name: &CString, path: &[u8]) -> Result<()> {

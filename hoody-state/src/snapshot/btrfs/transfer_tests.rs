@@ -130,6 +130,20 @@ fn a_tree_of_every_kind_arrives_as_it_was() {
     assert!(h.store.differs(&again, &last).unwrap(), "in a nested volume");
 }
 
+#[test]
+fn the_roots_times_stay_when_only_what_is_below_it_changed() {
+    let h = OnLoop::new();
+    let ((a, live), (b, _)) = (h.container(), h.container());
+    std::fs::create_dir(h.at(&live, "dir")).unwrap();
+    h.store.snapshot(&live, &snap(&a, "s1"), &op()).unwrap();
+    h.write(&live, "dir/new", b"new").unwrap();
+    h.store.snapshot(&live, &snap(&a, "s2"), &op()).unwrap();
+    pass_on(&h, &snap(&a, "s1"), None, &snap(&b, "r1"), None);
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    pass_on(&h, &snap(&a, "s2"), Some(&snap(&a, "s1")), &snap(&b, "r2"), Some(&snap(&b, "r1")));
+    same(&h.at(&snap(&b, "r2"), ""), &h.at(&snap(&a, "s2"), ""));
+}
+
 /// A bundle of one volume around a stream.
 fn bundle(commands: &[Packed]) -> Vec<u8> {
     let uuid = [7; 16];
