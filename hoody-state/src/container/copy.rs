@@ -347,7 +347,7 @@ impl Host {
                     _ => None,
                 };
             })?;
-            let note = json!({ "operation_id": op.id, "operation": "copy", "source_container_id": r.spec.source, "databases": seeded.word() });
+            let note = json!({ "operation_id": op.id, "operation": "copy", "source_container_id": r.spec.source, "databases": seeded.word(), "sent": op.progress.sent_bytes() });
             tx.emit_container("container.operation.completed", &r, note)?;
             self.container_view(tx.conn, &r)
         })?;

@@ -158,7 +158,7 @@ impl Host {
             tx.emit_container(
                 "container.operation.completed",
                 &r,
-                json!({ "operation_id": op.id, "operation": "sync", "changed": changed, "kept": own.then_some(&kept) }),
+                json!({ "operation_id": op.id, "operation": "sync", "changed": changed, "kept": own.then_some(&kept), "sent": op.progress.sent_bytes() }),
             )
         })?;
         match failed {

@@ -37,6 +37,11 @@ impl Progress {
         let _ = self.began.set(Instant::now());
     }
 
+    /// Bytes that came over the network, if any did.
+    pub(crate) fn sent_bytes(&self) -> Option<u64> {
+        self.began.get().map(|_| self.sent.load(Ordering::Relaxed))
+    }
+
     pub(crate) fn transfer(&self) -> Option<TransferProgress> {
         let ms = u64::try_from(self.began.get()?.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);
         let rate = self.done.load(Ordering::Relaxed).saturating_mul(1000) / ms;
