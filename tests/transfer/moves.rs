@@ -112,3 +112,18 @@ fn a_move_whose_source_crashes_at_any_step_leaves_exactly_one_running() {
         assert_clean(&two.there, &format!("the target after step {n}"));
     }
 }
+
+/// While the target cannot be asked it stands still here; that it is gone for good is the operator's word, given by forgetting it.
+#[test]
+fn a_target_that_is_forgotten_gives_it_back() {
+    let two = Two::new();
+    two.net.set_fault(|url, what| (url == B && what == "hand_over").then_some(Fault::Unreachable));
+    let me = Caller { wait: std::time::Duration::from_millis(200), ..Caller::default() };
+    let moved = two.here.move_container(&me, &two.source, &request(&two)).unwrap();
+    assert_eq!(two.here.container(&two.source).unwrap().status, Status::Paused);
+    assert_eq!(two.there.container(&moved.target_container_id).unwrap().status, Status::Stopped);
+    two.here.remove_peer("b").unwrap();
+    settled(&two.here);
+    assert_eq!(two.here.container(&two.source).unwrap().status, Status::Running);
+    assert_clean(&two.here, "after a forgotten target");
+}

@@ -135,17 +135,18 @@ impl Host {
     /// Lets the peer go on, and acts by its word. May be repeated.
     pub(crate) fn hand_over(&self, op: &mut Op, stood_still: Option<Instant>) -> Result<Option<u64>> {
         let Intent::Move { container: id, server, copy, .. } = op.intent.clone() else { return Err(Error::internal("not a move")) };
-        let peer = self.peer_of(&server)?;
         op.step("hand over")?;
         let start = |start| Request::HandOver { copy: copy.clone(), handover: op.id.clone(), start };
         let mut wanted = true;
         let mut why = None;
-        let runs_there = loop {
+        let (runs_there, peer) = loop {
+            // Asked anew each time: forgetting the peer is the operator's word that it is gone for good.
+            let peer = self.peer_of(&server)?;
             match self.ask(&peer, &start(wanted)) {
-                Ok(Answer::Copy(_)) => break wanted,
+                Ok(Answer::Copy(_)) => break (wanted, peer),
                 // Where it has been taken it cannot be called off; where it was never heard of, there is nothing to call off.
                 Err(e) if !wanted && e.code() == "handover_taken" => wanted = true,
-                Err(e) if !wanted && e.is_not_found() => break false,
+                Err(e) if !wanted && e.is_not_found() => break (false, peer),
                 Err(e) if e.kind() == Kind::Unavailable && e.code() == "peer_unreachable" => {
                     tracing::warn!(container = %id, error = %e, "paused until the other server says which of the two goes on");
                     self.wait_or_end(WORD)?;
