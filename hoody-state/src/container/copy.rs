@@ -152,7 +152,7 @@ impl Host {
         let id = row.id.clone();
         let lock = self.0.locks.take(id.as_str(), "container.copy")?;
         let Some(run) = row.state.run.clone() else { return Err(Error::internal("a new container has no run")) };
-        let intent = Intent::Copy { container: id.clone(), source: source.id.clone(), snapshot: snapshot.snapshot.name.clone(), run, start, cloned: false };
+        let intent = Intent::Copy { container: id.clone(), source: source.id.clone(), snapshot: snapshot.snapshot.name.clone(), run, start };
         let mut op = self.begin(caller, lock, Durability::Disk, intent.clone(), Some(&row.project), |tx| {
             self.check_limits(tx.conn, &row.project)?;
             tx.insert_container(&row, &caller.by)
@@ -209,7 +209,7 @@ impl Host {
     }
 
     fn copy_live(&self, op: &mut Op, intent: Intent) -> Result<Container> {
-        let Intent::Copy { container: id, source, snapshot, run, start, .. } = intent else { return Err(Error::internal("not a copy")) };
+        let Intent::Copy { container: id, source, snapshot, .. } = intent else { return Err(Error::internal("not a copy")) };
         op.step("home")?;
         self.0.store.create_home(&id)?;
         op.step("clone")?;
@@ -219,8 +219,8 @@ impl Host {
             _ => e,
         })?;
         let at = self.0.store.info(&from)?.map(|i| i.id);
-        let intent = Intent::Copy { container: id.clone(), source, snapshot, run, start, cloned: true };
-        op.amend(Durability::Disk, intent, |tx| {
+        // The clone is on the disk, and recovery goes by that: this need not be.
+        op.tell(|tx| {
             let r = tx.change_container(&id, "user", None, |r| {
                 r.state.origin = info.created;
                 r.state.partial = false;
@@ -233,6 +233,18 @@ impl Host {
     /// What comes after the clone; may be repeated from its beginning.
     pub(crate) fn copy_rest(&self, op: &mut Op) -> Result<Container> {
         let Intent::Copy { container: id, source, snapshot, run, start, .. } = op.intent.clone() else { return Err(Error::internal("not a copy")) };
+        // What was written down after the clone may have been lost to a power cut.
+        if self.0.catalog.read(|c| containers::get(c, &id))?.state.partial {
+            let made = self.0.store.info(&Volume::Live(id.clone()))?.ok_or_else(|| Error::internal(format!("copy {id} has no live volume")))?;
+            let at = self.0.store.info(&Volume::Snapshot(source.clone(), snapshot.clone()))?.map(|i| i.id);
+            self.write(Durability::Process, |tx| {
+                tx.change_container(&id, "copy", None, |r| {
+                    r.state.origin = made.created;
+                    r.state.partial = false;
+                    r.state.at = at;
+                })
+            })?;
+        }
         op.step("snapshots")?;
         self.copy_snapshots(op, &source, &id)?;
         self.finish_copy(op, &id, &snapshot, &run, start)

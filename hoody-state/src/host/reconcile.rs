@@ -74,7 +74,7 @@ impl Host {
         // What may take long, or waits for another server, goes on behind.
         match intent {
             Intent::Delete { .. } => self.behind(resume()?, Duration::ZERO, |host, op| host.delete_steps(op)).map(drop),
-            Intent::Copy { cloned: true, .. } => self.behind(resume()?, Duration::ZERO, |host, op| host.copy_rest(op)).map(drop),
+            Intent::Copy { container, .. } if self.0.store.info(&Volume::Live(container.clone()))?.is_some() => self.behind(resume()?, Duration::ZERO, |host, op| host.copy_rest(op)).map(drop),
             Intent::Receive { .. } => {
                 self.0.store.delete(&Volume::Staging(id.clone()))?;
                 self.behind(resume()?, Duration::ZERO, |host, op| host.receive_steps(op)).map(drop)
@@ -125,16 +125,8 @@ impl Host {
     /// Finishes or undoes one operation. `error` is why it failed, or nothing after a crash.
     pub(crate) fn settle(&self, op: &OperationId, intent: &Intent, error: Option<&Error>) -> Result<()> {
         match intent {
-            Intent::Create { container, cloned: false, .. } | Intent::Copy { container, cloned: false, .. } => {
-                self.0.runtime.remove(container)?;
-                self.0.store.delete(&Volume::Staging(op.clone()))?;
-                self.0.store.trash_home(container, op)?;
-                let gone = self.0.store.empty_trash(op, &mut |_, _| {})?;
-                self.undone(op, error, |tx| {
-                    tx.delete_container(container)?;
-                    tx.add_reclaim(&gone.volumes, &format!("container {container}"))
-                })
-            }
+            Intent::Create { container, cloned: false, .. } => self.settle_unmade(op, container, error),
+            Intent::Copy { container, .. } if self.0.store.info(&Volume::Live(container.clone()))?.is_none() => self.settle_unmade(op, container, error),
             Intent::Create { container, run, cloned: true, .. } => self.settle_start(op, container, run, None, error),
             Intent::Lifecycle { container, verb: verb @ (Verb::Start | Verb::Restart), run } => self.settle_start(op, container, run, Some(*verb), error),
             Intent::Lifecycle { container, verb: verb @ (Verb::Stop | Verb::ForceStop), .. } => {
@@ -169,13 +161,7 @@ impl Host {
                 let error = error.ok_or_else(|| Error::internal("a copy from a peer is gone on with"))?;
                 self.0.store.delete(&Volume::Staging(op.clone()))?;
                 if error.kind() == Kind::Cancelled {
-                    self.0.runtime.remove(container)?;
-                    self.0.store.trash_home(container, op)?;
-                    let gone = self.0.store.empty_trash(op, &mut |_, _| {})?;
-                    return self.undone(op, Some(error), |tx| {
-                        tx.delete_container(container)?;
-                        tx.add_reclaim(&gone.volumes, &format!("container {container}"))
-                    });
+                    return self.settle_unmade(op, container, Some(error));
                 }
                 self.0.runtime.kill(container)?;
                 let gone = self.drop_unlisted(container)?;
@@ -255,6 +241,18 @@ impl Host {
                 self.drop_volume(&Volume::Image(image.name.clone()), &format!("image {}", image.name))
             }
         }
+    }
+
+    /// Undoes the making of a container that has no volume yet.
+    fn settle_unmade(&self, op: &OperationId, container: &ContainerId, error: Option<&Error>) -> Result<()> {
+        self.0.runtime.remove(container)?;
+        self.0.store.delete(&Volume::Staging(op.clone()))?;
+        self.0.store.trash_home(container, op)?;
+        let gone = self.0.store.empty_trash(op, &mut |_, _| {})?;
+        self.undone(op, error, |tx| {
+            tx.delete_container(container)?;
+            tx.add_reclaim(&gone.volumes, &format!("container {container}"))
+        })
     }
 
     /// Deletes volumes of a container's snapshots that are in no list: what came over, or was copied, and was not written down.

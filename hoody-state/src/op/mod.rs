@@ -52,8 +52,8 @@ pub(crate) enum Intent {
         #[serde(default)]
         databases: DatabasesPlan,
     },
-    /// Clone a snapshot of another container, bring its snapshots along, boot. `cloned` once the volume exists and the caller may have been told.
-    Copy { container: ContainerId, source: ContainerId, snapshot: SnapshotName, run: RunId, start: bool, cloned: bool },
+    /// Clone a snapshot of another container, bring its snapshots along, boot. From when its live volume exists the caller may have been told.
+    Copy { container: ContainerId, source: ContainerId, snapshot: SnapshotName, run: RunId, start: bool },
     /// Bring a peer's container over and boot it; what it is a copy of is in its row.
     Receive { container: ContainerId, snapshot: SnapshotName, run: RunId, start: bool, limit: Option<Bytes> },
     /// Bring a copy up to its source; once that has come over, the intent becomes a restore's.

@@ -115,6 +115,16 @@ impl Op {
         Ok(t)
     }
 
+    /// Answers the caller's key with what it is told now, while the rest goes on. For what recovery comes to as well by the intent and the world.
+    pub(crate) fn tell<T: serde::Serialize>(&self, f: impl FnOnce(&mut Tx<'_>) -> Result<T>) -> Result<T> {
+        self.step("tell")?;
+        self.host.write(Durability::Process, |tx| {
+            let t = f(tx)?;
+            tx.answer_key(self.key.as_ref(), &t)?;
+            Ok(t)
+        })
+    }
+
     /// Writes what has been learnt on the way into the intent, and answers the caller's key with what it is told now.
     pub(crate) fn amend<T: serde::Serialize>(&mut self, durability: Durability, intent: Intent, f: impl FnOnce(&mut Tx<'_>) -> Result<T>) -> Result<T> {
         self.step("amend")?;
