@@ -8,6 +8,7 @@ mod environment;
 mod exit;
 mod lifecycle;
 mod moving;
+mod order;
 pub(crate) mod places;
 mod receive;
 mod restore;

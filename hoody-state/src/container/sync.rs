@@ -3,21 +3,20 @@
 //! The source takes a snapshot, unless nothing has changed since the last one that the copy has; that comes over, and is put in the place of the copy's live
 //! volume as a restore does it. What the copy changed of its own is kept as a snapshot first.
 
-use super::copy::copy_name;
 use super::receive::wrong_answer;
 use super::restore::kept_row;
 use crate::catalog::containers::ContainerRow;
 use crate::catalog::snapshots::SnapshotRow;
-use crate::catalog::{Durability, containers, projects, snapshots};
+use crate::catalog::{Durability, containers, snapshots};
 use crate::error::{Error, Result};
 use crate::host::{Caller, Host};
-use crate::id::{ContainerId, OperationId, RunId, ServerId};
-use crate::model::{Container, CopyRequest, CopyState, NewSnapshot, Status, SyncAnswer, SyncRequest};
+use crate::id::{ContainerId, OperationId, RunId};
+use crate::model::{NewSnapshot, Status, SyncAnswer, SyncRequest};
 use crate::name::SnapshotName;
 use crate::op::{DatabasesPlan, Intent, LockGuard, Op};
 use crate::snapshot::Volume;
-use crate::transfer::{Answer, CopyOrder, Offered, PeerAddress, Request};
-use crate::units::Bytes;
+use crate::transfer::{Answer, Request};
+use crate::units::{Bytes, Generation};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -177,6 +176,10 @@ impl Host {
         if self.0.store.info(&base)?.is_none() {
             return Ok(true);
         }
+        let made = self.0.store.info(&Volume::Live(row.id.clone()))?.map(|i| i.created);
+        if made.is_some_and(|g| self.untouched(row, g).unwrap_or(false)) {
+            return Ok(false);
+        }
         let probe = Volume::Next(row.id.clone());
         self.0.store.delete(&probe)?;
         self.0.store.snapshot(&Volume::Live(row.id.clone()), &probe, &op.id)?;
@@ -185,6 +188,17 @@ impl Host {
         self.write(Durability::Process, |tx| tx.add_reclaim(&gone.volumes, "what a sync compared"))?;
         self.0.upkeep.reclaim();
         differs
+    }
+
+    /// Whether a container that does not run has certainly not been written since a transaction: nobody can be writing it just now, and whatever was written
+    /// before is told by its volume's generation once the pool's transaction has ended. False says nothing.
+    fn untouched(&self, row: &ContainerRow, since: Generation) -> Result<bool> {
+        if !matches!(row.status, Status::Stopped | Status::Failed) || self.databases_along(row)?.is_some() {
+            return Ok(false);
+        }
+        self.0.store.sync()?;
+        let live = self.0.store.info(&Volume::Live(row.id.clone()))?;
+        Ok(live.is_some_and(|i| i.nested == 0 && i.generation <= since))
     }
 
     /// On the source's host: the source's state as a snapshot of the copy; its name, and whether it is another than before.
@@ -330,6 +344,11 @@ impl Host {
                 break;
             }
         }
+        if let Some(b) = &base
+            && self.untouched(&row, b.generation)?
+        {
+            return Ok(Fresh { snapshot: None, base });
+        }
         let new = NewSnapshot {
             description: Some(format!("taken to bring copy {copy} up to date; goes with the next one")),
             labels: Some(BTreeMap::from([(LABEL.to_owned(), copy.to_string())])),
@@ -360,105 +379,6 @@ impl Host {
             (true, true) => self.0.store.differs(&a_databases, &b_databases)?,
             (x, y) => x != y,
         } || self.0.store.differs(&a, &b)?)
-    }
-
-    /// Orders a copy from a peer.
-    pub(super) fn copy_to_peer(&self, caller: &Caller, id: &ContainerId, server: &str, request: &CopyRequest) -> Result<Container> {
-        let server: ServerId = server.parse()?;
-        let peer = self.peer_of(&server)?;
-        let source = self.copyable(id)?;
-        let project = match request.target_project_id.as_deref() {
-            Some(p) => p.parse()?,
-            None => return Err(Error::invalid("validation_error", "target_project_id is missing: say which project the copy belongs to")),
-        };
-        let name = copy_name(request.name.as_deref())?;
-        super::validate::text("ssh_public_key", request.ssh_public_key.as_deref(), 16_384)?;
-        // A key makes the copy's id, so that the same request again is the same order.
-        let copy = match &caller.idempotency {
-            Some(k) => {
-                let digits: String = k.fingerprint.iter().chain(k.key.as_bytes()).fold(String::new(), |s, b| s + &format!("{b:02x}"));
-                use sha2::{Digest, Sha256};
-                let hash = Sha256::digest(format!("{}{digits}", k.scope));
-                hash[..12].iter().fold(String::new(), |s, b| s + &format!("{b:02x}")).parse()?
-            }
-            None => ContainerId::generate(),
-        };
-        let snapshot = self.copy_base(caller, id, request.source_snapshot.as_deref(), &format!("taken to copy it to {name} on server {}", peer.name), None)?;
-        let order = self.order(
-            &source,
-            copy,
-            snapshot.snapshot.name,
-            project,
-            name,
-            request.ssh_public_key.clone(),
-            request.start.unwrap_or(true),
-            request.rate_limit,
-        )?;
-        let state = self.place_order(&peer, &server, order)?;
-        self.change(caller, |_| Ok(state.container.clone()))
-    }
-
-    #[allow(clippy::too_many_arguments)]
-    pub(super) fn order(
-        &self,
-        source: &ContainerRow,
-        copy: ContainerId,
-        snapshot: SnapshotName,
-        project: crate::id::ProjectId,
-        name: crate::name::ContainerName,
-        ssh_public_key: Option<String>,
-        start: bool,
-        rate_limit: Option<Bytes>,
-    ) -> Result<CopyOrder> {
-        let known = self.0.catalog.read(|c| match projects::get(c, self.0.catalog.user(), &project) {
-            Ok(p) => Ok(Some((p.alias, p.color))),
-            Err(e) if e.is_not_found() => Ok(None),
-            Err(e) => Err(e),
-        })?;
-        Ok(CopyOrder {
-            copy,
-            server: self.0.server.id.clone(),
-            source: source.id.clone(),
-            snapshot,
-            project,
-            project_alias: known,
-            name,
-            ssh_public_key,
-            spec: source.spec.clone(),
-            start,
-            rate_limit,
-        })
-    }
-
-    pub(super) fn place_order(&self, peer: &PeerAddress, server: &ServerId, order: CopyOrder) -> Result<CopyState> {
-        let Answer::Hello { id_base, version, .. } = self.ask(peer, &Request::Hello {})? else { return Err(wrong_answer(peer)) };
-        if version != crate::transfer::VERSION {
-            return Err(wrong_answer(peer));
-        }
-        if id_base != self.0.id_base {
-            let message = format!(
-                "server {} gives its containers the ids from {id_base} on, this one from {}: files would have other owners there",
-                peer.name, self.0.id_base
-            );
-            return Err(Error::conflict("id_base_differs", message));
-        }
-        let (copy, project) = (order.copy.clone(), order.project.clone());
-        // Where it is shall be known even if the answer is lost.
-        self.write(Durability::Disk, |tx| tx.put_copy_elsewhere(&copy, server, &project))?;
-        match self.ask(peer, &Request::Copy(Box::new(order)))? {
-            Answer::Copy(state) => Ok(*state),
-            _ => Err(wrong_answer(peer)),
-        }
-    }
-
-    /// What a snapshot is to a peer.
-    pub(crate) fn offered(&self, id: &ContainerId, s: &SnapshotRow) -> Result<Option<Offered>> {
-        let volume = Volume::Snapshot(id.clone(), s.snapshot.name.clone());
-        let Some(identity) = self.0.store.identity(&volume)? else { return Ok(None) };
-        let databases = self.0.store.identity(&Volume::SnapshotDatabases(id.clone(), s.snapshot.name.clone()))?;
-        // The first one brings the image along.
-        let bytes = if s.snapshot.parent.is_some() { s.snapshot.size } else { self.0.store.delta(&volume, None)? };
-        Ok(Some(Offered { snapshot: s.snapshot.clone(), identity, databases, bytes }))
     }
 }
 

@@ -74,7 +74,9 @@ impl Host {
         // What may take long, or waits for another server, goes on behind.
         match intent {
             Intent::Delete { .. } => self.behind(resume()?, Duration::ZERO, |host, op| host.delete_steps(op)).map(drop),
-            Intent::Copy { container, .. } if self.0.store.info(&Volume::Live(container.clone()))?.is_some() => self.behind(resume()?, Duration::ZERO, |host, op| host.copy_rest(op)).map(drop),
+            Intent::Copy { container, .. } if self.0.store.info(&Volume::Live(container.clone()))?.is_some() => {
+                self.behind(resume()?, Duration::ZERO, |host, op| host.copy_rest(op)).map(drop)
+            }
             Intent::Receive { .. } => {
                 self.0.store.delete(&Volume::Staging(id.clone()))?;
                 self.behind(resume()?, Duration::ZERO, |host, op| host.receive_steps(op)).map(drop)
