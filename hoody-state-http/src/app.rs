@@ -6,7 +6,7 @@ use crate::metrics::Metrics;
 use hoody_state::host::{Host, Subscription};
 use hoody_state::id::ContainerId;
 use hoody_state::model::Event;
-use hoody_state::{Error, Result};
+use hoody_state::{Error, Kind, Result};
 use std::sync::{Arc, Mutex};
 use tokio::sync::{Semaphore, broadcast, watch};
 
@@ -16,12 +16,14 @@ const CHANGES: usize = 64;
 const LONG: usize = 32;
 /// Snapshots that are sent to other servers at once.
 const STREAMS: usize = 16;
+/// Questions of other servers at once.
+const PEERS: usize = 16;
 
 /// Live events kept for a slow reader; one that falls further behind catches up from the catalog.
 const EVENT_BACKLOG: usize = 256;
 
 /// The most blocking threads the server needs: for the runtime's builder.
-pub const BLOCKING_THREADS: usize = READS + CHANGES + LONG + STREAMS + 8;
+pub const BLOCKING_THREADS: usize = READS + CHANGES + LONG + STREAMS + PEERS + 8;
 
 /// What may be chosen about the API.
 #[derive(Debug, Clone, Default)]
@@ -56,6 +58,7 @@ impl Api {
             changes: Arc::new(Semaphore::new(CHANGES)),
             long: Arc::new(Semaphore::new(LONG)),
             streams: Arc::new(Semaphore::new(STREAMS)),
+            peers: Arc::new(Semaphore::new(PEERS)),
             _subscription: Mutex::new(subscription),
         };
         Api { app: Arc::new(app) }
@@ -87,6 +90,7 @@ pub struct App {
     changes: Arc<Semaphore>,
     long: Arc<Semaphore>,
     streams: Arc<Semaphore>,
+    peers: Arc<Semaphore>,
     // Behind a lock only so that it may be shared between threads whatever it is made of.
     _subscription: Mutex<Subscription>,
 }
@@ -153,17 +157,26 @@ impl App {
         self.run(&self.long, call).await
     }
 
-    /// Runs what writes a body that is being sent already, when its turn comes.
-    pub fn stream(&self, write: impl FnOnce() + Send + 'static) {
-        let permits = self.streams.clone();
-        tokio::spawn(async move {
-            let Ok(permit) = permits.acquire_owned().await else { return };
-            let _ = tokio::task::spawn_blocking(move || {
-                let _permit = permit;
-                write();
-            })
-            .await;
-        });
+    /// Runs what writes a body, behind the answer.
+    ///
+    /// # Errors
+    /// `too_many_streams`, before anything is answered.
+    pub fn stream(&self, write: impl FnOnce() + Send + 'static) -> Result<(), ApiError> {
+        let busy = || Error::new(Kind::Unavailable, "too_many_streams", format!("{STREAMS} snapshots are being sent already: ask again"));
+        let permit = self.streams.clone().try_acquire_owned().map_err(|_| busy())?;
+        drop(tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            write();
+        }));
+        Ok(())
+    }
+
+    /// Runs what another server asks for: apart from people's calls, so that two busy servers never wait for each other.
+    ///
+    /// # Errors
+    /// Those of the call.
+    pub async fn answer_peer<T: Send + 'static>(&self, call: impl FnOnce(&Host) -> Result<T> + Send + 'static) -> Result<T, ApiError> {
+        self.run(&self.peers, call).await
     }
 
     /// Turns true when the server ends.

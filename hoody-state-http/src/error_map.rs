@@ -135,6 +135,7 @@ pub const CODES: &[Row] = &[
     row("transfer_cut", 502, "a stream between servers broke off; what is whole stays"),
     row("stream_corrupt", 502, "a stream between servers was damaged; nothing of it was kept"),
     row("stream_refused", 502, "a stream from another server does what no honest one does"),
+    row("too_many_streams", 503, "as many snapshots are being sent to other servers as may be; ask again"),
     row("no_transport", 503, "this host was opened without a way to other servers"),
     row("databases_unavailable", 503, "the databases' daemon does not run"),
     row("ramdisk_failed", 503, "a RAM disk cannot be mounted"),

@@ -157,10 +157,11 @@ fn refusal(peer: &PeerAddress, mut response: Response<ureq::Body>) -> Error {
         500 => "peer_failed",
         _ => CODES.iter().find(|r| r.code == bad.code).map_or("peer_refused", |r| r.code),
     };
-    let error = Error::new(kind, code, format!("server {}: {}", peer.name, bad.message));
-    bad.data.map_or_else(|| error_of(&error), |data| error_of(&error).with_data(data))
-}
-
-fn error_of(e: &Error) -> Error {
-    Error::new(e.kind(), e.code(), e.message().to_owned())
+    // It ends up in lists and logs here.
+    let message: String = bad.message.chars().take(2_000).collect();
+    let error = Error::new(kind, code, format!("server {}: {message}", peer.name));
+    match bad.data {
+        Some(data) if text.len() < 16 << 10 => error.with_data(data),
+        _ => error,
+    }
 }

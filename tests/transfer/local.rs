@@ -157,3 +157,64 @@ fn a_sync_brings_what_changed_and_keeps_what_the_copy_changed() {
     super::settled(&host);
     assert_eq!(host.sync_container(&me, &copy, &SyncRequest::default()).unwrap_err().code(), "source_container_not_found");
 }
+
+#[test]
+fn a_copy_whose_base_was_deleted_is_synced_all_the_same() {
+    let (w, host, c) = staged();
+    let me = Caller::default();
+    let copy = host.copy_container(&me, &c, to(&host, &c, "copy")).unwrap().id;
+    let base = names(&host, &copy).pop().unwrap();
+    host.delete_snapshot(&me, &copy, &base).unwrap();
+    for _ in 0..2 {
+        host.sync_container(&me, &copy, &SyncRequest::default()).unwrap();
+        assert_eq!(host.container(&copy).unwrap().status, Status::Running);
+        assert_eq!(w.read(&copy, "state").as_deref(), Some("three"));
+    }
+    assert_clean(&host, "a deleted base");
+}
+
+#[test]
+fn the_base_of_a_copy_does_not_expire_with_that_of_its_source() {
+    let (_w, host, c) = staged();
+    let copy = host.copy_container(&Caller::default(), &c, to(&host, &c, "copy")).unwrap().id;
+    let base = names(&host, &copy).pop().unwrap();
+    let expires = |c| host.snapshot(c, &base).unwrap().snapshot.expires_at;
+    assert!(expires(&c).is_some() && expires(&copy).is_none());
+}
+
+#[test]
+fn a_restored_state_whose_snapshot_was_deleted_is_a_change_of_the_copys_own() {
+    let (w, host, c) = staged();
+    let me = Caller::default();
+    let copy = host.copy_container(&me, &c, to(&host, &c, "copy")).unwrap().id;
+    host.lifecycle(&me, &copy, Verb::Stop, None).unwrap();
+    w.write(&copy, "own", "mine");
+    snapshot(&host, &copy, "z").unwrap();
+    host.restore(&me, &copy, "z", Default::default()).unwrap();
+    host.delete_snapshot(&me, &copy, "z").unwrap();
+    let synced = host.sync_container(&me, &copy, &SyncRequest::default()).unwrap();
+    let kept = synced.kept.expect("it differs from the source");
+    assert_eq!(w.store.read(&Volume::Snapshot(copy, kept), "own").unwrap().as_deref(), Some(&b"mine"[..]));
+}
+
+/// The server ends between the clone and its answer: the key is answered by whoever finishes the copy.
+#[test]
+fn a_key_whose_copy_was_finished_by_recovery_has_its_answer() {
+    for n in 1..=9 {
+        let (w, host, c) = staged();
+        let me = Caller { idempotency: Some(IdempotencyKey { scope: "t".into(), key: "k".into(), fingerprint: [1; 32] }), ..Caller::default() };
+        let request = || CopyRequest { source_snapshot: Some("first".into()), ..to(&host, &c, "copy") };
+        let asked = request();
+        w.crash_at(n);
+        let _ = host.copy_container(&me, &c, asked);
+        let again = request();
+        drop(host);
+        w.crash_at(0);
+        let host = w.host();
+        super::settled(&host);
+        let made = host.copy_container(&me, &c, again).unwrap();
+        assert_eq!(idle(&host, &made.id).status, Status::Running, "step {n}");
+        let all = host.containers(&hoody_state::model::PageRequest::first(), None, None).unwrap().rows;
+        assert_eq!(all.len(), 2, "step {n}");
+    }
+}

@@ -127,3 +127,42 @@ fn a_target_that_is_forgotten_gives_it_back() {
     assert_eq!(two.here.container(&two.source).unwrap().status, Status::Running);
     assert_clean(&two.here, "after a forgotten target");
 }
+
+/// Whoever does not take the token any more, or answers rubbish, has said nothing of what it did.
+#[test]
+fn a_target_that_took_it_and_then_refuses_the_token_does_not_give_it_back() {
+    let two = Two::new();
+    let (there, mut n) = (two.there.clone(), 0);
+    two.net.set_fault(move |url, what| {
+        if url != B || what != "hand_over" {
+            return None;
+        }
+        n += 1;
+        if n == 2 {
+            there.tokens().unwrap().iter().for_each(|t| there.revoke_token(t.id.as_str()).unwrap());
+        }
+        Some(Fault::AnswerLost)
+    });
+    let me = Caller { wait: std::time::Duration::from_millis(1500), ..Caller::default() };
+    let moved = two.here.move_container(&me, &two.source, &request(&two)).unwrap();
+    assert_eq!(two.here.container(&two.source).unwrap().status, Status::Paused, "it waits for a word");
+    assert_eq!(running(&two, Some(&moved.target_container_id)), (false, true));
+    two.net.set_fault(|_, _| None);
+    let token = two.there.create_token("again", None, hoody_state::model::Rights::Replication).unwrap().1;
+    let peer = hoody_state::model::NewPeer { name: Some("b".into()), url: B.into(), token, ca: None };
+    two.here.add_peer(&Caller::default(), peer).unwrap();
+    settled(&two.here);
+    let runs = running(&two, Some(&moved.target_container_id));
+    assert!(runs.0 != runs.1, "{runs:?}");
+}
+
+#[test]
+fn a_move_that_came_to_nothing_can_be_tried_again_under_the_same_name() {
+    let two = Two::new();
+    two.b.runtime.fail_next_start();
+    two.here.move_container(&Caller::default(), &two.source, &request(&two)).unwrap_err();
+    settled(&two.there);
+    let moved = two.here.move_container(&Caller::default(), &two.source, &request(&two)).unwrap();
+    settled(&two.here);
+    assert_eq!(running(&two, Some(&moved.target_container_id)), (false, true));
+}

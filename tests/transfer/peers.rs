@@ -196,7 +196,11 @@ fn a_peer_is_known_by_what_it_says_of_itself() {
     assert_eq!(add(B, &full), "peer_refused", "a token for people is none for servers");
     // Known anew: another name, still one entry.
     let token = two.there.create_token("again", None, Rights::Replication).unwrap().1;
-    let again = two.here.add_peer(&me, NewPeer { name: Some("bee".into()), url: B.into(), token, ca: None }).unwrap();
+    let again = two.here.add_peer(&me, NewPeer { name: Some("bee".into()), url: B.into(), token: token.clone(), ca: None }).unwrap();
+    // Who claims to be a server that is known does not take its place by that alone.
+    two.net.add("https://elsewhere", two.there.clone());
+    let claim = NewPeer { name: Some("other".into()), url: "https://elsewhere".into(), token, ca: None };
+    assert_eq!(two.here.add_peer(&me, claim).unwrap_err().code(), "peer_name_in_use");
     assert_eq!((again.name.as_str(), two.here.peers().unwrap().len()), ("bee", 1));
     two.here.remove_peer("bee").unwrap();
     assert_eq!(two.here.remove_peer("bee").unwrap_err().code(), "peer_not_found");
@@ -211,4 +215,79 @@ fn a_target_that_does_not_know_the_source_refuses() {
     assert_eq!(e.code(), "unknown_server");
     assert!(two.b.store.list(None).unwrap().is_empty());
     let _ = MemoryWorld::default();
+}
+
+#[test]
+fn what_a_running_copy_writes_while_a_sync_is_under_way_is_kept() {
+    let two = Two::new();
+    let copy = two.copy(two.request());
+    idle(&two.there, &copy);
+    let (store, id) = (two.b.store.clone(), copy.clone());
+    // Written between the first look and the exchange.
+    let write = move |_: &str, what: &str| {
+        if what == "stream" {
+            store.write(&Volume::Live(id.clone()), "own", b"late").unwrap();
+        }
+        None
+    };
+    two.net.set_fault(write.clone());
+    two.a.write(&two.source, "state", "four");
+    let me = Caller::default();
+    let e = two.there.sync_container(&me, &copy, &SyncRequest { force: Some(false), ..Default::default() }).unwrap_err();
+    assert_eq!(e.code(), "copy_has_changes");
+    assert_eq!(two.there.container(&copy).unwrap().status, Status::Running);
+    assert_eq!(two.b.read(&copy, "own").as_deref(), Some("late"), "left alone");
+    assert_clean(&two.there, "a sync that was refused late");
+    two.b.store.remove(&Volume::Live(copy.clone()), "own").unwrap();
+    two.a.write(&two.source, "state", "five");
+    let synced = two.there.sync_container(&me, &copy, &SyncRequest::default()).unwrap();
+    let kept = synced.kept.expect("it was changed meanwhile");
+    assert_eq!(two.b.store.read(&Volume::Snapshot(copy.clone(), kept), "own").unwrap().as_deref(), Some(&b"late"[..]));
+    assert_eq!((two.b.read(&copy, "state").as_deref(), two.b.read(&copy, "own")), (Some("five"), None));
+}
+
+#[test]
+fn a_base_that_went_at_the_source_costs_a_larger_stream_and_no_snapshot() {
+    let two = Two::new();
+    let (here, source, mut n) = (two.here.clone(), two.source.clone(), 0);
+    two.net.set_fault(move |_, what| {
+        n += u32::from(what == "stream");
+        if n == 2 {
+            n += 1;
+            here.delete_snapshot(&Caller::default(), &source, "first").unwrap();
+        }
+        None
+    });
+    let copy = two.copy(two.request());
+    assert_eq!(idle(&two.there, &copy).status, Status::Running);
+    let mine = names(&two.there, &copy);
+    assert!(mine.contains(&"second".to_owned()) && mine.len() == 3, "{mine:?}");
+    assert_clean(&two.there, "a base that went");
+}
+
+#[test]
+fn a_cancelled_sync_of_an_unfinished_copy_keeps_what_is_there() {
+    let two = Two::new();
+    let mut whole = 0;
+    two.net.set_fault(move |_, what| {
+        whole += u32::from(what == "stream");
+        (what == "stream" && whole > 1).then_some(Fault::Cut(10))
+    });
+    let copy = two.copy(two.request());
+    assert_eq!(idle(&two.there, &copy).status, Status::Failed);
+    two.net.set_fault(|_, _| None);
+    let me = Caller { wait: std::time::Duration::ZERO, ..Caller::default() };
+    let slow = SyncRequest { rate_limit: Some(hoody_state::units::Bytes(5)), ..Default::default() };
+    let op = two.there.sync_container(&me, &copy, &slow).unwrap().operation_id;
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while two.there.operation(&op).unwrap().sent.unwrap_or(0) == 0 {
+        assert!(std::time::Instant::now() < end);
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    two.there.cancel_operation(&op).unwrap();
+    settled(&two.there);
+    assert_eq!(two.there.container(&copy).unwrap().snapshot_count, 1);
+    two.there.sync_container(&Caller::default(), &copy, &SyncRequest::default()).unwrap();
+    assert_eq!(idle(&two.there, &copy).status, Status::Running);
+    assert_clean(&two.there, "a copy that was finished after all");
 }

@@ -68,6 +68,12 @@ pub async fn sync(State(app): State<Shared>, who: Identity, Id(id): Id<Container
     let synced = app
         .long(move |host| {
             who.check_container(host, &id)?;
+            // It brings over what its source is now: whoever asks must be one who may see that.
+            match (who.only(), host.source_of_copy(&id)?) {
+                (Some(_), Some((source, true))) => who.check_container(host, &source).map_err(of_source)?,
+                (Some(_), Some((_, false))) => who.check_server()?,
+                _ => {}
+            }
             host.sync_container(&input.caller, &id, &input.body)
         })
         .await?;

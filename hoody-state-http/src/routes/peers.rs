@@ -13,6 +13,8 @@ use bytes::Bytes;
 use hoody_state::model::{NewPeer, Peer};
 use hoody_state::transfer::{Answer, Request, StreamRequest};
 use std::io::{self, Write};
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc::error::TrySendError;
 use utoipa_axum::routes;
 
 /// What people and programs ask.
@@ -50,7 +52,7 @@ pub async fn remove(State(app): State<Shared>, who: Identity, Name(which): Name,
 /// A question of another server. The bodies are those of `hoody_state::transfer`, of one version on both sides.
 #[utoipa::path(post, path = "/replication/call", tag = "replication", operation_id = "replication_call", request_body = Object, responses((status = 200, description = "The answer", body = Envelope<Object>)))]
 pub async fn call(State(app): State<Shared>, input: Input<Request>) -> Reply<Answer> {
-    ok("Answer", app.long(move |host| host.answer_peer(input.body)).await?)
+    ok("Answer", app.answer_peer(move |host| host.answer_peer(input.body)).await?)
 }
 
 /// A snapshot's bytes for another server: zstd over the pool's own form.
@@ -64,15 +66,18 @@ pub async fn stream(State(app): State<Shared>, input: Input<StreamRequest>) -> R
         if let Err(e) = offered.write(&mut out) {
             tracing::info!(error = %e.message(), "a snapshot was not sent to its end");
             // The body breaks off, so that nobody takes it for whole.
-            let _ = send.blocking_send(Err(io::Error::other("it broke off")));
+            let _ = send.try_send(Err(io::Error::other("it broke off")));
         }
-    });
+    })?;
     let body = Body::from_stream(futures_util::stream::unfold(receive, |mut receive| async move { receive.recv().await.map(|piece| (piece, receive)) }));
     Ok(([(header::CONTENT_TYPE, "application/octet-stream")], body).into_response())
 }
 
 /// Bytes that go to the network at once.
 const PIECE: usize = 128 << 10;
+
+/// How long a receiver may take nothing: at the slowest rate that makes sense, a piece takes less.
+const STALLED: Duration = Duration::from_secs(180);
 
 /// What a blocking writer writes, as pieces of a body.
 struct ToBody {
@@ -94,6 +99,17 @@ impl Write for ToBody {
             return Ok(());
         }
         let piece = std::mem::replace(&mut self.gathered, Vec::with_capacity(PIECE));
-        self.send.blocking_send(Ok(piece.into())).map_err(|_| io::ErrorKind::BrokenPipe.into())
+        let mut piece = Ok(Bytes::from(piece));
+        let began = Instant::now();
+        loop {
+            piece = match self.send.try_send(piece) {
+                Ok(()) => return Ok(()),
+                Err(TrySendError::Closed(_)) => return Err(io::ErrorKind::BrokenPipe.into()),
+                // Who takes nothing for so long has gone, whatever its network says.
+                Err(TrySendError::Full(_)) if began.elapsed() > STALLED => return Err(io::ErrorKind::TimedOut.into()),
+                Err(TrySendError::Full(piece)) => piece,
+            };
+            std::thread::sleep(Duration::from_millis(if began.elapsed() < Duration::from_millis(50) { 1 } else { 10 }));
+        }
     }
 }

@@ -25,6 +25,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("transfer_cut", "hoody-state/src/snapshot/suite.rs"),
     ("stream_corrupt", "hoody-state/src/snapshot/suite.rs"),
     ("stream_refused", "hoody-state/src/snapshot/btrfs"),
+    ("too_many_streams", "it takes 16 transfers at once"),
     ("path_too_long", "it takes a path of 4,096 bytes on BTRFS"),
     ("too_many_volumes", "it takes 10,000 subvolumes"),
     ("databases_busy", "hoody-state/src/locked_db"),

@@ -71,6 +71,9 @@ pub(crate) struct ContainerState {
     /// Of a copy: its own snapshot that it was last brought up to its source with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub synced: Option<SnapshotName>,
+    /// The live volume that grew from it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub synced_live: Option<VolumeId>,
     /// The move that may boot it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handover: Option<Handover>,

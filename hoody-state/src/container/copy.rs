@@ -204,6 +204,7 @@ impl Host {
             follows_databases: false,
             at: None,
             synced: None,
+            synced_live: None,
             handover: None,
         }
     }
@@ -246,11 +247,11 @@ impl Host {
             })?;
         }
         op.step("snapshots")?;
-        self.copy_snapshots(op, &source, &id)?;
+        self.copy_snapshots(op, &source, &id, &snapshot)?;
         self.finish_copy(op, &id, &snapshot, &run, start)
     }
 
-    fn copy_snapshots(&self, op: &Op, source: &ContainerId, id: &ContainerId) -> Result<()> {
+    fn copy_snapshots(&self, op: &Op, source: &ContainerId, id: &ContainerId, base: &SnapshotName) -> Result<()> {
         let (theirs, ours) = self.0.catalog.read(|c| Ok((snapshots::all(c, source)?, snapshots::all(c, id)?)))?;
         let mut have: BTreeSet<SnapshotName> = ours.into_iter().map(|s| s.snapshot.name).collect();
         let missing: Vec<SnapshotRow> = theirs.into_iter().rev().filter(|s| !have.contains(&s.snapshot.name)).collect();
@@ -277,6 +278,10 @@ impl Host {
             self.write(Durability::Process, |tx| {
                 for mut row in rows {
                     row.snapshot.parent = row.snapshot.parent.filter(|p| have.contains(p));
+                    if row.snapshot.name == *base {
+                        // The copy is measured by it, whatever becomes of it at the source.
+                        row.snapshot.expires_at = None;
+                    }
                     tx.put_snapshot(id, &row)?;
                 }
                 Ok(())
@@ -345,6 +350,7 @@ impl Host {
         } else {
             None
         };
+        let live = self.0.store.info(&Volume::Live(id.clone()))?.map(|i| i.id);
         let view = op.finish(Durability::Process, |tx| {
             let head = snapshots::by_name(tx.conn, id, snapshot.as_str())?.map(|s| s.snapshot.name);
             let r = tx.change_container(id, "copy", None, |r| {
@@ -353,6 +359,7 @@ impl Host {
                 r.state.head.clone_from(&head);
                 r.state.partial = false;
                 r.state.synced.clone_from(&head);
+                r.state.synced_live = live;
                 r.state.follows_databases = matches!(seeded, Seeded::Yes);
                 r.state.message = match &seeded {
                     Seeded::HasOwn => Some(format!("project {} has databases of its own: they were left as they are, and the copy sees them", r.project)),
@@ -379,25 +386,42 @@ impl Host {
             return Ok(Seeded::Nothing);
         }
         let present = Volume::Databases(r.project.clone());
-        let Some(info) = self.0.store.info(&present)? else {
-            return match self.0.store.clone_volume(&taken, &present, op) {
-                Ok(_) => Ok(Seeded::Yes),
-                // Another container of the project was first.
-                Err(e) if e.code() == "volume_exists" => Ok(Seeded::HasOwn),
-                Err(e) => Err(e),
-            };
-        };
-        let empty = self.0.store.path(&present).is_some_and(|p| std::fs::read_dir(p).is_ok_and(|mut d| d.next().is_none()));
-        if !empty {
-            return Ok(if r.state.follows_databases { Seeded::Yes } else { Seeded::HasOwn });
-        }
         let next = Volume::NextDatabases(r.id.clone());
-        self.0.store.delete(&next)?;
-        self.0.store.clone_volume(&taken, &next, op)?;
-        self.restore_databases(&r.id, snapshot, &DatabasesPlan::Exchange { project: r.project.clone(), was: info.id }, op)?;
-        let gone = self.0.store.delete(&next)?;
+        let mut gone = self.0.store.delete(&next)?;
+        let follows = |yes: bool| self.write(Durability::Disk, |tx| tx.change_container(&r.id, "copy", None, |r| r.state.follows_databases = yes).map(drop));
+        let empty = |v: &Volume| self.0.store.path(v).is_some_and(|p| std::fs::read_dir(p).is_ok_and(|mut d| d.next().is_none()));
+        let seeded = match self.0.store.info(&present)? {
+            // Cut short after they were brought along.
+            Some(_) if !empty(&present) => r.state.follows_databases,
+            None => {
+                follows(true)?;
+                match self.0.store.clone_volume(&taken, &present, op) {
+                    Ok(_) => true,
+                    // Another container of the project was first.
+                    Err(e) if e.code() == "volume_exists" => false,
+                    Err(e) => return Err(e),
+                }
+            }
+            Some(info) => {
+                follows(true)?;
+                let exchange = |was| self.restore_databases(&r.id, snapshot, &DatabasesPlan::Exchange { project: r.project.clone(), was }, op);
+                let info_of = |v: &Volume| Ok::<_, Error>(self.0.store.info(v)?.map(|i| i.id));
+                self.0.store.clone_volume(&taken, &next, op)?;
+                exchange(info.id)?;
+                // Somebody may have made the first one just before the exchange: theirs then.
+                let theirs = !empty(&next);
+                if let (true, Some(ours)) = (theirs, info_of(&present)?) {
+                    exchange(ours)?;
+                }
+                gone.volumes.extend(self.0.store.delete(&next)?.volumes);
+                !theirs
+            }
+        };
+        if !seeded {
+            follows(false)?;
+        }
         self.write(Durability::Process, |tx| tx.add_reclaim(&gone.volumes, "the empty databases of a project"))?;
-        Ok(Seeded::Yes)
+        Ok(if seeded { Seeded::Yes } else { Seeded::HasOwn })
     }
 }
 

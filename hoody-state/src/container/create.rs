@@ -165,6 +165,7 @@ impl Host {
             follows_databases: false,
             at: None,
             synced: None,
+            synced_live: None,
             handover: None,
         };
         let row = ContainerRow {

@@ -7,6 +7,9 @@ use crate::op::{Intent, Op};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+/// How often it is looked whether a snapshot is still being sent.
+const SENT: Duration = Duration::from_millis(500);
+
 /// The error for a change of a container that is on its way out.
 pub(super) fn deleting(id: &ContainerId) -> Error {
     Error::conflict("operation_state_conflict", format!("container {id} is being deleted"))
@@ -49,10 +52,22 @@ impl Host {
         self.0.runtime.remove(&id)?;
         let progress = std::sync::Arc::clone(&op.progress);
         op.step("empty")?;
-        let gone = self.0.store.empty_trash(&op.id, &mut |done, total| {
-            progress.done.store(done, Ordering::Relaxed);
-            progress.total.store(total, Ordering::Relaxed);
-        })?;
+        let mut gone = crate::snapshot::Deleted::default();
+        loop {
+            let emptied = self.0.store.empty_trash(&op.id, &mut |done, total| {
+                progress.done.store(done, Ordering::Relaxed);
+                progress.total.store(total, Ordering::Relaxed);
+            });
+            match emptied {
+                Ok(more) => {
+                    gone.volumes.extend(more.volumes);
+                    break;
+                }
+                // A snapshot that is being sent to another server goes when that has ended.
+                Err(e) if e.code() == "volume_in_use" && !self.0.upkeep.is_closed() => std::thread::sleep(SENT),
+                Err(e) => return Err(e),
+            }
+        }
         op.step("sync")?;
         self.0.store.sync()?;
         op.finish(Durability::Disk, |tx| {

@@ -16,14 +16,18 @@ use crate::id::{ContainerId, OperationId, ServerId};
 use crate::model::{CopyState, MoveRequest, Moved, NewSnapshot, OperationStatus, Status, Verb};
 use crate::name::SnapshotName;
 use crate::op::{Intent, LockGuard, Op};
+use crate::snapshot::Volume;
 use crate::transfer::{Answer, PeerAddress, Request};
 use crate::units::Bytes;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
+use uuid::Uuid;
 
 /// How often the peer is asked how far it is.
 const LOOK: Duration = Duration::from_millis(50);
+/// How long the target waits for a start before it says that it is under way.
+const START_TIME: Duration = Duration::from_secs(40);
 /// How long the peer's word is waited for between two questions, once it decides.
 const WORD: Duration = Duration::from_secs(1);
 
@@ -53,7 +57,8 @@ impl Host {
         let name = request.name.as_deref().map_or_else(|| Ok(row.name.clone()), |n| copy_name(Some(n)))?;
         let copy = ContainerId::generate();
         let was_running = row.status == Status::Running;
-        let intent = Intent::Move { container: id.clone(), server: server.clone(), copy: copy.clone(), was_running, handing_over: false };
+        let intent =
+            Intent::Move { container: id.clone(), server: server.clone(), copy: copy.clone(), was_running, handing_over: false, given: false, identity: None };
         let mut op = self.begin(caller, lock, Durability::Disk, intent, Some(&row.project), |_| Ok(()))?;
         let mut moved = Moved {
             container_id: id.clone(),
@@ -63,10 +68,12 @@ impl Host {
             operation_id: op.id.clone(),
             downtime_ms: None,
         };
-        self.write(Durability::Process, |tx| tx.answer_key(caller.idempotency.as_ref(), &moved))?;
         op.forget_key();
+        let begun = serde_json::to_value(&moved).map_err(|e| Error::internal(e.to_string()))?;
         let limit = request.rate_limit;
-        let done = self.behind(op, caller.wait, move |host, op| host.move_steps(op, project, name, limit))?;
+        let answer = begun.clone();
+        let done = self.behind(op, caller.wait, move |host, op| host.move_steps(op, project, name, limit, &answer))?;
+        self.write(Durability::Process, |tx| tx.answer_key_of(&moved.operation_id, &begun))?;
         if let Some(downtime) = done {
             moved.status = self.container(id)?.status;
             moved.downtime_ms = downtime;
@@ -75,7 +82,14 @@ impl Host {
     }
 
     /// The downtime in milliseconds, if there was one.
-    fn move_steps(&self, op: &mut Op, project: crate::id::ProjectId, name: crate::name::ContainerName, limit: Option<Bytes>) -> Result<Option<u64>> {
+    fn move_steps(
+        &self,
+        op: &mut Op,
+        project: crate::id::ProjectId,
+        name: crate::name::ContainerName,
+        limit: Option<Bytes>,
+        begun: &serde_json::Value,
+    ) -> Result<Option<u64>> {
         let Intent::Move { container: id, server, copy, was_running, .. } = op.intent.clone() else { return Err(Error::internal("not a move")) };
         op.progress.cancellable.store(true, std::sync::atomic::Ordering::Relaxed);
         let peer = self.peer_of(&server)?;
@@ -88,7 +102,7 @@ impl Host {
         self.await_copy(op, &peer, &copy)?;
         op.progress.cancellable.store(false, std::sync::atomic::Ordering::Relaxed);
         if !was_running {
-            self.finish_move(op, &peer, false)?;
+            self.finish_move(op, &peer, false, begun)?;
             return Ok(None);
         }
         op.step("pause")?;
@@ -98,12 +112,14 @@ impl Host {
         op.step("last snapshot")?;
         let last = self.move_snapshot(&id, &copy, "taken to move it, while it stood still")?;
         op.step("advance")?;
+        let identity = self.0.store.identity(&Volume::Snapshot(id.clone(), last.clone()))?;
         let request = Request::Advance { copy: copy.clone(), snapshot: last, handover: op.id.clone() };
         self.persistently(op, || self.ask(&peer, &request))?;
         self.await_copy(op, &peer, &copy)?;
-        let intent = Intent::Move { container: id.clone(), server, copy, was_running, handing_over: true };
-        op.amend(Durability::Disk, intent, |_| Ok(()))?;
-        self.hand_over(op, Some(stood_still))
+        let intent = Intent::Move { container: id.clone(), server, copy, was_running, handing_over: true, given: false, identity };
+        let this = op.id.clone();
+        op.amend(Durability::Disk, intent, |tx| tx.answer_key_of(&this, begun))?;
+        self.hand_over(op, Some(stood_still), begun)
     }
 
     fn move_snapshot(&self, id: &ContainerId, copy: &ContainerId, why: &str) -> Result<SnapshotName> {
@@ -133,30 +149,50 @@ impl Host {
     }
 
     /// Lets the peer go on, and acts by its word. May be repeated.
-    pub(crate) fn hand_over(&self, op: &mut Op, stood_still: Option<Instant>) -> Result<Option<u64>> {
-        let Intent::Move { container: id, server, copy, .. } = op.intent.clone() else { return Err(Error::internal("not a move")) };
+    pub(crate) fn hand_over(&self, op: &mut Op, stood_still: Option<Instant>, begun: &serde_json::Value) -> Result<Option<u64>> {
+        let Intent::Move { container: id, server, copy, was_running, given, identity, .. } = op.intent.clone() else {
+            return Err(Error::internal("not a move"));
+        };
         op.step("hand over")?;
-        let start = |start| Request::HandOver { copy: copy.clone(), handover: op.id.clone(), start };
         let mut wanted = true;
         let mut why = None;
         let (runs_there, peer) = loop {
             // Asked anew each time: forgetting the peer is the operator's word that it is gone for good.
-            let peer = self.peer_of(&server)?;
-            match self.ask(&peer, &start(wanted)) {
+            let peer = match self.peer_of(&server) {
+                Err(e) if e.code() == "unknown_server" && !given => return Err(e),
+                Err(e) => {
+                    tracing::warn!(container = %id, error = %e, "the other server cannot be looked up");
+                    self.wait_or_end(WORD)?;
+                    continue;
+                }
+                Ok(p) => p,
+            };
+            if given {
+                break (true, peer);
+            }
+            let request = Request::HandOver { copy: copy.clone(), handover: op.id.clone(), start: wanted, identity };
+            match self.ask(&peer, &request) {
                 Ok(Answer::Copy(_)) => break (wanted, peer),
-                // Where it has been taken it cannot be called off; where it was never heard of, there is nothing to call off.
-                Err(e) if !wanted && e.code() == "handover_taken" => wanted = true,
-                Err(e) if !wanted && e.is_not_found() => break (false, peer),
-                Err(e) if e.kind() == Kind::Unavailable && e.code() == "peer_unreachable" => {
-                    tracing::warn!(container = %id, error = %e, "paused until the other server says which of the two goes on");
+                // Refused for ever, or nothing is there that could take it.
+                Err(e) if matches!(e.code(), "handover_refused" | "container_not_found") => {
+                    why.get_or_insert(e);
+                    break (false, peer);
+                }
+                Err(e) if !wanted && e.code() == "handover_taken" => {
+                    wanted = true;
                     self.wait_or_end(WORD)?;
                 }
-                Err(e) if wanted => {
+                // It says itself that it cannot: then it can be called off, if it was not taken all the same.
+                Err(e) if wanted && !unclear(&e) => {
                     why = Some(e);
                     wanted = false;
                 }
-                Err(e) => return Err(e),
-                Ok(_) => return Err(wrong_answer(&peer)),
+                // Anything else says nothing of what was done.
+                unclear => {
+                    let error = unclear.err().unwrap_or_else(|| wrong_answer(&peer));
+                    tracing::warn!(container = %id, error = %error, "paused until the other server says which of the two goes on");
+                    self.wait_or_end(WORD)?;
+                }
             }
         };
         if !runs_there {
@@ -164,7 +200,20 @@ impl Host {
             return Err(why.context(format!("container {id} goes on here: server {} did not take it over", peer.name)));
         }
         let downtime = stood_still.map(|t| u64::try_from(t.elapsed().as_millis()).unwrap_or(u64::MAX));
-        self.finish_move(op, &peer, true)?;
+        if !given {
+            // From here on nothing that fails may let it go on here.
+            let intent = Intent::Move { container: id, server, copy, was_running, handing_over: true, given: true, identity };
+            loop {
+                match op.amend(Durability::Disk, intent.clone(), |_| Ok(())) {
+                    Err(e) if e.code() != crate::op::step::CRASHED => {
+                        tracing::error!(error = %e, "cannot write down that a container was moved; trying again");
+                        self.wait_or_end(WORD)?;
+                    }
+                    done => break done?,
+                }
+            }
+        }
+        self.finish_move(op, &peer, true, begun)?;
         Ok(downtime)
     }
 
@@ -180,13 +229,17 @@ impl Host {
         Ok(())
     }
 
-    fn finish_move(&self, op: &mut Op, peer: &PeerAddress, ran: bool) -> Result<()> {
+    fn finish_move(&self, op: &mut Op, peer: &PeerAddress, ran: bool, begun: &serde_json::Value) -> Result<()> {
         let Intent::Move { container: id, server, copy, .. } = op.intent.clone() else { return Err(Error::internal("not a move")) };
         if ran {
             op.step("stop")?;
             self.0.runtime.kill(&id)?;
         }
+        let this = op.id.clone();
         op.finish(Durability::Disk, |tx| {
+            if !begun.is_null() {
+                tx.answer_key_of(&this, begun)?;
+            }
             let r = tx.change_container(&id, "move", Some(json!({ "moved_to": server, "container_id": copy })), |r| {
                 if ran {
                     r.status = Status::Stopped;
@@ -214,7 +267,7 @@ impl Host {
     }
 
     /// The target's side: takes a moving container over, or refuses to for ever. Once taken it stays taken, unless it cannot be started at all.
-    pub(crate) fn take_over(&self, id: &ContainerId, handover: &OperationId, start: bool) -> Result<CopyState> {
+    pub(crate) fn take_over(&self, id: &ContainerId, handover: &OperationId, start: bool, identity: Option<Uuid>) -> Result<CopyState> {
         let row = self.0.catalog.read(|c| containers::get(c, id))?;
         let taken = match handover_of(&row, handover) {
             // Called off before: once more is no error.
@@ -228,21 +281,47 @@ impl Host {
             self.set_handover(id, handover, None)?;
             return self.copy_state(id);
         }
+        if !taken {
+            let synced = row.state.synced.as_ref().map(|s| self.0.store.identity(&Volume::Snapshot(id.clone(), s.clone()))).transpose()?.flatten();
+            if synced.is_none() || synced != identity {
+                let message = format!("container {id} was not brought up to what it is to go on from");
+                return Err(Error::conflict("operation_state_conflict", message));
+            }
+        }
         self.set_handover(id, handover, Some(Handover { id: handover.clone(), taken: true }))?;
         if !matches!(row.status, Status::Running | Status::Paused) {
-            let caller = Caller { by: "move".into(), ..Caller::default() };
-            if let Err(e) = self.lifecycle(&caller, id, Verb::Start, None)
-                && e.code() != crate::op::step::CRASHED
-                && !matches!(self.container(id)?.status, Status::Running)
-            {
-                if e.kind() != Kind::Busy {
+            let caller = Caller { by: "move".into(), wait: START_TIME, ..Caller::default() };
+            let started = self.lifecycle(&caller, id, Verb::Start, None);
+            match (self.container(id)?.status, started) {
+                (Status::Running | Status::Paused, _) => {}
+                (_, Err(e)) if e.code() == crate::op::step::CRASHED || e.kind() == Kind::Busy => return Err(e),
+                (_, Err(e)) => {
                     // It does not start here: then it goes on there.
                     self.set_handover(id, handover, None)?;
+                    return Err(e);
                 }
-                return Err(e);
+                (status, Ok(_)) => {
+                    return Err(Error::new(Kind::Busy, "operation_in_progress", format!("container {id} is still {status}: ask again")));
+                }
             }
         }
         self.copy_state(id)
+    }
+
+    /// The target's side: lets go of a copy that was made for a move which came to nothing.
+    pub(crate) fn discard_copy(&self, id: &ContainerId) -> Result<CopyState> {
+        let state = self.copy_state(id)?;
+        let row = self.0.catalog.read(|c| containers::get(c, id))?;
+        if row.state.handover.as_ref().is_some_and(|h| h.taken) || matches!(row.status, Status::Running | Status::Paused) {
+            return Err(Error::conflict("handover_taken", format!("container {id} goes on here: it is not discarded")));
+        }
+        if let Some(op) = state.operation.as_ref().filter(|o| o.status == OperationStatus::Running) {
+            // Cancelled, a copy that is being made goes by itself.
+            self.cancel_operation(&op.id)?;
+        } else {
+            self.delete_container(&Caller { by: "move".into(), ..Caller::default() }, id)?;
+        }
+        Ok(state)
     }
 
     /// Under one transaction with a look at what it is, so that two words on one move are one after the other.
@@ -258,9 +337,17 @@ impl Host {
                 r.state.handover = to;
                 if starts {
                     r.state.desired = Desired::Running;
+                } else if !matches!(r.status, Status::Running | Status::Paused) {
+                    // What goes on elsewhere is not to start here at the next boot.
+                    r.state.desired = Desired::Stopped;
                 }
             })?;
             Ok(())
         })
     }
+}
+
+/// Whether an error says nothing of what the peer did, or will do when it is asked again.
+fn unclear(e: &Error) -> bool {
+    matches!(e.code(), "peer_unreachable" | "peer_refused" | "peer_failed") || matches!(e.kind(), Kind::Busy | Kind::Timeout | Kind::Internal | Kind::Io)
 }

@@ -84,7 +84,11 @@ impl Host {
     }
 
     pub(super) fn place_order(&self, peer: &PeerAddress, server: &ServerId, order: CopyOrder) -> Result<CopyState> {
-        let Answer::Hello { id_base, version, .. } = self.ask(peer, &Request::Hello {})? else { return Err(wrong_answer(peer)) };
+        let Answer::Hello { id_base, version, server: who } = self.ask(peer, &Request::Hello {})? else { return Err(wrong_answer(peer)) };
+        if who.id != *server {
+            let message = format!("what answers at {} is server {}, not {server}: make the peer known anew", peer.url, who.id);
+            return Err(Error::new(crate::Kind::Unavailable, "peer_refused", message));
+        }
         if version != crate::transfer::VERSION {
             return Err(wrong_answer(peer));
         }

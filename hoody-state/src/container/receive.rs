@@ -45,12 +45,26 @@ impl Host {
         self.transport()?.call(peer, request, ANSWER_TIME)
     }
 
+    /// The same, where nobody can be kept waiting.
+    pub(crate) fn ask_briefly(&self, peer: &PeerAddress, request: &Request) -> Result<Answer> {
+        self.transport()?.call(peer, request, Duration::from_secs(5))
+    }
+
     /// Takes an order for a copy; the same order again is answered with the copy as it is.
     pub(crate) fn accept_copy(&self, order: CopyOrder) -> Result<CopyState> {
         if let Ok(state) = self.copy_state(&order.copy) {
             return Ok(state);
         }
         self.peer_of(&order.server)?;
+        super::validate::environment(&order.spec.env)?;
+        super::validate::cpu(order.spec.cpu)?;
+        super::validate::memory(order.spec.memory_mib)?;
+        super::validate::text("comment", order.spec.comment.as_deref(), 16_000)?;
+        super::validate::text("ssh_public_key", order.ssh_public_key.as_deref(), 16_384)?;
+        if !order.spec.command.is_empty() {
+            super::validate::command(&order.spec.command)?;
+        }
+        crate::host::color(&order.spec.color)?;
         self.guard_space()?;
         let caller = Caller { by: "copy".into(), wait: Duration::ZERO, idempotency: None };
         let lock = self.0.locks.take(order.copy.as_str(), "container.copy")?;
@@ -71,7 +85,8 @@ impl Host {
         row.spec.source = Some(order.source.clone());
         row.spec.origin = Some(order.server.clone());
         let Some(run) = row.state.run.clone() else { return Err(Error::internal("a new container has no run")) };
-        let intent = Intent::Receive { container: order.copy.clone(), snapshot: order.snapshot, run, start: order.start, limit: order.rate_limit };
+        let intent =
+            Intent::Receive { container: order.copy.clone(), snapshot: order.snapshot, run, start: order.start, limit: order.rate_limit, resumes: false };
         let op = self.begin(&caller, lock, Durability::Disk, intent, Some(&order.project), |tx| {
             self.ensure_project(tx, &order.project, order.project_alias)?;
             self.check_limits(tx.conn, &order.project)?;
@@ -120,7 +135,9 @@ impl Host {
 
     /// Brings everything over, or what is missing of it.
     pub(crate) fn receive_steps(&self, op: &mut Op) -> Result<Container> {
-        let Intent::Receive { container: id, snapshot, run, start, limit } = op.intent.clone() else { return Err(Error::internal("not a copy from a peer")) };
+        let Intent::Receive { container: id, snapshot, run, start, limit, .. } = op.intent.clone() else {
+            return Err(Error::internal("not a copy from a peer"));
+        };
         op.progress.cancellable.store(true, Ordering::Relaxed);
         op.step("inventory")?;
         let row = self.0.catalog.read(|c| containers::get(c, &id))?;
@@ -134,19 +151,28 @@ impl Host {
         let missing = |o: &Offered| !have.iter().any(|(_, u)| *u == o.identity);
         op.progress.total.store(offered.iter().filter(|o| missing(o)).map(|o| o.bytes.0).sum(), Ordering::Relaxed);
         op.progress.begin_transfer();
-        if !offered.iter().any(|o| o.snapshot.name == snapshot) {
+        let mut wanted_here = self.0.catalog.read(|c| snapshots::by_name(c, &id, snapshot.as_str()))?.map(|s| s.snapshot.name);
+        if wanted_here.is_none() && !offered.iter().any(|o| o.snapshot.name == snapshot) {
             return Err(Error::not_found("snapshot_not_found", format!("snapshot {snapshot} is no longer at server {}: copy again", peer.name)));
         }
         for o in &offered {
             let wanted = o.snapshot.name == snapshot;
             match self.receive_snapshot(op, &row, &peer, &source, o, &offered, limit, None) {
                 // Deleted at the source since it was listed.
-                Err(e) if e.is_not_found() && !wanted => tracing::info!(container = %id, snapshot = %o.snapshot.name, "went at the source meanwhile"),
-                r => drop(r?),
+                Err(e) if e.code() == "snapshot_not_found" && !wanted => {
+                    tracing::info!(container = %id, snapshot = %o.snapshot.name, "went at the source meanwhile")
+                }
+                r => {
+                    let name = r?;
+                    if wanted {
+                        wanted_here = Some(name);
+                    }
+                }
             }
         }
         // From here on it is a matter of moments.
         op.progress.cancellable.store(false, Ordering::Relaxed);
+        let snapshot = wanted_here.ok_or_else(|| Error::internal(format!("snapshot {snapshot} of copy {id} did not come")))?;
         let from = Volume::Snapshot(id.clone(), snapshot.clone());
         let live = Volume::Live(id.clone());
         op.step("clone")?;
@@ -201,25 +227,41 @@ impl Host {
             return Ok(r.snapshot.name.clone());
         }
         op.step("receive")?;
-        let name = name.unwrap_or_else(|| o.snapshot.name.clone());
+        // One that was made anew at the source has the name of another here.
+        let name = match name {
+            Some(n) => n,
+            None => self.0.catalog.read(|c| super::snapshots::free_name(c, id, o.snapshot.name.clone()))?,
+        };
         // What it grew from is nearest to it; else the newest that both have.
         let parent = o.snapshot.parent.as_ref().and_then(|p| offered.iter().find(|x| x.snapshot.name == *p));
-        let common = |x: &&Offered| have.iter().any(|(_, u)| *u == x.identity);
-        let base = parent.filter(common).or_else(|| offered.iter().rev().find(common));
         let own = |x: &Offered| have.iter().find(|(_, u)| *u == x.identity).map(|(r, _)| r.snapshot.name.clone());
         let to = Volume::Snapshot(id.clone(), name.clone());
-        if o.databases.is_some() {
-            let along = Volume::SnapshotDatabases(id.clone(), name.clone());
-            let base = base.filter(|b| b.databases.is_some());
-            let base_here = base.and_then(own).map(|n| Volume::SnapshotDatabases(id.clone(), n));
-            let request =
-                StreamRequest { container: source.clone(), snapshot: o.snapshot.name.clone(), databases: true, base: base.map(|b| b.snapshot.name.clone()) };
-            self.receive_volume(op, peer, &request, &along, base_here.as_ref(), o.databases, limit)?;
+        let mut lost: Vec<Uuid> = Vec::new();
+        loop {
+            let common = |x: &&Offered| have.iter().any(|(_, u)| *u == x.identity) && !lost.contains(&x.identity);
+            let base = parent.filter(common).or_else(|| offered.iter().rev().find(common));
+            let request = |databases, base: Option<&Offered>| StreamRequest {
+                container: source.clone(),
+                snapshot: o.snapshot.name.clone(),
+                databases,
+                base: base.map(|b| b.snapshot.name.clone()),
+            };
+            let received = (|| {
+                if o.databases.is_some() {
+                    let along = Volume::SnapshotDatabases(id.clone(), name.clone());
+                    let base = base.filter(|b| b.databases.is_some());
+                    let base_here = base.and_then(own).map(|n| Volume::SnapshotDatabases(id.clone(), n));
+                    self.receive_volume(op, peer, &request(true, base), &along, base_here.as_ref(), o.databases, limit)?;
+                }
+                let base_here = base.and_then(own).map(|n| Volume::Snapshot(id.clone(), n));
+                self.receive_volume(op, peer, &request(false, base), &to, base_here.as_ref(), Some(o.identity), limit)
+            })();
+            match (received, base) {
+                // It went at the source, or here: the next nearest will do.
+                (Err(e), Some(b)) if e.code() == "base_missing" => lost.push(b.identity),
+                (r, _) => break r?,
+            }
         }
-        let base_here = base.and_then(own).map(|n| Volume::Snapshot(id.clone(), n));
-        let request =
-            StreamRequest { container: source.clone(), snapshot: o.snapshot.name.clone(), databases: false, base: base.map(|b| b.snapshot.name.clone()) };
-        self.receive_volume(op, peer, &request, &to, base_here.as_ref(), Some(o.identity), limit)?;
         op.step("list")?;
         let info = self.0.store.info(&to)?.ok_or_else(|| Error::internal(format!("{to} is not there")))?;
         let mut new = SnapshotRow { snapshot: o.snapshot.clone(), generation: Generation(info.created.0) };
@@ -296,8 +338,10 @@ impl Host {
             if op.progress.cancelled.load(Ordering::Relaxed) {
                 return Err(crate::op::cancelled());
             }
-            let passing =
-                matches!(error.code(), "transfer_cut" | "peer_unreachable" | "stream_corrupt" | "operation_in_progress" | "snapshot_operation_in_progress");
+            let passing = matches!(
+                error.code(),
+                "too_many_streams" | "transfer_cut" | "peer_unreachable" | "stream_corrupt" | "operation_in_progress" | "snapshot_operation_in_progress"
+            );
             if !passing || attempt >= ATTEMPTS {
                 return Err(error);
             }
@@ -316,7 +360,7 @@ impl Host {
                 return Err(crate::op::cancelled());
             }
             if self.0.upkeep.is_closed() {
-                return Err(Error::new(Kind::Unavailable, "interrupted", "the server ended meanwhile; what was received stays, sync goes on with it"));
+                return Err(Error::new(Kind::Unavailable, crate::op::step::CRASHED, "the server ended meanwhile; its next start goes on"));
             }
             std::thread::sleep(left.min(Duration::from_millis(50)));
         }

@@ -107,6 +107,7 @@ impl Host {
             run,
             by: caller.by.clone(),
             databases,
+            discard: false,
         };
         let op = self.begin(caller, lock, Durability::Disk, intent, Some(&row.project), |_| Ok(()))?;
         let (restored, failed) = self.perform(op, |op| self.restore_steps(op))?;
@@ -116,7 +117,7 @@ impl Host {
 
     /// The error beside the answer is that of the boot: the restore itself has ended well then, and there is nothing for recovery to do.
     pub(super) fn restore_steps(&self, op: &mut Op) -> Result<(Restored, Option<Error>)> {
-        let Intent::Restore { container: id, snapshot, keep, boot, run, was_running, databases, .. } = op.intent.clone() else {
+        let Intent::Restore { container: id, snapshot, keep, boot, run, was_running, databases, discard, .. } = op.intent.clone() else {
             return Err(Error::internal("not a restore"));
         };
         let (live, next) = (Volume::Live(id.clone()), Volume::Next(id.clone()));
@@ -143,13 +144,9 @@ impl Host {
         // From here on it is only a matter of finishing: the new state boots while the old one is put away.
         op.step("boot")?;
         let (started, kept) = std::thread::scope(|s| {
-            let put_away = || -> Result<SnapshotRow> {
+            let put_away = || -> Result<Option<SnapshotRow>> {
                 op.step("seal")?;
-                self.0.store.seal(&next, &Volume::Snapshot(id.clone(), keep.snapshot.name.clone()))?;
-                self.keep_databases(&id, &keep.snapshot.name, &databases)?;
-                op.step("sync")?;
-                self.0.store.sync()?;
-                self.measured(&id, (*keep).clone())
+                self.put_away(&id, &keep, discard, &databases, || op.step("sync"))
             };
             let beside = std::thread::Builder::new().spawn_scoped(s, put_away);
             let started = if boot { Some(self.boot(&row, &run)) } else { None };
@@ -163,28 +160,62 @@ impl Host {
         let started = started.transpose();
         let failed = started.as_ref().err().map(|e| e.message().to_owned());
         let at = started.as_ref().ok().and_then(Option::as_ref).map(|r| ms(r.started_at));
-        let out = op.finish(Durability::Process, |tx| self.note_restore(tx, &op.intent, &kept, boot.then_some((at, failed))))?;
+        let out = op.finish(Durability::Process, |tx| self.note_restore(tx, &op.intent, kept.as_ref(), boot.then_some((at, failed))))?;
         self.note_exit(&id)?;
-        let failed =
-            started.err().map(|e| e.context(format!("{snapshot} is restored, but it does not boot (the state before is kept as {})", kept.snapshot.name)));
+        let before = kept.as_ref().map_or_else(String::new, |k| format!(" (the state before is kept as {})", k.snapshot.name));
+        let failed = started.err().map(|e| e.context(format!("{snapshot} is restored, but it does not boot{before}")));
         let left = unreverted.into_iter().reduce(|a, b| a.context(b.message().to_owned()));
         let left = left.map(|e| e.context(format!("{snapshot} is restored, but not all databases could be reverted (restore it again to try again)")));
         Ok((out, failed.or(left)))
     }
 
+    /// After the exchange: keeps what was live under its name, or lets it go; durable when it returns. May be repeated.
+    pub(crate) fn put_away(
+        &self,
+        id: &ContainerId,
+        keep: &SnapshotRow,
+        discard: bool,
+        databases: &DatabasesPlan,
+        before_sync: impl FnOnce() -> Result<()>,
+    ) -> Result<Option<SnapshotRow>> {
+        if discard {
+            let mut gone = self.0.store.delete(&Volume::Next(id.clone()))?;
+            gone.volumes.extend(self.0.store.delete(&Volume::NextDatabases(id.clone()))?.volumes);
+            before_sync()?;
+            self.0.store.sync()?;
+            self.write(Durability::Process, |tx| tx.add_reclaim(&gone.volumes, &format!("what container {id} was before")))?;
+            self.0.upkeep.reclaim();
+            return Ok(None);
+        }
+        self.0.store.seal(&Volume::Next(id.clone()), &Volume::Snapshot(id.clone(), keep.snapshot.name.clone()))?;
+        self.keep_databases(id, &keep.snapshot.name, databases)?;
+        before_sync()?;
+        self.0.store.sync()?;
+        self.measured(id, keep.clone()).map(Some)
+    }
+
     /// Writes down what a restore came to. `boot` is nothing if it was not to boot, else when it started and why it did not.
-    pub(crate) fn note_restore(&self, tx: &mut Tx<'_>, intent: &Intent, kept: &SnapshotRow, boot: Option<(Option<i64>, Option<String>)>) -> Result<Restored> {
+    pub(crate) fn note_restore(
+        &self,
+        tx: &mut Tx<'_>,
+        intent: &Intent,
+        kept: Option<&SnapshotRow>,
+        boot: Option<(Option<i64>, Option<String>)>,
+    ) -> Result<Restored> {
         let Intent::Restore { container: id, snapshot, run, by, .. } = intent else { return Err(Error::internal("not a restore")) };
-        tx.put_snapshot(id, kept)?;
+        if let Some(kept) = kept {
+            tx.put_snapshot(id, kept)?;
+        }
+        let undo = kept.map(|k| k.snapshot.name.clone());
         let mut target = snapshots::by_name(tx.conn, id, snapshot.as_str())?.ok_or_else(|| Error::internal(format!("snapshot {snapshot} has gone")))?;
         target.snapshot.last_used_at = Some(tx.now);
         tx.put_snapshot(id, &target)?;
         let now = ms(tx.now);
-        let c = tx.change_container(id, by, Some(json!({ "restored": snapshot, "undo": kept.snapshot.name })), |c| {
+        let c = tx.change_container(id, by, Some(json!({ "restored": snapshot, "undo": undo })), |c| {
             c.state.head = Some(snapshot.clone());
             c.state.since_ms = now;
             c.state.last_used = Some(snapshot.clone());
-            c.state.undo = Some(kept.snapshot.name.clone());
+            c.state.undo.clone_from(&undo);
             match boot {
                 None => {
                     c.status = Status::Stopped;
@@ -200,12 +231,12 @@ impl Host {
                 }
             }
         })?;
-        tx.emit_container("container.snapshot.restored", &c, json!({ "snapshot": target.snapshot, "undo": kept.snapshot.name }))?;
+        tx.emit_container("container.snapshot.restored", &c, json!({ "snapshot": target.snapshot, "undo": undo }))?;
         Ok(Restored {
             success: true,
-            message: format!("{snapshot} is restored; the state before is kept as {}", kept.snapshot.name),
+            message: undo.as_ref().map_or_else(|| format!("{snapshot} is restored"), |u| format!("{snapshot} is restored; the state before is kept as {u}")),
             snapshot: Some(target.snapshot),
-            undo: Some(kept.snapshot.name.clone()),
+            undo,
         })
     }
 

@@ -9,14 +9,15 @@ use crate::catalog::containers::ContainerRow;
 use crate::catalog::snapshots::SnapshotRow;
 use crate::catalog::{Durability, containers, snapshots};
 use crate::error::{Error, Result};
+use crate::freeze::FreezeGuard;
 use crate::host::{Caller, Host};
 use crate::id::{ContainerId, OperationId, RunId};
 use crate::model::{NewSnapshot, Status, SyncAnswer, SyncRequest};
 use crate::name::SnapshotName;
 use crate::op::{DatabasesPlan, Intent, LockGuard, Op};
 use crate::snapshot::Volume;
-use crate::transfer::{Answer, Request};
-use crate::units::{Bytes, Generation};
+use crate::transfer::{Answer, PeerAddress, Request};
+use crate::units::{Bytes, Generation, VolumeId};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -26,6 +27,28 @@ use uuid::Uuid;
 pub(crate) const LABEL: &str = "hoody.sync";
 /// How many of the copy's newest snapshots the source is told of.
 const TOLD: usize = 16;
+
+/// What a sync is to put in the place of the copy's live volume.
+struct Brought {
+    /// The copy's snapshot that is as the source.
+    name: SnapshotName,
+    /// Whether that is another than before.
+    changed: bool,
+    /// The source's snapshot, where it is on this host.
+    at: Option<VolumeId>,
+}
+
+/// The answer that a sync has begun.
+fn begun(op: &OperationId, id: &ContainerId, source: ContainerId) -> SyncAnswer {
+    SyncAnswer { container_id: id.clone(), source_container_id: source, status: Status::Copying, operation_id: op.clone(), changed: None, kept: None }
+}
+
+fn source_gone(e: Error, peer: &PeerAddress) -> Error {
+    if e.code() == "container_not_found" {
+        return Error::not_found("source_container_not_found", format!("what this is a copy of is no longer on server {}", peer.name));
+    }
+    e
+}
 
 /// What the source has for a copy.
 pub(crate) struct Fresh {
@@ -71,6 +94,15 @@ impl Host {
         self.sync_behind(caller, lock, &row, source, intent)
     }
 
+    /// What a container is a copy of, and whether that is on this host.
+    ///
+    /// # Errors
+    /// `container_not_found`.
+    pub fn source_of_copy(&self, id: &ContainerId) -> Result<Option<(ContainerId, bool)>> {
+        let row = self.0.catalog.read(|c| containers::get(c, id))?;
+        Ok(row.spec.source.map(|s| (s, row.spec.origin.is_none())))
+    }
+
     pub(super) fn sync_behind(&self, caller: &Caller, lock: LockGuard, row: &ContainerRow, source: ContainerId, intent: Intent) -> Result<SyncAnswer> {
         let id = &row.id;
         let resumes = matches!(intent, Intent::Receive { .. });
@@ -85,22 +117,16 @@ impl Host {
             }
             Ok(())
         })?;
-        let mut answer = SyncAnswer {
-            container_id: id.clone(),
-            source_container_id: source,
-            status: Status::Copying,
-            operation_id: op.id.clone(),
-            changed: None,
-            kept: None,
-        };
-        // The answer to its key is that it has begun: what it comes to is the operation's.
-        self.write(Durability::Process, |tx| tx.answer_key(caller.idempotency.as_ref(), &answer))?;
+        let mut answer = begun(&op.id, id, source);
         op.forget_key();
         let done = if resumes {
             self.behind(op, caller.wait, |host, op| host.receive_steps(op).map(|_| (true, None)))?
         } else {
             self.behind(op, caller.wait, |host, op| host.sync_steps(op))?
         };
+        // Where it goes on behind, the answer to its key is that it has begun: what it comes to is the operation's.
+        let told = serde_json::to_value(&answer).map_err(|e| Error::internal(e.to_string()))?;
+        self.write(Durability::Process, |tx| tx.answer_key_of(&answer.operation_id, &told))?;
         if let Some((changed, kept)) = done {
             answer.status = self.container(id)?.status;
             answer.changed = Some(changed);
@@ -117,7 +143,7 @@ impl Host {
         let snapshot = snapshot.ok_or_else(|| Error::internal(format!("what copy {} was to begin from is not known", row.id)))?;
         let run = row.state.run.clone().unwrap_or_else(RunId::generate);
         let start = row.state.desired == crate::catalog::containers::Desired::Running;
-        Ok(Intent::Receive { container: row.id.clone(), snapshot, run, start, limit })
+        Ok(Intent::Receive { container: row.id.clone(), snapshot, run, start, limit, resumes: true })
     }
 
     /// Whether anything was brought over, and where the copy's own changes are kept.
@@ -126,34 +152,66 @@ impl Host {
         op.progress.cancellable.store(true, Ordering::Relaxed);
         let row = self.0.catalog.read(|c| containers::get(c, &id))?;
         op.step("compare")?;
-        let own = self.changed_here(op, &row)?;
-        if own && !force {
+        let has_changes = || {
             let message =
                 format!("container {id} was changed since it was last brought up to its source: say force: true to keep that as a snapshot and go on");
-            return Err(Error::conflict("copy_has_changes", message));
+            Error::conflict("copy_has_changes", message)
+        };
+        let mut own = self.changed_here(op, &row)?;
+        if own && !force {
+            return Err(has_changes());
         }
         op.step("fresh")?;
-        let (to, changed) = if row.spec.origin.is_some() { self.bring_over(op, &row, advance, limit)? } else { self.bring_local(op, &row)? };
+        let Brought { name: to, changed, at } =
+            if row.spec.origin.is_some() { self.bring_over(op, &row, advance, limit)? } else { self.bring_local(op, &row)? };
         op.progress.cancellable.store(false, Ordering::Relaxed);
+        let source = row.spec.source.clone().unwrap_or_else(|| id.clone());
+        let told = serde_json::to_value(begun(&op.id, &id, source)).map_err(|e| Error::internal(e.to_string()))?;
+        let this = op.id.clone();
         if !changed && !own {
             op.finish(Durability::Process, |tx| {
+                tx.answer_key_of(&this, &told)?;
                 tx.emit_container("container.operation.completed", &row, json!({ "operation_id": op.id, "operation": "sync", "changed": false }))
             })?;
             return Ok((false, None));
         }
+        // It may have gone on writing while the transfer was under way: once more, while it stands still until it is replaced.
+        let mut _still = None;
+        if row.status == Status::Running && !own {
+            op.step("stand still")?;
+            match FreezeGuard::new(&*self.0.freezer, &id, self.0.settings.freeze_timeout) {
+                Ok(guard) => {
+                    _still = Some(guard);
+                    own = self.changed_here(op, &row)?;
+                }
+                // Then it is taken for changed: what is kept for nothing goes by itself.
+                Err(e) => {
+                    tracing::warn!(container = %id, error = %e, "could not be made to stand still: what it was is kept");
+                    own = true;
+                }
+            }
+            if own && !force {
+                return Err(has_changes());
+            }
+        }
         let advancing = matches!(op.intent, Intent::Sync { advance: Some(_), .. });
-        let intent = self.sync_restore(&row, to.clone(), advancing)?;
+        let intent = self.sync_restore(&row, to.clone(), advancing, own)?;
         let Intent::Restore { keep, .. } = &intent else { return Err(Error::internal("not a restore")) };
         let kept = keep.snapshot.name.clone();
-        op.amend(Durability::Disk, intent, |tx| tx.change_container(&id, "sync", None, |r| r.state.synced = Some(to.clone())).map(drop))?;
+        op.amend(Durability::Disk, intent, |tx| {
+            tx.answer_key_of(&this, &told)?;
+            let change = |r: &mut ContainerRow| {
+                r.state.synced = Some(to.clone());
+                r.state.at = at;
+            };
+            tx.change_container(&id, "sync", None, change).map(drop)
+        })?;
         let (_, failed) = self.restore_steps(op)?;
         // The restore has ended the operation; the lock is still held.
-        if !own && failed.is_none() {
-            self.drop_row(&id, &kept)?;
-        }
+        let live = self.0.store.info(&Volume::Live(id.clone()))?.map(|i| i.id);
         self.drop_older_syncs(&id, &id, &to, None)?;
         self.write(Durability::Process, |tx| {
-            let r = containers::get(tx.conn, &id)?;
+            let r = tx.change_container(&id, "sync", None, |r| r.state.synced_live = live)?;
             tx.emit_container(
                 "container.operation.completed",
                 &r,
@@ -176,9 +234,12 @@ impl Host {
         if self.0.store.info(&base)?.is_none() {
             return Ok(true);
         }
-        let made = self.0.store.info(&Volume::Live(row.id.clone()))?.map(|i| i.created);
+        let made = self.0.store.info(&Volume::Live(row.id.clone()))?.filter(|i| Some(i.id) == row.state.synced_live).map(|i| i.created);
         if made.is_some_and(|g| self.untouched(row, g).unwrap_or(false)) {
             return Ok(false);
+        }
+        if row.state.follows_databases && self.databases_changed(op, row, synced)? {
+            return Ok(true);
         }
         let probe = Volume::Next(row.id.clone());
         self.0.store.delete(&probe)?;
@@ -187,6 +248,22 @@ impl Host {
         let gone = self.0.store.delete(&probe)?;
         self.write(Durability::Process, |tx| tx.add_reclaim(&gone.volumes, "what a sync compared"))?;
         self.0.upkeep.reclaim();
+        differs
+    }
+
+    /// Whether the project's databases, which a sync would exchange, are other than those that came along.
+    fn databases_changed(&self, op: &Op, row: &ContainerRow, synced: &SnapshotName) -> Result<bool> {
+        let Some(present) = self.databases_along(row)? else { return Ok(false) };
+        let base = Volume::SnapshotDatabases(row.id.clone(), synced.clone());
+        if self.0.store.info(&base)?.is_none() {
+            return Ok(true);
+        }
+        let probe = Volume::NextDatabases(row.id.clone());
+        self.0.store.delete(&probe)?;
+        self.0.store.snapshot(&present, &probe, &op.id)?;
+        let differs = self.0.store.differs(&base, &probe);
+        let gone = self.0.store.delete(&probe)?;
+        self.write(Durability::Process, |tx| tx.add_reclaim(&gone.volumes, "what a sync compared"))?;
         differs
     }
 
@@ -202,7 +279,7 @@ impl Host {
     }
 
     /// On the source's host: the source's state as a snapshot of the copy; its name, and whether it is another than before.
-    fn bring_local(&self, op: &Op, row: &ContainerRow) -> Result<(SnapshotName, bool)> {
+    fn bring_local(&self, op: &Op, row: &ContainerRow) -> Result<Brought> {
         let id = &row.id;
         let source = row.spec.source.clone().ok_or_else(|| Error::internal("a copy without a source"))?;
         let fresh = self.persistently(op, || {
@@ -212,8 +289,13 @@ impl Host {
             })
         })?;
         let head = row.state.head.clone();
-        let Some(new) = fresh.snapshot else {
-            return row.state.synced.clone().map(|h| (h, false)).ok_or_else(|| Error::internal(format!("copy {id} has lost the snapshot it grew from")));
+        let has = |n: &SnapshotName| self.0.catalog.read(|c| Ok(snapshots::by_name(c, id, n.as_str())?.is_some()));
+        let here = row.state.synced.as_ref().map(|s| has(s).map(|there| there.then(|| s.clone()))).transpose()?.flatten();
+        let new = match (fresh.snapshot, here) {
+            (Some(new), _) => new,
+            (None, Some(name)) => return Ok(Brought { name, changed: false, at: row.state.at }),
+            // What it was brought up to was deleted here: once more.
+            (None, None) => fresh.base.ok_or_else(|| Error::internal(format!("copy {id} has nothing in common with its source")))?,
         };
         op.step("copy")?;
         let name = self.0.catalog.read(|c| super::snapshots::free_name(c, id, new.snapshot.name.clone()))?;
@@ -223,15 +305,13 @@ impl Host {
         copied.snapshot.parent = head;
         copied.snapshot.alias = None;
         let at = self.0.store.info(&Volume::Snapshot(source, new.snapshot.name.clone()))?.map(|i| i.id);
-        self.write(Durability::Process, |tx| {
-            tx.put_snapshot(id, &copied)?;
-            tx.change_container(id, "sync", None, |r| r.state.at = at)
-        })?;
-        Ok((name, true))
+        copied.snapshot.expires_at = None;
+        self.write(Durability::Process, |tx| tx.put_snapshot(id, &copied))?;
+        Ok(Brought { name, changed: true, at })
     }
 
     /// From a peer.
-    fn bring_over(&self, op: &Op, row: &ContainerRow, advance: Option<SnapshotName>, limit: Option<Bytes>) -> Result<(SnapshotName, bool)> {
+    fn bring_over(&self, op: &Op, row: &ContainerRow, advance: Option<SnapshotName>, limit: Option<Bytes>) -> Result<Brought> {
         let id = &row.id;
         let (source, peer) = self.source_of(row)?;
         let have = self.identities(id)?;
@@ -246,15 +326,17 @@ impl Host {
                 (Some(wanted), snapshots)
             }
             None => {
-                let told: Vec<Uuid> = have.iter().take(TOLD).map(|(_, u)| *u).collect();
+                let synced = |r: &SnapshotRow| row.state.synced.as_ref() == Some(&r.snapshot.name);
+                let told: Vec<Uuid> = have.iter().enumerate().filter(|(n, (r, _))| *n < TOLD || synced(r)).map(|(_, (_, u))| *u).collect();
                 let request = Request::Fresh { container: source.clone(), copy: id.clone(), have: told };
-                let Answer::Fresh { snapshot, base, base_identity } = self.persistently(op, || self.ask(&peer, &request))? else {
+                let Answer::Fresh { snapshot, base, base_identity } = self.persistently(op, || self.ask(&peer, &request).map_err(|e| source_gone(e, &peer)))?
+                else {
                     return Err(wrong_answer(&peer));
                 };
                 // Where nothing has changed the copy goes back to what both have.
                 let Some(new) = snapshot.map(|s| *s) else {
                     let name = base_identity.and_then(own_name).ok_or_else(|| wrong_answer(&peer))?;
-                    return Ok((name.clone(), row.state.synced.as_ref() != Some(&name)));
+                    return Ok(Brought { changed: row.state.synced.as_ref() != Some(&name), name, at: None });
                 };
                 let mut all = Vec::new();
                 if let (Some(name), Some(identity)) = (base, base_identity) {
@@ -273,12 +355,11 @@ impl Host {
         op.progress.begin_transfer();
         let name = self.0.catalog.read(|c| super::snapshots::free_name(c, id, new.snapshot.name.clone()))?;
         let name = self.receive_snapshot(op, row, &peer, &source, &new, &base, limit, Some(name))?;
-        let changed = row.state.synced.as_ref() != Some(&name);
-        Ok((name, changed))
+        Ok(Brought { changed: row.state.synced.as_ref() != Some(&name), name, at: None })
     }
 
     /// What puts a snapshot that has come over in the place of the copy's live volume.
-    fn sync_restore(&self, row: &ContainerRow, to: SnapshotName, advancing: bool) -> Result<Intent> {
+    fn sync_restore(&self, row: &ContainerRow, to: SnapshotName, advancing: bool, own: bool) -> Result<Intent> {
         let id = &row.id;
         let now = self.0.clock.now();
         let live = self.0.store.info(&Volume::Live(id.clone()))?.ok_or_else(|| Error::internal(format!("container {id} has no live volume")))?;
@@ -307,6 +388,7 @@ impl Host {
             run: RunId::generate(),
             by: "sync".into(),
             databases,
+            discard: !own,
         })
     }
 

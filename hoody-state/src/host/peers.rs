@@ -97,6 +97,17 @@ impl Host {
             pinned: address.ca.is_some(),
             created_at: self.0.clock.now(),
         };
+        if let Some(known) = self.0.catalog.read(|c| peers::of_server(c, &peer.server_id))?
+            && known.peer.url != peer.url
+            && known.peer.name != peer.name
+        {
+            // Whoever claims to be a server that is known does not take its place by that alone.
+            let message = format!(
+                "server {} is known already as {:?} at {}: give that name to give it another address, or forget it first",
+                peer.server_id, known.peer.name, known.peer.url
+            );
+            return Err(Error::new(Kind::Exists, "peer_name_in_use", message));
+        }
         let row = PeerRow { address: PeerAddress { name: peer.name.clone(), ..address }, peer };
         self.change(caller, |tx| {
             tx.put_peer(&row)?;
@@ -136,7 +147,7 @@ impl Host {
     pub fn container_elsewhere(&self, id: &ContainerId) -> Result<Option<Container>> {
         let Some((server, _)) = self.0.catalog.read(|c| peers::copy_elsewhere(c, id))? else { return Ok(None) };
         let peer = self.peer_of(&server)?;
-        match self.ask(&peer, &Request::State { copy: id.clone() })? {
+        match self.ask_briefly(&peer, &Request::State { copy: id.clone() })? {
             Answer::Copy(state) => Ok(Some(state.container)),
             _ => Err(Error::new(Kind::Unavailable, "peer_refused", format!("server {} gave an answer that this version does not understand", peer.name))),
         }
@@ -161,7 +172,8 @@ impl Host {
             Request::Copy(order) => copy(self.accept_copy(*order)?),
             Request::State { copy: id } => copy(self.copy_state(&id)?),
             Request::Advance { copy: id, snapshot, handover } => copy(self.advance_copy(&id, snapshot, &handover)?),
-            Request::HandOver { copy: id, handover, start } => copy(self.take_over(&id, &handover, start)?),
+            Request::HandOver { copy: id, handover, start, identity } => copy(self.take_over(&id, &handover, start, identity)?),
+            Request::Discard { copy: id } => copy(self.discard_copy(&id)?),
             Request::Inventory { container } => {
                 let rows = self.0.catalog.read(|c| {
                     containers::get(c, &container)?;
@@ -197,7 +209,10 @@ impl Host {
             let (c, n) = (request.container.clone(), name.clone());
             Ok::<_, Error>(if request.databases { Volume::SnapshotDatabases(c, n) } else { Volume::Snapshot(c, n) })
         };
-        let base = request.base.as_ref().map(volume).transpose()?;
+        let base = request.base.as_ref().map(volume).transpose().map_err(|e| match e.code() {
+            "snapshot_not_found" => Error::conflict("base_missing", format!("{}: ask for an increment on another", e.message())),
+            _ => e,
+        })?;
         Ok(OfferedStream { host: self.clone(), volume: volume(&request.snapshot)?, base })
     }
 

@@ -143,7 +143,7 @@ impl Host {
             tx.answer_key(caller.idempotency.as_ref(), &answer)
         })?;
         for (lock, op, intent) in going {
-            let op = self.resume(op, intent, lock, None);
+            let op = self.resume(op, intent, lock);
             self.behind(op, std::time::Duration::ZERO, |host, op| host.delete_steps(op))?;
         }
         self.shares_ended(&gone);

@@ -69,7 +69,7 @@ impl Host {
     fn take_up(&self, id: &OperationId, intent: &Intent) -> Result<()> {
         let resume = || -> Result<_> {
             let lock = self.0.locks.take(&lock_of(intent), intent.kind())?;
-            Ok(self.resume(id.clone(), intent.clone(), lock, None))
+            Ok(self.resume(id.clone(), intent.clone(), lock))
         };
         // What may take long, or waits for another server, goes on behind.
         match intent {
@@ -81,7 +81,9 @@ impl Host {
                 self.0.store.delete(&Volume::Staging(id.clone()))?;
                 self.behind(resume()?, Duration::ZERO, |host, op| host.receive_steps(op)).map(drop)
             }
-            Intent::Move { handing_over: true, .. } => self.behind(resume()?, Duration::ZERO, |host, op| host.hand_over(op, None)).map(drop),
+            Intent::Move { handing_over: true, .. } => {
+                self.behind(resume()?, Duration::ZERO, |host, op| host.hand_over(op, None, &serde_json::Value::Null)).map(drop)
+            }
             _ => self.settle(id, intent, None),
         }
     }
@@ -156,13 +158,21 @@ impl Host {
             Intent::Copy { container, .. } => {
                 let error = error.ok_or_else(|| Error::internal("a copy that exists is only ever finished"))?;
                 self.0.runtime.kill(container)?;
-                self.0.store.delete(&Volume::Staging(op.clone()))?;
-                self.undone(op, Some(error), |tx| fail(tx, container, error.message()))
+                for v in self.0.store.list(None)? {
+                    if matches!(&v, Volume::Staging(s) if crate::op::works_in(op, s)) {
+                        self.0.store.delete(&v)?;
+                    }
+                }
+                let gone = self.drop_unlisted(container)?;
+                self.undone(op, Some(error), |tx| {
+                    tx.add_reclaim(&gone, "what was copied in part")?;
+                    fail(tx, container, error.message())
+                })
             }
-            Intent::Receive { container, .. } => {
+            Intent::Receive { container, resumes, .. } => {
                 let error = error.ok_or_else(|| Error::internal("a copy from a peer is gone on with"))?;
                 self.0.store.delete(&Volume::Staging(op.clone()))?;
-                if error.kind() == Kind::Cancelled {
+                if error.kind() == Kind::Cancelled && !resumes {
                     return self.settle_unmade(op, container, Some(error));
                 }
                 self.0.runtime.kill(container)?;
@@ -175,7 +185,9 @@ impl Host {
                 })
             }
             Intent::Sync { container, .. } => {
+                self.thaw_unless_paused(container)?;
                 let mut gone = self.0.store.delete(&Volume::Next(container.clone()))?;
+                gone.volumes.extend(self.0.store.delete(&Volume::NextDatabases(container.clone()))?.volumes);
                 gone.volumes.extend(self.0.store.delete(&Volume::Staging(op.clone()))?.volumes);
                 gone.volumes.extend(self.drop_unlisted(container)?);
                 self.undone(op, error, |tx| {
@@ -185,7 +197,8 @@ impl Host {
                     tx.emit_container("container.operation.failed", &r, json!({ "operation_id": op, "operation": "sync", "error": why }))
                 })
             }
-            Intent::Move { container, copy, was_running, handing_over, .. } => {
+            Intent::Move { given: true, .. } => Err(Error::internal("a container that was moved is only ever stopped here; the next start goes on with that")),
+            Intent::Move { container, server, copy, was_running, handing_over, .. } => {
                 // The peer's last word, or never told at all: it goes on here.
                 if *handing_over && error.is_none() {
                     return Err(Error::internal("a move that the peer decides on is asked about"));
@@ -195,6 +208,10 @@ impl Host {
                     Found::Nothing if *was_running => self.boot_again(container, &RunId::generate()),
                     found => Ok(found),
                 };
+                // Best effort: a copy of the same name would be in the way of the next try.
+                if let Err(e) = self.peer_of(server).and_then(|peer| self.ask_briefly(&peer, &crate::transfer::Request::Discard { copy: copy.clone() })) {
+                    tracing::info!(container = %container, copy = %copy, error = %e, "the copy that was made for the move stays there");
+                }
                 self.undone(op, error, |tx| {
                     match &found {
                         Ok(Found::Nothing) => {}
@@ -308,17 +325,14 @@ impl Host {
     }
 
     fn settle_restore(&self, op: &OperationId, intent: &Intent, error: Option<&Error>) -> Result<()> {
-        let Intent::Restore { container, snapshot, keep, live, boot, was_running, run, databases, .. } = intent else {
+        let Intent::Restore { container, snapshot, keep, live, boot, was_running, run, databases, discard, .. } = intent else {
             return Err(Error::internal("not a restore"));
         };
         if self.exchanged(container, *live)? {
             for e in self.restore_databases(container, snapshot, databases, op)? {
                 tracing::error!(container = %container, error = %e, "a database could not be reverted; restore the snapshot again");
             }
-            self.keep_databases(container, &keep.snapshot.name, databases)?;
-            self.0.store.seal(&Volume::Next(container.clone()), &Volume::Snapshot(container.clone(), keep.snapshot.name.clone()))?;
-            self.0.store.sync()?;
-            let kept = self.measured(container, (**keep).clone())?;
+            let kept = self.put_away(container, keep, *discard, databases, || Ok(()))?;
             self.owner_exchanged(container);
             let booted = if *boot {
                 Some(match self.look(container)? {
@@ -335,7 +349,7 @@ impl Host {
             } else {
                 None
             };
-            return self.done(op, |tx| self.note_restore(tx, intent, &kept, booted));
+            return self.done(op, |tx| self.note_restore(tx, intent, kept.as_ref(), booted));
         }
         self.thaw_unless_paused(container)?;
         let mut gone = self.0.store.delete(&Volume::Next(container.clone()))?;

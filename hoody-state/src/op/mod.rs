@@ -51,11 +51,23 @@ pub(crate) enum Intent {
         by: String,
         #[serde(default)]
         databases: DatabasesPlan,
+        /// The state before is not kept: it is in a snapshot already.
+        #[serde(default)]
+        discard: bool,
     },
     /// Clone a snapshot of another container, bring its snapshots along, boot. From when its live volume exists the caller may have been told.
     Copy { container: ContainerId, source: ContainerId, snapshot: SnapshotName, run: RunId, start: bool },
     /// Bring a peer's container over and boot it; what it is a copy of is in its row.
-    Receive { container: ContainerId, snapshot: SnapshotName, run: RunId, start: bool, limit: Option<Bytes> },
+    Receive {
+        container: ContainerId,
+        snapshot: SnapshotName,
+        run: RunId,
+        start: bool,
+        limit: Option<Bytes>,
+        /// A sync that goes on with an unfinished copy: cancelling it keeps what is there.
+        #[serde(default)]
+        resumes: bool,
+    },
     /// Bring a copy up to its source; once that has come over, the intent becomes a restore's.
     Sync {
         container: ContainerId,
@@ -72,6 +84,12 @@ pub(crate) enum Intent {
         was_running: bool,
         /// Whether the peer may have been told to go on: then it decides which of the two runs.
         handing_over: bool,
+        /// Whether it has taken it: then it is only to be stopped here.
+        #[serde(default)]
+        given: bool,
+        /// What the copy must hold to go on.
+        #[serde(default)]
+        identity: Option<uuid::Uuid>,
     },
     /// Fill a staging volume from a stream and make it an image.
     Import { image: Image },

@@ -87,6 +87,8 @@ pub(crate) struct Op {
     pub intent: Intent,
     pub progress: Arc<Progress>,
     key: Option<IdempotencyKey>,
+    /// Taken up from the journal: its key, if it has one, is known by the operation's id alone.
+    taken_up: bool,
     lock: Option<LockGuard>,
     finished: AtomicBool,
     host: Host,
@@ -108,6 +110,9 @@ impl Op {
         let t = self.host.write(durability, |tx| {
             let t = f(tx)?;
             tx.answer_key(self.key.as_ref(), &t)?;
+            if self.taken_up {
+                tx.answer_key_of(&self.id, &serde_json::to_value(&t).map_err(|e| Error::internal(e.to_string()))?)?;
+            }
             tx.close_operation(&self.id, OperationStatus::Succeeded, None)?;
             Ok(t)
         })?;
@@ -140,7 +145,7 @@ impl Op {
 }
 
 impl Op {
-    /// The caller has its answer: what comes after is not for its key.
+    /// What the operation ends with is not the answer to the caller's key: that is given by [`Tx::answer_key_of`].
     pub(crate) fn forget_key(&mut self) {
         self.key = None;
     }
@@ -177,14 +182,16 @@ impl Host {
             tx.open_operation(&id, &intent, project)?;
             with(tx)
         })?;
-        Ok(self.resume(id, intent, lock, caller.idempotency.clone()))
+        let mut op = self.resume(id, intent, lock);
+        (op.key, op.taken_up) = (caller.idempotency.clone(), false);
+        Ok(op)
     }
 
     /// An operation whose intent is in the journal already.
-    pub(crate) fn resume(&self, id: OperationId, intent: Intent, lock: LockGuard, key: Option<IdempotencyKey>) -> Op {
+    pub(crate) fn resume(&self, id: OperationId, intent: Intent, lock: LockGuard) -> Op {
         let progress = Arc::new(Progress::default());
         self.0.registry.running().insert(id.clone(), Arc::clone(&progress));
-        Op { id, intent, progress, key, lock: Some(lock), finished: AtomicBool::new(false), host: self.clone() }
+        Op { id, intent, progress, key: None, taken_up: true, lock: Some(lock), finished: AtomicBool::new(false), host: self.clone() }
     }
 
     /// Takes an operation's steps. If one fails, recovery finishes or undoes it just as after a crash; the error is the caller's either way.

@@ -107,6 +107,13 @@ pub enum Request {
         handover: OperationId,
         /// Whether it goes on there.
         start: bool,
+        /// The identity of the snapshot that it must have been brought up to.
+        identity: Option<Uuid>,
+    },
+    /// A move came to nothing: the copy that was made for it may go.
+    Discard {
+        /// The copy.
+        copy: ContainerId,
     },
 }
 

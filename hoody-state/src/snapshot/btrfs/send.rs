@@ -32,7 +32,7 @@ const LONGEST_PATH: usize = 64 << 10;
 /// Volumes in one container.
 const MOST_PARTS: usize = 10_000;
 /// Names of that form in one root: nobody has more by chance.
-const MOST_NAMES: u32 = 100_000;
+const MOST_NAMES: u32 = 4_096;
 /// What the kernel may be ahead of the network.
 const PIPE: i32 = 1 << 20;
 
@@ -350,7 +350,11 @@ fn header(input: &mut dyn Read) -> Result<Option<Part>> {
     let mut keep = Vec::new();
     for _ in 0..names {
         let len = read(2)?;
-        keep.push(read(usize::from(u16::from_le_bytes([len[0], len[1]])))?);
+        let len = usize::from(u16::from_le_bytes([len[0], len[1]]));
+        if len > 255 {
+            return Err(corrupt("a name that is too long"));
+        }
+        keep.push(read(len)?);
     }
     Ok(Some(Part { path, id: 0, identity, base: (fixed[0] == 1).then_some((0, base)), keep }))
 }
