@@ -134,3 +134,50 @@ fn paused_stopped_and_idle_containers_are_quiet_too() {
     }
     assert_clean(real.host(), "after quiet snapshots");
 }
+
+/// To look for a share's directory once took what they had open from everybody who used the owner's private databases.
+#[test]
+fn shares_and_restarts_leave_private_databases_open_to_who_uses_them() {
+    let real = real("undisturbed");
+    import(&real);
+    let p = project(real.host(), "web");
+    let me = Caller::default();
+    let private = |n: &mut NewContainer| {
+        worker(n);
+        n.databases = Some(DatabaseScope::Private);
+    };
+    let (owner, receiver) = (container(&real, &p, "owner", private), container(&real, &p, "receiver", worker));
+    real.sh(&owner, "mkdir /hoody/databases/app");
+    real.sh(&owner, &line("init /hoody/databases/app/data.db"));
+    let s = super::share(&real, &owner, "/hoody/databases/app", &receiver, hoody_state::model::ShareMode::Readwrite);
+    super::say(&real, &receiver, &s, true);
+    let added: i64 = std::thread::scope(|t| {
+        let real = &real;
+        let writer = |(c, d)| t.spawn(move || real.sh(c, &line(&format!("add {d}/data.db 2 2500"))));
+        let writers = [(&owner, "/hoody/databases/app"), (&receiver, "/hoody/shares/app")].map(writer);
+        for i in 0..8 {
+            // Each looks for the directory anew.
+            let update = hoody_state::model::ShareUpdate { description: Some(Some(i.to_string())), ..Default::default() };
+            real.host().update_share(&me, &owner, &s.id, update).unwrap();
+            std::thread::sleep(Duration::from_millis(150));
+        }
+        writers.into_iter().map(|w| said::<i64>(&w.join().unwrap(), "added")).sum()
+    });
+    // A restart of the owner is nothing to its receivers.
+    let added = std::thread::scope(|t| {
+        let writer = t.spawn(|| real.sh(&receiver, &line("add /hoody/shares/app/data.db 2 2500")));
+        for _ in 0..2 {
+            real.host().lifecycle(&me, &owner, Verb::Restart, Some(Duration::ZERO)).unwrap();
+        }
+        added + said::<i64>(&writer.join().unwrap(), "added")
+    });
+    assert_eq!(said::<i64>(&real.sh(&owner, &line("sum /hoody/databases/app/data.db")), "sum"), added);
+    // A restore is: who comes then sees the restored ones.
+    snapshot(real.host(), &owner, "s").unwrap();
+    real.sh(&receiver, &line("add /hoody/shares/app/data.db 1 200"));
+    real.host().restore(&me, &owner, "s", RestoreOptions::default()).unwrap();
+    for (c, d) in [(&owner, "/hoody/databases/app"), (&receiver, "/hoody/shares/app")] {
+        assert_eq!(said::<i64>(&real.sh(c, &line(&format!("sum {d}/data.db"))), "sum"), added, "{d}");
+    }
+    assert_clean(real.host(), "after shared private databases");
+}

@@ -12,6 +12,7 @@ use crate::units::Bytes;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
 
 /// Where databases are in a container.
 pub(crate) const DATABASES: &str = "/hoody/databases";
@@ -19,6 +20,15 @@ pub(crate) const DATABASES: &str = "/hoody/databases";
 pub(crate) const RAMDISK: &str = "/ramdisk";
 /// The disk of its project, in it.
 const PROJECT_RAMDISK: &str = "/ramdisk/project";
+
+/// How private databases are served that are served already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Serve {
+    /// Left as they are.
+    AsItIs,
+    /// From the directory that is there now; nothing of its container runs.
+    Now,
+}
 
 /// What a start mounts.
 #[derive(Debug, Default)]
@@ -54,7 +64,7 @@ impl Host {
         if let Some(root) = root {
             self.own_dir(root, &["hoody", "storage"])?;
         }
-        if let Some(source) = self.serve_databases(r, root)? {
+        if let Some(source) = self.serve_databases(r, root, Serve::Now)? {
             mounts.push(HostMount { source, target: DATABASES.into() });
         }
         if let Some(disks) = &self.0.ramdisks {
@@ -97,7 +107,7 @@ impl Host {
     }
 
     /// Serves a container's databases, from the project's volume (made if need be) or from its own; where they are on the host. Nothing on a host without.
-    pub(crate) fn serve_databases(&self, r: &ContainerRow, root: Option<&Path>) -> Result<Option<PathBuf>> {
+    pub(crate) fn serve_databases(&self, r: &ContainerRow, root: Option<&Path>, how: Serve) -> Result<Option<PathBuf>> {
         let (Some(db), Some(root)) = (&self.0.databases, root) else { return Ok(None) };
         let name = volume_name(r);
         match r.spec.databases {
@@ -122,11 +132,16 @@ impl Host {
                     return Err(Error::conflict("start_failed", format!("{DATABASES} of container {} is no directory: make it one, or remove it", r.id)));
                 };
                 let backing = path_of(&dir)?;
-                // Always anew: the volume may have been exchanged.
-                match db.rebind(&name, &backing) {
-                    Err(e) if e.code() == "volume_not_found" => drop(db.add_volume(&name, &backing)?),
-                    r => r?,
+                let here = rustix::fs::fstat(&dir).map(|d| (d.st_dev, d.st_ino)).io(|| format!("look at {}", backing.display()))?;
+                let served = || self.0.served.lock().unwrap_or_else(PoisonError::into_inner);
+                let was = served().get(&r.id).copied();
+                match db.add_volume(&name, &backing) {
+                    // An exchange takes what is open from those who have it open: only where it is another directory.
+                    Err(e) if e.code() == "volume_exists" && (how == Serve::AsItIs || was == Some(here)) => return Ok(Some(db.path(&name))),
+                    Err(e) if e.code() == "volume_exists" => db.rebind(&name, &backing)?,
+                    added => drop(added?),
                 }
+                served().insert(r.id.clone(), here);
             }
         }
         Ok(Some(db.path(&name)))
@@ -149,6 +164,7 @@ impl Host {
 
     /// Lets go of a container's own databases: nothing of its volume is kept open.
     pub(crate) fn forget_private_databases(&self, id: &ContainerId) -> Result<()> {
+        self.0.served.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
         self.forget_databases(&private_volume(id))
     }
 
@@ -162,6 +178,7 @@ impl Host {
 
     /// Lets go of what a deleted container had beside its volume.
     pub(crate) fn drop_places(&self, id: &ContainerId) -> Result<()> {
+        self.0.sharing.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
         self.forget_private_databases(id)?;
         if let Some(disks) = &self.0.ramdisks {
             disks.remove(id.as_str())?;
@@ -190,7 +207,7 @@ impl Host {
         };
         for r in rows.iter().filter(|r| matches!(r.status, Status::Running | Status::Paused)) {
             let root = self.0.store.path(&Volume::Live(r.id.clone()));
-            let again = self.serve_databases(r, root.as_deref()).and_then(|source| match source {
+            let again = self.serve_databases(r, root.as_deref(), Serve::AsItIs).and_then(|source| match source {
                 Some(_) => self.0.runtime.remount(&r.id, DATABASES, &db.path(&volume_name(r))),
                 None => Ok(()),
             });
@@ -253,5 +270,5 @@ fn path_of(dir: &OwnedFd) -> Result<PathBuf> {
 
 /// The most that a RAM disk may hold.
 fn half_of_memory() -> Bytes {
-    Bytes(super::view::host_memory().0 / 2)
+    Bytes(crate::cgroup::host_memory().0 / 2)
 }

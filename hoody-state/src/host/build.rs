@@ -224,6 +224,7 @@ impl HostBuilder {
             ramdisks,
             shares,
             sharing: Mutex::default(),
+            served: Mutex::default(),
             share_changes: std::sync::atomic::AtomicU64::new(0),
             clock,
             hook,

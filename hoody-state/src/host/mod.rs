@@ -8,6 +8,7 @@ mod check;
 mod projects;
 mod queries;
 mod reconcile;
+mod share_mounts;
 mod shares;
 mod upkeep;
 
@@ -93,10 +94,12 @@ pub(crate) struct Inner {
     /// Where `/ramdisk` comes from; nothing: containers have none.
     pub ramdisks: Option<Arc<dyn RamDisks>>,
     pub shares: Arc<dyn ShareMount>,
-    /// One look at what a receiver sees, and the change that follows, at a time.
     /// Counts changes of shares, so that a start knows whether it has to look again.
     pub share_changes: AtomicU64,
+    /// One look at what a receiver sees, and the change that follows, at a time.
     pub sharing: Mutex<HashMap<ContainerId, Arc<Mutex<()>>>>,
+    /// Device and inode of the directories from which private databases are served, as far as this process has served them.
+    pub served: Mutex<HashMap<ContainerId, (u64, u64)>>,
     pub clock: Arc<dyn Clock>,
     pub hook: Box<dyn StepHook>,
     pub locks: Locks,

@@ -24,12 +24,25 @@ pub(crate) fn put_tree(tree: BorrowedFd<'_>, on: BorrowedFd<'_>) -> io::Result<(
     Ok(move_mount(tree, "", on, "", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH)?)
 }
 
+/// When a mount is taken off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TakeOff {
+    /// Only if nothing of it is in use; EBUSY else.
+    Unused,
+    /// Whatever is in use: no name leads there any more, and who is there stays there.
+    Always,
+}
+
 /// Takes off, at once for all names, the topmost mount on `name` in `dir`. The root of the mount itself is not asked: its daemon may be dead. Must run on a
 /// thread whose working directory is its own: it changes it.
-pub(crate) fn take_off(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
+pub(crate) fn take_off(dir: BorrowedFd<'_>, name: &OsStr, when: TakeOff) -> io::Result<()> {
     use nix::mount::MntFlags;
     rustix::process::fchdir(dir)?;
-    let done = nix::mount::umount2(name, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW);
+    let how = match when {
+        TakeOff::Unused => MntFlags::UMOUNT_NOFOLLOW,
+        TakeOff::Always => MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW,
+    };
+    let done = nix::mount::umount2(name, how);
     nix::unistd::chdir("/")?;
     Ok(done?)
 }
@@ -171,8 +184,12 @@ mod tests {
             assert_eq!(std::fs::write(on.join("f"), "y").unwrap_err().raw_os_error(), Some(libc::EROFS));
             let root = open_plain(&on).unwrap();
             assert_ne!(mount_id(root.as_fd()).unwrap(), mount_id(open_plain(dir.path()).unwrap().as_fd()).unwrap());
-            take_off(open_plain(dir.path()).unwrap().as_fd(), OsStr::new("on")).unwrap();
+            let held = File::open(on.join("f")).unwrap();
+            let off = |when| take_off(open_plain(dir.path()).unwrap().as_fd(), OsStr::new("on"), when);
+            assert_eq!(off(TakeOff::Unused).unwrap_err().raw_os_error(), Some(libc::EBUSY), "the root is held, and a file");
+            off(TakeOff::Always).unwrap();
             assert!(!on.join("f").exists());
+            drop(held);
         })
         .unwrap();
         assert!(!on.join("f").exists(), "nothing of it is seen here");

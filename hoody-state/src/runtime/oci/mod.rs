@@ -166,8 +166,8 @@ impl Runtime for OciRuntime {
             Error::new(crate::error::Kind::Io, "remount_failed", format!("{at} of container {container} could not be mounted again: {e}; restart it"))
                 .with_source(e)
         };
-        let tree = share::bind::open(&Source { root: source.to_owned(), path: std::path::PathBuf::new(), read_only: false }).map_err(failed)?;
-        let Some(tree) = tree.mount else { return Ok(()) };
+        let tree = share::bind::open(&Source { root: source.to_owned(), ..Source::default() }).map_err(failed)?;
+        let Some(tree) = share::bind::mount_of(&tree).map_err(failed)? else { return Ok(()) };
         let at = std::path::Path::new(at);
         let old =
             inside.mounts().map_err(failed)?.into_iter().rfind(|m| m.kind == "fuse" && m.source.to_string_lossy().starts_with("hoody-state:") && m.at == at);
