@@ -34,8 +34,17 @@ fn who_stands_in_a_revoked_share_is_named_and_cannot_write_there() {
     // This the kernel does not take back; a restart of the receiver does.
     assert_eq!(real.sh(&receiver, "cat /tmp/read /tmp/held; ls /tmp/wrote 2>/dev/null; true"), "hello\nhello\n");
     assert_eq!(real.sh(&owner, "ls /hoody/storage/docs"), "f\n", "nothing was written");
-    // With a file open for writing the mount stays writable for who has it: docs/filesystem.md says so.
+    // A share that becomes read-only is another mount: who stands in the one before is named too.
     real.host().update_share(&Caller::default(), &owner, &s.id, ShareUpdate { enabled: Some(true), ..Default::default() }).unwrap();
+    real.sh(&receiver, "rm -f /tmp/go /tmp/done /tmp/wrote");
+    stander(&real, &receiver, "exec 3<f");
+    let ended = real.host().update_share(&Caller::default(), &owner, &s.id, ShareUpdate { mode: Some(ShareMode::Readonly), ..Default::default() }).unwrap();
+    assert_eq!(ended.held_by, std::slice::from_ref(&receiver));
+    real.sh(&receiver, "touch /tmp/go");
+    eventually("the end of its tries", || attempt(&real, &receiver, "ls /tmp/done").exit_code == 0);
+    assert_ne!(attempt(&real, &receiver, "ls /tmp/wrote || echo x > /hoody/shares/docs/new").exit_code, 0);
+    real.host().update_share(&Caller::default(), &owner, &s.id, ShareUpdate { mode: Some(ShareMode::Readwrite), ..Default::default() }).unwrap();
+    // With a file open for writing the mount stays writable for who has it: docs/filesystem.md says so.
     real.sh(&receiver, "rm -f /tmp/go /tmp/done");
     stander(&real, &receiver, "exec 3<>f");
     assert_eq!(real.host().delete_share(&Caller::default(), &s.id).unwrap(), std::slice::from_ref(&receiver));

@@ -17,7 +17,8 @@ pub fn play() -> bool {
     let mut words = role.split(' ');
     let (what, path, n) = (words.next().unwrap(), words.next().unwrap().to_owned(), words.next().unwrap_or("1").parse::<u64>().unwrap());
     match what {
-        "init" => init(&path),
+        "init" => init(&path, "WAL"),
+        "init-delete" => init(&path, "DELETE"),
         // As many threads, each with a connection of its own, each adding up; for so long.
         "add" => {
             let millis = words.next().unwrap().parse().unwrap();
@@ -76,9 +77,9 @@ fn open(path: &str) -> rusqlite::Connection {
     c
 }
 
-fn init(path: &str) {
+fn init(path: &str, journal: &str) {
     let c = open(path);
-    c.pragma_update(None, "journal_mode", "WAL").unwrap();
+    c.pragma_update(None, "journal_mode", journal).unwrap();
     c.execute_batch("CREATE TABLE counter(n INTEGER); INSERT INTO counter VALUES(0); CREATE TABLE filler(x); INSERT INTO filler VALUES(randomblob(100000))")
         .unwrap();
 }

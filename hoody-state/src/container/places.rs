@@ -1,7 +1,7 @@
 //! What a container has besides its own volume: `/hoody/databases`, `/ramdisk`, `/hoody/shares`, made ready before it starts; and `/hoody/storage` in it.
 
 use crate::catalog::containers::{self, ContainerRow};
-use crate::error::{Error, IoContext, Result};
+use crate::error::{Error, IoContext, Kind, Result};
 use crate::host::Host;
 use crate::id::{ContainerId, ProjectId};
 use crate::model::{DatabaseScope, RamdiskScope, RamdiskStats, RamdiskUsage, Status};
@@ -11,8 +11,10 @@ use crate::snapshot::Volume;
 use crate::units::Bytes;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
+use std::time::{Duration, Instant};
 
 /// Where databases are in a container.
 pub(crate) const DATABASES: &str = "/hoody/databases";
@@ -35,7 +37,19 @@ pub(crate) enum Serve {
 pub(crate) struct Places {
     pub mounts: Vec<HostMount>,
     pub shares: Option<Vec<(String, Tree)>>,
+    pub databases: Option<Served>,
 }
+
+/// Databases that answered.
+#[derive(Debug, Clone)]
+pub(crate) struct Served {
+    at: PathBuf,
+    /// Of the daemon's file system: another daemon has another.
+    device: u64,
+}
+
+/// How long a start waits for the daemon of the databases, which is being started again.
+const DAEMON_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The name by which a container's databases are served.
 pub(crate) fn volume_name(r: &ContainerRow) -> String {
@@ -64,9 +78,8 @@ impl Host {
         if let Some(root) = root {
             self.own_dir(root, &["hoody", "storage"])?;
         }
-        if let Some(source) = self.serve_databases(r, root, Serve::Now)? {
-            mounts.push(HostMount { source, target: DATABASES.into() });
-        }
+        let databases = self.answering_databases(r, root, Serve::Now)?;
+        mounts.extend(databases.as_ref().map(|d| HostMount { source: d.at.clone(), target: DATABASES.into() }));
         if let Some(disks) = &self.0.ramdisks {
             let name = r.id.as_str();
             if r.spec.ramdisk {
@@ -84,7 +97,7 @@ impl Host {
                 disks.remove(name)?;
             }
         }
-        Ok(Places { mounts, shares: Some(self.trees_for(r)?) })
+        Ok(Places { mounts, shares: Some(self.trees_for(r)?), databases })
     }
 
     /// The paths of its own that a container has, by kind, as they are now.
@@ -198,27 +211,56 @@ impl Host {
         Ok(())
     }
 
-    /// After the databases' daemon was started again: everything is served and mounted as it was, in containers that run.
+    /// The same, once they answer: a daemon that has just died is being started again.
+    fn answering_databases(&self, r: &ContainerRow, root: Option<&Path>, how: Serve) -> Result<Option<Served>> {
+        let end = Instant::now() + DAEMON_PATIENCE;
+        loop {
+            let served = self.serve_databases(r, root, how).and_then(|at| match at {
+                None => Ok(None),
+                Some(at) => {
+                    let unavailable = |e| Error::new(Kind::Unavailable, "databases_unavailable", format!("{} does not answer: {e}", at.display()));
+                    let device = std::fs::metadata(&at).map_err(unavailable)?.dev();
+                    Ok(Some(Served { at, device }))
+                }
+            });
+            match served {
+                Err(e) if e.code() == "databases_unavailable" && Instant::now() < end => std::thread::sleep(Duration::from_millis(20)),
+                r => return r,
+            }
+        }
+    }
+
+    /// Whether the daemon that served these has died since.
+    pub(crate) fn databases_died(served: Option<&Served>) -> bool {
+        served.is_some_and(|s| std::fs::metadata(&s.at).map_or(true, |m| m.dev() != s.device))
+    }
+
+    /// Serves a container's databases and mounts them where it runs, in the place of those of a daemon that has died.
+    pub(crate) fn mend_databases(&self, r: &ContainerRow) {
+        let root = self.0.store.path(&Volume::Live(r.id.clone()));
+        let again = self.answering_databases(r, root.as_deref(), Serve::AsItIs).and_then(|served| match served {
+            Some(s) => self.0.runtime.remount(&r.id, DATABASES, &s.at),
+            None => Ok(()),
+        });
+        if let Err(e) = again {
+            tracing::error!(container = %r.id, error = %e, "its databases could not be mounted again; restart it");
+        }
+    }
+
+    /// After the databases' daemon was started again: everything is served and mounted as it was, in containers that run. One that is being started looks
+    /// by itself once it runs.
     pub(crate) fn serve_databases_again(&self) {
-        let Some(db) = &self.0.databases else { return };
+        if self.0.databases.is_none() {
+            return;
+        }
         let rows = match self.0.catalog.read(|c| containers::all(c, None)) {
             Ok(rows) => rows,
             Err(e) => return tracing::error!(error = %e, "cannot read which containers have databases"),
         };
-        for r in rows.iter().filter(|r| matches!(r.status, Status::Running | Status::Paused)) {
-            let root = self.0.store.path(&Volume::Live(r.id.clone()));
-            let again = self.serve_databases(r, root.as_deref(), Serve::AsItIs).and_then(|source| match source {
-                Some(_) => self.0.runtime.remount(&r.id, DATABASES, &db.path(&volume_name(r))),
-                None => Ok(()),
-            });
-            if let Err(e) = again {
-                tracing::error!(container = %r.id, error = %e, "its databases could not be mounted again; restart it");
-            }
-        }
+        let running: Vec<&ContainerRow> = rows.iter().filter(|r| self.0.runtime.running(&r.id).is_ok_and(|r| r.is_some())).collect();
+        running.iter().for_each(|r| self.mend_databases(r));
         // What is shared of them is another mount.
-        for r in rows.iter().filter(|r| matches!(r.status, Status::Running | Status::Paused)) {
-            self.sync_shares_or_warn(&r.id);
-        }
+        running.iter().for_each(|r| self.sync_shares_or_warn(&r.id));
     }
 
     /// Opens a directory in a volume, made if need be (then it belongs to the container's root). Nothing when something else is in the way: what a
@@ -246,7 +288,6 @@ impl Host {
     }
 
     fn give_to_containers(&self, dir: &Path) -> Result<()> {
-        use std::os::unix::fs::MetadataExt;
         let what = || format!("give {} to the containers", dir.display());
         let d = std::fs::File::open(dir).io(what)?;
         if d.metadata().io(what)?.uid() == 0 && self.0.id_base != 0 {

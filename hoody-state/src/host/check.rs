@@ -224,7 +224,7 @@ impl Look<'_> {
         }
         let now = jiff::Timestamp::now().as_second();
         for r in running {
-            let (Some(shares), Some(run)) = (self.places.shares, self.runtime.adopt(&r.id)?) else { continue };
+            let (Some(shares), Some(run)) = (self.places.shares, self.runtime.running(&r.id)?) else { continue };
             let wanted = super::share_mounts::expected(self.catalog, now, r)?;
             // One that ends just now is no finding.
             let Ok(seen) = shares.attached(&Receiver { container: r.id.clone(), pid: run.pid }) else { continue };
@@ -242,7 +242,7 @@ impl Look<'_> {
 
     /// Whether its databases, as they are served now, are mounted in a container. One that ends meanwhile is no finding.
     fn sees_databases(&self, r: &ContainerRow) -> bool {
-        let (Some(db), Ok(Some(run))) = (self.places.databases, self.runtime.adopt(&r.id)) else { return true };
+        let (Some(db), Ok(Some(run))) = (self.places.databases, self.runtime.running(&r.id)) else { return true };
         let name = volume_name(r);
         let (Ok(served), Ok(mounts)) = (std::fs::metadata(db.path(&name)), Inside::of(run.pid).and_then(|i| i.mounts())) else { return true };
         let device = (nix::sys::stat::major(served.dev()), nix::sys::stat::minor(served.dev()));
@@ -290,7 +290,7 @@ impl Look<'_> {
             // After a reboot or an unmount nothing runs, whatever the rows say: the next start brings the two together.
             return Ok(p);
         }
-        let runs = self.runtime.adopt(id)?.is_some();
+        let runs = self.runtime.running(id)?.is_some();
         let frozen = match self.freezer.state(id) {
             Ok(s) => s == FreezeState::Frozen,
             Err(e) if e.is_not_found() => false,

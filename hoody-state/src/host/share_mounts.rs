@@ -106,7 +106,7 @@ impl Host {
     }
 
     fn receiver(&self, id: &ContainerId) -> Result<Option<Receiver>> {
-        Ok(self.0.runtime.adopt(id)?.map(|r| Receiver { container: id.clone(), pid: r.pid }))
+        Ok(self.0.runtime.running(id)?.map(|r| Receiver { container: id.clone(), pid: r.pid }))
     }
 
     /// Brings what a container that runs sees in line with what it is to see. Whatever is right already is not touched. One that is being started looks
@@ -131,7 +131,7 @@ impl Host {
             synced.held |= self.0.shares.detach(receiver, name)? == Detached::Held;
         }
         for (name, tree) in wanted.iter().filter(|(n, t)| seen.get(*n) != Some(&t.identity)) {
-            self.0.shares.attach(receiver, name, tree)?;
+            synced.held |= self.0.shares.attach(receiver, name, tree)? == Detached::Held;
         }
         Ok(synced)
     }

@@ -160,15 +160,14 @@ impl ShareMount for BindShareMount {
         refused.map_or(Ok(tree), |why| Err(Error::conflict("share_source_refused", format!("/{path} {why}"))))
     }
 
-    fn attach(&self, receiver: &Receiver, name: &str, tree: &Tree) -> Result<()> {
+    fn attach(&self, receiver: &Receiver, name: &str, tree: &Tree) -> Result<Detached> {
         let mount = mount_of(tree).map_err(|e| failed(receiver, name, "mounted in", e))?;
         let Some(mount) = mount else { return Err(Error::internal("a share of another backend")) };
         let put = |hub: &Hub, dir: BorrowedFd<'_>| {
             let old: Vec<MountLine> = hub.children.iter().filter(|m| name_of(m).as_deref() == Some(name)).cloned().collect();
-            if !old.is_empty() {
-                clear(dir, &old, name)?;
-            }
-            put_tree(mount.as_fd(), child(dir, name)?.as_fd())
+            let held = !old.is_empty() && clear(dir, &old, name)?;
+            put_tree(mount.as_fd(), child(dir, name)?.as_fd())?;
+            Ok(if held { Detached::Held } else { Detached::Free })
         };
         with_hub(receiver, put).map_err(|e| failed(receiver, name, "mounted in", e))
     }

@@ -58,9 +58,9 @@ impl ShareMount for MemoryShareMount {
         Ok(Tree::unmounted(Identity { device: 1, inode: h.finish(), read_only: source.read_only }))
     }
 
-    fn attach(&self, receiver: &Receiver, name: &str, tree: &Tree) -> Result<()> {
+    fn attach(&self, receiver: &Receiver, name: &str, tree: &Tree) -> Result<Detached> {
         self.state().attached.entry(receiver.container.clone()).or_default().insert(name.to_owned(), tree.identity);
-        Ok(())
+        Ok(Detached::Free)
     }
 
     fn detach(&self, receiver: &Receiver, name: &str) -> Result<Detached> {

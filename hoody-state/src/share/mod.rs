@@ -104,8 +104,8 @@ pub trait ShareMount: Send + Sync {
     /// [`Source::not_within`], [`Source::not_above`]); `io`.
     fn open(&self, source: &Source) -> Result<Tree>;
 
-    /// Shows `tree` as `name` to a running receiver, in the place of what was there. Error: `share_mount_failed`.
-    fn attach(&self, receiver: &Receiver, name: &str, tree: &Tree) -> Result<()>;
+    /// Shows `tree` as `name` to a running receiver, in the place of what was there; what that left. Error: `share_mount_failed`.
+    fn attach(&self, receiver: &Receiver, name: &str, tree: &Tree) -> Result<Detached>;
 
     /// Takes `name` away. One that is not there is no error.
     fn detach(&self, receiver: &Receiver, name: &str) -> Result<Detached>;

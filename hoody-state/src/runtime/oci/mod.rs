@@ -107,10 +107,10 @@ impl OciRuntime {
     /// The mount namespace of what runs, if anything does.
     fn inside(&self, container: &ContainerId) -> Result<Option<Inside>> {
         loop {
-            let Some(running) = self.adopt_run(container)? else { return Ok(None) };
+            let Some(running) = self.running_now(container)? else { return Ok(None) };
             let inside = Inside::of(running.pid);
             // A pid may have become another's in between.
-            if self.adopt_run(container)?.is_some_and(|r| r.pid == running.pid) {
+            if self.running_now(container)?.is_some_and(|r| r.pid == running.pid) {
                 return inside.map(Some).io(|| format!("open the mount namespace of container {container}"));
             }
         }
@@ -146,6 +146,10 @@ impl Runtime for OciRuntime {
 
     fn adopt(&self, container: &ContainerId) -> Result<Option<Running>> {
         self.adopt_run(container)
+    }
+
+    fn running(&self, container: &ContainerId) -> Result<Option<Running>> {
+        self.running_now(container)
     }
 
     fn stop(&self, container: &ContainerId, timeout: std::time::Duration) -> Result<()> {
