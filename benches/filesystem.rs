@@ -266,11 +266,11 @@ fn shares(real: &RealHost) {
     row("the owner's switch", &format!("{:.1} ms", median(off.clone())), &beside(&off, u), "<= 10 ms");
     say(true);
     let mut all: [Vec<(f64, f64, f64)>; 2] = Default::default();
-    for i in 0..40 {
+    for i in 0..100 {
         for k in 0..2 {
             let which = (i + k) % 2;
             let (c, dir) = [(&owner, "/hoody/storage/docs"), (&receiver, "/hoody/shares/docs")][which];
-            let out = real.sh(c, &line(&format!("disk {dir} 32 5")));
+            let out = real.sh(c, &line(&format!("disk {dir} 48 1")));
             all[which].push((said(&out, "write"), said(&out, "read"), said(&out, "small")));
         }
     }

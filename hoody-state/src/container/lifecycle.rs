@@ -183,7 +183,7 @@ impl Host {
         // What changed meanwhile was left to us; a runtime without files has mounted nothing.
         let changed = self.0.share_changes.load(std::sync::atomic::Ordering::SeqCst) != seen;
         if changed || (with_shares && root.is_none()) {
-            self.sync_shares_or_warn(&r.id);
+            self.sync_shares_or_warn(&[&r.id]);
         }
         Ok(running)
     }

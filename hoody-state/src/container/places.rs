@@ -260,7 +260,7 @@ impl Host {
         let running: Vec<&ContainerRow> = rows.iter().filter(|r| self.0.runtime.running(&r.id).is_ok_and(|r| r.is_some())).collect();
         running.iter().for_each(|r| self.mend_databases(r));
         // What is shared of them is another mount.
-        running.iter().for_each(|r| self.sync_shares_or_warn(&r.id));
+        self.sync_shares_or_warn(&running.iter().map(|r| &r.id).collect::<Vec<_>>());
     }
 
     /// Opens a directory in a volume, made if need be (then it belongs to the container's root). Nothing when something else is in the way: what a

@@ -5,7 +5,7 @@ use crate::catalog::containers::{self, ContainerRow};
 use crate::catalog::{Catalog, Durability, shares};
 use crate::container::places::Serve;
 use crate::error::{Error, Result};
-use crate::id::ContainerId;
+use crate::id::{ContainerId, ShareId};
 use crate::model::{DatabaseScope, Share, ShareMode, ShareStatus, ShareTarget, Status};
 use crate::share::consent::{self, Standing, Verdict, verdict};
 use crate::share::path::{self, Part};
@@ -30,6 +30,14 @@ impl Incoming {
     fn agreed(&self) -> bool {
         verdict(&Standing { source: true, ..self.standing }) == Verdict::Mounted
     }
+}
+
+/// Sources that were opened for one receiver, for the next: many receive the same.
+#[derive(Default)]
+struct Trees {
+    opened: HashMap<ShareId, std::result::Result<Tree, String>>,
+    /// The count of changes before the first of them was opened.
+    at: u64,
 }
 
 /// What a change of what a container sees has left.
@@ -69,23 +77,35 @@ impl Host {
     }
 
     /// What a container is to see, by name, opened. What cannot be opened is noted in its share.
-    fn wanted_by(&self, r: &ContainerRow) -> Result<BTreeMap<String, Tree>> {
+    fn wanted_by(&self, r: &ContainerRow, known: &mut Trees) -> Result<BTreeMap<String, Tree>> {
+        let changes = self.0.share_changes.load(Ordering::SeqCst);
+        if known.at != changes {
+            // A source may be another by now; whoever has changed it looks at this container after us.
+            *known = Trees { opened: HashMap::new(), at: changes };
+        }
         let mut owners: HashMap<ContainerId, Option<ContainerRow>> = HashMap::new();
         let mut trees = BTreeMap::new();
         for i in incoming_of(&self.0.catalog, self.seconds(), r)?.into_iter().filter(Incoming::agreed) {
-            let owner = match owners.entry(i.share.source_container_id.clone()) {
-                Entry::Occupied(o) => o.into_mut(),
-                Entry::Vacant(v) => v.insert(self.0.catalog.read(|c| containers::find(c, &i.share.source_container_id))?),
+            let opened = match known.opened.get(&i.share.id) {
+                Some(o) => o.clone(),
+                None => {
+                    let owner = match owners.entry(i.share.source_container_id.clone()) {
+                        Entry::Occupied(o) => o.into_mut(),
+                        Entry::Vacant(v) => v.insert(self.0.catalog.read(|c| containers::find(c, &i.share.source_container_id))?),
+                    };
+                    let Some(owner) = owner else { continue };
+                    let opened = self.open_share(&i.share, owner).map_err(|e| e.message().to_owned());
+                    known.opened.insert(i.share.id.clone(), opened.clone());
+                    opened
+                }
             };
-            let Some(owner) = owner else { continue };
-            let opened = self.open_share(&i.share, owner);
-            let message = opened.as_ref().err().map(|e| e.message().to_owned());
-            if message != i.share.status_message {
-                self.write(Durability::Process, |tx| tx.set_share_message(&i.share.id, message.as_deref()))?;
+            let message = opened.as_ref().err();
+            if message != i.share.status_message.as_ref() {
+                self.write(Durability::Process, |tx| tx.set_share_message(&i.share.id, message.map(String::as_str)))?;
             }
             match opened {
                 Ok(tree) => drop(trees.insert(i.name, tree)),
-                Err(e) => tracing::info!(share = %i.share.id, container = %r.id, error = %e, "a share cannot be mounted"),
+                Err(why) => tracing::info!(share = %i.share.id, container = %r.id, why, "a share cannot be mounted"),
             }
         }
         Ok(trees)
@@ -93,7 +113,7 @@ impl Host {
 
     /// What a container that is about to start sees.
     pub(crate) fn trees_for(&self, r: &ContainerRow) -> Result<Vec<(String, Tree)>> {
-        Ok(self.wanted_by(r)?.into_iter().collect())
+        Ok(self.wanted_by(r, &mut Trees::default())?.into_iter().collect())
     }
 
     /// The names that a container sees.
@@ -111,20 +131,20 @@ impl Host {
 
     /// Brings what a container that runs sees in line with what it is to see. Whatever is right already is not touched. One that is being started looks
     /// by itself once it runs.
-    fn sync_shares(&self, id: &ContainerId) -> Result<Synced> {
+    fn sync_shares(&self, id: &ContainerId, known: &mut Trees) -> Result<Synced> {
         let gate = Arc::clone(self.0.sharing.lock().unwrap_or_else(PoisonError::into_inner).entry(id.clone()).or_default());
         let _one = gate.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(row) = self.0.catalog.read(|c| containers::find(c, id))? else { return Ok(Synced::default()) };
         let Some(receiver) = self.receiver(id)? else { return Ok(Synced::default()) };
-        match self.bring_in_line(&row, &receiver) {
+        match self.bring_in_line(&row, &receiver, known) {
             // With it ends what it saw; its next start looks for itself.
             Err(e) if e.code() == "receiver_ended" => Ok(Synced::default()),
             r => r,
         }
     }
 
-    fn bring_in_line(&self, row: &ContainerRow, receiver: &Receiver) -> Result<Synced> {
-        let wanted = self.wanted_by(row)?;
+    fn bring_in_line(&self, row: &ContainerRow, receiver: &Receiver, known: &mut Trees) -> Result<Synced> {
+        let wanted = self.wanted_by(row, known)?;
         let seen = self.0.shares.attached(receiver)?;
         let mut synced = Synced::default();
         for name in seen.keys().filter(|n| !wanted.contains_key(*n)) {
@@ -136,24 +156,27 @@ impl Host {
         Ok(synced)
     }
 
-    pub(crate) fn sync_shares_or_warn(&self, id: &ContainerId) {
-        if let Err(e) = self.sync_shares(id) {
-            tracing::error!(container = %id, error = %e, "what it sees of shares is not what it should see; restart it");
+    pub(crate) fn sync_shares_or_warn(&self, ids: &[&ContainerId]) {
+        let mut known = Trees::default();
+        for id in ids {
+            if let Err(e) = self.sync_shares(id, &mut known) {
+                tracing::error!(container = %id, error = %e, "what it sees of shares is not what it should see; restart it");
+            }
         }
     }
 
     /// After a start: what every running container sees is put right.
     pub(super) fn sync_all_shares(&self) -> Result<()> {
-        for r in self.0.catalog.read(|c| containers::all(c, None))?.iter().filter(|r| matches!(r.status, Status::Running | Status::Paused)) {
-            self.sync_shares_or_warn(&r.id);
-        }
+        let rows = self.0.catalog.read(|c| containers::all(c, None))?;
+        let running: Vec<&ContainerId> = rows.iter().filter(|r| matches!(r.status, Status::Running | Status::Paused)).map(|r| &r.id).collect();
+        self.sync_shares_or_warn(&running);
         Ok(())
     }
 
     /// A receiver sees what is true of its shares now; whether it still uses something that was taken away.
     pub(super) fn share_word_changed(&self, receiver: &ContainerId) -> Result<bool> {
         self.0.share_changes.fetch_add(1, Ordering::SeqCst);
-        Ok(self.sync_shares(receiver)?.held)
+        Ok(self.sync_shares(receiver, &mut Trees::default())?.held)
     }
 
     /// Every receiver of a share sees what is true of it now; those that still use something that was taken away.
@@ -168,8 +191,9 @@ impl Host {
         // One that cannot be reached keeps nobody else from it.
         let mut failed = Ok(());
         let mut held = Vec::new();
+        let mut known = Trees::default();
         for r in receivers.into_iter().filter(|r| *r != s.source_container_id) {
-            match self.sync_shares(&r) {
+            match self.sync_shares(&r, &mut known) {
                 Ok(synced) if synced.held => held.push(r),
                 Ok(_) => {}
                 Err(e) => {

@@ -8,7 +8,7 @@
 use super::{Detached, Identity, Receiver, ShareMount, Source, Tree};
 use crate::error::{Error, Kind, Result};
 use crate::runtime::inside::{Inside, MountLine, child, clear, name_of, open_mount};
-use crate::sys::mount::{Restrict, clone_tree, open_in_root, put_tree, restrict};
+use crate::sys::mount::{Links, Restrict, clone_tree, open_in_root, put_tree, restrict};
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat, openat2};
 use std::collections::BTreeMap;
 use std::io;
@@ -70,15 +70,26 @@ fn identity(fd: BorrowedFd<'_>, read_only: bool) -> io::Result<Identity> {
 
 /// Resolves a directory below a root: also for what the server itself puts into containers.
 pub(crate) fn open(source: &Source) -> io::Result<Tree> {
-    Ok(opened(source)?.1)
+    Ok(opened(source)?.tree)
 }
 
-fn opened(source: &Source) -> io::Result<(OwnedFd, Tree)> {
-    let root = crate::sys::mount::open_plain(&source.root.canonicalize()?)?;
+/// A source that was found, its root, and whether the path to it is what it looks like, without any link.
+struct Opened {
+    root: OwnedFd,
+    tree: Tree,
+    plain: bool,
+}
+
+fn opened(source: &Source) -> io::Result<Opened> {
+    // What is above a container's volume is the host's.
+    let root = rustix::fs::open(&source.root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     let path = if source.path.as_os_str().is_empty() { Path::new(".") } else { &source.path };
-    let dir = open_in_root(root.as_fd(), path, true)?;
+    let (dir, plain) = match open_in_root(root.as_fd(), path, Links::None) {
+        Err(e) if e.raw_os_error() == Some(nix::libc::ELOOP) => (open_in_root(root.as_fd(), path, Links::Inside)?, false),
+        dir => (dir?, true),
+    };
     let identity = identity(dir.as_fd(), source.read_only)?;
-    Ok((root, Tree { identity, dir: Some(Arc::new(dir)) }))
+    Ok(Opened { root, tree: Tree { identity, dir: Some(Arc::new(dir)) }, plain })
 }
 
 /// The mount of a tree, nowhere yet. Must be asked in the namespace in which the tree was opened.
@@ -110,8 +121,16 @@ fn way_up(root: BorrowedFd<'_>, dir: BorrowedFd<'_>) -> io::Result<Vec<Place>> {
 }
 
 /// Why a source that was found is not to be opened, if so.
-fn refused(source: &Source, root: BorrowedFd<'_>, tree: &Tree) -> io::Result<Option<String>> {
-    let Some(dir) = tree.dir.as_ref().filter(|_| !source.not_within.is_empty() || !source.not_above.is_empty()) else { return Ok(None) };
+fn refused(source: &Source, found: &Opened) -> io::Result<Option<String>> {
+    let within = |p: &Path| format!("leads into /{}: share that path by its own name", p.display());
+    let above = |p: &Path| format!("holds /{}, which has to be shared for itself: share a directory beside it", p.display());
+    if found.plain {
+        let path = &source.path;
+        let into = source.not_within.iter().find(|p| path.starts_with(p)).map(|p| within(p));
+        return Ok(into.or_else(|| source.not_above.iter().find(|p| p.starts_with(path)).map(|p| above(p))));
+    }
+    let Some(dir) = &found.tree.dir else { return Ok(None) };
+    let root = found.root.as_fd();
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let find = |p: &Path| match openat2(root, p, flags, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS) {
         Ok(fd) => way_up(root, fd.as_fd()).map(Some),
@@ -122,12 +141,12 @@ fn refused(source: &Source, root: BorrowedFd<'_>, tree: &Tree) -> io::Result<Opt
     let way = way_up(root, dir.as_fd())?;
     for p in &source.not_within {
         if find(p)?.is_some_and(|w| way.contains(&w[0])) {
-            return Ok(Some(format!("leads into /{}: share that path by its own name", p.display())));
+            return Ok(Some(within(p)));
         }
     }
     for p in &source.not_above {
         if find(p)?.is_some_and(|w| w.contains(&way[0])) {
-            return Ok(Some(format!("holds /{}, which has to be shared for itself: share a directory beside it", p.display())));
+            return Ok(Some(above(p)));
         }
     }
     Ok(None)
@@ -146,7 +165,7 @@ pub(crate) fn give(pid: i32, trees: &[(&str, OwnedFd)]) -> io::Result<()> {
 impl ShareMount for BindShareMount {
     fn open(&self, source: &Source) -> Result<Tree> {
         let path = source.path.display();
-        let found = opened(source).and_then(|(root, tree)| Ok((refused(source, root.as_fd(), &tree)?, tree)));
+        let found = opened(source).and_then(|found| Ok((refused(source, &found)?, found.tree)));
         let (refused, tree) = found.map_err(|e| {
             let why = match e.raw_os_error() {
                 Some(nix::libc::ENOENT) => format!("/{path} is not there"),

@@ -47,12 +47,21 @@ pub(crate) fn take_off(dir: BorrowedFd<'_>, name: &OsStr, when: TakeOff) -> io::
     Ok(done?)
 }
 
-/// Opens a directory below `root` as a process whose root directory it is would find it: links lead nowhere else, and no mount is crossed when `one_mount`.
-/// EAGAIN when it was raced too often.
-pub(crate) fn open_in_root(root: BorrowedFd<'_>, path: &Path, one_mount: bool) -> io::Result<OwnedFd> {
-    let mut resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    if one_mount {
-        resolve |= ResolveFlags::NO_XDEV;
+/// Which links a path may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Links {
+    /// None: ELOOP else.
+    None,
+    /// Any, all of them read as a process would whose root directory it is.
+    Inside,
+}
+
+/// Opens a directory below `root` as a process whose root directory it is would find it: links lead nowhere else, and no mount is crossed. EAGAIN when it
+/// was raced too often.
+pub(crate) fn open_in_root(root: BorrowedFd<'_>, path: &Path, links: Links) -> io::Result<OwnedFd> {
+    let mut resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
+    if links == Links::None {
+        resolve |= ResolveFlags::NO_SYMLINKS;
     }
     let mut tries = 0;
     loop {
@@ -217,13 +226,14 @@ mod tests {
         std::os::unix::fs::symlink("../../..", dir.path().join("root/up")).unwrap();
         let root = File::open(dir.path().join("root")).unwrap();
         let at = |p: &str| {
-            let fd = open_in_root(root.as_fd(), Path::new(p), true).unwrap();
+            let fd = open_in_root(root.as_fd(), Path::new(p), Links::Inside).unwrap();
             std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).unwrap()
         };
         let real = dir.path().join("root").canonicalize().unwrap();
         assert_eq!(at("/link"), real.join("etc"));
         assert_eq!(at("/up"), real);
         assert_eq!(at("../../.."), real);
+        assert_eq!(open_in_root(root.as_fd(), Path::new("link"), Links::None).unwrap_err().raw_os_error(), Some(libc::ELOOP));
         assert!(open_plain(&dir.path().join("root/link")).is_err());
     }
 }
