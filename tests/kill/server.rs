@@ -151,8 +151,12 @@ impl Server {
     /// `unmount`, killed after so long; true if it had ended by then.
     pub fn unmount_killed_after(&self, time: Duration) -> bool {
         let mut c = self.command("unmount").stdin(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        std::thread::sleep(time);
-        let ended = c.try_wait().unwrap().is_some();
+        let end = std::time::Instant::now() + time;
+        let mut ended = false;
+        while !ended && std::time::Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(1));
+            ended = c.try_wait().unwrap().is_some();
+        }
         let _ = c.kill();
         c.wait().unwrap();
         ended
