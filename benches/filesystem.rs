@@ -185,12 +185,20 @@ fn ramdisk(real: &RealHost) {
             all[which].push((said(&out, "write"), said(&out, "read"), said(&out, "small")));
         }
     }
+    beside_a_floor(&all, "/ramdisk", "a bare tmpfs", "< 1 us, >= 0.98");
+}
+
+/// Rows of what was measured in turn, ours first: the ratio is the median of those of neighbours in time, so that what else the machine does is in both.
+fn beside_a_floor(all: &[Vec<(f64, f64, f64)>; 2], what: &str, floor: &str, target: &str) {
     let of = |i: usize, f: fn(&(f64, f64, f64)) -> f64| median(all[i].iter().map(f).collect());
-    let figures = |f: fn(&(f64, f64, f64)) -> f64| (of(0, f), of(1, f));
-    let ((w, bw), (r, br), (s, bs)) = (figures(|x| x.0), figures(|x| x.1), figures(|x| x.2));
-    row("/ramdisk, write in 1 MiB blocks", &format!("{w:.1} GiB/s"), &format!("a bare tmpfs {bw:.1} GiB/s: {:.2} x", w / bw), ">= 0.98");
-    row("/ramdisk, read in 1 MiB blocks", &format!("{r:.1} GiB/s"), &format!("a bare tmpfs {br:.1} GiB/s: {:.2} x", r / br), ">= 0.98");
-    row("/ramdisk, write of 512 bytes anywhere", &format!("{s:.2} us"), &format!("a bare tmpfs {bs:.2} us: {:.2} x as fast", bs / s), "< 1 us, >= 0.98");
+    let ratio = |f: fn(&(f64, f64, f64)) -> f64| median(all[0].iter().zip(&all[1]).map(|(a, b)| f(a) / f(b)).collect());
+    for (how, f) in [("write", (|x| x.0) as fn(&(f64, f64, f64)) -> f64), ("read", |x| x.1)] {
+        let beside = format!("{floor} {:.1} GiB/s: {:.2} x", of(1, f), ratio(f));
+        row(&format!("{what}, {how} in 1 MiB blocks"), &format!("{:.1} GiB/s", of(0, f)), &beside, ">= 0.98");
+    }
+    let small = |x: &(f64, f64, f64)| x.2;
+    let beside = format!("{floor} {:.2} us: {:.2} x as fast", of(1, small), 1.0 / ratio(small));
+    row(&format!("{what}, write of 512 bytes anywhere"), &format!("{:.2} us", of(0, small)), &beside, target);
 }
 
 fn offer(real: &RealHost, owner: &ContainerId, path: &str, target: Result<&ContainerId, &ProjectId>) -> hoody_state::id::ShareId {
@@ -269,30 +277,12 @@ fn shares(real: &RealHost) {
     for i in 0..100 {
         for k in 0..2 {
             let which = (i + k) % 2;
-            let (c, dir) = [(&owner, "/hoody/storage/docs"), (&receiver, "/hoody/shares/docs")][which];
+            let (c, dir) = [(&receiver, "/hoody/shares/docs"), (&owner, "/hoody/storage/docs")][which];
             let out = real.sh(c, &line(&format!("disk {dir} 48 1")));
             all[which].push((said(&out, "write"), said(&out, "read"), said(&out, "small")));
         }
     }
-    let of = |i: usize, f: fn(&(f64, f64, f64)) -> f64| median(all[i].iter().map(f).collect());
-    let figure = |what: &str, f: fn(&(f64, f64, f64)) -> f64| {
-        let (own, shared) = (of(0, f), of(1, f));
-        row(
-            &format!("share, {what} in 1 MiB blocks"),
-            &format!("{shared:.1} GiB/s"),
-            &format!("the owner's own directory {own:.1} GiB/s: {:.2} x", shared / own),
-            ">= 0.98",
-        );
-    };
-    figure("write", |x| x.0);
-    figure("read", |x| x.1);
-    let (own, shared) = (of(0, |x| x.2), of(1, |x| x.2));
-    row(
-        "share, write of 512 bytes anywhere",
-        &format!("{shared:.2} us"),
-        &format!("the owner's own directory {own:.2} us: {:.2} x as fast", own / shared),
-        ">= 0.98",
-    );
+    beside_a_floor(&all, "share", "the owner's own directory", ">= 0.98");
 }
 
 /// The start of a container, alone and among 100 with 500 shares for each.
