@@ -1,6 +1,8 @@
 use super::{container, real};
 use hoody_state::Caller;
 use hoody_state::id::ContainerId;
+use hoody_state::locked_db::fuse::FuseLockedDb;
+use hoody_state::locked_db::{FileLocks, LockedDb};
 use hoody_state::model::{Consistency, DatabaseScope, DatabasesChoice, NewContainer, RestoreOptions, Verb};
 use hoody_state_workspace::worker::{import, line, said};
 use hoody_state_workspace::{RealHost, assert_clean, project, snapshot};
@@ -69,10 +71,10 @@ fn two_containers_write_two_databases_while_snapshots_are_taken() {
     assert_clean(real.host(), "after snapshots under write");
 }
 
-/// What a database in a snapshot counts, sound as it lies there with its log.
+/// What a database in a snapshot counts, sound as it lies there with its log or its journal.
 fn counter_in(file: &std::path::Path) -> i64 {
     let copy = tempfile::tempdir().unwrap();
-    for suffix in ["", "-wal"] {
+    for suffix in ["", "-wal", "-journal"] {
         let from = format!("{}{suffix}", file.display());
         if std::path::Path::new(&from).exists() {
             std::fs::copy(from, copy.path().join(format!("data.db{suffix}"))).unwrap();
@@ -206,4 +208,42 @@ fn shares_and_restarts_leave_private_databases_open_to_who_uses_them() {
         assert_eq!(said::<i64>(&real.sh(c, &line(&format!("sum {d}/data.db"))), "sum"), added, "{d}");
     }
     assert_clean(real.host(), "after shared private databases");
+}
+
+/// Nobody can end the transaction of a container that stands still: the snapshot is taken all the same, says so, and SQLite rolls back what is half in it.
+#[test]
+fn a_snapshot_of_a_container_paused_in_a_transaction_says_so_and_is_sound() {
+    let real = real("half");
+    import(&real);
+    let p = project(real.host(), "web");
+    let me = Caller::default();
+    for (name, scope, init) in [("journal", DatabaseScope::Project, "init-delete"), ("log", DatabaseScope::Private, "init")] {
+        let c = container(&real, &p, name, |n| {
+            worker(n);
+            n.databases = Some(scope);
+        });
+        let db = format!("/hoody/databases/{name}.db");
+        real.sh(&c, &line(&format!("{init} {db}")));
+        std::thread::scope(|t| {
+            let held = t.spawn(|| real.sh(&c, &line(&format!("hold {db} 1500"))));
+            let broker = FuseLockedDb::new(&real.config.run.join("databases.sock"), &real.config.run.join("databases"));
+            let writes = |f: &FileLocks| f.name.contains(name) && f.holders.iter().any(|h| h.locks.contains("write"));
+            let holds = || broker.status().unwrap().files.iter().any(writes);
+            super::eventually("the transaction", holds);
+            std::thread::sleep(Duration::from_millis(200));
+            real.host().lifecycle(&me, &c, Verb::Pause, None).unwrap();
+            assert_eq!(snapshot(real.host(), &c, "half").unwrap().consistency, Consistency::Crash, "{name}");
+            real.host().lifecycle(&me, &c, Verb::Resume, None).unwrap();
+            held.join().unwrap();
+        });
+        let home = real.config.run.join("pool/containers").join(c.as_str());
+        let file = match scope {
+            DatabaseScope::Project => home.join("databases/half").join(format!("{name}.db")),
+            DatabaseScope::Private => home.join("snapshots/half").join(&db[1..]),
+        };
+        assert_eq!(counter_in(&file), 0, "{name}: nothing of the transaction is in it");
+        assert_eq!(said::<i64>(&real.sh(&c, &line(&format!("sum {db}"))), "sum"), 1, "{name}: the transaction itself went on");
+        assert_eq!(snapshot(real.host(), &c, "whole").unwrap().consistency, Consistency::DatabasesQuiesced);
+    }
+    assert_clean(real.host(), "after snapshots of paused containers");
 }

@@ -79,16 +79,21 @@ fn containers_together_leave_memory_to_the_host() {
     let (file, host) = (limit_of_all(&real, &a), host_memory());
     let all: u64 = std::fs::read_to_string(&file).unwrap().trim().parse().unwrap();
     assert!(all < host && all >= host / 2, "{all} of {host}");
+    let most = real.host().stats(&a).unwrap().ramdisk.shared_pool_maximum.unwrap();
+    assert!(most.0.abs_diff(host / 2) <= 4096, "half of the host's memory where there is no limit: {most:?} of {host}");
     // The same with less, so that it can be filled.
     std::fs::write(&file, (192 << 20).to_string()).unwrap();
     for c in [&a, &b] {
-        // Ends with an error or is killed; whatever it is, in a container.
+        // Ends with an error, is killed, or gets nowhere for want of memory; whatever it is, in a container.
         let spec = hoody_state::runtime::ExecSpec {
             command: ["sh", "-c", "head -c 150000000 /dev/zero > /ramdisk/f"].map(String::from).to_vec(),
             output_limit: 4096,
+            timeout: Some(std::time::Duration::from_secs(3)),
             ..Default::default()
         };
-        drop(real.host().exec(c, &spec));
+        let began = std::time::Instant::now();
+        let out = real.host().exec(c, &spec);
+        println!("{:?} after {:?}", out.map(|o| o.exit_code).map_err(|e| e.message().to_owned()), began.elapsed());
     }
     let used: u64 = [&a, &b].iter().filter_map(|c| real.host().stats(c).unwrap().ramdisk.usage).map(|u| u.private.0).sum();
     assert!(used < 192 << 20, "{used}");

@@ -92,6 +92,11 @@ fn a_restore_of_the_owner_shows_receivers_the_restored_content() {
     real.host().restore(&me, &owner, "s", keep).unwrap();
     assert_eq!(real.sh(&receiver, "cat /hoody/shares/docs/f; echo more > /hoody/shares/docs/g"), "old\n");
     assert_eq!(real.sh(&owner, "cat /hoody/storage/docs/g"), "more\n");
+    // One of the receiver is nothing to the share.
+    snapshot(real.host(), &receiver, "s").unwrap();
+    let keep = RestoreOptions { databases: Some(hoody_state::model::DatabasesChoice::Keep), ..Default::default() };
+    real.host().restore(&me, &receiver, "s", keep).unwrap();
+    assert_eq!(real.sh(&receiver, "cat /hoody/shares/docs/f /hoody/shares/docs/g"), "old\nmore\n");
     assert_clean(real.host(), "after a restore of an owner");
 }
 

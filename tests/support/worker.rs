@@ -34,6 +34,14 @@ pub fn play() -> bool {
             println!("added {done}");
         }
         "sum" => println!("sum {}", sum(&path)),
+        // In the middle of a transaction for so many milliseconds.
+        "hold" => {
+            let c = open(&path);
+            c.execute_batch("BEGIN IMMEDIATE; UPDATE counter SET n = n + 1; INSERT INTO filler VALUES(randomblob(3000000))").unwrap();
+            std::thread::sleep(Duration::from_millis(n));
+            c.execute_batch("COMMIT").unwrap();
+            println!("held {n}");
+        }
         // Holds one connection and says what it sees, until it sees what is wanted.
         "watch" => watch(&path, n.cast_signed()),
         // Figures of a directory: MiB, and rounds.

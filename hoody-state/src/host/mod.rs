@@ -197,5 +197,9 @@ impl Host {
         if !self.0.locks.wait_idle(Duration::from_secs(10)) {
             tracing::warn!("operations are still under way; the next start finishes or undoes them");
         }
+        // Last: an operation may need them. A daemon that ends from now on was told to.
+        if let Some(d) = &self.0.databases {
+            d.close();
+        }
     }
 }
