@@ -7,6 +7,8 @@ have cc || need+=(build-essential)
 have pkg-config || need+=(pkg-config)
 # The tests drive databases from another language too.
 have python3 && python3 -c 'import sqlite3' 2>/dev/null || need+=(python3)
+# Two servers on one machine are tested in network namespaces.
+have ip || need+=(iproute2)
 have curl || need+=(curl ca-certificates)
 have runc || have crun || have youki || need+=(runc)
 have mkfs.btrfs || need+=(btrfs-progs)

@@ -14,12 +14,14 @@ use tokio::sync::{Semaphore, broadcast, watch};
 const READS: usize = 32;
 const CHANGES: usize = 64;
 const LONG: usize = 32;
+/// Snapshots that are sent to other servers at once.
+const STREAMS: usize = 16;
 
 /// Live events kept for a slow reader; one that falls further behind catches up from the catalog.
 const EVENT_BACKLOG: usize = 256;
 
 /// The most blocking threads the server needs: for the runtime's builder.
-pub const BLOCKING_THREADS: usize = READS + CHANGES + LONG + 8;
+pub const BLOCKING_THREADS: usize = READS + CHANGES + LONG + STREAMS + 8;
 
 /// What may be chosen about the API.
 #[derive(Debug, Clone, Default)]
@@ -53,6 +55,7 @@ impl Api {
             reads: Arc::new(Semaphore::new(READS)),
             changes: Arc::new(Semaphore::new(CHANGES)),
             long: Arc::new(Semaphore::new(LONG)),
+            streams: Arc::new(Semaphore::new(STREAMS)),
             _subscription: Mutex::new(subscription),
         };
         Api { app: Arc::new(app) }
@@ -83,6 +86,7 @@ pub struct App {
     reads: Arc<Semaphore>,
     changes: Arc<Semaphore>,
     long: Arc<Semaphore>,
+    streams: Arc<Semaphore>,
     // Behind a lock only so that it may be shared between threads whatever it is made of.
     _subscription: Mutex<Subscription>,
 }
@@ -147,6 +151,19 @@ impl App {
     /// Those of the call.
     pub async fn long<T: Send + 'static>(&self, call: impl FnOnce(&Host) -> Result<T> + Send + 'static) -> Result<T, ApiError> {
         self.run(&self.long, call).await
+    }
+
+    /// Runs what writes a body that is being sent already, when its turn comes.
+    pub fn stream(&self, write: impl FnOnce() + Send + 'static) {
+        let permits = self.streams.clone();
+        tokio::spawn(async move {
+            let Ok(permit) = permits.acquire_owned().await else { return };
+            let _ = tokio::task::spawn_blocking(move || {
+                let _permit = permit;
+                write();
+            })
+            .await;
+        });
     }
 
     /// Turns true when the server ends.

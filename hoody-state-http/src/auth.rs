@@ -147,11 +147,40 @@ pub async fn authenticate(State(app): State<Shared>, mut request: Request, next:
     }
 }
 
+/// Finds out whether another server asks; root may too, over the UNIX socket.
+pub async fn authenticate_peer(State(app): State<Shared>, request: Request, next: Next) -> Response {
+    let peer = request.extensions().get::<Peer>().copied();
+    let token = bearer(request.headers());
+    let known = async {
+        match token? {
+            None if peer == Some(Peer::Unix { uid: 0 }) => Ok(()),
+            None => Err(missing_token().into()),
+            Some(token) => match app.read(move |host| host.authenticate(&token)).await? {
+                Some(t) if t.replication => Ok(()),
+                Some(_) => Err(denied("this is for other servers: it takes a token made with `hoody-state-http token create --replication`")),
+                None => Err(invalid_token().into()),
+            },
+        }
+    };
+    match known.await {
+        Ok(()) => next.run(request).await,
+        Err::<(), ApiError>(e) => e.into_response(),
+    }
+}
+
+fn denied(why: &str) -> ApiError {
+    Error::new(Kind::Denied, "insufficient_permissions", why).into()
+}
+
 async fn identify(app: &Shared, token: Result<Option<String>>, peer: Option<Peer>, looks: bool) -> Result<Identity, ApiError> {
     let identity = match token? {
         Some(token) => {
             let found = app.read(move |host| host.authenticate(&token)).await?;
-            Identity::Token(Arc::new(found.ok_or_else(invalid_token)?))
+            let found = found.ok_or_else(invalid_token)?;
+            if found.replication {
+                return Err(denied("this token is another server's, good for copying containers and nothing else"));
+            }
+            Identity::Token(Arc::new(found))
         }
         None if peer == Some(Peer::Unix { uid: 0 }) => Identity::Root,
         None => return Err(missing_token().into()),

@@ -10,6 +10,7 @@
 //! | `auth.rs` | who asks, and what a token may reach |
 //! | `extract.rs` | ids, queries, bodies, idempotency keys, `Prefer` |
 //! | `envelope.rs`, `error_map.rs` | the shape of answers and of errors |
+//! | `transport.rs`, `tls.rs` | other servers, and certificates |
 //! | `openapi.rs` | the document |
 
 pub mod app;
@@ -22,6 +23,8 @@ pub mod openapi;
 pub mod router;
 pub mod routes;
 pub mod serve;
+pub mod tls;
+pub mod transport;
 pub mod unix;
 
 pub use app::{Api, Options};

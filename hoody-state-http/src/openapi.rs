@@ -23,6 +23,8 @@ use utoipa::openapi::{ContentBuilder, HttpMethod, Ref, RefOr, ResponseBuilder};
     tags(
         (name = "projects", description = "Groups of containers"),
         (name = "containers", description = "Containers, their life and their figures"),
+        (name = "copies", description = "Copies, forks, syncs and moves; other servers"),
+        (name = "replication", description = "What one server asks of another, with a replication token"),
         (name = "snapshots", description = "Snapshots, restore, undo"),
         (name = "shares", description = "Directories of one container in another"),
         (name = "images", description = "Golden images"),

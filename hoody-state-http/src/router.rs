@@ -19,6 +19,8 @@ pub(crate) fn documented(app: &Shared) -> (Router<Shared>, utoipa::openapi::Open
     let guarded = OpenApiRouter::new()
         .merge(routes::projects::routes())
         .merge(routes::containers::routes())
+        .merge(routes::copies::routes())
+        .merge(routes::peers::routes())
         .merge(routes::environment::routes())
         .merge(routes::inside::routes())
         .merge(routes::snapshots::routes())
@@ -28,9 +30,11 @@ pub(crate) fn documented(app: &Shared) -> (Router<Shared>, utoipa::openapi::Open
         .merge(routes::events::routes())
         .merge(routes::published::routes())
         .route_layer(from_fn_with_state(app.clone(), auth::authenticate));
+    let replication = routes::peers::replication().route_layer(from_fn_with_state(app.clone(), auth::authenticate_peer));
     let (router, document) = OpenApiRouter::with_openapi(openapi::base())
         .nest("/api/v1", guarded)
         .nest("/api/v1", routes::published::open_routes())
+        .nest("/api/v1", replication)
         .merge(routes::health::routes())
         .split_for_parts();
     (router, openapi::finish(document))

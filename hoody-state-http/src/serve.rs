@@ -17,12 +17,15 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
 /// Connections at once; more wait to be accepted.
 const CONNECTIONS: usize = 1024;
 /// How long a client may take to send its headers, and how long an idle connection is kept.
 const HEADERS: Duration = Duration::from_secs(75);
+/// How long a TLS handshake may take.
+const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long requests in flight may go on once the server ends.
 const GRACE: Duration = Duration::from_secs(10);
 /// How much of a refused body is read and dropped, so that the client sees the answer rather than a reset, and how long.
@@ -30,7 +33,7 @@ const LINGER_BYTES: usize = 4 << 20;
 const LINGER: Duration = Duration::from_secs(1);
 
 /// Serves `api` on the listeners until `stop` comes; then no more connections, requests in flight get 10 s, and streams end.
-pub async fn serve(api: &Api, tcp: Option<TcpListener>, unix: Option<UnixListener>, stop: impl Future<Output = ()>) {
+pub async fn serve(api: &Api, tcp: Option<TcpListener>, tls: Option<TlsAcceptor>, unix: Option<UnixListener>, stop: impl Future<Output = ()>) {
     let stopping = watch::Sender::new(false);
     let mut server =
         Server { router: api.router(), permits: Arc::new(Semaphore::new(CONNECTIONS)), connections: JoinSet::new(), stopping: stopping.subscribe() };
@@ -46,7 +49,10 @@ pub async fn serve(api: &Api, tcp: Option<TcpListener>, unix: Option<UnixListene
         tokio::select! {
             () = &mut stop => break,
             accepted = accept_tcp(tcp.as_ref()) => match accepted {
-                Ok(stream) => server.spawn(stream, Peer::Tcp, permit),
+                Ok(stream) => match &tls {
+                    Some(tls) => server.spawn_tls(tls.clone(), stream, permit),
+                    None => server.spawn(stream, Peer::Tcp, permit),
+                },
                 Err(e) => pause(&e).await,
             },
             accepted = accept_unix(unix.as_ref()) => match accepted {
@@ -92,6 +98,19 @@ struct Server {
 }
 
 impl Server {
+    fn spawn_tls(&mut self, tls: TlsAcceptor, stream: tokio::net::TcpStream, permit: OwnedSemaphorePermit) {
+        let (router, stopping) = (self.router.clone(), self.stopping.clone());
+        self.connections.spawn(async move {
+            let _permit = permit;
+            // Beside the others: who does not finish it holds up nobody.
+            match tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await {
+                Ok(Ok(stream)) => connection(stream, Peer::Tcp, router, stopping).await,
+                Ok(Err(e)) => tracing::debug!(error = %e, "a TLS handshake failed"),
+                Err(_) => tracing::debug!("a TLS handshake was not finished"),
+            }
+        });
+    }
+
     fn spawn<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(&mut self, stream: S, peer: Peer, permit: OwnedSemaphorePermit) {
         let (router, stopping) = (self.router.clone(), self.stopping.clone());
         self.connections.spawn(async move {

@@ -81,6 +81,7 @@ id!(/** Id of a token (not the token). */ TokenId, 24, "token");
 id!(/** Id of the person or program a token belongs to. */ UserId, 24, "user");
 id!(/** Id of a share. */ ShareId, 24, "share");
 id!(/** Id of a receiver's word on a share. */ OverrideId, 24, "share override");
+id!(/** Id of a peer in this server's list. */ PeerId, 24, "peer");
 id!(/** Id of an image. */ ImageId, 24, "image");
 id!(/** Id of one run of a container, from its start to its exit. */ RunId, 24, "run");
 id!(/** Id of an operation. */ OperationId, 32, "operation");

@@ -17,6 +17,7 @@
 //! | [`share`] | [`ShareMount`](share::ShareMount): directories of one container in another; bind mounts, and in memory |
 //! | [`cgroup`] | a container's control group, which outlives its runs; v2, v1 and hybrid hosts |
 //! | [`pool`] | the BTRFS file system that everything lives in; on a loop image or a device |
+//! | [`transfer`] | [`Transport`](transfer::Transport): containers between servers; in memory, over HTTP in `hoody-state-http` |
 //! | [`image`] | golden images, made of tars or of snapshots |
 //! | [`container`] | what a container goes through: create, lifecycle, snapshots, restore, delete |
 //! | [`op`] | how anything changes: intents, locks, steps |
@@ -62,6 +63,7 @@ pub mod runtime;
 pub mod share;
 pub mod snapshot;
 mod sys;
+pub mod transfer;
 pub mod units;
 
 pub use error::{Error, Kind, Result};

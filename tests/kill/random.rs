@@ -240,13 +240,19 @@ pub fn kills(mut w: World, kills: u64, seed: u64) {
                 .collect();
             // `check` is silent beside a busy server too.
             let end = Instant::now() + after;
-            while n % 3 == 0 && end.saturating_duration_since(Instant::now()) > Duration::from_millis(400) {
-                w.check();
-                checks.fetch_add(1, Ordering::Relaxed);
-            }
+            // What it says is told after the kill: the clients end only then.
+            let checked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                while n % 3 == 0 && end.saturating_duration_since(Instant::now()) > Duration::from_millis(400) {
+                    w.check();
+                    checks.fetch_add(1, Ordering::Relaxed);
+                }
+            }));
             std::thread::sleep(end.saturating_duration_since(Instant::now()));
             w.server.kill();
             clients.into_iter().for_each(|c| c.join().unwrap());
+            if let Err(panic) = checked {
+                std::panic::resume_unwind(panic);
+            }
         });
         while rng.percent(30) {
             w.server.spawn();

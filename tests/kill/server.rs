@@ -66,6 +66,10 @@ fn parse(all: &[u8]) -> Option<Answer> {
 /// One server's directories, and its process while it runs.
 pub struct Server {
     pub dir: PathBuf,
+    /// Where it listens.
+    pub listen: String,
+    /// The network namespace that it lives in, by its file.
+    pub namespace: Option<PathBuf>,
     child: Option<Child>,
 }
 
@@ -77,7 +81,7 @@ impl Server {
             assert!(there, "this test needs {tool}: apt-get install {package}");
         }
         assert!(Path::new("/bin/busybox").exists(), "this test needs a static busybox: apt-get install busybox-static");
-        Server { dir: hoody_state_workspace::scratch(name), child: None }
+        Server { dir: hoody_state_workspace::scratch(name), listen: "127.0.0.1:0".into(), namespace: None, child: None }
     }
 
     pub fn run(&self) -> PathBuf {
@@ -98,7 +102,16 @@ impl Server {
     }
 
     fn command(&self, what: &str) -> Command {
-        let mut c = Command::new(env!("CARGO_BIN_EXE_server-under-test"));
+        let program = env!("CARGO_BIN_EXE_server-under-test");
+        let mut c = match &self.namespace {
+            // The network alone: mounts stay the machine's.
+            Some(ns) => {
+                let mut c = Command::new("nsenter");
+                c.arg(format!("--net={}", ns.display())).arg(program);
+                c
+            }
+            None => Command::new(program),
+        };
         c.arg(what).arg("--data").arg(self.dir.join("data")).arg("--run").arg(self.run());
         c
     }
@@ -107,7 +120,7 @@ impl Server {
     pub fn spawn(&mut self) {
         let log = std::fs::File::options().create(true).append(true).open(self.dir.join("log")).unwrap();
         let mut c = self.command("serve");
-        c.args(["--listen", "127.0.0.1:0", "--pool-size", "2GiB", "--databases", env!("CARGO_BIN_EXE_fuse-under-test")])
+        c.args(["--listen", &self.listen, "--pool-size", "2GiB", "--databases", env!("CARGO_BIN_EXE_fuse-under-test")])
             .env("HOODY_STATE_CRASH", format!("@{}", self.arm().display()));
         self.child = Some(c.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn().unwrap());
     }

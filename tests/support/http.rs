@@ -24,7 +24,7 @@ impl Served {
                 let unix = hoody_state_http::unix::bind(&path).unwrap();
                 ready.send(()).unwrap();
                 let api = hoody_state_http::Api::new(host, hoody_state_http::Options { metrics: false });
-                hoody_state_http::serve::serve(&api, None, Some(unix), async {
+                hoody_state_http::serve::serve(&api, None, None, Some(unix), async {
                     let _ = stopped.await;
                 })
                 .await;

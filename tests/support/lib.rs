@@ -5,16 +5,19 @@ pub mod http;
 pub mod worker;
 
 use hoody_state::freeze::memory::MemoryFreezer;
-use hoody_state::id::{ContainerId, ProjectId};
-use hoody_state::model::{Finding, NewContainer, NewSnapshot, ProjectInput, Snapshot};
+use hoody_state::host::Settings;
+use hoody_state::id::{ContainerId, ProjectId, ServerId};
+use hoody_state::model::{Finding, NewContainer, NewPeer, NewSnapshot, ProjectInput, Rights, Server, Snapshot};
 use hoody_state::op::step::{CrashAt, StepHook};
 use hoody_state::runtime::memory::MemoryRuntime;
 use hoody_state::snapshot::Volume;
 use hoody_state::snapshot::memory::MemoryStore;
+use hoody_state::transfer::memory::MemoryNet;
 use hoody_state::{Caller, Error, Host, HostBuilder, Kind, Result};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 /// A world of memory backends that outlives the hosts on it, so that a host can crash and another take its place.
 pub struct MemoryWorld {
@@ -25,6 +28,9 @@ pub struct MemoryWorld {
     failing: Arc<AtomicBool>,
     catalog: tempfile::TempDir,
     pub boot: String,
+    pub server: Server,
+    /// The network it is on, and its url there.
+    pub net: Option<(MemoryNet, String)>,
 }
 
 struct Shared(Arc<CrashAt>, Arc<AtomicBool>);
@@ -47,17 +53,33 @@ impl MemoryWorld {
             failing: Arc::default(),
             catalog: tempfile::tempdir().unwrap(),
             boot: "this boot".into(),
+            server: Server { id: ServerId::generate(), name: "local".into() },
+            net: None,
         }
+    }
+
+    /// The same on a network, under a name.
+    pub fn on(net: &MemoryNet, name: &str) -> Self {
+        let server = Server { id: ServerId::generate(), name: name.into() };
+        MemoryWorld { server, net: Some((net.clone(), format!("https://{name}"))), ..MemoryWorld::new() }
     }
 
     /// A host on it, as after a start of the server.
     pub fn host(&self) -> Host {
-        HostBuilder::new(Some(self.catalog.path()), self.store.clone(), self.freezer.clone(), self.runtime.clone())
+        let mut builder = HostBuilder::new(Some(self.catalog.path()), self.store.clone(), self.freezer.clone(), self.runtime.clone())
             .unwrap()
             .hook(Box::new(Shared(self.hook.clone(), self.failing.clone())))
             .boot_id(&self.boot)
-            .open()
-            .unwrap()
+            .server(self.server.clone())
+            .settings(Settings { transfer_pause: Duration::from_millis(1), ..Settings::default() });
+        if let Some((net, _)) = &self.net {
+            builder = builder.transport(Arc::new(net.clone()));
+        }
+        let host = builder.open().unwrap();
+        if let Some((net, url)) = &self.net {
+            net.add(url, host.clone());
+        }
+        host
     }
 
     /// Crash at the `n`th step from now; 0: only count.
@@ -89,6 +111,14 @@ impl MemoryWorld {
 impl Default for MemoryWorld {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+/// Makes two hosts of a network known to each other.
+pub fn acquaint(a: &Host, a_url: &str, b: &Host, b_url: &str) {
+    for (here, there, url) in [(a, b, b_url), (b, a, a_url)] {
+        let token = there.create_token(&format!("for {}", here.server().name), None, Rights::Replication).unwrap().1;
+        here.add_peer(&Caller::default(), NewPeer { name: None, url: url.into(), token, ca: None }).unwrap();
     }
 }
 

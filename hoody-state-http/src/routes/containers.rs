@@ -70,10 +70,32 @@ pub async fn create(State(app): State<Shared>, who: Identity, Id(id): Id<Project
 }
 
 /// One container, with what takes a look at its volume.
-#[utoipa::path(get, path = "/containers/{id}", tag = "containers", operation_id = "get_container", params(("id" = String, Path)), responses((status = 200, description = "It", body = Envelope<ContainerDetail>)))]
-pub async fn get(State(app): State<Shared>, who: Identity, Id(id): Id<ContainerId>) -> Reply<ContainerDetail> {
-    let detail = app.look(who, id, move |host, id| host.container_detail(id)).await?;
-    ok("Container", detail)
+#[utoipa::path(get, path = "/containers/{id}", tag = "containers", operation_id = "get_container", params(("id" = String, Path)), responses((status = 200, description = "It", body = Envelope<ContainerAnswer>)))]
+pub async fn get(State(app): State<Shared>, who: Identity, Id(id): Id<ContainerId>) -> Reply<ContainerAnswer> {
+    let detail = app.look(who.clone(), id.clone(), move |host, id| host.container_detail(id)).await;
+    match detail {
+        Err(e) if e.error().code() == "container_not_found" => {
+            // A copy that was ordered here and is on another server: whoever polls for it polls here.
+            let elsewhere = app
+                .long(move |host| match host.project_elsewhere(&id)? {
+                    Some(p) if who.reaches(&p) => host.container_elsewhere(&id),
+                    _ => Ok(None),
+                })
+                .await?;
+            ok("Container on another server", ContainerAnswer::Elsewhere(Box::new(elsewhere.ok_or(e)?)))
+        }
+        detail => ok("Container", ContainerAnswer::Here(Box::new(detail?))),
+    }
+}
+
+/// A container of this server, or a copy that was ordered here and is on another.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(untagged)]
+pub enum ContainerAnswer {
+    /// With what takes a look at its volume.
+    Here(Box<ContainerDetail>),
+    /// As the other server says.
+    Elsewhere(Box<Container>),
 }
 
 /// Changes a container; PATCH does the same. Absent fields stay.

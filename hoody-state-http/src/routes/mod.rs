@@ -1,12 +1,14 @@
 //! The handlers, one file a noun.
 
 pub mod containers;
+pub mod copies;
 pub mod environment;
 pub mod events;
 pub mod health;
 pub mod images;
 pub mod inside;
 pub mod operations;
+pub mod peers;
 pub mod projects;
 pub mod published;
 pub mod shares;

@@ -45,7 +45,7 @@ fn reserved() -> MethodRouter<Shared> {
     put(refuse).merge(delete(refuse))
 }
 
-/// This server, as the published lists have it.
+/// A server, as the published lists have it.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct ServerRow {
     id: ServerId,
@@ -54,31 +54,30 @@ pub struct ServerRow {
     server: Server,
 }
 
-fn row(app: &Shared) -> ServerRow {
-    let server = app.host.server();
+fn row(server: Server) -> ServerRow {
     ServerRow { id: server.id.clone(), server_id: server.id.clone(), status: "active", server }
 }
 
-/// This server.
-#[utoipa::path(get, path = "/servers", tag = "server", operation_id = "list_servers", responses((status = 200, description = "One row", body = Envelope<Vec<ServerRow>>)))]
+async fn rows(app: &Shared) -> Result<Vec<ServerRow>, ApiError> {
+    Ok(app.read(|host| host.servers()).await?.into_iter().map(row).collect())
+}
+
+/// This server, and the peers that containers can be copied to.
+#[utoipa::path(get, path = "/servers", tag = "server", operation_id = "list_servers", responses((status = 200, description = "This one first", body = Envelope<Vec<ServerRow>>)))]
 pub async fn servers(State(app): State<Shared>, _who: Identity) -> Reply<Vec<ServerRow>> {
-    ok("Servers", vec![row(&app)])
+    ok("Servers", rows(&app).await?)
 }
 
 /// The same, as the published quick start asks for it.
 #[utoipa::path(get, path = "/rentals", tag = "server", operation_id = "list_rentals", responses((status = 200, description = "One row", body = Envelope<Vec<ServerRow>>)))]
 pub async fn rentals(State(app): State<Shared>, _who: Identity) -> Reply<Vec<ServerRow>> {
-    ok("Rentals", vec![row(&app)])
+    ok("Rentals", rows(&app).await?)
 }
 
-/// This server by its id.
+/// This server or a peer, by its id.
 #[utoipa::path(get, path = "/servers/{id}", tag = "server", operation_id = "get_server", params(("id" = String, Path)), responses((status = 200, description = "It", body = Envelope<ServerRow>)))]
 pub async fn server(State(app): State<Shared>, _who: Identity, Id(id): Id<ServerId>) -> Reply<ServerRow> {
-    let row = row(&app);
-    if row.id != id {
-        return Err(Error::not_found("unknown_server", format!("there is no server {id}: this one is {}", row.id)).into());
-    }
-    ok("Server", row)
+    ok("Server", row(app.read(move |host| host.known_server(&id)).await?))
 }
 
 /// The images, under the path of the published list.

@@ -104,7 +104,7 @@ fn a_token_of_one_project_sees_nothing_of_the_others() {
 #[test]
 fn a_read_only_token_changes_nothing() {
     let s = Server::start();
-    let token = s.host.create_token("reader", None, true).unwrap().1;
+    let token = s.host.create_token("reader", None, hoody_state::model::Rights::ReadOnly).unwrap().1;
     let call = |method: &str, path: &str| s.with_token(&token, method, path).body("{}").send();
     assert_eq!(call("GET", "/api/v1/projects").status, 200);
     let id = "65f0c0ffee00000000000001";
@@ -130,7 +130,7 @@ fn a_read_only_token_changes_nothing() {
 #[test]
 fn a_revoked_token_is_out_at_once() {
     let s = Server::start();
-    let (row, token) = s.host.create_token("short", None, false).unwrap();
+    let (row, token) = s.host.create_token("short", None, hoody_state::model::Rights::Full).unwrap();
     assert_eq!(s.with_token(&token, "GET", "/api/v1/projects").send().status, 200);
     s.host.revoke_token(row.id.as_str()).unwrap();
     assert_eq!(s.with_token(&token, "GET", "/api/v1/projects").send().code(), "invalid_token");

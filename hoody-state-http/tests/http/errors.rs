@@ -16,6 +16,17 @@ use std::time::Duration;
 /// Codes that a sound memory host cannot be brought to: they are produced by the tests of the places named.
 const ELSEWHERE: &[(&str, &str)] = &[
     ("databases_shared", "tests/filesystem"),
+    ("copy_has_changes", "tests/transfer"),
+    ("id_base_differs", "it takes two pools: tests/transfer"),
+    ("peer_failed", "tests/transfer"),
+    ("handover_refused", "tests/transfer"),
+    ("handover_taken", "tests/transfer"),
+    ("base_missing", "hoody-state/src/snapshot/suite.rs"),
+    ("transfer_cut", "hoody-state/src/snapshot/suite.rs"),
+    ("stream_corrupt", "hoody-state/src/snapshot/suite.rs"),
+    ("stream_refused", "hoody-state/src/snapshot/btrfs"),
+    ("path_too_long", "it takes a path of 4,096 bytes on BTRFS"),
+    ("too_many_volumes", "it takes 10,000 subvolumes"),
     ("databases_busy", "hoody-state/src/locked_db"),
     ("databases_unavailable", "tests/filesystem"),
     ("ramdisk_failed", "hoody-state/src/ramdisk"),
@@ -45,6 +56,7 @@ fn every_documented_code_is_produced_with_its_status() {
     shares(&s, &mut seen);
     faults(&mut seen);
     limits(&mut seen);
+    peers(&s, &mut seen);
     under_way(&mut seen);
     for row in CODES {
         if ELSEWHERE.iter().any(|(code, _)| *code == row.code) {
@@ -52,6 +64,28 @@ fn every_documented_code_is_produced_with_its_status() {
         }
         assert_eq!(seen.0.get(row.code), Some(&row.status), "{} is documented with {}", row.code, row.status);
     }
+}
+
+fn peers(s: &Server, seen: &mut Seen) {
+    let project = s.project("copying");
+    let id = s.container(&project, "box");
+    let none = "65f0c0ffee000000000000ff";
+    seen.expect("source_container_not_found", &s.call("POST", &format!("/api/v1/containers/{none}/copy"), &format!(r#"{{"target_project_id":"{project}"}}"#)));
+    seen.expect("not_a_copy", &s.call("POST", &format!("/api/v1/containers/{id}/sync"), ""));
+    seen.expect("validation_error", &s.call("POST", &format!("/api/v1/containers/{id}/copy"), ""));
+    seen.expect("peer_not_found", &s.call("DELETE", "/api/v1/peers/nobody", ""));
+    let add =
+        |s: &Server, url: &str, token: &str, name: &str| s.call("POST", "/api/v1/peers", &format!(r#"{{"url":"{url}","token":"{token}","name":"{name}"}}"#));
+    seen.expect("no_transport", &add(s, "https://nobody.invalid", &s.token, "x"));
+    let [(one, _), (two, _)] = crate::copies::pair();
+    let at = |s: &Server| format!("http://{}", s.address);
+    let own = one.host.create_token("own", None, hoody_state::model::Rights::Replication).unwrap().1;
+    seen.expect("peer_is_self", &add(&one, &at(&one), &own, "me"));
+    seen.expect("peer_refused", &add(&one, &at(&two), &own, "x"));
+    seen.expect("peer_unreachable", &add(&one, "http://127.0.0.1:9", &own, "x"));
+    let [(third, _), _] = crate::copies::pair();
+    let token = third.host.create_token("another", None, hoody_state::model::Rights::Replication).unwrap().1;
+    seen.expect("peer_name_in_use", &add(&one, &at(&third), &token, "two"));
 }
 
 fn shares(s: &Server, seen: &mut Seen) {
@@ -72,7 +106,7 @@ fn requests(s: &Server, seen: &mut Seen) {
     seen.expect("missing_token", &s.bare("GET", "/api/v1/projects").send());
     seen.expect("invalid_token", &s.with_token("x", "GET", "/api/v1/projects").send());
     seen.expect("invalid_credentials", &s.bare("POST", "/api/v1/users/auth/login").body(r#"{"username":"a","password":"b"}"#).send());
-    let reader = s.host.create_token("reader", None, true).unwrap().1;
+    let reader = s.host.create_token("reader", None, hoody_state::model::Rights::ReadOnly).unwrap().1;
     seen.expect("insufficient_permissions", &s.with_token(&reader, "POST", "/api/v1/projects").send());
     seen.expect("route_not_found", &s.get("/api/v1/nothing"));
     seen.expect("method_not_allowed", &s.call("DELETE", "/api/v1/projects", ""));

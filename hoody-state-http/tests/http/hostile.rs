@@ -88,7 +88,7 @@ fn paths_that_are_no_paths_are_refused() {
         assert_eq!(s.get(path).code(), code, "{path}");
     }
     assert_eq!(s.call("POST", "/api/v1/containers/65f0c0ffee000000000000ff/explode", "").code(), "route_not_found");
-    assert_eq!(s.call("POST", "/api/v1/containers/65f0c0ffee000000000000ff/copy", "").code(), "route_not_found");
+    assert_eq!(s.call("POST", "/api/v1/containers/65f0c0ffee000000000000ff/reticulate", "").code(), "route_not_found");
     assert_eq!(s.call("DELETE", "/api/v1/containers/65f0c0ffee000000000000ff/start", "").code(), "method_not_allowed");
     for name in ["..", "a/../b", "a//b", "%2e%2e", "..%2fx", "a%00b"] {
         let a = s.request("PUT", &format!("/api/v1/images/{name}")).send();

@@ -14,7 +14,7 @@ fn the_same_request_is_done_once_and_another_is_refused() {
     assert_eq!((other.status, other.code().as_str()), (422, "idempotency_key_reused"));
     assert_eq!(s.get("/api/v1/projects").data()["pagination"]["total"], 1);
     // Another token's keys are other keys.
-    let token = s.host.create_token("second", None, false).unwrap().1;
+    let token = s.host.create_token("second", None, hoody_state::model::Rights::Full).unwrap().1;
     let a = s.with_token(&token, "POST", "/api/v1/projects").header("Idempotency-Key", "k1").body(r#"{"alias":"three"}"#).send();
     assert_eq!(a.status, 201);
 }

@@ -2,6 +2,7 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod auth;
+mod copies;
 mod document;
 mod errors;
 mod events;

@@ -31,7 +31,7 @@ impl Server {
     pub fn over(host: Host) -> Server {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("api.sock");
-        let (token, stop) = (host.create_token("all", None, false).unwrap().1, oneshot::channel::<()>());
+        let (token, stop) = (host.create_token("all", None, hoody_state::model::Rights::Full).unwrap().1, oneshot::channel::<()>());
         let (ready, address) = std::sync::mpsc::channel();
         let (api, path) = (Api::new(host.clone(), Options { metrics: true }), socket.clone());
         let thread = std::thread::spawn(move || {
@@ -40,7 +40,7 @@ impl Server {
                 let tcp = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
                 let unix = unix::bind(&path).unwrap();
                 ready.send(tcp.local_addr().unwrap()).unwrap();
-                serve::serve(&api, Some(tcp), Some(unix), async {
+                serve::serve(&api, Some(tcp), None, Some(unix), async {
                     let _ = stop.1.await;
                 })
                 .await;
@@ -73,7 +73,14 @@ impl Server {
 
     pub fn scoped(&self, project: &str, read_only: bool) -> String {
         let project: ProjectId = project.parse().unwrap();
-        self.host.create_token(&format!("scoped-{project}-{read_only}"), Some(vec![project]), read_only).unwrap().1
+        self.host
+            .create_token(
+                &format!("scoped-{project}-{read_only}"),
+                Some(vec![project]),
+                if read_only { hoody_state::model::Rights::ReadOnly } else { hoody_state::model::Rights::Full },
+            )
+            .unwrap()
+            .1
     }
 
     pub fn project(&self, alias: &str) -> String {

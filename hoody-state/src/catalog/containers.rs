@@ -1,10 +1,10 @@
 use super::{Tx, json, ms, time, to_json};
 use crate::error::{Error, Kind, Result};
-use crate::id::{ContainerId, LogId, ProjectId, RunId};
+use crate::id::{ContainerId, LogId, OperationId, ProjectId, RunId, ServerId};
 use crate::model::{DatabaseScope, Filesystem, PageRequest, RamdiskScope, Status, StatusLog};
 use crate::name::{ContainerName, SnapshotName};
 use crate::runtime::Network;
-use crate::units::Generation;
+use crate::units::{Generation, VolumeId};
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::{Deserialize, Serialize};
@@ -22,6 +22,9 @@ pub(crate) struct ContainerSpec {
     pub env: BTreeMap<String, String>,
     pub comment: Option<String>,
     pub source: Option<ContainerId>,
+    /// The server that `source` is on; nothing: this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<ServerId>,
     pub command: Vec<String>,
     pub cpu: Option<f64>,
     pub memory_mib: Option<u64>,
@@ -56,6 +59,35 @@ pub(crate) struct ContainerState {
     pub undo: Option<SnapshotName>,
     /// Why it failed.
     pub message: Option<String>,
+    /// A copy that has no live volume yet.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub partial: bool,
+    /// A copy whose project got its databases from it: a sync brings them along.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub follows_databases: bool,
+    /// Of a copy on its source's host: the source's snapshot that it was last brought up to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<VolumeId>,
+    /// Of a copy: its own snapshot that it was last brought up to its source with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub synced: Option<SnapshotName>,
+    /// The move that may boot it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handover: Option<Handover>,
+}
+
+/// A container that is moving here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Handover {
+    /// The move, by its operation at the source.
+    pub id: OperationId,
+    /// Whether the source has given it away: from then on it runs here or nowhere.
+    pub taken: bool,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_false(b: &bool) -> bool {
+    !*b
 }
 
 /// A container's row.

@@ -13,6 +13,7 @@ pub(crate) mod events;
 pub(crate) mod idempotency;
 pub(crate) mod images;
 pub(crate) mod operations;
+pub(crate) mod peers;
 pub(crate) mod projects;
 mod room;
 mod schema;

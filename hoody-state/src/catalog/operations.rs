@@ -42,6 +42,9 @@ fn row(r: &Row<'_>) -> rusqlite::Result<Result<Operation>> {
             step: None,
             done: None,
             total: None,
+            total_is_estimate: None,
+            sent: None,
+            rate: None,
             error: code.map(|code| OperationError { code, message: message.unwrap_or_default() }),
             created_at: time(created),
             finished_at: finished.map(time),
@@ -73,13 +76,19 @@ pub(crate) fn open(c: &Connection) -> Result<Vec<(OperationId, Intent)>> {
     .collect()
 }
 
-/// The open operation of a thing.
-pub(crate) fn open_of(c: &Connection, resource: &str) -> Result<Option<OperationId>> {
-    let id: Option<String> = c
-        .prepare_cached("SELECT id FROM operations WHERE resource_id = ?1 AND status = 'running' ORDER BY created_ms DESC LIMIT 1")?
-        .query_row([resource], |r| r.get(0))
+/// The open operation of a thing, and its kind.
+pub(crate) fn open_of(c: &Connection, resource: &str) -> Result<Option<(OperationId, String)>> {
+    let found: Option<(String, String)> = c
+        .prepare_cached("SELECT id, kind FROM operations WHERE resource_id = ?1 AND status = 'running' ORDER BY created_ms DESC LIMIT 1")?
+        .query_row([resource], |r| Ok((r.get(0)?, r.get(1)?)))
         .optional()?;
-    id.map(|i| i.parse()).transpose()
+    found.map(|(id, kind)| Ok((id.parse()?, kind))).transpose()
+}
+
+/// The operation under way on a thing, or its last one.
+pub(crate) fn latest_of(c: &Connection, resource: &str) -> Result<Option<Operation>> {
+    let sql = format!("SELECT {COLUMNS} FROM operations WHERE resource_id = ?1 ORDER BY status = 'running' DESC, rowid DESC LIMIT 1");
+    c.prepare_cached(&sql)?.query_row([resource], row).optional()?.transpose()
 }
 
 /// A volume that is deleted and whose space is coming back.

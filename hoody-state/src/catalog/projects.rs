@@ -44,6 +44,11 @@ pub(crate) fn exists(c: &Connection, id: &ProjectId) -> Result<bool> {
     Ok(c.query_row("SELECT count(*) FROM projects WHERE id = ?1", [id.as_str()], |r| r.get::<_, u64>(0))? > 0)
 }
 
+/// Whether a project has this alias.
+pub(crate) fn alias_taken(c: &Connection, alias: &ProjectAlias) -> Result<bool> {
+    Ok(c.query_row("SELECT count(*) FROM projects WHERE alias = ?1", [alias.as_str()], |r| r.get::<_, u64>(0))? > 0)
+}
+
 /// SQL that keeps the rows whose `column` is among the scope's ids. Ids are hex: nothing to quote.
 pub(crate) fn scope(column: &str, only: Option<&[ProjectId]>) -> String {
     match only {

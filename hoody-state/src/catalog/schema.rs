@@ -39,6 +39,11 @@ CREATE INDEX shares_with_project ON shares(target_project_id) WHERE target_proje
 CREATE INDEX share_expiry ON shares(expires_at) WHERE expires_at IS NOT NULL;
 CREATE TABLE share_overrides(share_id TEXT NOT NULL, container_id TEXT NOT NULL, id TEXT NOT NULL, mount INTEGER NOT NULL, created_ms INTEGER NOT NULL,
   updated_ms INTEGER NOT NULL, PRIMARY KEY(share_id, container_id)) STRICT, WITHOUT ROWID;
+", "
+ALTER TABLE tokens ADD COLUMN replication INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE peers(id TEXT PRIMARY KEY, server_id TEXT NOT NULL UNIQUE, name TEXT NOT NULL UNIQUE, server_name TEXT NOT NULL, url TEXT NOT NULL, token TEXT NOT NULL,
+  ca TEXT, created_ms INTEGER NOT NULL) STRICT;
+CREATE TABLE copies_elsewhere(container_id TEXT PRIMARY KEY, server_id TEXT NOT NULL, project_id TEXT NOT NULL, created_ms INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 "];
 
 /// Brings the catalog to this version.

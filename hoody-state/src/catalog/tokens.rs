@@ -1,20 +1,28 @@
 use super::{Catalog, Durability, json, ms, time, to_json};
 use crate::error::{Error, Kind, Result};
 use crate::id::{ProjectId, TokenId};
-use crate::model::Token;
+use crate::model::{Rights, Token};
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use sha2::{Digest, Sha256};
 
 fn row(r: &Row<'_>) -> rusqlite::Result<Result<Token>> {
     let (id, name, prefix): (String, String, String) = (r.get(0)?, r.get(1)?, r.get(2)?);
-    let (projects, read_only, created): (Option<String>, bool, i64) = (r.get(3)?, r.get(4)?, r.get(5)?);
+    let (projects, read_only, created, replication): (Option<String>, bool, i64, bool) = (r.get(3)?, r.get(4)?, r.get(5)?, r.get(6)?);
     Ok((|| {
-        Ok(Token { id: id.parse()?, name, prefix, projects: projects.as_deref().map(|p| json(p, "token")).transpose()?, read_only, created_at: time(created) })
+        Ok(Token {
+            id: id.parse()?,
+            name,
+            prefix,
+            projects: projects.as_deref().map(|p| json(p, "token")).transpose()?,
+            read_only,
+            replication,
+            created_at: time(created),
+        })
     })())
 }
 
-const COLUMNS: &str = "id, name, prefix, projects, read_only, created_ms";
+const COLUMNS: &str = "id, name, prefix, projects, read_only, created_ms, replication";
 
 fn hash(token: &str) -> [u8; 32] {
     Sha256::digest(token.as_bytes()).into()
@@ -35,7 +43,7 @@ pub(crate) fn authenticate(c: &Connection, token: &str) -> Result<Option<Token>>
 
 impl Catalog {
     /// Makes a token: its row, and the token itself, which is shown this once.
-    pub(crate) fn create_token(&self, now: Timestamp, name: Option<&str>, projects: Option<Vec<ProjectId>>, read_only: bool) -> Result<(Token, String)> {
+    pub(crate) fn create_token(&self, now: Timestamp, name: Option<&str>, projects: Option<Vec<ProjectId>>, rights: Rights) -> Result<(Token, String)> {
         let mut bytes = [0u8; 24];
         getrandom::fill(&mut bytes).map_err(|e| Error::new(Kind::Unavailable, "no_randomness", format!("the kernel gives no random bytes: {e}")))?;
         let secret: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
@@ -46,15 +54,32 @@ impl Catalog {
             Some(n) if n.chars().count() <= 100 && !n.chars().any(char::is_control) => n.to_owned(),
             Some(_) => return Err(Error::invalid("invalid_token_name", "a token's name is at most 100 characters, no control characters")),
         };
-        let t = Token { id, name, prefix: token[..10].to_owned(), projects, read_only, created_at: now };
+        let t = Token {
+            id,
+            name,
+            prefix: token[..10].to_owned(),
+            projects,
+            read_only: rights == Rights::ReadOnly,
+            replication: rights == Rights::Replication,
+            created_at: now,
+        };
         self.write(Durability::Disk, now, |tx| {
             for p in t.projects.iter().flatten() {
                 super::projects::get(tx.conn, self.user(), p)?;
             }
             tx.conn
                 .execute(
-                    "INSERT INTO tokens(id, name, hash, prefix, projects, read_only, created_ms) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-                    params![t.id.as_str(), t.name, &hash(&token)[..], t.prefix, t.projects.as_ref().map(to_json).transpose()?, t.read_only, ms(now)],
+                    "INSERT INTO tokens(id, name, hash, prefix, projects, read_only, created_ms, replication) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+                    params![
+                        t.id.as_str(),
+                        t.name,
+                        &hash(&token)[..],
+                        t.prefix,
+                        t.projects.as_ref().map(to_json).transpose()?,
+                        t.read_only,
+                        ms(now),
+                        t.replication
+                    ],
                 )
                 .map_err(|e| match e.sqlite_error_code() {
                     Some(rusqlite::ErrorCode::ConstraintViolation) => {

@@ -84,7 +84,7 @@ impl Host {
         Ok(view)
     }
 
-    fn check_limits(&self, c: &rusqlite::Connection, project: &ProjectId) -> Result<()> {
+    pub(super) fn check_limits(&self, c: &rusqlite::Connection, project: &ProjectId) -> Result<()> {
         let p = projects::get(c, self.0.catalog.user(), project)?;
         let n = containers::count(c, Some(project))?;
         if let Some(max) = p.max_containers.filter(|max| n >= u64::from(*max)) {
@@ -143,6 +143,7 @@ impl Host {
             env,
             comment: new.comment,
             source: None,
+            origin: None,
             command: new.command.unwrap_or_default(),
             cpu: new.cpu,
             memory_mib: new.memory,
@@ -160,6 +161,11 @@ impl Host {
             last_used: None,
             undo: None,
             message: None,
+            partial: false,
+            follows_databases: false,
+            at: None,
+            synced: None,
+            handover: None,
         };
         let row = ContainerRow {
             id: ContainerId::generate(),

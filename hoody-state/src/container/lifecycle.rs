@@ -50,6 +50,7 @@ impl Host {
         let intent = Intent::Lifecycle { container: id.clone(), verb, run: run.clone() };
         let lock = self.0.locks.take(id.as_str(), intent.kind())?;
         let row = self.0.catalog.read(|c| containers::get(c, id))?;
+        super::copy::whole(&row)?;
         if let Err(why) = allowed(verb, row.status) {
             return Err(Error::conflict("operation_state_conflict", format!("cannot {} container {id} while it is {}: {why}", verb.as_str(), row.status)));
         }

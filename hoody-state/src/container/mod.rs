@@ -1,14 +1,18 @@
 //! Containers: made from an image, started and stopped, snapshotted and put back, deleted.
 
+mod copy;
 mod create;
 mod databases;
 mod delete;
 mod environment;
 mod exit;
 mod lifecycle;
+mod moving;
 pub(crate) mod places;
+mod receive;
 mod restore;
 pub(crate) mod snapshots;
+mod sync;
 mod validate;
 pub(crate) use validate::text;
 mod view;

@@ -9,8 +9,36 @@ use crate::name::{Alias, SnapshotName};
 use crate::op::{DatabasesPlan, Intent, Op};
 use crate::snapshot::Volume;
 use crate::units::{Bytes, Generation};
+use jiff::Timestamp;
 use serde_json::json;
 use std::collections::BTreeMap;
+
+/// The row of the snapshot in which a restore keeps the state before.
+pub(super) fn kept_row(
+    name: SnapshotName,
+    alias: Option<Alias>,
+    now: Timestamp,
+    expires_at: Option<Timestamp>,
+    parent: Option<SnapshotName>,
+    why: String,
+) -> SnapshotRow {
+    let snapshot = Snapshot {
+        name,
+        alias,
+        created_at: now,
+        last_used_at: None,
+        expires_at,
+        stateful: false,
+        size: Bytes(0),
+        parent,
+        description: Some(why),
+        labels: BTreeMap::new(),
+        pinned: None,
+        consistency: Consistency::Crash,
+        databases: None,
+    };
+    SnapshotRow { snapshot, generation: Generation(0) }
+}
 
 impl Host {
     /// Puts a snapshot in the place of a container's live volume and boots it fresh, if it ran or was paused before (or `options.start` says so). The
@@ -36,6 +64,7 @@ impl Host {
             if matches!(row.status, Status::Creating | Status::Copying | Status::Deleting | Status::Deleted) {
                 return Err(Error::conflict("operation_state_conflict", format!("container {id} is {}: nothing can be restored into it", row.status)));
             }
+            super::copy::whole(&row)?;
             if let Some(a) = &keep_alias
                 && snapshots::by_alias(c, id, a.as_str())?.is_some()
             {
@@ -63,24 +92,8 @@ impl Host {
             Some(_) => None,
             None => now.checked_add(self.0.settings.undo_expiry).ok(),
         };
-        let keep = SnapshotRow {
-            snapshot: Snapshot {
-                name: undo_name,
-                alias: keep_alias,
-                created_at: now,
-                last_used_at: None,
-                expires_at,
-                stateful: false,
-                size: Bytes(0),
-                parent: row.state.head.clone(),
-                description: Some(format!("the state before {} was restored", target.snapshot.name)),
-                labels: BTreeMap::new(),
-                pinned: None,
-                consistency: Consistency::Crash,
-                databases: None,
-            },
-            generation: Generation(0),
-        };
+        let why = format!("the state before {} was restored", target.snapshot.name);
+        let keep = kept_row(undo_name, keep_alias, now, expires_at, row.state.head.clone(), why);
         let databases = self.databases_plan(&row, &target.snapshot.name, options.databases)?;
         let was_running = matches!(row.status, Status::Running | Status::Paused);
         let run = RunId::generate();
@@ -102,7 +115,7 @@ impl Host {
     }
 
     /// The error beside the answer is that of the boot: the restore itself has ended well then, and there is nothing for recovery to do.
-    fn restore_steps(&self, op: &mut Op) -> Result<(Restored, Option<Error>)> {
+    pub(super) fn restore_steps(&self, op: &mut Op) -> Result<(Restored, Option<Error>)> {
         let Intent::Restore { container: id, snapshot, keep, boot, run, was_running, databases, .. } = op.intent.clone() else {
             return Err(Error::internal("not a restore"));
         };

@@ -6,7 +6,7 @@ use crate::host::{Caller, Host};
 use crate::id::{ContainerId, OperationId};
 use crate::model::{Consistency, NewSnapshot, OnAliasConflict, Snapshot, SnapshotAnswer, SnapshotDeleted, SnapshotList, Status};
 use crate::name::{Alias, SnapshotName};
-use crate::op::{Intent, Op};
+use crate::op::{Intent, LockGuard, Op};
 use crate::snapshot::Volume;
 use crate::units::{Bytes, Generation};
 use jiff::{Timestamp, ToSpan};
@@ -30,7 +30,7 @@ fn labels(l: Option<BTreeMap<String, String>>) -> Result<BTreeMap<String, String
 }
 
 /// A name that no snapshot of the container has: the wanted one, or it with a number.
-fn free_name(c: &rusqlite::Connection, id: &ContainerId, wanted: SnapshotName) -> Result<SnapshotName> {
+pub(super) fn free_name(c: &rusqlite::Connection, id: &ContainerId, wanted: SnapshotName) -> Result<SnapshotName> {
     let mut name = wanted.clone();
     let mut n = 2;
     while snapshots::by_name(c, id, name.as_str())?.is_some() {
@@ -88,12 +88,18 @@ impl Host {
         if let Some(t) = self.replay(caller)? {
             return Ok(t);
         }
+        let lock = self.0.locks.take(id.as_str(), "snapshot.create");
+        self.take_snapshot(caller, lock, id, new)
+    }
+
+    /// The same under a lock that is held; what is wrong with the request is said before that it is held by another.
+    pub(crate) fn take_snapshot(&self, caller: &Caller, lock: Result<LockGuard>, id: &ContainerId, new: NewSnapshot) -> Result<SnapshotAnswer> {
         let now = self.0.clock.now();
         let alias = new.alias.as_deref().map(str::parse::<Alias>).transpose()?;
         let expires_at = expiry(new.expiry.as_ref(), now)?;
         super::validate::text("description", new.description.as_deref(), 16_000)?;
         let labels = labels(new.labels)?;
-        let lock = self.0.locks.take(id.as_str(), "snapshot.create")?;
+        let lock = lock?;
         let room = self.guard_space();
         let (container, name, parent, replaced) = self.0.catalog.read(|c| {
             let r = containers::get(c, id)?;
@@ -101,6 +107,7 @@ impl Host {
             if matches!(r.status, Status::Creating | Status::Copying | Status::Deleting | Status::Deleted) {
                 return Err(Error::conflict("operation_state_conflict", format!("container {id} is {}: it cannot be snapshotted", r.status)));
             }
+            super::copy::whole(&r)?;
             let n = snapshots::count(c, id)?;
             if let Some(max) = self.0.settings.max_snapshots.filter(|max| n >= *max) {
                 return Err(Error::new(
@@ -303,6 +310,16 @@ impl Host {
         find: impl FnOnce(&rusqlite::Connection) -> Result<SnapshotRow>,
     ) -> Result<SnapshotDeleted> {
         let _lock = self.0.locks.take(id.as_str(), "snapshot.delete")?;
+        self.delete_under_lock(caller, id, find)
+    }
+
+    /// The same while the container is locked.
+    pub(super) fn delete_under_lock(
+        &self,
+        caller: &Caller,
+        id: &ContainerId,
+        find: impl FnOnce(&rusqlite::Connection) -> Result<SnapshotRow>,
+    ) -> Result<SnapshotDeleted> {
         self.0.hook.step("snapshot.delete", "intent")?;
         let (row, answer) = self.write(Durability::Disk, |tx| {
             let row = find(tx.conn)?;

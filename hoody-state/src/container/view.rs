@@ -28,6 +28,9 @@ impl Host {
             Err(e) if e.is_not_found() => "deleted".parse::<ProjectAlias>()?,
             Err(e) => return Err(e),
         };
+        let open = operations::open_of(c, r.id.as_str())?;
+        // While it is brought up to its source it may go on running, and be replaced at any moment.
+        let syncs = open.as_ref().is_some_and(|(_, kind)| kind == "container.sync") && r.status != Status::Deleting;
         Ok(Container {
             id: r.id.clone(),
             project_id: r.project.clone(),
@@ -37,7 +40,7 @@ impl Host {
             name: r.name.clone(),
             color: r.spec.color.clone(),
             container_image: r.spec.image.clone(),
-            status: r.status,
+            status: if syncs { Status::Copying } else { r.status },
             status_message: r.state.message.clone(),
             ai: r.spec.ai,
             hoody_kit: false,
@@ -59,7 +62,7 @@ impl Host {
             databases: r.spec.databases,
             filesystem: r.spec.filesystem,
             network: r.spec.network,
-            operation_id: operations::open_of(c, r.id.as_str())?,
+            operation_id: open.map(|(id, _)| id),
             created_at: r.created,
             updated_at: r.updated,
         })

@@ -8,7 +8,7 @@ use crate::id::{ImageId, OperationId, ProjectId, ServerId};
 use crate::locked_db::LockedDb;
 use crate::locked_db::daemon::{DaemonConfig, FuseDaemon};
 use crate::locked_db::fuse::FuseLockedDb;
-use crate::model::{Image, Server, Token};
+use crate::model::{Image, Rights, Server, Token};
 use crate::op::step::{KillAt, NoHook, StepHook};
 use crate::op::{Locks, Registry};
 use crate::pool::{Pool, PoolConfig, layout};
@@ -20,6 +20,7 @@ use crate::share::ShareMount;
 use crate::share::bind::BindShareMount;
 use crate::share::memory::MemoryShareMount;
 use crate::snapshot::{SnapshotStore, Volume};
+use crate::transfer::Transport;
 use crate::units::Bytes;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -45,6 +46,8 @@ pub struct HostConfig {
     pub cgroup_parent: Option<String>,
     /// The program `hoody-state-fuse`; without it containers have no `/hoody/databases`.
     pub databases: Option<PathBuf>,
+    /// How other servers are reached; nothing: they are not.
+    pub transport: Option<Arc<dyn Transport>>,
     /// What an operator sets.
     pub settings: Settings,
 }
@@ -116,6 +119,7 @@ pub struct HostBuilder {
     databases: Option<Arc<dyn LockedDb>>,
     ramdisks: Option<Arc<dyn RamDisks>>,
     shares: Arc<dyn ShareMount>,
+    transport: Option<Arc<dyn Transport>>,
     clock: Arc<dyn Clock>,
     hook: Box<dyn StepHook>,
     server: Server,
@@ -143,6 +147,7 @@ impl HostBuilder {
             databases: None,
             ramdisks: None,
             shares: Arc::new(MemoryShareMount::new()),
+            transport: None,
             clock: Arc::new(SystemClock),
             hook: Box::new(NoHook),
             server: Server { id: ServerId::generate(), name: "local".into() },
@@ -171,6 +176,20 @@ impl HostBuilder {
     #[must_use]
     pub fn shares(mut self, shares: Arc<dyn ShareMount>) -> Self {
         self.shares = shares;
+        self
+    }
+
+    /// How other servers are reached; default: they are not.
+    #[must_use]
+    pub fn transport(mut self, transport: Arc<dyn Transport>) -> Self {
+        self.transport = Some(transport);
+        self
+    }
+
+    /// The first host id of containers; servers that copy from each other must agree on it.
+    #[must_use]
+    pub fn id_base(mut self, id_base: u32) -> Self {
+        self.id_base = id_base;
         self
     }
 
@@ -214,7 +233,7 @@ impl HostBuilder {
     /// # Errors
     /// When catalog and world cannot be compared at all; single containers that cannot be mended are logged.
     pub fn open(self) -> Result<Host> {
-        let HostBuilder { catalog, store, freezer, runtime, databases, ramdisks, shares, clock, hook, server, settings, boot, id_base, pool } = self;
+        let HostBuilder { catalog, store, freezer, runtime, databases, ramdisks, shares, transport, clock, hook, server, settings, boot, id_base, pool } = self;
         let host = Host(Arc::new(Inner {
             catalog,
             store,
@@ -223,6 +242,7 @@ impl HostBuilder {
             databases,
             ramdisks,
             shares,
+            transport,
             sharing: Mutex::default(),
             served: Mutex::default(),
             share_changes: std::sync::atomic::AtomicU64::new(0),
@@ -275,6 +295,7 @@ impl Host {
         builder.ramdisks = Some(Arc::new(TmpfsRamDisks::new(config.run.join(RAMDISKS), record.id_base)?));
         let daemon = config.databases.clone().map(|program| FuseDaemon::open(config.daemon(program))).transpose()?;
         builder.databases = daemon.clone().map(|d| d as Arc<dyn LockedDb>);
+        builder.transport.clone_from(&config.transport);
         builder.settings = config.settings.clone();
         builder.server = config.server(&record);
         builder.id_base = record.id_base;
@@ -381,8 +402,8 @@ impl TokenStore {
     ///
     /// # Errors
     /// `invalid_token_name`, `token_name_in_use`, `project_not_found`.
-    pub fn create(&self, name: Option<&str>, projects: Option<Vec<ProjectId>>, read_only: bool) -> Result<(Token, String)> {
-        self.catalog.create_token(SystemClock.now(), name, projects, read_only)
+    pub fn create(&self, name: Option<&str>, projects: Option<Vec<ProjectId>>, rights: Rights) -> Result<(Token, String)> {
+        self.catalog.create_token(SystemClock.now(), name, projects, rights)
     }
 
     /// All tokens.
@@ -450,10 +471,11 @@ impl Host {
             let databases = daemon.socket.exists().then(|| FuseLockedDb::new(&daemon.socket, &daemon.mountpoint));
             let disks = config.run.join(RAMDISKS);
             let ramdisks = if disks.is_dir() { Some(TmpfsRamDisks::new(&disks, record.id_base)?) } else { None };
-            let mut known: Vec<PathBuf> =
-                ramdisks.iter().map(TmpfsRamDisks::list).collect::<Result<Vec<_>>>()?.concat().iter().map(|n| disks.join(n)).collect();
-            known.push(daemon.mountpoint);
-            let known: Vec<PathBuf> = known.into_iter().map(|p| absolute(&p)).collect();
+            // Asked anew at each look: a container that was made since has a disk too.
+            let known = || -> Result<Vec<PathBuf>> {
+                let disks_there = ramdisks.iter().map(TmpfsRamDisks::list).collect::<Result<Vec<_>>>()?.concat();
+                Ok(disks_there.iter().map(|n| disks.join(n)).chain([daemon.mountpoint.clone()]).map(|p| absolute(&p)).collect())
+            };
             let places = super::check::Places {
                 databases: databases.as_ref().map(|d| d as &dyn LockedDb),
                 ramdisks: ramdisks.as_ref().map(|d| d as &dyn RamDisks),
@@ -461,10 +483,10 @@ impl Host {
             };
             let mut found = super::check::compare(&catalog, &store, &*freezer, &runtime, &places, repair)?;
             // A runtime mounts its own binary for a moment while it starts: what is passing is gone at the second look.
-            let mut stray = Pool::look_at_mounts(&config.pool(), &known)?;
+            let mut stray = Pool::look_at_mounts(&config.pool(), &known()?)?;
             if !stray.is_empty() {
                 std::thread::sleep(std::time::Duration::from_millis(300));
-                let again = Pool::look_at_mounts(&config.pool(), &known)?;
+                let again = Pool::look_at_mounts(&config.pool(), &known()?)?;
                 stray.retain(|s| again.contains(s));
             }
             found.extend(stray.into_iter().map(|message| crate::model::Finding { code: "stray_mount".into(), message, repaired: false }));

@@ -157,7 +157,7 @@ impl Look<'_> {
             let of = match &v {
                 Volume::Live(c) | Volume::Next(c) | Volume::NextDatabases(c) | Volume::Snapshot(c, _) | Volume::SnapshotDatabases(c, _) => c.to_string(),
                 Volume::Image(n) => n.to_string(),
-                Volume::Staging(op) if ops.contains(op) => continue,
+                Volume::Staging(op) if ops.iter().any(|o| crate::op::works_in(o, op)) => continue,
                 Volume::Staging(_) => String::new(),
                 Volume::Databases(p) => p.to_string(),
             };
@@ -268,7 +268,7 @@ impl Look<'_> {
         let mut p = Vec::new();
         let id = &r.id;
         let live = Volume::Live(id.clone());
-        if self.store.info(&live)?.is_none() {
+        if self.store.info(&live)?.is_none() && !r.state.partial {
             p.push((
                 format!("container {id} has no live volume: make an image of one of its snapshots and a container of that, then delete it"),
                 Problem::LiveMissing,

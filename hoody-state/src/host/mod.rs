@@ -5,6 +5,7 @@
 
 mod build;
 mod check;
+mod peers;
 mod projects;
 mod queries;
 mod reconcile;
@@ -15,6 +16,7 @@ mod upkeep;
 pub use crate::catalog::idempotency::IdempotencyKey;
 pub use crate::event::Subscription;
 pub use build::{HostBuilder, HostConfig, TokenStore};
+pub use peers::OfferedStream;
 pub(crate) use projects::{color, made_up_color};
 
 use crate::catalog::{Catalog, Durability, Tx};
@@ -30,6 +32,7 @@ use crate::ramdisk::RamDisks;
 use crate::runtime::{Exit, Runtime};
 use crate::share::ShareMount;
 use crate::snapshot::SnapshotStore;
+use crate::transfer::Transport;
 use crate::units::Bytes;
 use std::collections::HashMap;
 use std::sync::atomic::AtomicU64;
@@ -66,6 +69,8 @@ pub struct Settings {
     pub stop_timeout: Duration,
     /// How long a freeze may take before it is undone. Default: 5 s.
     pub freeze_timeout: Duration,
+    /// How long a transfer that broke off waits before it is tried again; doubled each time. Default: 0.5 s.
+    pub transfer_pause: Duration,
 }
 
 impl Default for Settings {
@@ -76,6 +81,7 @@ impl Default for Settings {
             max_containers: None,
             stop_timeout: Duration::from_secs(10),
             freeze_timeout: Duration::from_secs(5),
+            transfer_pause: Duration::from_millis(500),
         }
     }
 }
@@ -94,6 +100,8 @@ pub(crate) struct Inner {
     /// Where `/ramdisk` comes from; nothing: containers have none.
     pub ramdisks: Option<Arc<dyn RamDisks>>,
     pub shares: Arc<dyn ShareMount>,
+    /// How other servers are reached; nothing: they are not.
+    pub transport: Option<Arc<dyn Transport>>,
     /// Counts changes of shares, so that a start knows whether it has to look again.
     pub share_changes: AtomicU64,
     /// One look at what a receiver sees, and the change that follows, at a time.

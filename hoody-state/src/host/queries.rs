@@ -2,7 +2,7 @@ use super::Host;
 use crate::catalog::{Durability, events, operations, tokens};
 use crate::error::{Error, Result};
 use crate::id::{EventId, OperationId, ProjectId};
-use crate::model::{Event, EventFilter, Operation, OperationStatus, PageRequest, Paged, PoolInfo, Reclaiming, Token};
+use crate::model::{Event, EventFilter, Operation, OperationStatus, PageRequest, Paged, PoolInfo, Reclaiming, Rights, Token};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -50,6 +50,12 @@ impl Host {
             o.step = Some(p.step().to_owned()).filter(|s| !s.is_empty());
             o.done = Some(p.done.load(Ordering::Relaxed)).filter(|n| *n > 0);
             o.total = Some(p.total.load(Ordering::Relaxed)).filter(|n| *n > 0);
+            if let Some(t) = p.transfer() {
+                // What a stream will come to is known when it has ended.
+                o.total_is_estimate = Some(true);
+                o.sent = Some(t.sent);
+                o.rate = Some(t.rate);
+            }
         }
         o
     }
@@ -133,8 +139,8 @@ impl Host {
     ///
     /// # Errors
     /// `invalid_token_name`, `token_name_in_use`, `project_not_found`.
-    pub fn create_token(&self, name: &str, projects: Option<Vec<ProjectId>>, read_only: bool) -> Result<(Token, String)> {
-        self.0.catalog.create_token(self.0.clock.now(), Some(name), projects, read_only)
+    pub fn create_token(&self, name: &str, projects: Option<Vec<ProjectId>>, rights: Rights) -> Result<(Token, String)> {
+        self.0.catalog.create_token(self.0.clock.now(), Some(name), projects, rights)
     }
 
     /// All tokens.

@@ -67,12 +67,23 @@ impl Host {
     }
 
     fn take_up(&self, id: &OperationId, intent: &Intent) -> Result<()> {
-        if let Intent::Delete { .. } = intent {
-            let lock = self.0.locks.take(&lock_of(intent), "container.delete")?;
-            let op = self.resume(id.clone(), intent.clone(), lock, None);
-            return self.behind(op, Duration::ZERO, |host, op| host.delete_steps(op)).map(|_| ());
+        let resume = || -> Result<_> {
+            let lock = self.0.locks.take(&lock_of(intent), intent.kind())?;
+            Ok(self.resume(id.clone(), intent.clone(), lock, None))
+        };
+        // What may take long, or waits for another server, goes on behind.
+        match intent {
+            Intent::Delete { .. } => self.behind(resume()?, Duration::ZERO, |host, op| host.delete_steps(op)).map(drop),
+            Intent::Copy { container, .. } if self.0.store.info(&Volume::Live(container.clone()))?.is_some() => {
+                self.behind(resume()?, Duration::ZERO, |host, op| host.copy_rest(op)).map(drop)
+            }
+            Intent::Receive { .. } => {
+                self.0.store.delete(&Volume::Staging(id.clone()))?;
+                self.behind(resume()?, Duration::ZERO, |host, op| host.receive_steps(op)).map(drop)
+            }
+            Intent::Move { handing_over: true, .. } => self.behind(resume()?, Duration::ZERO, |host, op| host.hand_over(op, None)).map(drop),
+            _ => self.settle(id, intent, None),
         }
-        self.settle(id, intent, None)
     }
 
     /// Half-made and thrown-away things that no open operation speaks of, and deleted ones that are back.
@@ -81,7 +92,7 @@ impl Host {
         let open: HashSet<OperationId> = self.0.catalog.read(operations::open)?.into_iter().map(|(id, _)| id).collect();
         for v in self.0.store.list(None)? {
             let stray = match &v {
-                Volume::Staging(op) => !open.contains(op),
+                Volume::Staging(op) => !open.iter().any(|o| crate::op::works_in(o, op)),
                 Volume::Databases(_) => !self.listed(&v)?,
                 _ => false,
             };
@@ -116,16 +127,8 @@ impl Host {
     /// Finishes or undoes one operation. `error` is why it failed, or nothing after a crash.
     pub(crate) fn settle(&self, op: &OperationId, intent: &Intent, error: Option<&Error>) -> Result<()> {
         match intent {
-            Intent::Create { container, cloned: false, .. } => {
-                self.0.runtime.remove(container)?;
-                self.0.store.delete(&Volume::Staging(op.clone()))?;
-                self.0.store.trash_home(container, op)?;
-                let gone = self.0.store.empty_trash(op, &mut |_, _| {})?;
-                self.undone(op, error, |tx| {
-                    tx.delete_container(container)?;
-                    tx.add_reclaim(&gone.volumes, &format!("container {container}"))
-                })
-            }
+            Intent::Create { container, cloned: false, .. } => self.settle_unmade(op, container, error),
+            Intent::Copy { container, .. } if self.0.store.info(&Volume::Live(container.clone()))?.is_none() => self.settle_unmade(op, container, error),
             Intent::Create { container, run, cloned: true, .. } => self.settle_start(op, container, run, None, error),
             Intent::Lifecycle { container, verb: verb @ (Verb::Start | Verb::Restart), run } => self.settle_start(op, container, run, Some(*verb), error),
             Intent::Lifecycle { container, verb: verb @ (Verb::Stop | Verb::ForceStop), .. } => {
@@ -149,6 +152,59 @@ impl Host {
                     });
                 }
                 self.undone(op, error, |tx| settle_status(tx, container, &found))
+            }
+            Intent::Copy { container, .. } => {
+                let error = error.ok_or_else(|| Error::internal("a copy that exists is only ever finished"))?;
+                self.0.runtime.kill(container)?;
+                self.0.store.delete(&Volume::Staging(op.clone()))?;
+                self.undone(op, Some(error), |tx| fail(tx, container, error.message()))
+            }
+            Intent::Receive { container, .. } => {
+                let error = error.ok_or_else(|| Error::internal("a copy from a peer is gone on with"))?;
+                self.0.store.delete(&Volume::Staging(op.clone()))?;
+                if error.kind() == Kind::Cancelled {
+                    return self.settle_unmade(op, container, Some(error));
+                }
+                self.0.runtime.kill(container)?;
+                let gone = self.drop_unlisted(container)?;
+                let there = self.0.store.info(&Volume::Live(container.clone()))?.is_some();
+                let hint = if there { "" } else { "; what has come over stays: sync goes on with the copy, delete removes it" };
+                self.undone(op, Some(error), |tx| {
+                    tx.add_reclaim(&gone, "what had come over in part")?;
+                    fail(tx, container, &format!("{}{hint}", error.message()))
+                })
+            }
+            Intent::Sync { container, .. } => {
+                let mut gone = self.0.store.delete(&Volume::Next(container.clone()))?;
+                gone.volumes.extend(self.0.store.delete(&Volume::Staging(op.clone()))?.volumes);
+                gone.volumes.extend(self.drop_unlisted(container)?);
+                self.undone(op, error, |tx| {
+                    tx.add_reclaim(&gone.volumes, "what a sync compared and brought over in part")?;
+                    let r = containers::get(tx.conn, container)?;
+                    let why = error.map_or("the server ended in the middle of it", Error::message);
+                    tx.emit_container("container.operation.failed", &r, json!({ "operation_id": op, "operation": "sync", "error": why }))
+                })
+            }
+            Intent::Move { container, copy, was_running, handing_over, .. } => {
+                // The peer's last word, or never told at all: it goes on here.
+                if *handing_over && error.is_none() {
+                    return Err(Error::internal("a move that the peer decides on is asked about"));
+                }
+                self.thaw(container)?;
+                let found = match self.look(container)? {
+                    Found::Nothing if *was_running => self.boot_again(container, &RunId::generate()),
+                    found => Ok(found),
+                };
+                self.undone(op, error, |tx| {
+                    match &found {
+                        Ok(Found::Nothing) => {}
+                        Ok(found) => settle_status(tx, container, found)?,
+                        Err(why) => fail(tx, container, why)?,
+                    }
+                    let r = containers::get(tx.conn, container)?;
+                    let why = error.map_or("the server ended in the middle of it", Error::message);
+                    tx.emit_container("container.operation.failed", &r, json!({ "operation_id": op, "operation": "move", "error": why, "copy": copy }))
+                })
             }
             Intent::Delete { .. } => Err(Error::internal("a delete is only ever finished; the next start goes on with it")),
             Intent::Snapshot { container, row, replace, databases } => {
@@ -187,6 +243,29 @@ impl Host {
                 self.drop_volume(&Volume::Image(image.name.clone()), &format!("image {}", image.name))
             }
         }
+    }
+
+    /// Undoes the making of a container that has no volume yet.
+    fn settle_unmade(&self, op: &OperationId, container: &ContainerId, error: Option<&Error>) -> Result<()> {
+        self.0.runtime.remove(container)?;
+        self.0.store.delete(&Volume::Staging(op.clone()))?;
+        self.0.store.trash_home(container, op)?;
+        let gone = self.0.store.empty_trash(op, &mut |_, _| {})?;
+        self.undone(op, error, |tx| {
+            tx.delete_container(container)?;
+            tx.add_reclaim(&gone.volumes, &format!("container {container}"))
+        })
+    }
+
+    /// Deletes volumes of a container's snapshots that are in no list: what came over, or was copied, and was not written down.
+    fn drop_unlisted(&self, container: &ContainerId) -> Result<Vec<VolumeId>> {
+        let mut gone = Vec::new();
+        for v in self.0.store.list(Some(container))? {
+            if matches!(v, Volume::Snapshot(..) | Volume::SnapshotDatabases(..)) && !self.listed(&v)? {
+                gone.extend(self.0.store.delete(&v)?.volumes);
+            }
+        }
+        Ok(gone)
     }
 
     fn settle_start(&self, op: &OperationId, container: &ContainerId, run: &RunId, verb: Option<Verb>, error: Option<&Error>) -> Result<()> {

@@ -52,7 +52,7 @@ impl Wake {
         self.set(|s| s.closed = true);
     }
 
-    fn is_closed(&self) -> bool {
+    pub(crate) fn is_closed(&self) -> bool {
         self.0.0.lock().unwrap_or_else(PoisonError::into_inner).closed
     }
 }

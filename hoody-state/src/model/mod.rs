@@ -10,6 +10,7 @@ mod server;
 mod share;
 mod snapshot;
 mod token;
+mod transfer;
 
 pub use container::*;
 pub use event::*;
@@ -21,6 +22,7 @@ pub use server::*;
 pub use share::*;
 pub use snapshot::*;
 pub use token::*;
+pub use transfer::*;
 
 /// Tells an absent field from one that is null: `#[serde(default, deserialize_with = "present")]` on an `Option<Option<T>>`.
 ///

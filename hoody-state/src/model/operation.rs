@@ -38,6 +38,15 @@ pub struct Operation {
     pub done: Option<u64>,
     /// In all, where known.
     pub total: Option<u64>,
+    /// Whether `total` is a guess: of a transfer it is, until it has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total_is_estimate: Option<bool>,
+    /// Bytes that went over the network, compressed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sent: Option<u64>,
+    /// Bytes a second, of `done`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<u64>,
     /// Why it failed.
     pub error: Option<OperationError>,
     /// When it began.

@@ -16,9 +16,23 @@ pub struct Token {
     pub projects: Option<Vec<ProjectId>>,
     /// May only read.
     pub read_only: bool,
+    /// Is another server's, and good for copying containers between the two only.
+    pub replication: bool,
     /// When it was made.
     #[serde(with = "rfc3339")]
     pub created_at: Timestamp,
+}
+
+/// What a token may do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Rights {
+    /// Everything in its projects.
+    #[default]
+    Full,
+    /// Look.
+    ReadOnly,
+    /// What another server needs to copy containers, and nothing else.
+    Replication,
 }
 
 impl Token {

@@ -62,6 +62,11 @@ impl Locks {
 }
 
 impl LockGuard {
+    /// For an operation within another one that holds the lock.
+    pub(crate) fn of_another(locks: &Locks) -> Self {
+        LockGuard { locks: locks.clone(), thing: String::new() }
+    }
+
     /// Never frees it: for an operation that could be neither finished nor undone, until a restart tries again.
     pub(crate) fn keep(mut self) {
         self.thing.clear();

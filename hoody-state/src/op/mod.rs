@@ -9,13 +9,13 @@ mod run;
 pub mod step;
 
 pub(crate) use lock::{LockGuard, Locks};
-pub(crate) use run::{Op, Registry};
+pub(crate) use run::{Op, Progress, Registry, cancelled};
 
 use crate::catalog::snapshots::SnapshotRow;
-use crate::id::{ContainerId, ProjectId, RunId};
+use crate::id::{ContainerId, OperationId, ProjectId, RunId, ServerId};
 use crate::model::{Image, Verb};
 use crate::name::SnapshotName;
-use crate::units::VolumeId;
+use crate::units::{Bytes, VolumeId};
 use serde::{Deserialize, Serialize};
 
 /// What is about to be done.
@@ -52,6 +52,27 @@ pub(crate) enum Intent {
         #[serde(default)]
         databases: DatabasesPlan,
     },
+    /// Clone a snapshot of another container, bring its snapshots along, boot. From when its live volume exists the caller may have been told.
+    Copy { container: ContainerId, source: ContainerId, snapshot: SnapshotName, run: RunId, start: bool },
+    /// Bring a peer's container over and boot it; what it is a copy of is in its row.
+    Receive { container: ContainerId, snapshot: SnapshotName, run: RunId, start: bool, limit: Option<Bytes> },
+    /// Bring a copy up to its source; once that has come over, the intent becomes a restore's.
+    Sync {
+        container: ContainerId,
+        force: bool,
+        limit: Option<Bytes>,
+        /// The snapshot to bring it up to, in a move; nothing: the source as it is.
+        advance: Option<SnapshotName>,
+    },
+    /// Copy a container to a peer, let that one go on and stop here.
+    Move {
+        container: ContainerId,
+        server: ServerId,
+        copy: ContainerId,
+        was_running: bool,
+        /// Whether the peer may have been told to go on: then it decides which of the two runs.
+        handing_over: bool,
+    },
     /// Fill a staging volume from a stream and make it an image.
     Import { image: Image },
     /// Make an image of a snapshot.
@@ -73,6 +94,11 @@ pub(crate) enum DatabasesPlan {
     Revert { project: ProjectId },
 }
 
+/// Whether `staging` is where the operation `op` puts half-made things: under its id, or one of its threads'.
+pub(crate) fn works_in(op: &OperationId, staging: &OperationId) -> bool {
+    op.as_str()[..26] == staging.as_str()[..26]
+}
+
 impl Intent {
     /// Its word in `GET /operations`.
     pub(crate) fn kind(&self) -> &'static str {
@@ -90,6 +116,9 @@ impl Intent {
             Intent::Snapshot { .. } => "snapshot.create",
             Intent::DeleteSnapshot { .. } => "snapshot.delete",
             Intent::Restore { .. } => "snapshot.restore",
+            Intent::Copy { .. } | Intent::Receive { .. } => "container.copy",
+            Intent::Sync { .. } => "container.sync",
+            Intent::Move { .. } => "container.move",
             Intent::Import { .. } => "image.import",
             Intent::ImageFromSnapshot { .. } => "image.from-snapshot",
             Intent::DeleteImage { .. } => "image.delete",
@@ -104,7 +133,11 @@ impl Intent {
             | Intent::Delete { container }
             | Intent::Snapshot { container, .. }
             | Intent::DeleteSnapshot { container, .. }
-            | Intent::Restore { container, .. } => ("container", container.as_str()),
+            | Intent::Restore { container, .. }
+            | Intent::Copy { container, .. }
+            | Intent::Receive { container, .. }
+            | Intent::Sync { container, .. }
+            | Intent::Move { container, .. } => ("container", container.as_str()),
             Intent::Import { image } | Intent::ImageFromSnapshot { image, .. } | Intent::DeleteImage { image } => ("image", image.name.as_str()),
         }
     }

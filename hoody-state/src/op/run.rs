@@ -8,7 +8,7 @@ use crate::id::{OperationId, ProjectId};
 use crate::model::OperationStatus;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How far a running operation is.
@@ -18,10 +18,36 @@ pub(crate) struct Progress {
     pub cancellable: AtomicBool,
     pub done: AtomicU64,
     pub total: AtomicU64,
+    /// Bytes over the network, and since when.
+    pub sent: AtomicU64,
+    began: OnceLock<Instant>,
     step: Mutex<&'static str>,
 }
 
+/// How far a transfer is.
+pub(crate) struct TransferProgress {
+    pub sent: u64,
+    /// Bytes a second.
+    pub rate: u64,
+}
+
 impl Progress {
+    /// From now on bytes come over the network.
+    pub(crate) fn begin_transfer(&self) {
+        let _ = self.began.set(Instant::now());
+    }
+
+    /// Bytes that came over the network, if any did.
+    pub(crate) fn sent_bytes(&self) -> Option<u64> {
+        self.began.get().map(|_| self.sent.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn transfer(&self) -> Option<TransferProgress> {
+        let ms = u64::try_from(self.began.get()?.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);
+        let rate = self.done.load(Ordering::Relaxed).saturating_mul(1000) / ms;
+        Some(TransferProgress { sent: self.sent.load(Ordering::Relaxed), rate })
+    }
+
     pub(crate) fn step(&self) -> &'static str {
         *self.step.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -89,6 +115,16 @@ impl Op {
         Ok(t)
     }
 
+    /// Answers the caller's key with what it is told now, while the rest goes on. For what recovery comes to as well by the intent and the world.
+    pub(crate) fn tell<T: serde::Serialize>(&self, f: impl FnOnce(&mut Tx<'_>) -> Result<T>) -> Result<T> {
+        self.step("tell")?;
+        self.host.write(Durability::Process, |tx| {
+            let t = f(tx)?;
+            tx.answer_key(self.key.as_ref(), &t)?;
+            Ok(t)
+        })
+    }
+
     /// Writes what has been learnt on the way into the intent, and answers the caller's key with what it is told now.
     pub(crate) fn amend<T: serde::Serialize>(&mut self, durability: Durability, intent: Intent, f: impl FnOnce(&mut Tx<'_>) -> Result<T>) -> Result<T> {
         self.step("amend")?;
@@ -100,6 +136,13 @@ impl Op {
         })?;
         self.intent = intent;
         Ok(t)
+    }
+}
+
+impl Op {
+    /// The caller has its answer: what comes after is not for its key.
+    pub(crate) fn forget_key(&mut self) {
+        self.key = None;
     }
 }
 

@@ -6,10 +6,13 @@ use crate::error::{Error, Kind, Result};
 use crate::id::{ContainerId, OperationId};
 use crate::snapshot::{Deleted, SnapshotStore, Space, Volume, VolumeInfo};
 use crate::units::{Bytes, Generation, VolumeId};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use uuid::Uuid;
 
 /// A volume's content, as [`MemoryStore::content`] gives it.
 pub type Content = BTreeMap<String, Vec<u8>>;
@@ -26,6 +29,9 @@ struct Entry {
     generation: Generation,
     created: Generation,
     read_only: bool,
+    /// Its own, or that of what it was received from.
+    identity: Uuid,
+    received: bool,
     files: BTreeMap<String, File>,
 }
 
@@ -113,9 +119,28 @@ impl MemoryStore {
 
     fn copy(&self, from: &Volume, to: &Volume, read_only: bool) -> Result<VolumeInfo> {
         let mut s = self.state();
-        let files = s.get(from)?.files.clone();
-        s.add(to, read_only, files)
+        let source = s.get(from)?.clone();
+        let info = s.add(to, read_only, source.files)?;
+        // As BTRFS has it: a sealed copy of what was received is that still.
+        if let Some(copy) = s.volumes.get_mut(to).filter(|_| read_only && source.received) {
+            (copy.identity, copy.received) = (source.identity, true);
+        }
+        Ok(info)
     }
+}
+
+fn new_identity() -> Result<Uuid> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|e| Error::internal(format!("no random bytes: {e}")))?;
+    Ok(uuid::Builder::from_random_bytes(bytes).into_uuid())
+}
+
+/// A volume as bytes: JSON behind its length and checksum. Data that the base has under the same path are left out.
+#[derive(Serialize, Deserialize)]
+struct Parcel {
+    identity: Uuid,
+    base: Option<Uuid>,
+    files: Vec<(String, Option<Vec<u8>>)>,
 }
 
 impl State {
@@ -137,7 +162,7 @@ impl State {
         }
         self.last_id += 1;
         let now = Generation(self.generation);
-        let entry = Entry { id: VolumeId(self.last_id), generation: now, created: now, read_only, files };
+        let entry = Entry { id: VolumeId(self.last_id), generation: now, created: now, read_only, identity: new_identity()?, received: false, files };
         let info = entry.info();
         self.volumes.insert(v.clone(), entry);
         // As on disk: what comes next belongs to another transaction.
@@ -262,6 +287,80 @@ impl SnapshotStore for MemoryStore {
 
     fn path(&self, _volume: &Volume) -> Option<PathBuf> {
         None
+    }
+
+    fn identity(&self, volume: &Volume) -> Result<Option<Uuid>> {
+        Ok(self.state().volumes.get(volume).map(|e| e.identity))
+    }
+
+    fn send(&self, volume: &Volume, base: Option<&Volume>, out: &mut dyn Write) -> Result<()> {
+        let parcel = {
+            let s = self.state();
+            let entry = s.get(volume)?;
+            if !entry.read_only {
+                return Err(Error::conflict("volume_writable", format!("{volume} can be written: take a snapshot and send that")));
+            }
+            let base = base.map(|b| s.get(b)).transpose()?;
+            let same = |path: &str, f: &File| base.is_some_and(|b| b.files.get(path).is_some_and(|o| o.data == f.data));
+            let files = entry.files.iter().map(|(p, f)| (p.clone(), (!same(p, f)).then(|| f.data.to_vec()))).collect();
+            Parcel { identity: entry.identity, base: base.map(|b| b.identity), files }
+        };
+        let bytes = serde_json::to_vec(&parcel).map_err(|e| Error::internal(e.to_string()))?;
+        let head = [(bytes.len() as u64).to_le_bytes().to_vec(), crc32c::crc32c(&bytes).to_le_bytes().to_vec()].concat();
+        // In pieces, so that a cut may come anywhere.
+        let pieces = std::iter::once(&head[..]).chain(bytes.chunks(512));
+        pieces
+            .into_iter()
+            .try_for_each(|c| out.write_all(c))
+            .map_err(|e| Error::new(Kind::Unavailable, "transfer_cut", format!("whoever received has gone: {e}")))
+    }
+
+    fn receive(&self, to: &Volume, base: Option<&Volume>, _staging: &OperationId, input: &mut dyn Read) -> Result<VolumeInfo> {
+        let corrupt = || Error::new(Kind::Corrupt, "stream_corrupt", "the stream from the other server is damaged; nothing of it was kept, try again");
+        let mut read = |n: u64| {
+            let mut b = Vec::new();
+            let got = input.take(n).read_to_end(&mut b);
+            match got {
+                Ok(got) if got as u64 == n => Ok(b),
+                _ => {
+                    Err(Error::new(Kind::Unavailable, "transfer_cut", "the stream from the other server broke off; nothing half-received was kept, try again"))
+                }
+            }
+        };
+        let head = read(12)?;
+        let (len, sum) = head.split_at(8);
+        let bytes = read(len.try_into().map(u64::from_le_bytes).unwrap_or_default())?;
+        if crc32c::crc32c(&bytes).to_le_bytes() != sum {
+            return Err(corrupt());
+        }
+        let parcel: Parcel = serde_json::from_slice(&bytes).map_err(|_| corrupt())?;
+        let mut s = self.state();
+        let base = base.map(|b| s.get(b).cloned()).transpose()?;
+        if parcel.base != base.as_ref().map(|b| b.identity) {
+            return Err(Error::conflict("base_missing", "the volume on which the stream is an increment is not here any more: begin again"));
+        }
+        let now = Generation(s.generation);
+        let mut files = BTreeMap::new();
+        for (path, data) in parcel.files {
+            let file = match data {
+                Some(data) => File { data: Arc::new(data), written: now },
+                None => base.as_ref().and_then(|b| b.files.get(&path)).cloned().ok_or_else(corrupt)?,
+            };
+            files.insert(path, file);
+        }
+        let new: u64 = files.values().filter(|f| f.written == now).map(|f| f.data.len() as u64).sum();
+        if new > s.free().0 {
+            return Err(Error::new(Kind::NoSpace, "pool_full", format!("{} needed, {} free", Bytes(new), s.free())));
+        }
+        let info = s.add(to, true, files)?;
+        if let Some(entry) = s.volumes.get_mut(to) {
+            (entry.identity, entry.received) = (parcel.identity, true);
+        }
+        Ok(info)
+    }
+
+    fn differs(&self, base: &Volume, volume: &Volume) -> Result<bool> {
+        Ok(self.content(base)? != self.content(volume)?)
     }
 }
 

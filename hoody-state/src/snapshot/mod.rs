@@ -24,8 +24,10 @@ use crate::id::{ContainerId, OperationId, ProjectId};
 use crate::name::{ImageName, SnapshotName};
 use crate::units::{Bytes, Generation, VolumeId};
 use std::fmt;
+use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::time::Duration;
+use uuid::Uuid;
 
 /// A place for a volume in the pool.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -152,6 +154,24 @@ pub trait SnapshotStore: Send + Sync {
 
     /// How full the pool is. Cheap: asked before every change.
     fn space(&self) -> Result<Space>;
+
+    /// What a read-only volume's content is known by, on whichever host it is: a copy that was received has the identity of what was sent.
+    fn identity(&self, volume: &Volume) -> Result<Option<Uuid>>;
+
+    /// Writes a read-only volume, nested ones included, to `out`: whole, or as an increment on `base`, a read-only volume that the receiver has too.
+    /// Errors: `volume_not_found`, `volume_writable`, `path_too_long`, `transfer_cut` when `out` fails. Cost: what is sent is read once; of what
+    /// did not change nothing is read.
+    fn send(&self, volume: &Volume, base: Option<&Volume>, out: &mut dyn Write) -> Result<()>;
+
+    /// Makes the read-only volume `to` of what [`send`](SnapshotStore::send) wrote, with the identity of what was sent. `base` is this host's volume with the
+    /// identity of the sender's. It is at `to` when all of it is whole and durable, and not before; after an error or a crash what is half-made lies under
+    /// [`Volume::Staging`]. Whatever the bytes say, nothing else in the pool or outside is read or written.
+    /// Errors: `volume_exists`, `base_missing`, `stream_corrupt`, `stream_refused`, `transfer_cut` when `input` fails or ends early, `pool_full`.
+    fn receive(&self, to: &Volume, base: Option<&Volume>, staging: &OperationId, input: &mut dyn Read) -> Result<VolumeInfo>;
+
+    /// Whether two read-only volumes, one grown from the other, differ in anything: names, data, owners, modes, attributes, times. Cost follows what
+    /// changed.
+    fn differs(&self, base: &Volume, volume: &Volume) -> Result<bool>;
 
     /// The directory at which the volume's tree can be reached on this host, where there is one.
     fn path(&self, volume: &Volume) -> Option<PathBuf>;

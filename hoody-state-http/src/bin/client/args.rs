@@ -1,6 +1,7 @@
 //! The command line.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use hoody_state::units::Bytes;
 use std::path::PathBuf;
 
 /// Snapshot, restore, branch and pause containers.
@@ -61,6 +62,9 @@ pub enum Noun {
     /// Images that containers are made from
     #[command(subcommand, visible_alias = "images")]
     Image(Image),
+    /// Other servers, to copy and move containers to
+    #[command(subcommand, visible_alias = "peers")]
+    Peer(Peer),
     /// The file system everything is in
     #[command(subcommand)]
     Pool(Pool),
@@ -132,6 +136,14 @@ pub enum Container {
     /// Delete it and all of its snapshots
     #[command(visible_alias = "rm")]
     Delete(Change),
+    /// Copy it with all of its snapshots, here or to another server
+    Copy(Copy),
+    /// Make several copies of it at once
+    Fork(Fork),
+    /// Bring a copy up to what it was copied from
+    Sync(Sync),
+    /// Move it to another server
+    Move(Move),
     /// Print the console of its init
     Logs {
         container: String,
@@ -170,6 +182,99 @@ pub enum Container {
         #[arg(long, value_name = "KEY")]
         unset: Vec<String>,
     },
+}
+
+#[derive(Debug, Args)]
+pub struct Copy {
+    pub container: String,
+    /// What to call it; made up when absent
+    pub name: Option<String>,
+    /// The snapshot to begin from; the live state when absent
+    #[arg(short, long)]
+    pub snapshot: Option<String>,
+    /// The project it belongs to (id or alias); the same when absent
+    #[arg(short, long)]
+    pub project: Option<String>,
+    /// The server it goes to (id or name); this one when absent
+    #[arg(long)]
+    pub server: Option<String>,
+    /// Do not start it
+    #[arg(long)]
+    pub no_start: bool,
+    /// Bytes a second at most, such as 10MiB
+    #[arg(long, value_name = "SIZE")]
+    pub rate_limit: Option<Bytes>,
+    #[command(flatten)]
+    pub wait: Wait,
+}
+
+#[derive(Debug, Args)]
+pub struct Fork {
+    pub container: String,
+    /// How many
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub count: u32,
+    /// The snapshot to begin from; the live state when absent
+    #[arg(short, long)]
+    pub snapshot: Option<String>,
+    /// Their names are this and a number; the container's name when absent
+    #[arg(long)]
+    pub prefix: Option<String>,
+    /// Do not start them
+    #[arg(long)]
+    pub no_start: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Sync {
+    pub container: String,
+    /// Refuse if the copy was changed, instead of keeping that as a snapshot
+    #[arg(long)]
+    pub no_force: bool,
+    /// Bytes a second at most, such as 10MiB
+    #[arg(long, value_name = "SIZE")]
+    pub rate_limit: Option<Bytes>,
+    #[command(flatten)]
+    pub wait: Wait,
+}
+
+#[derive(Debug, Args)]
+pub struct Move {
+    pub container: String,
+    /// The server it goes to (id or name)
+    pub server: String,
+    /// The project there (id or alias here); the same when absent
+    #[arg(short, long)]
+    pub project: Option<String>,
+    /// Its name there; the same when absent
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Bytes a second at most, such as 10MiB
+    #[arg(long, value_name = "SIZE")]
+    pub rate_limit: Option<Bytes>,
+    #[command(flatten)]
+    pub wait: Wait,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Peer {
+    /// List the servers that this one knows
+    #[command(visible_alias = "ls")]
+    List,
+    /// Make a server known; its replication token is read from standard input or HOODY_PEER_TOKEN
+    Add {
+        /// https://HOST:PORT, or http://127.0.0.1:PORT for one on the same machine
+        url: String,
+        /// What to call it; its own name when absent
+        #[arg(long)]
+        name: Option<String>,
+        /// Its certificate, as `hoody-state-http certificate` prints it there
+        #[arg(long, value_name = "PEM")]
+        ca: Option<PathBuf>,
+    },
+    /// Forget a server
+    #[command(visible_alias = "rm")]
+    Remove { peer: String },
 }
 
 /// A change of one container.

@@ -4,6 +4,7 @@ use crate::args::{Change, Container, CreateContainer};
 use crate::confirm::confirm;
 use crate::container_io;
 use crate::context::Context;
+use crate::copies;
 use crate::failure::Outcome;
 use crate::http::segment;
 use crate::output::{Column, bytes, fields, table, text, time};
@@ -11,7 +12,7 @@ use crate::resolve::{self, all_rows};
 use crate::wait;
 use serde_json::{Map, Value, json};
 
-const COLUMNS: [Column; 7] = [
+pub const COLUMNS: [Column; 7] = [
     ("ID", |c| text(&c["id"])),
     ("PROJECT", |c| text(&c["project_alias"])),
     ("NAME", |c| text(&c["name"])),
@@ -52,6 +53,10 @@ pub fn run(cx: &mut Context<'_>, command: Container) -> Outcome<u8> {
             wait::operation(cx, &data, &c.wait)?;
             cx.say(&data, format!("deleted {}", c.container))?;
         }
+        Container::Copy(a) => copies::copy(cx, a)?,
+        Container::Fork(a) => copies::fork(cx, a)?,
+        Container::Sync(a) => copies::sync(cx, a)?,
+        Container::Move(a) => copies::relocate(cx, a)?,
         Container::Logs { container, follow, tail } => container_io::logs(cx, &container, follow, tail)?,
         Container::Exec { container, env, cwd, interactive, timeout_ms, command } => {
             return container_io::exec(cx, &container, &container_io::Exec { env, cwd, interactive, timeout_ms, command });

@@ -9,6 +9,7 @@ mod confirm;
 mod container;
 mod container_io;
 mod context;
+mod copies;
 mod events;
 mod failure;
 mod http;
@@ -65,6 +66,7 @@ fn run(cli: Cli, out: &mut dyn Write, terminal: bool) -> Outcome<u8> {
         Noun::Container(c) => return container::run(&mut cx, c),
         Noun::Snapshot(c) => snapshot::run(&mut cx, c)?,
         Noun::Image(c) => image::run(&mut cx, c)?,
+        Noun::Peer(c) => copies::peer(&mut cx, c)?,
         Noun::Pool(c) => pool::run(&mut cx, c)?,
         Noun::Operation(c) => operation::run(&mut cx, c)?,
         Noun::Events(a) => events::run(&mut cx, &a)?,

@@ -34,6 +34,15 @@ pub enum Command {
     Check(CheckArgs),
     /// Stops the pool's containers and takes everything down that a reboot would.
     Unmount(PoolArgs),
+    /// Prints the certificate that this server makes for itself, for other servers to pin: the `ca` of POST /peers.
+    Certificate {
+        /// Where the pool is kept.
+        #[arg(long, value_name = "DIR")]
+        data: PathBuf,
+        /// A host name or address by which other servers reach this one; may be repeated. Counts when the certificate is made.
+        #[arg(long, value_name = "HOST")]
+        name: Vec<String>,
+    },
     /// Writes a small root file system round the machine's static busybox to standard output, as a tar to import.
     DemoImage {
         /// A statically linked busybox, as in Debian's busybox-static.
@@ -61,9 +70,15 @@ pub struct PoolArgs {
 pub struct ServeArgs {
     #[command(flatten)]
     pub pool: PoolArgs,
-    /// TCP address; port 0 takes a free one. Loopback only: there is no TLS here.
+    /// TCP address; port 0 takes a free one. Beyond loopback it takes TLS.
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:7878")]
     pub listen: SocketAddr,
+    /// Serve TCP with TLS: a certificate chain in PEM [default beyond loopback: one that this server makes for itself, see `certificate`].
+    #[arg(long, value_name = "PEM", requires = "tls_key")]
+    pub tls_certificate: Option<PathBuf>,
+    /// Its key in PEM.
+    #[arg(long, value_name = "PEM", requires = "tls_certificate")]
+    pub tls_key: Option<PathBuf>,
     /// UNIX socket [default: <run>/api.sock].
     #[arg(long, value_name = "PATH")]
     pub socket: Option<PathBuf>,
@@ -116,6 +131,9 @@ pub enum TokenCommand {
         /// It may only read.
         #[arg(long)]
         read_only: bool,
+        /// It is for another server, which may copy containers with it and do nothing else.
+        #[arg(long, conflicts_with_all = ["project", "read_only"])]
+        replication: bool,
     },
     /// Lists tokens, not their secrets.
     List {
@@ -181,6 +199,7 @@ impl ServeArgs {
             runtime: self.runtime.clone(),
             id_base: self.id_base,
             databases: if self.no_databases { None } else { Some(self.databases.clone().unwrap_or_else(beside)) },
+            transport: Some(std::sync::Arc::new(hoody_state_http::transport::HttpTransport::new())),
             settings: Settings { undo_expiry: self.undo_expiry, ..Settings::default() },
             ..self.pool.config()?
         })

@@ -20,12 +20,22 @@ fn main() -> ExitCode {
         Command::Token(args) => token::token(&args).map(|()| ExitCode::SUCCESS),
         Command::Check(args) => check::check(&args),
         Command::Unmount(args) => check::unmount(&args).map(|()| ExitCode::SUCCESS),
+        Command::Certificate { data, name } => certificate(&data, &name).map(|()| ExitCode::SUCCESS),
         Command::DemoImage { busybox } => hoody_state::image::demo::busybox_rootfs(&busybox, &mut std::io::stdout().lock()).map(|()| ExitCode::SUCCESS),
     };
     done.unwrap_or_else(|e| {
         eprintln!("hoody-state-http: {}", e.message());
         exit_code(&e)
     })
+}
+
+fn certificate(data: &std::path::Path, names: &[String]) -> hoody_state::Result<()> {
+    use hoody_state_http::tls::{Identity, likely_names};
+    let own = Identity::own(data);
+    let names = if names.is_empty() { likely_names(std::net::SocketAddr::from(([0, 0, 0, 0], 0)), run::host_name()) } else { names.to_vec() };
+    own.make(&names)?;
+    print!("{}", own.pem()?);
+    Ok(())
 }
 
 /// 2 is clap's, for a wrong command line; 1 is `check`'s too, for findings.

@@ -4,6 +4,7 @@ use crate::args::ServeArgs;
 use hoody_state::error::IoContext;
 use hoody_state::host::Host;
 use hoody_state::{Error, Kind, Result};
+use hoody_state_http::tls::{Identity, TlsAcceptor, likely_names};
 use hoody_state_http::{Api, Options, app, serve, unix};
 use sd_notify::NotifyState;
 use std::io::Write;
@@ -17,17 +18,11 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 /// # Errors
 /// When the pool or the addresses cannot be had.
 pub fn serve(args: &ServeArgs) -> Result<()> {
-    if !args.listen.ip().is_loopback() {
-        let message = format!(
-            "{} is reachable from other machines, and this server has no TLS yet: listen on 127.0.0.1 and put a reverse proxy with TLS before it",
-            args.listen
-        );
-        return Err(Error::invalid("listen_not_loopback", message));
-    }
     if !nix::unistd::geteuid().is_root() {
         return Err(Error::new(Kind::Denied, "not_root", "serving takes root: it mounts file systems and starts containers"));
     }
     let config = args.config()?;
+    let tls = tls_identity(args)?.map(|i| i.acceptor()).transpose()?;
     // One thread answers; the calls of the library run on others, which end when there is nothing to do.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(app::BLOCKING_THREADS).build().io(|| "start the runtime")?;
     // Before the pool: an address in use must leave nothing mounted.
@@ -38,21 +33,22 @@ pub fn serve(args: &ServeArgs) -> Result<()> {
     }
     let socket = args.socket.clone().unwrap_or_else(|| config.run.join("api.sock"));
     let api = Api::new(host.clone(), Options { metrics: args.metrics });
-    let served = runtime.block_on(listen(tcp, &socket, &api));
+    let served = runtime.block_on(listen(tcp, tls, &socket, &api));
     // Calls whose client went away get a little longer; the journal makes good what is cut off.
     runtime.shutdown_timeout(Duration::from_secs(5));
     host.close();
     served
 }
 
-async fn listen(tcp: TcpListener, socket: &Path, api: &Api) -> Result<()> {
+async fn listen(tcp: TcpListener, tls: Option<TlsAcceptor>, socket: &Path, api: &Api) -> Result<()> {
+    let scheme = if tls.is_some() { "https" } else { "http" };
     let address = tcp.local_addr().io(|| "ask for the address")?;
     let unix = unix::bind(socket)?;
     // Before the line that says we are ready, so that whoever reads it can end us.
     let (mut term, mut int) = (signals(SignalKind::terminate())?, signals(SignalKind::interrupt())?);
     let mut out = std::io::stdout();
     // Whoever started us may not read it.
-    let _ = writeln!(out, "listening on http://{address} (socket {})", socket.display()).and_then(|()| out.flush());
+    let _ = writeln!(out, "listening on {scheme}://{address} (socket {})", socket.display()).and_then(|()| out.flush());
     if let Err(e) = sd_notify::notify(&[NotifyState::Ready]) {
         tracing::warn!(error = %e, "systemd could not be told");
     }
@@ -65,10 +61,31 @@ async fn listen(tcp: TcpListener, socket: &Path, api: &Api) -> Result<()> {
         tracing::info!("ending: no new connections, requests in flight are finished");
         let _ = sd_notify::notify(&[NotifyState::Stopping]);
     };
-    serve::serve(api, Some(tcp), Some(unix), stop).await;
+    serve::serve(api, Some(tcp), tls, Some(unix), stop).await;
     // It may have been taken over or removed already.
     let _ = std::fs::remove_file(socket);
     Ok(())
+}
+
+/// The certificate to serve with: the one given, else beyond loopback one of the server's own making.
+fn tls_identity(args: &ServeArgs) -> Result<Option<Identity>> {
+    if let (Some(certificate), Some(key)) = (&args.tls_certificate, &args.tls_key) {
+        return Ok(Some(Identity { certificate: certificate.clone(), key: key.clone() }));
+    }
+    if args.listen.ip().is_loopback() {
+        return Ok(None);
+    }
+    let own = Identity::own(&args.pool.data);
+    if own.make(&likely_names(args.listen, host_name()))? {
+        tracing::info!(certificate = %own.certificate.display(), "made a certificate: `hoody-state-http certificate` prints it for other servers to pin");
+    }
+    Ok(Some(own))
+}
+
+/// What this machine is called.
+#[must_use]
+pub fn host_name() -> Option<String> {
+    nix::unistd::gethostname().ok().and_then(|n| n.into_string().ok())
 }
 
 fn signals(kind: SignalKind) -> Result<Signal> {

@@ -12,12 +12,19 @@
 //! **One instant.** The kernel makes a snapshot of one subvolume at a time. With nested volumes each of them is captured at its own instant of the
 //! call; where they must agree, freeze or stop the container before.
 
+mod apply;
 mod delta;
 mod nested;
 mod reclaim;
+mod send;
 mod space;
+mod stream;
+#[cfg(test)]
+mod testing;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod transfer_tests;
 
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::id::{ContainerId, OperationId};
@@ -31,10 +38,12 @@ use nix::errno::Errno;
 use nix::fcntl::{RenameFlags, renameat2};
 use nix::sys::stat::{Mode, fchmod, fstat, mkdirat};
 use std::ffi::CString;
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use uuid::Uuid;
 
 /// The volumes of one mounted pool. Holds the pool's root open: drop it before the pool is unmounted.
 #[derive(Debug)]
@@ -376,6 +385,22 @@ impl SnapshotStore for BtrfsStore {
 
     fn path(&self, volume: &Volume) -> Option<PathBuf> {
         Some(self.path.join(layout::path(volume)))
+    }
+
+    fn identity(&self, volume: &Volume) -> Result<Option<Uuid>> {
+        self.find(volume)?.map(|fd| send::identity(fd.as_fd())).transpose()
+    }
+
+    fn send(&self, volume: &Volume, base: Option<&Volume>, out: &mut dyn Write) -> Result<()> {
+        self.send_volume(volume, base, out)
+    }
+
+    fn receive(&self, to: &Volume, base: Option<&Volume>, staging: &OperationId, input: &mut dyn Read) -> Result<VolumeInfo> {
+        self.receive_volume(to, base, staging, input)
+    }
+
+    fn differs(&self, base: &Volume, volume: &Volume) -> Result<bool> {
+        self.volumes_differ(base, volume)
     }
 }
 

@@ -16,7 +16,6 @@ use btrfs_uapi::tree_search::{Key, SearchFilter, tree_search_v2};
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
 use nix::sys::stat::fstatat;
-use nix::unistd::{UnlinkatFlags, unlinkat};
 use std::collections::{HashSet, VecDeque};
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -36,9 +35,9 @@ const WAS_READ_ONLY: &CStr = c"trusted.hoody.read_only";
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Nested {
     pub(super) id: u64,
-    parent: u64,
-    dir: u64,
-    name: CString,
+    pub(super) parent: u64,
+    pub(super) dir: u64,
+    pub(super) name: CString,
 }
 
 /// The subvolumes directly in `parent`, by one look into the root tree.
@@ -77,7 +76,7 @@ pub(super) fn tree(mount: BorrowedFd<'_>, top: u64) -> Result<Vec<Nested>> {
     Ok(found)
 }
 
-fn id_of(volume: BorrowedFd<'_>) -> Result<u64> {
+pub(super) fn id_of(volume: BorrowedFd<'_>) -> Result<u64> {
     btrfs_uapi::inode::lookup_path_rootid(volume).io(|| "ask for a subvolume's id")
 }
 
@@ -98,7 +97,7 @@ pub(super) fn is_read_only(volume: BorrowedFd<'_>) -> Result<bool> {
     Ok(subvolume::subvolume_flags_get(volume).io(|| "ask for a subvolume's flags")?.contains(SubvolumeFlags::RDONLY))
 }
 
-fn set_read_only(volume: BorrowedFd<'_>, on: bool) -> Result<()> {
+pub(super) fn set_read_only(volume: BorrowedFd<'_>, on: bool) -> Result<()> {
     let flags = if on { SubvolumeFlags::RDONLY } else { SubvolumeFlags::empty() };
     subvolume::subvolume_flags_set(volume, flags).io(|| "set a subvolume's flags")
 }
@@ -108,6 +107,37 @@ fn stub(mount: BorrowedFd<'_>, copy: u64, n: &Nested) -> Result<Option<OwnedFd>>
     let Some(dir) = open_dir(mount, copy, n.dir)? else { return Ok(None) };
     let is_stub = fstatat(&dir, n.name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW).is_ok_and(|s| s.st_ino == STUB_INO);
     Ok(is_stub.then_some(dir))
+}
+
+/// Takes the stubs out of `copy` that stand for what is nested in `source`.
+pub(super) fn remove_stubs(mount: BorrowedFd<'_>, source: BorrowedFd<'_>, copy: BorrowedFd<'_>) -> Result<()> {
+    if !has_nested(source)? {
+        return Ok(());
+    }
+    let copy = id_of(copy)?;
+    for n in children(mount, id_of(source)?)? {
+        if let Some(dir) = stub(mount, copy, &n)? {
+            super::send::remove_stub(dir.as_fd(), &n.name)?;
+        }
+    }
+    Ok(())
+}
+
+/// The path of a directory in its subvolume, with a `/` at its end; empty for the root.
+pub(super) fn dir_path(mount: BorrowedFd<'_>, volume: u64, ino: u64) -> Result<Vec<u8>> {
+    use std::os::unix::ffi::OsStrExt;
+    if ino == SUBVOLUME_ROOT_INO {
+        return Ok(Vec::new());
+    }
+    let what = || format!("ask for the path of directory {ino} in subvolume {volume}");
+    let dir = open_dir(mount, volume, ino)?.ok_or_else(|| Error::not_found("volume_not_found", "a directory went while its volume was looked at"))?;
+    let root = open_root(mount, volume)?.ok_or_else(|| Error::not_found("volume_not_found", "a volume went while it was looked at"))?;
+    // Both as the kernel spells them: a volume that is sent is read-only, so neither moves.
+    let path = |fd: BorrowedFd<'_>| nix::fcntl::readlink(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&fd)).as_str()).io(what);
+    let (dir, root) = (path(dir.as_fd())?, path(root.as_fd())?);
+    let (dir, root) = (dir.as_bytes(), root.as_bytes());
+    let below = dir.strip_prefix(root).and_then(|p| p.strip_prefix(b"/")).ok_or_else(|| Error::internal(what()))?;
+    Ok([below, b"/"].concat())
 }
 
 /// Whether `copy` has an empty stub where `source` now has a nested subvolume.
@@ -151,7 +181,9 @@ pub(super) fn copy_tree(mount: BorrowedFd<'_>, source: BorrowedFd<'_>, dir: Borr
         };
         let source_id = id_of(job.source.as_fd())?;
         let before = children(mount, source_id)?;
-        match subvolume::snapshot_create(job.dir.as_fd(), job.source.as_fd(), &job.name, false, &[]) {
+        let made = || subvolume::snapshot_create(job.dir.as_fd(), job.source.as_fd(), &job.name, false, &[]);
+        // A directory in a volume has the times it had in the source.
+        match if job.top { made() } else { super::send::keeping_times(job.dir.as_fd(), || Ok(made()))? } {
             Ok(()) => {}
             Err(Errno::ENOENT | Errno::ESTALE) if !job.top => continue,
             Err(Errno::ETXTBSY) => {
@@ -166,7 +198,7 @@ pub(super) fn copy_tree(mount: BorrowedFd<'_>, source: BorrowedFd<'_>, dir: Borr
         let copy_id = id_of(copy.as_fd())?;
         for n in before.into_iter().chain(children(mount, source_id)?) {
             if let Some(dir) = stub(mount, copy_id, &n)? {
-                unlinkat(&dir, n.name.as_c_str(), UnlinkatFlags::RemoveDir).io(|| "remove the stub of a nested subvolume")?;
+                super::send::remove_stub(dir.as_fd(), &n.name)?;
                 waiting.push_back((n, copy_id));
             }
         }

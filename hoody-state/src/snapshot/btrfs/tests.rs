@@ -8,22 +8,22 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::os::unix::ffi::OsStringExt;
 
-struct OnLoop {
-    store: BtrfsStore,
+pub(super) struct OnLoop {
+    pub(super) store: BtrfsStore,
     pool: LoopPool,
 }
 
 impl OnLoop {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let pool = LoopPool::new();
         OnLoop { store: pool.store(), pool }
     }
 
-    fn at(&self, v: &Volume, path: impl AsRef<Path>) -> PathBuf {
+    pub(super) fn at(&self, v: &Volume, path: impl AsRef<Path>) -> PathBuf {
         self.store.path(v).unwrap().join(path)
     }
 
-    fn container(&self) -> (ContainerId, Volume) {
+    pub(super) fn container(&self) -> (ContainerId, Volume) {
         let c = ContainerId::generate();
         self.store.create_home(&c).unwrap();
         let live = Volume::Live(c.clone());
@@ -67,16 +67,16 @@ impl Drop for StopOnDrop<'_> {
     }
 }
 
-fn op() -> OperationId {
+pub(super) fn op() -> OperationId {
     OperationId::generate()
 }
 
-fn snap(c: &ContainerId, n: &str) -> Volume {
+pub(super) fn snap(c: &ContainerId, n: &str) -> Volume {
     Volume::Snapshot(c.clone(), n.parse().unwrap())
 }
 
 /// Makes a subvolume at a path, as a tool in the container would.
-fn nest(path: &Path) -> PathBuf {
+pub(super) fn nest(path: &Path) -> PathBuf {
     let dir = File::open(path.parent().unwrap()).unwrap();
     subvolume::subvolume_create(dir.as_fd(), &CString::new(path.file_name().unwrap().as_bytes()).unwrap(), &[]).unwrap();
     path.to_owned()

@@ -1,0 +1,92 @@
+//! Copies, forks, syncs and moves of containers.
+
+use super::Routes;
+use crate::app::Shared;
+use crate::auth::Identity;
+use crate::envelope::{Envelope, Reply, created, ok};
+use crate::extract::{Id, Input};
+use axum::extract::State;
+use hoody_state::id::ContainerId;
+use hoody_state::model::{Container, CopyRequest, ForkRequest, Forked, MoveRequest, Moved, SyncAnswer, SyncRequest};
+use hoody_state::{Error, Result};
+use utoipa_axum::routes;
+
+pub(crate) fn routes() -> Routes {
+    Routes::new().routes(routes!(copy)).routes(routes!(fork)).routes(routes!(sync)).routes(routes!(relocate))
+}
+
+/// Whether the caller may put a container into the project that a body names.
+fn may_reach(who: &Identity, project: Option<&str>) -> Result<()> {
+    project.map_or(Ok(()), |p| who.check_project(&p.parse()?))
+}
+
+/// The published code for a container that is to be copied and is not there.
+fn of_source(e: Error) -> Error {
+    if e.code() == "container_not_found" { Error::not_found("source_container_not_found", e.message().to_owned()) } else { e }
+}
+
+/// Copies a container with all its snapshots, here or to another server. It starts by itself when it is there: poll for `running`.
+#[utoipa::path(post, path = "/containers/{id}/copy", tag = "copies", operation_id = "copy_container", request_body = CopyRequest,
+    params(("id" = String, Path), ("Idempotency-Key" = Option<String>, Header, description = "The same key and request gives the first answer again"),
+        ("Prefer" = Option<String>, Header, description = "`wait=N`: hold the answer up to N seconds, at most 25")),
+    responses((status = 201, description = "Begun; poll for `running`", body = Envelope<Container>)))]
+pub async fn copy(State(app): State<Shared>, who: Identity, Id(id): Id<ContainerId>, input: Input<CopyRequest>) -> Reply<Container> {
+    may_reach(&who, input.body.target_project_id.as_deref())?;
+    if input.body.target_server_id.as_deref().is_some_and(|s| s != app.host.server().id.as_str()) {
+        // On another server every project is another's.
+        who.check_server()?;
+    }
+    let copied = app
+        .long(move |host| {
+            who.check_container(host, &id).map_err(of_source)?;
+            host.copy_container(&input.caller, &id, input.body)
+        })
+        .await?;
+    created("Container copy started", copied)
+}
+
+/// Makes several copies at once in the container's project, each with its own result.
+#[utoipa::path(post, path = "/containers/{id}/fork", tag = "copies", operation_id = "fork_container", request_body = ForkRequest,
+    params(("id" = String, Path), ("Idempotency-Key" = Option<String>, Header, description = "The same key and request gives the first answer again")),
+    responses((status = 201, description = "One result a copy", body = Envelope<Forked>)))]
+pub async fn fork(State(app): State<Shared>, who: Identity, Id(id): Id<ContainerId>, input: Input<ForkRequest>) -> Reply<Forked> {
+    let forked = app
+        .long(move |host| {
+            who.check_container(host, &id).map_err(of_source)?;
+            host.fork_container(&input.caller, &id, &input.body)
+        })
+        .await?;
+    created("Container forked", forked)
+}
+
+/// Brings a copy up to its source, one way. What the copy changed of its own is kept as a snapshot, or, with `force: false`, a reason to refuse.
+#[utoipa::path(post, path = "/containers/{id}/sync", tag = "copies", operation_id = "sync_container", request_body = Option<SyncRequest>,
+    params(("id" = String, Path), ("Idempotency-Key" = Option<String>, Header, description = "The same key and request gives the first answer again"),
+        ("Prefer" = Option<String>, Header, description = "`wait=N`: hold the answer up to N seconds, at most 25")),
+    responses((status = 200, description = "Done, or begun: poll the container or the operation", body = Envelope<SyncAnswer>)))]
+pub async fn sync(State(app): State<Shared>, who: Identity, Id(id): Id<ContainerId>, input: Input<SyncRequest>) -> Reply<SyncAnswer> {
+    let synced = app
+        .long(move |host| {
+            who.check_container(host, &id)?;
+            host.sync_container(&input.caller, &id, &input.body)
+        })
+        .await?;
+    ok("Container sync started", synced)
+}
+
+/// Moves a container to another server: copied while it runs, brought up to date while it stands still, started there, stopped here.
+#[utoipa::path(post, path = "/containers/{id}/move", tag = "copies", operation_id = "move_container", request_body = MoveRequest,
+    params(("id" = String, Path), ("Idempotency-Key" = Option<String>, Header, description = "The same key and request gives the first answer again"),
+        ("Prefer" = Option<String>, Header, description = "`wait=N`: hold the answer up to N seconds, at most 25")),
+    responses((status = 200, description = "Done, or begun: poll the operation", body = Envelope<Moved>)))]
+pub async fn relocate(State(app): State<Shared>, who: Identity, Id(id): Id<ContainerId>, input: Input<MoveRequest>) -> Reply<Moved> {
+    may_reach(&who, input.body.target_project_id.as_deref())?;
+    who.check_server()?;
+    let moved = app
+        .long(move |host| {
+            who.check_container(host, &id)?;
+            host.move_container(&input.caller, &id, &input.body)
+        })
+        .await?;
+    ok("Container move started", moved)
+}

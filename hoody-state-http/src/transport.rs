@@ -1,0 +1,166 @@
+//! Other servers over HTTP: what one asks and streams, with certificates pinned.
+//!
+//! A peer is trusted by its certificate (its own or its authority's, or else the public authorities), and trusts us by the token. Redirects are not followed and
+//! proxies not used: a token goes to the address that was given and nowhere else. A peer that falls silent ends the call or the stream.
+
+use crate::error_map::CODES;
+use hoody_state::transfer::{Answer, PeerAddress, Request, StreamRequest, Transport};
+use hoody_state::{Error, Kind, Result};
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::io::Read;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+use ureq::Agent;
+use ureq::http::Response;
+use ureq::tls::{PemItem, RootCerts, TlsConfig, TlsProvider, parse_pem};
+
+const CONNECT_TIME: Duration = Duration::from_secs(5);
+/// A stream in which nothing comes for so long is taken for broken.
+const SILENCE: Duration = Duration::from_secs(30);
+/// The most of an answer that is not a stream.
+const LARGEST_ANSWER: u64 = 64 << 20;
+
+/// Peers over HTTP and TLS.
+#[derive(Debug, Default)]
+pub struct HttpTransport {
+    /// One a peer, so that questions that follow each other share a connection.
+    agents: Mutex<HashMap<(String, Option<String>), Agent>>,
+}
+
+#[derive(Deserialize)]
+struct Good {
+    data: Answer,
+}
+
+#[derive(Deserialize)]
+struct Bad {
+    #[serde(default)]
+    code: String,
+    #[serde(default)]
+    message: String,
+    data: Option<serde_json::Value>,
+}
+
+impl HttpTransport {
+    /// A transport without connections.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn agent(&self, peer: &PeerAddress) -> Result<Agent> {
+        let mut agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (peer.url.clone(), peer.ca.clone());
+        if let Some(a) = agents.get(&key) {
+            return Ok(a.clone());
+        }
+        let mut tls = TlsConfig::builder().provider(TlsProvider::Rustls);
+        if let Some(pem) = &peer.ca {
+            let bad = || Error::invalid("validation_error", format!("ca: the certificate of {} is not readable as PEM", peer.name));
+            let certificates: Result<Vec<_>> = parse_pem(pem.as_bytes())
+                .map(|item| match item {
+                    Ok(PemItem::Certificate(c)) => Ok(c),
+                    _ => Err(bad()),
+                })
+                .collect();
+            let certificates = certificates?;
+            if certificates.is_empty() {
+                return Err(bad());
+            }
+            tls = tls.root_certs(RootCerts::new_with_certs(&certificates));
+        }
+        let config = Agent::config_builder()
+            .tls_config(tls.build())
+            .proxy(None)
+            .max_redirects(0)
+            .http_status_as_error(false)
+            .timeout_connect(Some(CONNECT_TIME))
+            .timeout_per_read(Some(SILENCE))
+            .timeout_per_write(Some(SILENCE))
+            .user_agent("hoody-state")
+            .build();
+        let agent = Agent::new_with_config(config);
+        // What is no longer asked for goes with the rest.
+        if agents.len() >= 64 {
+            agents.clear();
+        }
+        agents.insert(key, agent.clone());
+        Ok(agent)
+    }
+
+    fn post<T: Serialize>(&self, peer: &PeerAddress, path: &str, body: &T, timeout: Option<Duration>) -> Result<Response<ureq::Body>> {
+        let json = serde_json::to_vec(body).map_err(|e| Error::internal(e.to_string()))?;
+        let request = self
+            .agent(peer)?
+            .post(format!("{}/api/v1/replication/{path}", peer.url))
+            .header("Authorization", format!("Bearer {}", peer.token))
+            .header("Content-Type", "application/json");
+        let sent = request
+            .config()
+            .timeout_global(timeout)
+            .timeout_recv_response(Some(timeout.unwrap_or(SILENCE)))
+            .timeout_per_read(Some(timeout.unwrap_or(SILENCE)))
+            .build()
+            .send(&json[..]);
+        let response = sent.map_err(|e| unreachable(peer, &e))?;
+        if response.status().is_success() { Ok(response) } else { Err(refusal(peer, response)) }
+    }
+}
+
+impl Transport for HttpTransport {
+    fn call(&self, peer: &PeerAddress, request: &Request, timeout: Duration) -> Result<Answer> {
+        let mut response = self.post(peer, "call", request, Some(timeout))?;
+        let bytes = response.body_mut().with_config().limit(LARGEST_ANSWER).read_to_vec().map_err(|e| unreachable(peer, &e))?;
+        let good: Good = serde_json::from_slice(&bytes).map_err(|e| {
+            Error::new(Kind::Unavailable, "peer_refused", format!("what answers at {} is no hoody-state server of this version: {e}", peer.url))
+        })?;
+        Ok(good.data)
+    }
+
+    fn stream(&self, peer: &PeerAddress, request: &StreamRequest) -> Result<Box<dyn Read + Send>> {
+        let response = self.post(peer, "stream", request, None)?;
+        Ok(Box::new(response.into_body().into_with_config().limit(u64::MAX).reader()))
+    }
+}
+
+fn unreachable(peer: &PeerAddress, e: &ureq::Error) -> Error {
+    let hint = match e {
+        ureq::Error::Tls(_) | ureq::Error::Rustls(_) => ": its certificate is not the one that was given as `ca`, or names another host",
+        _ => "",
+    };
+    Error::new(Kind::Unavailable, "peer_unreachable", format!("server {} at {} does not answer: {e}{hint}", peer.name, peer.url))
+}
+
+/// The peer's own error, as near to what it was as this side knows it.
+fn refusal(peer: &PeerAddress, mut response: Response<ureq::Body>) -> Error {
+    let status = response.status().as_u16();
+    let text = response.body_mut().with_config().limit(LARGEST_ANSWER).read_to_vec().unwrap_or_default();
+    let Ok(bad) = serde_json::from_slice::<Bad>(&text) else {
+        return Error::new(
+            Kind::Unavailable,
+            "peer_refused",
+            format!("server {} at {} answered {status}, and not as a hoody-state server does", peer.name, peer.url),
+        );
+    };
+    let kind = match status {
+        400 | 413 | 422 => Kind::Invalid,
+        404 => Kind::NotFound,
+        409 if bad.code.ends_with("operation_in_progress") => Kind::Busy,
+        409 => Kind::Conflict,
+        507 => Kind::NoSpace,
+        504 => Kind::Timeout,
+        _ => Kind::Unavailable,
+    };
+    let code = match status {
+        401 | 403 => "peer_refused",
+        500 => "peer_failed",
+        _ => CODES.iter().find(|r| r.code == bad.code).map_or("peer_refused", |r| r.code),
+    };
+    let error = Error::new(kind, code, format!("server {}: {}", peer.name, bad.message));
+    bad.data.map_or_else(|| error_of(&error), |data| error_of(&error).with_data(data))
+}
+
+fn error_of(e: &Error) -> Error {
+    Error::new(e.kind(), e.code(), e.message().to_owned())
+}

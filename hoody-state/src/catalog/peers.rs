@@ -1,0 +1,89 @@
+//! Other servers, and the copies that were made there.
+
+use super::{Tx, ms, time};
+use crate::error::{Error, Kind, Result};
+use crate::id::{ContainerId, ProjectId, ServerId};
+use crate::model::Peer;
+use crate::transfer::PeerAddress;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+/// A peer and what is never shown of it.
+pub(crate) struct PeerRow {
+    pub peer: Peer,
+    pub address: PeerAddress,
+}
+
+const COLUMNS: &str = "id, server_id, name, server_name, url, token, ca, created_ms";
+
+fn row(r: &Row<'_>) -> rusqlite::Result<Result<PeerRow>> {
+    let (id, server, name, server_name): (String, String, String, String) = (r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?);
+    let (url, token, ca, created): (String, String, Option<String>, i64) = (r.get(4)?, r.get(5)?, r.get(6)?, r.get(7)?);
+    Ok((|| {
+        Ok(PeerRow {
+            peer: Peer {
+                id: id.parse()?,
+                name: name.clone(),
+                url: url.clone(),
+                server_id: server.parse()?,
+                server_name,
+                pinned: ca.is_some(),
+                created_at: time(created),
+            },
+            address: PeerAddress { name, url, token, ca },
+        })
+    })())
+}
+
+pub(crate) fn all(c: &Connection) -> Result<Vec<PeerRow>> {
+    let mut s = c.prepare_cached(&format!("SELECT {COLUMNS} FROM peers ORDER BY created_ms, id"))?;
+    s.query_map([], row)?.map(|r| r?).collect()
+}
+
+/// The peer that is this server.
+pub(crate) fn of_server(c: &Connection, server: &ServerId) -> Result<Option<PeerRow>> {
+    c.prepare_cached(&format!("SELECT {COLUMNS} FROM peers WHERE server_id = ?1"))?.query_row([server.as_str()], row).optional()?.transpose()
+}
+
+/// Where a container that was copied from here is.
+pub(crate) fn copy_elsewhere(c: &Connection, id: &ContainerId) -> Result<Option<(ServerId, ProjectId)>> {
+    let found: Option<(String, String)> = c
+        .prepare_cached("SELECT server_id, project_id FROM copies_elsewhere WHERE container_id = ?1")?
+        .query_row([id.as_str()], |r| Ok((r.get(0)?, r.get(1)?)))
+        .optional()?;
+    found.map(|(s, p)| Ok((s.parse()?, p.parse()?))).transpose()
+}
+
+impl Tx<'_> {
+    /// Makes a peer known, or known anew: a server has one entry.
+    pub(crate) fn put_peer(&mut self, p: &PeerRow) -> Result<()> {
+        let (peer, address) = (&p.peer, &p.address);
+        self.conn.execute("DELETE FROM peers WHERE server_id = ?1", [peer.server_id.as_str()])?;
+        self.conn
+            .execute(
+                &format!("INSERT INTO peers({COLUMNS}) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)"),
+                params![peer.id.as_str(), peer.server_id.as_str(), peer.name, peer.server_name, address.url, address.token, address.ca, ms(peer.created_at)],
+            )
+            .map_err(|e| match e.sqlite_error_code() {
+                Some(rusqlite::ErrorCode::ConstraintViolation) => {
+                    Error::new(Kind::Exists, "peer_name_in_use", format!("another peer is called {:?}: give this one another name", peer.name))
+                }
+                _ => e.into(),
+            })?;
+        Ok(())
+    }
+
+    /// Forgets a peer by its id, its server's id or its name.
+    pub(crate) fn delete_peer(&mut self, which: &str) -> Result<()> {
+        if self.conn.execute("DELETE FROM peers WHERE id = ?1 OR server_id = ?1 OR name = ?1", [which])? == 0 {
+            let shown: String = which.chars().take(100).collect();
+            return Err(Error::not_found("peer_not_found", format!("there is no peer with the id or name {shown:?}")));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn put_copy_elsewhere(&mut self, id: &ContainerId, server: &ServerId, project: &ProjectId) -> Result<()> {
+        let sql = "INSERT OR REPLACE INTO copies_elsewhere(container_id, server_id, project_id, created_ms) VALUES(?1, ?2, ?3, ?4)";
+        self.conn.execute(sql, params![id.as_str(), server.as_str(), project.as_str(), ms(self.now)])?;
+        Ok(())
+    }
+}

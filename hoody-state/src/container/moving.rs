@@ -1,0 +1,266 @@
+//! Moving a container to a peer: copied while it runs, brought up to date while it stands still, started there, stopped here.
+//!
+//! **Which of the two runs.** Until the peer may have been told to go on, it runs here, and whatever fails is undone by letting it go on. From then on (which
+//! is written down before the peer is told) the peer decides: it takes the container over once, durably, or refuses for ever. While it cannot be
+//! asked, the container here stays paused and is asked about again, also by the next start of this server. So never do both run, and never does
+//! the one that should not.
+
+use super::copy::copy_name;
+use super::receive::wrong_answer;
+use super::sync::{LABEL, handover_of};
+use crate::catalog::containers::{Desired, Handover};
+use crate::catalog::{Durability, containers};
+use crate::error::{Error, Kind, Result};
+use crate::host::{Caller, Host};
+use crate::id::{ContainerId, OperationId, ServerId};
+use crate::model::{CopyState, MoveRequest, Moved, NewSnapshot, OperationStatus, Status, Verb};
+use crate::name::SnapshotName;
+use crate::op::{Intent, LockGuard, Op};
+use crate::transfer::{Answer, PeerAddress, Request};
+use crate::units::Bytes;
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// How often the peer is asked how far it is.
+const LOOK: Duration = Duration::from_millis(50);
+/// How long the peer's word is waited for between two questions, once it decides.
+const WORD: Duration = Duration::from_secs(1);
+
+impl Host {
+    /// Moves a container to a peer, where it gets a new id; here it ends up stopped, with all its snapshots. A container that does not run is copied and not
+    /// started. What goes on behind is waited for up to `caller.wait`. Neither runs for as long as one increment takes.
+    ///
+    /// # Errors
+    /// `container_not_found`, `unknown_server`, `container_name_in_use`, `id_base_differs`, `pool_full`, `operation_in_progress`,
+    /// `operation_state_conflict`, `peer_unreachable`, and what the peer says.
+    pub fn move_container(&self, caller: &Caller, id: &ContainerId, request: &MoveRequest) -> Result<Moved> {
+        if let Some(t) = self.replay(caller)? {
+            return Ok(t);
+        }
+        let server: ServerId = request.target_server_id.as_deref().ok_or_else(|| Error::invalid("validation_error", "target_server_id is missing"))?.parse()?;
+        if server == self.0.server.id {
+            return Err(Error::invalid("validation_error", "target_server_id: the container is on this server already"));
+        }
+        self.peer_of(&server)?;
+        let lock = self.0.locks.take(id.as_str(), "container.move")?;
+        self.guard_space()?;
+        let row = self.copyable(id)?;
+        if !matches!(row.status, Status::Running | Status::Stopped | Status::Failed) {
+            return Err(Error::conflict("operation_state_conflict", format!("container {id} is {}: it can be moved while it runs or is stopped", row.status)));
+        }
+        let project = request.target_project_id.as_deref().map_or_else(|| Ok(row.project.clone()), str::parse)?;
+        let name = request.name.as_deref().map_or_else(|| Ok(row.name.clone()), |n| copy_name(Some(n)))?;
+        let copy = ContainerId::generate();
+        let was_running = row.status == Status::Running;
+        let intent = Intent::Move { container: id.clone(), server: server.clone(), copy: copy.clone(), was_running, handing_over: false };
+        let mut op = self.begin(caller, lock, Durability::Disk, intent, Some(&row.project), |_| Ok(()))?;
+        let mut moved = Moved {
+            container_id: id.clone(),
+            target_container_id: copy.clone(),
+            target_server_id: server.clone(),
+            status: row.status,
+            operation_id: op.id.clone(),
+            downtime_ms: None,
+        };
+        self.write(Durability::Process, |tx| tx.answer_key(caller.idempotency.as_ref(), &moved))?;
+        op.forget_key();
+        let limit = request.rate_limit;
+        let done = self.behind(op, caller.wait, move |host, op| host.move_steps(op, project, name, limit))?;
+        if let Some(downtime) = done {
+            moved.status = self.container(id)?.status;
+            moved.downtime_ms = downtime;
+        }
+        Ok(moved)
+    }
+
+    /// The downtime in milliseconds, if there was one.
+    fn move_steps(&self, op: &mut Op, project: crate::id::ProjectId, name: crate::name::ContainerName, limit: Option<Bytes>) -> Result<Option<u64>> {
+        let Intent::Move { container: id, server, copy, was_running, .. } = op.intent.clone() else { return Err(Error::internal("not a move")) };
+        op.progress.cancellable.store(true, std::sync::atomic::Ordering::Relaxed);
+        let peer = self.peer_of(&server)?;
+        let row = self.0.catalog.read(|c| containers::get(c, &id))?;
+        op.step("snapshot")?;
+        let first = self.move_snapshot(&id, &copy, "taken to move it")?;
+        op.step("copy")?;
+        let order = self.order(&row, copy.clone(), first, project, name, row.ssh_public_key.clone(), false, limit)?;
+        self.place_order(&peer, &server, order)?;
+        self.await_copy(op, &peer, &copy)?;
+        op.progress.cancellable.store(false, std::sync::atomic::Ordering::Relaxed);
+        if !was_running {
+            self.finish_move(op, &peer, false)?;
+            return Ok(None);
+        }
+        op.step("pause")?;
+        self.0.freezer.freeze(&id, self.0.settings.freeze_timeout)?;
+        let stood_still = Instant::now();
+        self.write(Durability::Process, |tx| tx.change_container(&id, "move", None, |r| r.status = Status::Paused))?;
+        op.step("last snapshot")?;
+        let last = self.move_snapshot(&id, &copy, "taken to move it, while it stood still")?;
+        op.step("advance")?;
+        let request = Request::Advance { copy: copy.clone(), snapshot: last, handover: op.id.clone() };
+        self.persistently(op, || self.ask(&peer, &request))?;
+        self.await_copy(op, &peer, &copy)?;
+        let intent = Intent::Move { container: id.clone(), server, copy, was_running, handing_over: true };
+        op.amend(Durability::Disk, intent, |_| Ok(()))?;
+        self.hand_over(op, Some(stood_still))
+    }
+
+    fn move_snapshot(&self, id: &ContainerId, copy: &ContainerId, why: &str) -> Result<SnapshotName> {
+        let new = NewSnapshot { description: Some(why.to_owned()), labels: Some(BTreeMap::from([(LABEL.to_owned(), copy.to_string())])), ..Default::default() };
+        let caller = Caller { by: "move".into(), ..Caller::default() };
+        Ok(self.take_snapshot(&caller, Ok(LockGuard::of_another(&self.0.locks)), id, new)?.snapshot.name)
+    }
+
+    /// Waits until nothing is being done to the copy, and says what went wrong with it.
+    fn await_copy(&self, op: &Op, peer: &PeerAddress, copy: &ContainerId) -> Result<()> {
+        loop {
+            let Answer::Copy(state) = self.persistently(op, || self.ask(peer, &Request::State { copy: copy.clone() }))? else { return Err(wrong_answer(peer)) };
+            if let Some(o) = &state.operation {
+                use std::sync::atomic::Ordering::Relaxed;
+                op.progress.done.store(o.done.unwrap_or(0), Relaxed);
+                op.progress.total.store(o.total.unwrap_or(0), Relaxed);
+            }
+            match state.operation.map(|o| (o.status, o.error)) {
+                Some((OperationStatus::Running, _)) => self.sleep(op, LOOK)?,
+                None | Some((OperationStatus::Succeeded, _)) => return Ok(()),
+                Some((_, error)) => {
+                    let why = error.map_or_else(|| "it was cancelled there".to_owned(), |e| e.message);
+                    return Err(Error::new(Kind::Unavailable, "peer_failed", format!("server {} could not make the copy: {why}", peer.name)));
+                }
+            }
+        }
+    }
+
+    /// Lets the peer go on, and acts by its word. May be repeated.
+    pub(crate) fn hand_over(&self, op: &mut Op, stood_still: Option<Instant>) -> Result<Option<u64>> {
+        let Intent::Move { container: id, server, copy, .. } = op.intent.clone() else { return Err(Error::internal("not a move")) };
+        op.step("hand over")?;
+        let start = |start| Request::HandOver { copy: copy.clone(), handover: op.id.clone(), start };
+        let mut wanted = true;
+        let mut why = None;
+        let (runs_there, peer) = loop {
+            // Asked anew each time: forgetting the peer is the operator's word that it is gone for good.
+            let peer = self.peer_of(&server)?;
+            match self.ask(&peer, &start(wanted)) {
+                Ok(Answer::Copy(_)) => break (wanted, peer),
+                // Where it has been taken it cannot be called off; where it was never heard of, there is nothing to call off.
+                Err(e) if !wanted && e.code() == "handover_taken" => wanted = true,
+                Err(e) if !wanted && e.is_not_found() => break (false, peer),
+                Err(e) if e.kind() == Kind::Unavailable && e.code() == "peer_unreachable" => {
+                    tracing::warn!(container = %id, error = %e, "paused until the other server says which of the two goes on");
+                    self.wait_or_end(WORD)?;
+                }
+                Err(e) if wanted => {
+                    why = Some(e);
+                    wanted = false;
+                }
+                Err(e) => return Err(e),
+                Ok(_) => return Err(wrong_answer(&peer)),
+            }
+        };
+        if !runs_there {
+            let why = why.unwrap_or_else(|| Error::new(Kind::Unavailable, "peer_failed", format!("server {} did not take it", peer.name)));
+            return Err(why.context(format!("container {id} goes on here: server {} did not take it over", peer.name)));
+        }
+        let downtime = stood_still.map(|t| u64::try_from(t.elapsed().as_millis()).unwrap_or(u64::MAX));
+        self.finish_move(op, &peer, true)?;
+        Ok(downtime)
+    }
+
+    /// Like a sleep, but for the end of the host: then the next one asks.
+    fn wait_or_end(&self, time: Duration) -> Result<()> {
+        let end = Instant::now() + time;
+        while Instant::now() < end {
+            if self.0.upkeep.is_closed() {
+                return Err(Error::new(Kind::Unavailable, crate::op::step::CRASHED, "the server ended; the next start asks again"));
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Ok(())
+    }
+
+    fn finish_move(&self, op: &mut Op, peer: &PeerAddress, ran: bool) -> Result<()> {
+        let Intent::Move { container: id, server, copy, .. } = op.intent.clone() else { return Err(Error::internal("not a move")) };
+        if ran {
+            op.step("stop")?;
+            self.0.runtime.kill(&id)?;
+        }
+        op.finish(Durability::Disk, |tx| {
+            let r = tx.change_container(&id, "move", Some(json!({ "moved_to": server, "container_id": copy })), |r| {
+                if ran {
+                    r.status = Status::Stopped;
+                }
+                r.state.desired = Desired::Stopped;
+                r.state.message = Some(format!("moved to server {} as container {copy}", peer.name));
+            })?;
+            let note = json!({ "operation_id": op.id, "operation": "move", "target_server_id": server, "target_container_id": copy });
+            tx.emit_container("container.operation.completed", &r, note)
+        })?;
+        self.note_exit(&id)
+    }
+
+    /// The target's side: brings a copy up to a snapshot of its source, for a move.
+    pub(crate) fn advance_copy(&self, id: &ContainerId, snapshot: SnapshotName, handover: &OperationId) -> Result<CopyState> {
+        let lock = self.0.locks.take(id.as_str(), "container.sync")?;
+        let row = self.0.catalog.read(|c| containers::get(c, id))?;
+        super::copy::whole(&row)?;
+        let (source, _) = self.source_of(&row)?;
+        self.write(Durability::Disk, |tx| tx.change_container(id, "move", None, |r| r.state.handover = Some(Handover { id: handover.clone(), taken: false })))?;
+        let caller = Caller { by: "move".into(), wait: Duration::ZERO, idempotency: None };
+        let intent = Intent::Sync { container: id.clone(), force: true, limit: None, advance: Some(snapshot) };
+        self.sync_behind(&caller, lock, &row, source, intent)?;
+        self.copy_state(id)
+    }
+
+    /// The target's side: takes a moving container over, or refuses to for ever. Once taken it stays taken, unless it cannot be started at all.
+    pub(crate) fn take_over(&self, id: &ContainerId, handover: &OperationId, start: bool) -> Result<CopyState> {
+        let row = self.0.catalog.read(|c| containers::get(c, id))?;
+        let taken = match handover_of(&row, handover) {
+            // Called off before: once more is no error.
+            Err(_) if !start && row.state.handover.is_none() => return self.copy_state(id),
+            taken => taken?,
+        };
+        if !start {
+            if taken {
+                return Err(Error::conflict("handover_taken", format!("container {id} goes on here: it was taken over")));
+            }
+            self.set_handover(id, handover, None)?;
+            return self.copy_state(id);
+        }
+        self.set_handover(id, handover, Some(Handover { id: handover.clone(), taken: true }))?;
+        if !matches!(row.status, Status::Running | Status::Paused) {
+            let caller = Caller { by: "move".into(), ..Caller::default() };
+            if let Err(e) = self.lifecycle(&caller, id, Verb::Start, None)
+                && e.code() != crate::op::step::CRASHED
+                && !matches!(self.container(id)?.status, Status::Running)
+            {
+                if e.kind() != Kind::Busy {
+                    // It does not start here: then it goes on there.
+                    self.set_handover(id, handover, None)?;
+                }
+                return Err(e);
+            }
+        }
+        self.copy_state(id)
+    }
+
+    /// Under one transaction with a look at what it is, so that two words on one move are one after the other.
+    fn set_handover(&self, id: &ContainerId, handover: &OperationId, to: Option<Handover>) -> Result<()> {
+        self.write(Durability::Disk, |tx| {
+            let taken = handover_of(&containers::get(tx.conn, id)?, handover)?;
+            let starts = to.as_ref().is_some_and(|h| h.taken);
+            if taken && to.is_none() {
+                // Only a start that failed gives it back.
+                tracing::warn!(container = %id, "a container that was moved here does not start; it goes on where it was");
+            }
+            tx.change_container(id, "move", None, |r| {
+                r.state.handover = to;
+                if starts {
+                    r.state.desired = Desired::Running;
+                }
+            })?;
+            Ok(())
+        })
+    }
+}

@@ -1,0 +1,474 @@
+//! Bringing a copy up to its source: one way, by increments on what both have.
+//!
+//! The source takes a snapshot, unless nothing has changed since the last one that the copy has; that comes over, and is put in the place of the copy's live
+//! volume as a restore does it. What the copy changed of its own is kept as a snapshot first.
+
+use super::copy::copy_name;
+use super::receive::wrong_answer;
+use super::restore::kept_row;
+use crate::catalog::containers::ContainerRow;
+use crate::catalog::snapshots::SnapshotRow;
+use crate::catalog::{Durability, containers, projects, snapshots};
+use crate::error::{Error, Result};
+use crate::host::{Caller, Host};
+use crate::id::{ContainerId, OperationId, RunId, ServerId};
+use crate::model::{Container, CopyRequest, CopyState, NewSnapshot, Status, SyncAnswer, SyncRequest};
+use crate::name::SnapshotName;
+use crate::op::{DatabasesPlan, Intent, LockGuard, Op};
+use crate::snapshot::Volume;
+use crate::transfer::{Answer, CopyOrder, Offered, PeerAddress, Request};
+use crate::units::Bytes;
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use uuid::Uuid;
+
+/// The label of snapshots that syncs took, with the copy they were taken for.
+pub(crate) const LABEL: &str = "hoody.sync";
+/// How many of the copy's newest snapshots the source is told of.
+const TOLD: usize = 16;
+
+/// What the source has for a copy.
+pub(crate) struct Fresh {
+    /// To be brought over; nothing: nothing has changed.
+    pub snapshot: Option<SnapshotRow>,
+    /// The newest that both have.
+    pub base: Option<SnapshotRow>,
+}
+
+impl Host {
+    /// Brings a copy up to its source. Returns when it has begun; what goes on behind is waited for up to `caller.wait`. Cost follows what changed: on the
+    /// source's own host no data are written at all.
+    ///
+    /// # Errors
+    /// `container_not_found`, `not_a_copy`, `source_container_not_found`, `unknown_server`, `copy_has_changes` (with `force: false`), `pool_full`,
+    /// `operation_in_progress`, `operation_state_conflict`, `peer_unreachable`, and what the peer says.
+    pub fn sync_container(&self, caller: &Caller, id: &ContainerId, request: &SyncRequest) -> Result<SyncAnswer> {
+        if let Some(t) = self.replay(caller)? {
+            return Ok(t);
+        }
+        let lock = self.0.locks.take(id.as_str(), "container.sync")?;
+        self.guard_space()?;
+        let row = self.0.catalog.read(|c| containers::get(c, id))?;
+        let Some(source) = row.spec.source.clone() else {
+            return Err(Error::conflict("not_a_copy", format!("container {id} is no copy: there is nothing to sync it with")));
+        };
+        if matches!(row.status, Status::Deleting | Status::Deleted) {
+            return Err(super::delete::deleting(id));
+        }
+        match &row.spec.origin {
+            Some(server) => drop(self.peer_of(server)?),
+            None => {
+                let gone = || Error::not_found("source_container_not_found", format!("container {source}, of which {id} is a copy, is no longer here"));
+                let source = self.0.catalog.read(|c| containers::find(c, &source))?.filter(|s| s.status != Status::Deleting).ok_or_else(gone)?;
+                super::copy::whole(&source)?;
+            }
+        }
+        let intent = if row.state.partial {
+            self.unfinished(&row, request.rate_limit)?
+        } else {
+            Intent::Sync { container: id.clone(), force: request.force.unwrap_or(true), limit: request.rate_limit, advance: None }
+        };
+        self.sync_behind(caller, lock, &row, source, intent)
+    }
+
+    pub(super) fn sync_behind(&self, caller: &Caller, lock: LockGuard, row: &ContainerRow, source: ContainerId, intent: Intent) -> Result<SyncAnswer> {
+        let id = &row.id;
+        let resumes = matches!(intent, Intent::Receive { .. });
+        let mut op = self.begin(caller, lock, Durability::Disk, intent, Some(&row.project), |tx| {
+            if resumes {
+                tx.change_container(id, &caller.by, None, |r| {
+                    r.status = Status::Copying;
+                    r.state.message = None;
+                })?;
+            } else {
+                tx.emit_container("container.copying", row, json!({ "triggered_by": caller.by }))?;
+            }
+            Ok(())
+        })?;
+        let mut answer = SyncAnswer {
+            container_id: id.clone(),
+            source_container_id: source,
+            status: Status::Copying,
+            operation_id: op.id.clone(),
+            changed: None,
+            kept: None,
+        };
+        // The answer to its key is that it has begun: what it comes to is the operation's.
+        self.write(Durability::Process, |tx| tx.answer_key(caller.idempotency.as_ref(), &answer))?;
+        op.forget_key();
+        let done = if resumes {
+            self.behind(op, caller.wait, |host, op| host.receive_steps(op).map(|_| (true, None)))?
+        } else {
+            self.behind(op, caller.wait, |host, op| host.sync_steps(op))?
+        };
+        if let Some((changed, kept)) = done {
+            answer.status = self.container(id)?.status;
+            answer.changed = Some(changed);
+            answer.kept = kept;
+        }
+        Ok(answer)
+    }
+
+    fn unfinished(&self, row: &ContainerRow, limit: Option<Bytes>) -> Result<Intent> {
+        if row.spec.origin.is_none() {
+            return Err(Error::conflict("operation_state_conflict", format!("container {} is a copy that was not finished: delete it and copy again", row.id)));
+        }
+        let snapshot = row.state.head.clone();
+        let snapshot = snapshot.ok_or_else(|| Error::internal(format!("what copy {} was to begin from is not known", row.id)))?;
+        let run = row.state.run.clone().unwrap_or_else(RunId::generate);
+        let start = row.state.desired == crate::catalog::containers::Desired::Running;
+        Ok(Intent::Receive { container: row.id.clone(), snapshot, run, start, limit })
+    }
+
+    /// Whether anything was brought over, and where the copy's own changes are kept.
+    pub(crate) fn sync_steps(&self, op: &mut Op) -> Result<(bool, Option<SnapshotName>)> {
+        let Intent::Sync { container: id, force, limit, advance } = op.intent.clone() else { return Err(Error::internal("not a sync")) };
+        op.progress.cancellable.store(true, Ordering::Relaxed);
+        let row = self.0.catalog.read(|c| containers::get(c, &id))?;
+        op.step("compare")?;
+        let own = self.changed_here(op, &row)?;
+        if own && !force {
+            let message =
+                format!("container {id} was changed since it was last brought up to its source: say force: true to keep that as a snapshot and go on");
+            return Err(Error::conflict("copy_has_changes", message));
+        }
+        op.step("fresh")?;
+        let (to, changed) = if row.spec.origin.is_some() { self.bring_over(op, &row, advance, limit)? } else { self.bring_local(op, &row)? };
+        op.progress.cancellable.store(false, Ordering::Relaxed);
+        if !changed && !own {
+            op.finish(Durability::Process, |tx| {
+                tx.emit_container("container.operation.completed", &row, json!({ "operation_id": op.id, "operation": "sync", "changed": false }))
+            })?;
+            return Ok((false, None));
+        }
+        let advancing = matches!(op.intent, Intent::Sync { advance: Some(_), .. });
+        let intent = self.sync_restore(&row, to.clone(), advancing)?;
+        let Intent::Restore { keep, .. } = &intent else { return Err(Error::internal("not a restore")) };
+        let kept = keep.snapshot.name.clone();
+        op.amend(Durability::Disk, intent, |tx| tx.change_container(&id, "sync", None, |r| r.state.synced = Some(to.clone())).map(drop))?;
+        let (_, failed) = self.restore_steps(op)?;
+        // The restore has ended the operation; the lock is still held.
+        if !own && failed.is_none() {
+            self.drop_row(&id, &kept)?;
+        }
+        self.drop_older_syncs(&id, &id, &to, None)?;
+        self.write(Durability::Process, |tx| {
+            let r = containers::get(tx.conn, &id)?;
+            tx.emit_container(
+                "container.operation.completed",
+                &r,
+                json!({ "operation_id": op.id, "operation": "sync", "changed": changed, "kept": own.then_some(&kept), "sent": op.progress.sent_bytes() }),
+            )
+        })?;
+        match failed {
+            Some(e) => Err(e),
+            None => Ok((changed, own.then_some(kept))),
+        }
+    }
+
+    /// Whether the live state differs from the snapshot it grew from.
+    fn changed_here(&self, op: &Op, row: &ContainerRow) -> Result<bool> {
+        let (Some(head), Some(synced)) = (&row.state.head, &row.state.synced) else { return Ok(true) };
+        if head != synced {
+            return Ok(true);
+        }
+        let base = Volume::Snapshot(row.id.clone(), head.clone());
+        if self.0.store.info(&base)?.is_none() {
+            return Ok(true);
+        }
+        let probe = Volume::Next(row.id.clone());
+        self.0.store.delete(&probe)?;
+        self.0.store.snapshot(&Volume::Live(row.id.clone()), &probe, &op.id)?;
+        let differs = self.0.store.differs(&base, &probe);
+        let gone = self.0.store.delete(&probe)?;
+        self.write(Durability::Process, |tx| tx.add_reclaim(&gone.volumes, "what a sync compared"))?;
+        self.0.upkeep.reclaim();
+        differs
+    }
+
+    /// On the source's host: the source's state as a snapshot of the copy; its name, and whether it is another than before.
+    fn bring_local(&self, op: &Op, row: &ContainerRow) -> Result<(SnapshotName, bool)> {
+        let id = &row.id;
+        let source = row.spec.source.clone().ok_or_else(|| Error::internal("a copy without a source"))?;
+        let fresh = self.persistently(op, || {
+            self.fresh(&source, id, &|s: &SnapshotRow| {
+                let info = self.0.store.info(&Volume::Snapshot(source.clone(), s.snapshot.name.clone()))?;
+                Ok(info.is_some_and(|i| Some(i.id) == row.state.at))
+            })
+        })?;
+        let head = row.state.head.clone();
+        let Some(new) = fresh.snapshot else {
+            return row.state.synced.clone().map(|h| (h, false)).ok_or_else(|| Error::internal(format!("copy {id} has lost the snapshot it grew from")));
+        };
+        op.step("copy")?;
+        let name = self.0.catalog.read(|c| super::snapshots::free_name(c, id, new.snapshot.name.clone()))?;
+        let mut copied = self
+            .copy_snapshot(op, 0, &source, id, &new, Some(&name))?
+            .ok_or_else(|| Error::not_found("snapshot_not_found", "the snapshot of the source was deleted meanwhile: sync again"))?;
+        copied.snapshot.parent = head;
+        copied.snapshot.alias = None;
+        let at = self.0.store.info(&Volume::Snapshot(source, new.snapshot.name.clone()))?.map(|i| i.id);
+        self.write(Durability::Process, |tx| {
+            tx.put_snapshot(id, &copied)?;
+            tx.change_container(id, "sync", None, |r| r.state.at = at)
+        })?;
+        Ok((name, true))
+    }
+
+    /// From a peer.
+    fn bring_over(&self, op: &Op, row: &ContainerRow, advance: Option<SnapshotName>, limit: Option<Bytes>) -> Result<(SnapshotName, bool)> {
+        let id = &row.id;
+        let (source, peer) = self.source_of(row)?;
+        let have = self.identities(id)?;
+        let own_name = |u: Uuid| have.iter().find(|(_, x)| *x == u).map(|(r, _)| r.snapshot.name.clone());
+        let (new, base) = match advance {
+            Some(name) => {
+                let Answer::Inventory { snapshots } = self.persistently(op, || self.ask(&peer, &Request::Inventory { container: source.clone() }))? else {
+                    return Err(wrong_answer(&peer));
+                };
+                let wanted = snapshots.iter().find(|o| o.snapshot.name == name).cloned();
+                let wanted = wanted.ok_or_else(|| Error::not_found("snapshot_not_found", format!("snapshot {name} is not at server {}", peer.name)))?;
+                (Some(wanted), snapshots)
+            }
+            None => {
+                let told: Vec<Uuid> = have.iter().take(TOLD).map(|(_, u)| *u).collect();
+                let request = Request::Fresh { container: source.clone(), copy: id.clone(), have: told };
+                let Answer::Fresh { snapshot, base, base_identity } = self.persistently(op, || self.ask(&peer, &request))? else {
+                    return Err(wrong_answer(&peer));
+                };
+                // Where nothing has changed the copy goes back to what both have.
+                let Some(new) = snapshot.map(|s| *s) else {
+                    let name = base_identity.and_then(own_name).ok_or_else(|| wrong_answer(&peer))?;
+                    return Ok((name.clone(), row.state.synced.as_ref() != Some(&name)));
+                };
+                let mut all = Vec::new();
+                if let (Some(name), Some(identity)) = (base, base_identity) {
+                    let mut o = new.clone();
+                    // All that is known of it, and needed: what it is called there, and that its databases, if any, are here too.
+                    let mine = own_name(identity).map(|n| Volume::SnapshotDatabases(id.clone(), n));
+                    let databases = mine.map(|v| self.0.store.identity(&v)).transpose()?.flatten();
+                    (o.snapshot.name, o.snapshot.parent, o.identity, o.databases) = (name, None, identity, databases);
+                    all.push(o);
+                }
+                (Some(new), all)
+            }
+        };
+        let Some(new) = new else { return Err(wrong_answer(&peer)) };
+        op.progress.total.store(new.bytes.0, Ordering::Relaxed);
+        op.progress.begin_transfer();
+        let name = self.0.catalog.read(|c| super::snapshots::free_name(c, id, new.snapshot.name.clone()))?;
+        let name = self.receive_snapshot(op, row, &peer, &source, &new, &base, limit, Some(name))?;
+        let changed = row.state.synced.as_ref() != Some(&name);
+        Ok((name, changed))
+    }
+
+    /// What puts a snapshot that has come over in the place of the copy's live volume.
+    fn sync_restore(&self, row: &ContainerRow, to: SnapshotName, advancing: bool) -> Result<Intent> {
+        let id = &row.id;
+        let now = self.0.clock.now();
+        let live = self.0.store.info(&Volume::Live(id.clone()))?.ok_or_else(|| Error::internal(format!("container {id} has no live volume")))?;
+        let name = self.0.catalog.read(|c| super::snapshots::free_name(c, id, now.strftime("before-sync-%Y%m%d-%H%M%S").to_string().parse()?))?;
+        let expires = now.checked_add(self.0.settings.undo_expiry).ok();
+        let keep = kept_row(name, None, now, expires, row.state.head.clone(), format!("what this copy was before it was brought up to {to}"));
+        // The same lock is held: it cannot have changed since.
+        let row = self.0.catalog.read(|c| containers::get(c, id))?;
+        let was_running = matches!(row.status, Status::Running | Status::Paused);
+        let databases = if row.state.follows_databases {
+            match self.databases_plan(&row, &to, None) {
+                // Others of the project use them by now: they are not the copy's alone to exchange.
+                Err(e) if e.code() == "databases_shared" => DatabasesPlan::Keep,
+                plan => plan?,
+            }
+        } else {
+            DatabasesPlan::Keep
+        };
+        Ok(Intent::Restore {
+            container: id.clone(),
+            snapshot: to,
+            keep: Box::new(keep),
+            live: live.id,
+            boot: was_running && !advancing,
+            was_running,
+            run: RunId::generate(),
+            by: "sync".into(),
+            databases,
+        })
+    }
+
+    fn drop_row(&self, id: &ContainerId, name: &SnapshotName) -> Result<()> {
+        let found = |c: &rusqlite::Connection| {
+            snapshots::by_name(c, id, name.as_str())?.ok_or_else(|| Error::not_found("snapshot_not_found", format!("there is no snapshot {name}")))
+        };
+        match self.delete_under_lock(&Caller { by: "sync".into(), ..Caller::default() }, id, found) {
+            Err(e) if e.is_not_found() || e.code() == "snapshot_pinned" => Ok(()),
+            r => r.map(drop),
+        }
+    }
+
+    /// Deletes what earlier syncs for `copy` took in container `id`, but for what is in use.
+    fn drop_older_syncs(&self, id: &ContainerId, copy: &ContainerId, newest: &SnapshotName, base: Option<&SnapshotName>) -> Result<()> {
+        let rows = self.0.catalog.read(|c| snapshots::all(c, id))?;
+        let ours = |s: &&SnapshotRow| s.snapshot.labels.get(LABEL).is_some_and(|l| l == copy.as_str()) && s.snapshot.pinned.is_none();
+        for s in rows.iter().filter(ours).filter(|s| s.snapshot.name != *newest && Some(&s.snapshot.name) != base) {
+            self.drop_row(id, &s.snapshot.name)?;
+        }
+        Ok(())
+    }
+
+    /// The source's side: its state as a snapshot for `copy`, unless nothing has changed since the newest that `known` says the copy has. Earlier ones that were
+    /// taken for this copy go.
+    pub(crate) fn fresh(&self, source: &ContainerId, copy: &ContainerId, known: &dyn Fn(&SnapshotRow) -> Result<bool>) -> Result<Fresh> {
+        let caller = Caller { by: "sync".into(), ..Caller::default() };
+        let lock = self.0.locks.take(source.as_str(), "snapshot.create")?;
+        let row = self.0.catalog.read(|c| containers::get(c, source))?;
+        super::copy::whole(&row)?;
+        let mut base = None;
+        for s in self.0.catalog.read(|c| snapshots::all(c, source))? {
+            if known(&s)? {
+                base = Some(s);
+                break;
+            }
+        }
+        let new = NewSnapshot {
+            description: Some(format!("taken to bring copy {copy} up to date; goes with the next one")),
+            labels: Some(BTreeMap::from([(LABEL.to_owned(), copy.to_string())])),
+            ..Default::default()
+        };
+        // The same lock for what follows.
+        let within = LockGuard::of_another(&self.0.locks);
+        let name = self.take_snapshot(&caller, Ok(within), source, new)?.snapshot.name;
+        let taken = self.0.catalog.read(|c| snapshots::get(c, source, name.as_str()))?;
+        let same = match &base {
+            Some(b) => !self.snapshots_differ(source, &b.snapshot.name, &name)?,
+            None => false,
+        };
+        if same {
+            self.drop_row(source, &name)?;
+        }
+        let newest = base.as_ref().filter(|_| same).map_or(&name, |b| &b.snapshot.name);
+        self.drop_older_syncs(source, copy, newest, base.as_ref().map(|b| &b.snapshot.name))?;
+        drop(lock);
+        Ok(Fresh { snapshot: (!same).then_some(taken), base })
+    }
+
+    fn snapshots_differ(&self, id: &ContainerId, base: &SnapshotName, new: &SnapshotName) -> Result<bool> {
+        let volumes = |n: &SnapshotName| (Volume::Snapshot(id.clone(), n.clone()), Volume::SnapshotDatabases(id.clone(), n.clone()));
+        let ((a, a_databases), (b, b_databases)) = (volumes(base), volumes(new));
+        let there = |v: &Volume| self.0.store.info(v).map(|i| i.is_some());
+        Ok(match (there(&a_databases)?, there(&b_databases)?) {
+            (true, true) => self.0.store.differs(&a_databases, &b_databases)?,
+            (x, y) => x != y,
+        } || self.0.store.differs(&a, &b)?)
+    }
+
+    /// Orders a copy from a peer.
+    pub(super) fn copy_to_peer(&self, caller: &Caller, id: &ContainerId, server: &str, request: &CopyRequest) -> Result<Container> {
+        let server: ServerId = server.parse()?;
+        let peer = self.peer_of(&server)?;
+        let source = self.copyable(id)?;
+        let project = match request.target_project_id.as_deref() {
+            Some(p) => p.parse()?,
+            None => return Err(Error::invalid("validation_error", "target_project_id is missing: say which project the copy belongs to")),
+        };
+        let name = copy_name(request.name.as_deref())?;
+        super::validate::text("ssh_public_key", request.ssh_public_key.as_deref(), 16_384)?;
+        // A key makes the copy's id, so that the same request again is the same order.
+        let copy = match &caller.idempotency {
+            Some(k) => {
+                let digits: String = k.fingerprint.iter().chain(k.key.as_bytes()).fold(String::new(), |s, b| s + &format!("{b:02x}"));
+                use sha2::{Digest, Sha256};
+                let hash = Sha256::digest(format!("{}{digits}", k.scope));
+                hash[..12].iter().fold(String::new(), |s, b| s + &format!("{b:02x}")).parse()?
+            }
+            None => ContainerId::generate(),
+        };
+        let snapshot = self.copy_base(caller, id, request.source_snapshot.as_deref(), &format!("taken to copy it to {name} on server {}", peer.name), None)?;
+        let order = self.order(
+            &source,
+            copy,
+            snapshot.snapshot.name,
+            project,
+            name,
+            request.ssh_public_key.clone(),
+            request.start.unwrap_or(true),
+            request.rate_limit,
+        )?;
+        let state = self.place_order(&peer, &server, order)?;
+        self.change(caller, |_| Ok(state.container.clone()))
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    pub(super) fn order(
+        &self,
+        source: &ContainerRow,
+        copy: ContainerId,
+        snapshot: SnapshotName,
+        project: crate::id::ProjectId,
+        name: crate::name::ContainerName,
+        ssh_public_key: Option<String>,
+        start: bool,
+        rate_limit: Option<Bytes>,
+    ) -> Result<CopyOrder> {
+        let known = self.0.catalog.read(|c| match projects::get(c, self.0.catalog.user(), &project) {
+            Ok(p) => Ok(Some((p.alias, p.color))),
+            Err(e) if e.is_not_found() => Ok(None),
+            Err(e) => Err(e),
+        })?;
+        Ok(CopyOrder {
+            copy,
+            server: self.0.server.id.clone(),
+            source: source.id.clone(),
+            snapshot,
+            project,
+            project_alias: known,
+            name,
+            ssh_public_key,
+            spec: source.spec.clone(),
+            start,
+            rate_limit,
+        })
+    }
+
+    pub(super) fn place_order(&self, peer: &PeerAddress, server: &ServerId, order: CopyOrder) -> Result<CopyState> {
+        let Answer::Hello { id_base, version, .. } = self.ask(peer, &Request::Hello {})? else { return Err(wrong_answer(peer)) };
+        if version != crate::transfer::VERSION {
+            return Err(wrong_answer(peer));
+        }
+        if id_base != self.0.id_base {
+            let message = format!(
+                "server {} gives its containers the ids from {id_base} on, this one from {}: files would have other owners there",
+                peer.name, self.0.id_base
+            );
+            return Err(Error::conflict("id_base_differs", message));
+        }
+        let (copy, project) = (order.copy.clone(), order.project.clone());
+        // Where it is shall be known even if the answer is lost.
+        self.write(Durability::Disk, |tx| tx.put_copy_elsewhere(&copy, server, &project))?;
+        match self.ask(peer, &Request::Copy(Box::new(order)))? {
+            Answer::Copy(state) => Ok(*state),
+            _ => Err(wrong_answer(peer)),
+        }
+    }
+
+    /// What a snapshot is to a peer.
+    pub(crate) fn offered(&self, id: &ContainerId, s: &SnapshotRow) -> Result<Option<Offered>> {
+        let volume = Volume::Snapshot(id.clone(), s.snapshot.name.clone());
+        let Some(identity) = self.0.store.identity(&volume)? else { return Ok(None) };
+        let databases = self.0.store.identity(&Volume::SnapshotDatabases(id.clone(), s.snapshot.name.clone()))?;
+        // The first one brings the image along.
+        let bytes = if s.snapshot.parent.is_some() { s.snapshot.size } else { self.0.store.delta(&volume, None)? };
+        Ok(Some(Offered { snapshot: s.snapshot.clone(), identity, databases, bytes }))
+    }
+}
+
+/// The move that an operation on a copy belongs to.
+pub(super) fn handover_of(row: &ContainerRow, id: &OperationId) -> Result<bool> {
+    match &row.state.handover {
+        Some(h) if h.id == *id => Ok(h.taken),
+        _ => Err(Error::conflict(
+            "handover_refused",
+            format!("container {} is not waiting for this move: it was called off or another one came after it", row.id),
+        )),
+    }
+}

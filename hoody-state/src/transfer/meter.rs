@@ -1,0 +1,128 @@
+//! Bytes on their way: counted, slowed, stopped, compressed.
+
+use crate::error::{Error, Result};
+use crate::op::Progress;
+use std::io::{self, Read, Write};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// The fastest level: two servers on one gigabit are never waited for by it.
+const LEVEL: i32 = 1;
+
+/// Counts what comes over the network, keeps it under a rate, and ends it when the operation is cancelled.
+pub(crate) struct Meter<R> {
+    input: R,
+    progress: Arc<Progress>,
+    limit: Option<u64>,
+    began: Instant,
+    bytes: u64,
+}
+
+impl<R: Read> Meter<R> {
+    pub(crate) fn new(input: R, progress: Arc<Progress>, limit: Option<u64>) -> Self {
+        Meter { input, progress, limit: limit.filter(|l| *l > 0), began: Instant::now(), bytes: 0 }
+    }
+
+    fn stopped(&self) -> bool {
+        self.progress.cancelled.load(Ordering::Relaxed)
+    }
+}
+
+impl<R: Read> Read for Meter<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if let Some(limit) = self.limit {
+            // How long what came so far should have taken; in steps, so that a cancel is heard.
+            let due = Duration::from_secs_f64(self.bytes as f64 / limit as f64);
+            while let Some(wait) = due.checked_sub(self.began.elapsed()).filter(|w| !w.is_zero() && !self.stopped()) {
+                std::thread::sleep(wait.min(Duration::from_millis(100)));
+            }
+        }
+        if self.stopped() {
+            return Err(io::Error::other("it was cancelled"));
+        }
+        // Small reads keep a slow rate even.
+        let most = self.limit.map_or(buffer.len(), |l| buffer.len().min(usize::try_from(l / 10).unwrap_or(usize::MAX).max(1)));
+        let n = self.input.read(&mut buffer[..most])?;
+        self.bytes += n as u64;
+        self.progress.sent.fetch_add(n as u64, Ordering::Relaxed);
+        Ok(n)
+    }
+}
+
+/// The bytes before they were compressed, counted as the operation's progress.
+pub(crate) fn decompressed<R: Read>(input: R, progress: Arc<Progress>) -> Result<impl Read> {
+    struct Done<R>(R, Arc<Progress>);
+    impl<R: Read> Read for Done<R> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let n = self.0.read(buffer)?;
+            self.1.done.fetch_add(n as u64, Ordering::Relaxed);
+            Ok(n)
+        }
+    }
+    let decoder = zstd::stream::read::Decoder::new(input).map_err(|e| Error::io("start decompressing", e))?;
+    Ok(Done(io::BufReader::with_capacity(256 << 10, decoder), progress))
+}
+
+/// Compresses what is written to it, with a checksum at the end.
+pub(crate) struct Compressor<'a>(zstd::stream::write::Encoder<'static, &'a mut dyn Write>);
+
+impl<'a> Compressor<'a> {
+    pub(crate) fn new(out: &'a mut dyn Write) -> Result<Self> {
+        let what = |e| Error::io("start compressing", e);
+        let mut encoder = zstd::stream::write::Encoder::new(out, LEVEL).map_err(what)?;
+        encoder.include_checksum(true).map_err(what)?;
+        Ok(Compressor(encoder))
+    }
+
+    pub(crate) fn finish(self) -> io::Result<()> {
+        self.0.finish()?.flush()
+    }
+}
+
+impl Write for Compressor<'_> {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        self.0.write(data)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn what_is_compressed_comes_back_and_a_changed_byte_or_an_early_end_is_seen() {
+        let data: Vec<u8> = (0..200_000u32).flat_map(|n| (n / 7).to_le_bytes()).collect();
+        let mut bytes = Vec::new();
+        let mut out = Compressor::new(&mut bytes).unwrap();
+        out.write_all(&data).unwrap();
+        out.finish().unwrap();
+        assert!(bytes.len() < data.len() / 2);
+        let read = |bytes: &[u8]| {
+            let progress = Arc::new(Progress::default());
+            let mut out = Vec::new();
+            let done = decompressed(Meter::new(bytes, Arc::clone(&progress), None), Arc::clone(&progress)).unwrap().read_to_end(&mut out);
+            assert_eq!(progress.done.load(Ordering::Relaxed), out.len() as u64);
+            done.map(|_| out)
+        };
+        assert_eq!(read(&bytes).unwrap(), data);
+        assert!(read(&bytes[..bytes.len() - 1]).is_err());
+        let mut bad = bytes.clone();
+        *bad.last_mut().unwrap() ^= 1;
+        assert!(read(&bad).is_err(), "the checksum of the whole");
+    }
+
+    #[test]
+    fn a_cancelled_operation_reads_no_further() {
+        let progress = Arc::new(Progress::default());
+        let mut meter = Meter::new(io::repeat(1), Arc::clone(&progress), Some(1000));
+        assert_eq!(meter.read(&mut [0; 500]).unwrap(), 100);
+        progress.cancelled.store(true, Ordering::Relaxed);
+        assert!(meter.read(&mut [0; 500]).is_err());
+    }
+}
