@@ -8,16 +8,23 @@ mod copies;
 mod databases;
 #[path = "filesystem/escape.rs"]
 mod escape;
+#[path = "filesystem/handles.rs"]
+mod handles;
 #[path = "filesystem/mounts.rs"]
 mod mounts;
 #[path = "filesystem/ramdisk.rs"]
 mod ramdisk;
+#[path = "filesystem/revoke.rs"]
+mod revoke;
+#[path = "filesystem/share_limits.rs"]
+mod share_limits;
 #[path = "filesystem/shares.rs"]
 mod shares;
 
 use hoody_state::Caller;
 use hoody_state::id::{ContainerId, ProjectId};
-use hoody_state::model::NewContainer;
+use hoody_state::model::{NewContainer, NewShare, Share, ShareMode, ShareWord};
+use hoody_state::runtime::{ExecOutput, ExecSpec};
 use hoody_state_workspace::RealHost;
 
 pub const DAEMON: &str = env!("CARGO_BIN_EXE_fuse-under-test");
@@ -31,6 +38,41 @@ pub fn container(real: &RealHost, project: &ProjectId, name: &str, f: impl FnOnc
     let mut new = NewContainer { name: Some(format!("{name:_<3}")), ..Default::default() };
     f(&mut new);
     real.host().create_container(&Caller::default(), project, new).unwrap().id
+}
+
+/// A shell line in a container, however it ends.
+pub fn attempt(real: &RealHost, c: &ContainerId, line: &str) -> ExecOutput {
+    let spec = ExecSpec { command: vec!["/bin/sh".into(), "-c".into(), line.into()], output_limit: 1 << 16, ..Default::default() };
+    real.host().exec(c, &spec).unwrap()
+}
+
+pub fn offer(path: &str, mode: ShareMode) -> NewShare {
+    NewShare {
+        source_path: path.into(),
+        mode,
+        target_container_id: None,
+        target_project_id: None,
+        alias: None,
+        label: None,
+        description: None,
+        enabled: None,
+        expires_at: None,
+    }
+}
+
+pub fn share(real: &RealHost, owner: &ContainerId, path: &str, to: &ContainerId, mode: ShareMode) -> Share {
+    let new = NewShare { target_container_id: Some(to.clone()), ..offer(path, mode) };
+    real.host().create_share(&Caller::default(), owner, new).unwrap()
+}
+
+pub fn share_with_all(real: &RealHost, owner: &ContainerId, path: &str, to: &ProjectId) -> Share {
+    let new = NewShare { target_project_id: Some(to.clone()), ..offer(path, ShareMode::Readwrite) };
+    real.host().create_share(&Caller::default(), owner, new).unwrap()
+}
+
+/// The receiver's word; whether something of the share is still in use in it.
+pub fn say(real: &RealHost, c: &ContainerId, s: &Share, mount: bool) -> bool {
+    !real.host().set_share_mount(&Caller::default(), c, &s.id, ShareWord { mount }).unwrap().share.held_by.is_empty()
 }
 
 /// Not a test of its own: what these tests run in containers.

@@ -203,3 +203,28 @@ fn a_check_beside_a_running_server_knows_all_mounts() {
     assert!(Host::check_pool(&real.config, true).unwrap()[0].repaired);
     assert_eq!(check(), []);
 }
+
+/// A start that met the daemon's death once failed, or ran with the mount of the dead one.
+#[test]
+fn a_start_during_which_the_daemon_is_killed_ends_well() {
+    let real = real("midway");
+    let p = project(real.host(), "web");
+    let me = Caller::default();
+    let (owner, c) = (container(&real, &p, "owner", |n| n.databases = Some(DatabaseScope::Private)), container(&real, &p, "dev", |_| {}));
+    real.sh(&owner, "mkdir /hoody/databases/app; echo app > /hoody/databases/app/f");
+    real.sh(&c, "echo kept > /hoody/databases/f");
+    super::share_with_all(&real, &owner, "/hoody/databases/app", &p);
+    for i in 0..6 {
+        std::thread::scope(|t| {
+            let start = t.spawn(|| real.host().lifecycle(&me, &c, Verb::Restart, Some(std::time::Duration::ZERO)));
+            std::thread::sleep(std::time::Duration::from_millis(25 * i));
+            let pid = super::databases::daemon_of(&real);
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
+            start.join().unwrap().unwrap();
+        });
+        let good = || super::attempt(&real, &c, "cat /hoody/databases/f /hoody/shares/app/f").stdout == b"kept\napp\n";
+        eventually("good mounts after a start", good);
+    }
+    assert_eq!(real.sh(&owner, "cat /hoody/databases/app/f"), "app\n");
+    assert_clean(real.host(), "after starts without a daemon");
+}

@@ -68,3 +68,76 @@ fn what_is_in_memory_is_in_no_snapshot() {
     let kept = real.config.run.join("pool/containers").join(c.as_str()).join("snapshots/s/ramdisk");
     assert_eq!(std::fs::read_dir(kept).unwrap().count(), 0);
 }
+
+/// RAM disks of containers without limits are half of the memory each: together they must not be all of it.
+#[test]
+fn containers_together_leave_memory_to_the_host() {
+    let real = real("together");
+    let p = project(real.host(), "web");
+    let me = Caller::default();
+    let (a, b) = (container(&real, &p, "a", |_| {}), container(&real, &p, "b", |_| {}));
+    let (file, host) = (limit_of_all(&real, &a), host_memory());
+    let all: u64 = std::fs::read_to_string(&file).unwrap().trim().parse().unwrap();
+    assert!(all < host && all >= host / 2, "{all} of {host}");
+    let most = real.host().stats(&a).unwrap().ramdisk.shared_pool_maximum.unwrap();
+    assert!(most.0.abs_diff(host / 2) <= 4096, "half of the host's memory where there is no limit: {most:?} of {host}");
+    // The same with less, so that it can be filled.
+    std::fs::write(&file, (192 << 20).to_string()).unwrap();
+    for c in [&a, &b] {
+        // Ends with an error, is killed, or gets nowhere for want of memory; whatever it is, in a container.
+        let spec = hoody_state::runtime::ExecSpec {
+            command: ["sh", "-c", "head -c 150000000 /dev/zero > /ramdisk/f"].map(String::from).to_vec(),
+            output_limit: 4096,
+            timeout: Some(std::time::Duration::from_secs(3)),
+            ..Default::default()
+        };
+        let began = std::time::Instant::now();
+        let out = real.host().exec(c, &spec);
+        println!("{:?} after {:?}", out.map(|o| o.exit_code).map_err(|e| e.message().to_owned()), began.elapsed());
+    }
+    let used: u64 = [&a, &b].iter().filter_map(|c| real.host().stats(c).unwrap().ramdisk.usage).map(|u| u.private.0).sum();
+    assert!(used < 192 << 20, "{used}");
+    for c in [&a, &b] {
+        real.host().delete_container(&me, c).unwrap();
+    }
+    hoody_state_workspace::at_rest(real.host());
+    assert_clean(real.host(), "after RAM disks were filled together");
+}
+
+fn host_memory() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap();
+    text.lines().find_map(|l| l.strip_prefix("MemTotal:")?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()).unwrap() << 10
+}
+
+/// The file with the limit of memory of all containers of a pool.
+fn limit_of_all(real: &hoody_state_workspace::RealHost, c: &hoody_state::id::ContainerId) -> std::path::PathBuf {
+    let record: serde_json::Value = serde_json::from_slice(&std::fs::read(real.config.run.join("pool/hoody-pool.json")).unwrap()).unwrap();
+    let pool = record["pool_id"].as_str().unwrap().replace('-', "");
+    let found = ["/sys/fs/cgroup", "/sys/fs/cgroup/memory"].iter().flat_map(|root| {
+        let parent = std::path::Path::new(root).join("hoody").join(&pool[..12]);
+        assert!(!parent.exists() || parent.join(c.as_str()).exists());
+        ["memory.max", "memory.limit_in_bytes"].map(|f| parent.join(f))
+    });
+    found.into_iter().find(|p| p.exists()).expect("this test needs the memory controller")
+}
+
+/// A container whose memory is taken by its RAM disk does not start again by itself; its disk can be let go.
+#[test]
+fn a_container_that_its_ram_disk_leaves_no_memory_starts_again_without_it() {
+    let real = real("full");
+    let p = project(real.host(), "web");
+    let me = Caller::default();
+    let c = container(&real, &p, "dev", |n| n.memory = Some(48));
+    let spec = hoody_state::runtime::ExecSpec {
+        command: ["sh", "-c", "cat /dev/zero > /ramdisk/f"].map(String::from).to_vec(),
+        output_limit: 4096,
+        ..Default::default()
+    };
+    drop(real.host().exec(&c, &spec));
+    let again = real.host().lifecycle(&me, &c, Verb::Restart, Some(std::time::Duration::ZERO));
+    println!("with a full disk: {:?}", again.map(|a| a.status).map_err(|e| e.message().to_owned()));
+    real.host().update_container(&me, &c, ContainerUpdate { ramdisk: Some(false), ..Default::default() }).unwrap();
+    real.host().lifecycle(&me, &c, Verb::Restart, Some(std::time::Duration::ZERO)).unwrap();
+    assert_eq!(real.sh(&c, "echo fine"), "fine\n");
+    assert_clean(real.host(), "after a disk was let go");
+}

@@ -1,41 +1,12 @@
-use super::{container, eventually, real};
-use hoody_state::Caller;
-use hoody_state::id::{ContainerId, ProjectId};
-use hoody_state::model::{NewShare, RestoreOptions, Share, ShareFilter, ShareMode, ShareStatus, ShareUpdate, ShareWord, Verb};
+use super::{attempt, container, eventually, offer, real, say, share, share_with_all};
+use hoody_state::id::ContainerId;
+use hoody_state::model::{NewShare, RestoreOptions, Share, ShareFilter, ShareMode, ShareStatus, ShareUpdate, Verb};
+use hoody_state::{Caller, Host};
 use hoody_state_workspace::{RealHost, assert_clean, at_rest, project, snapshot};
 use std::time::Instant;
 
-fn share(real: &RealHost, owner: &ContainerId, path: &str, to: &ContainerId, mode: ShareMode) -> Share {
-    let new = NewShare { target_container_id: Some(to.clone()), ..offer(path, mode) };
-    real.host().create_share(&Caller::default(), owner, new).unwrap()
-}
-
-fn share_with_all(real: &RealHost, owner: &ContainerId, path: &str, to: &ProjectId) -> Share {
-    let new = NewShare { target_project_id: Some(to.clone()), ..offer(path, ShareMode::Readwrite) };
-    real.host().create_share(&Caller::default(), owner, new).unwrap()
-}
-
-fn offer(path: &str, mode: ShareMode) -> NewShare {
-    NewShare {
-        source_path: path.into(),
-        mode,
-        target_container_id: None,
-        target_project_id: None,
-        alias: None,
-        label: None,
-        description: None,
-        enabled: None,
-        expires_at: None,
-    }
-}
-
-fn say(real: &RealHost, c: &ContainerId, s: &Share, mount: bool) {
-    real.host().set_share_mount(&Caller::default(), c, &s.id, ShareWord { mount }).unwrap();
-}
-
 fn code(real: &RealHost, c: &ContainerId, line: &str) -> i32 {
-    let spec = hoody_state::runtime::ExecSpec { command: vec!["/bin/sh".into(), "-c".into(), line.into()], output_limit: 4096, ..Default::default() };
-    real.host().exec(c, &spec).unwrap().exit_code
+    attempt(real, c, line).exit_code
 }
 
 #[test]
@@ -121,6 +92,11 @@ fn a_restore_of_the_owner_shows_receivers_the_restored_content() {
     real.host().restore(&me, &owner, "s", keep).unwrap();
     assert_eq!(real.sh(&receiver, "cat /hoody/shares/docs/f; echo more > /hoody/shares/docs/g"), "old\n");
     assert_eq!(real.sh(&owner, "cat /hoody/storage/docs/g"), "more\n");
+    // One of the receiver is nothing to the share.
+    snapshot(real.host(), &receiver, "s").unwrap();
+    let keep = RestoreOptions { databases: Some(hoody_state::model::DatabasesChoice::Keep), ..Default::default() };
+    real.host().restore(&me, &receiver, "s", keep).unwrap();
+    assert_eq!(real.sh(&receiver, "cat /hoody/shares/docs/f /hoody/shares/docs/g"), "old\nmore\n");
     assert_clean(real.host(), "after a restore of an owner");
 }
 
@@ -188,4 +164,35 @@ fn an_expired_share_goes_by_itself() {
     let events = real.host().events(&hoody_state::model::EventFilter { limit: 100, ..Default::default() }).unwrap().0;
     let of = |what: &str| events.iter().filter(|e| e.event_type == format!("storage.share.{what}")).count();
     assert_eq!((of("created"), of("mount_changed"), of("expiring_soon"), of("expired")), (1, 1, 1, 1));
+}
+
+#[test]
+fn shares_come_back_after_a_restart_of_the_server_and_a_reboot() {
+    let mut real = real("share-boot");
+    let p = project(real.host(), "web");
+    let private = |n: &mut hoody_state::model::NewContainer| n.databases = Some(hoody_state::model::DatabaseScope::Private);
+    let (owner, receiver) = (container(&real, &p, "owner", private), container(&real, &p, "receiver", |_| {}));
+    real.sh(&owner, "mkdir /hoody/storage/docs /hoody/databases/app; echo d > /hoody/storage/docs/f; echo a > /hoody/databases/app/f");
+    for path in ["/hoody/storage/docs", "/hoody/databases/app"] {
+        let s = share(&real, &owner, path, &receiver, ShareMode::Readwrite);
+        say(&real, &receiver, &s, true);
+    }
+    let seen = |real: &RealHost| assert_eq!(real.sh(&receiver, "cat /hoody/shares/app/f /hoody/shares/docs/f"), "a\nd\n");
+    seen(&real);
+    real.stop();
+    real.start();
+    seen(&real);
+    // An owner that does not run shares all the same.
+    real.host().lifecycle(&Caller::default(), &owner, Verb::Stop, None).unwrap();
+    real.stop();
+    Host::unmount(&real.config).unwrap();
+    real.start();
+    eventually("the start after a reboot", || real.host().container(&receiver).unwrap().status == hoody_state::model::Status::Running);
+    seen(&real);
+    real.sh(&receiver, "echo more > /hoody/shares/app/g");
+    real.host().lifecycle(&Caller::default(), &owner, Verb::Start, None).unwrap();
+    assert_eq!(real.sh(&owner, "cat /hoody/databases/app/g"), "more\n");
+    seen(&real);
+    at_rest(real.host());
+    assert_clean(real.host(), "after a reboot with shares");
 }

@@ -9,7 +9,9 @@ mod leftovers;
 mod random;
 mod rng;
 mod server;
+mod shares;
 mod steps;
+mod unmount;
 mod world;
 
 use world::{World, new_container};
@@ -57,4 +59,16 @@ fn at_random_instants_under_load() {
     let number = |name: &str| std::env::var(name).ok().map(|v| v.parse::<u64>().unwrap_or_else(|_| panic!("{name}={v} is no number")));
     let seed = number("HOODY_SEED").unwrap_or_else(|| std::time::UNIX_EPOCH.elapsed().unwrap().as_millis() as u64);
     random::kills(World::new("kill-random"), number("HOODY_KILLS").unwrap_or(30), seed);
+}
+
+#[test]
+fn at_random_instants_while_shares_change() {
+    let number = |name: &str| std::env::var(name).ok().map(|v| v.parse::<u64>().unwrap_or_else(|_| panic!("{name}={v} is no number")));
+    let seed = number("HOODY_SEED").unwrap_or_else(|| std::time::UNIX_EPOCH.elapsed().unwrap().as_millis() as u64);
+    shares::kills(World::new("kill-shares"), number("HOODY_KILLS").unwrap_or(9), seed);
+}
+
+#[test]
+fn in_the_middle_of_an_unmount() {
+    unmount::kills(6);
 }

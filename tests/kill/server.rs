@@ -161,6 +161,20 @@ impl Server {
         assert!(status.success(), "the server ended with {status}:\n{}", self.log_tail());
     }
 
+    /// `unmount`, killed after so long; true if it had ended by then.
+    pub fn unmount_killed_after(&self, time: Duration) -> bool {
+        let mut c = self.command("unmount").stdin(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let end = std::time::Instant::now() + time;
+        let mut ended = false;
+        while !ended && std::time::Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(1));
+            ended = c.try_wait().unwrap().is_some();
+        }
+        let _ = c.kill();
+        c.wait().unwrap();
+        ended
+    }
+
     pub fn check(&self) -> Output {
         self.command("check").env("HOODY_STATE_LOG", "error").output().unwrap()
     }

@@ -17,7 +17,8 @@ pub fn play() -> bool {
     let mut words = role.split(' ');
     let (what, path, n) = (words.next().unwrap(), words.next().unwrap().to_owned(), words.next().unwrap_or("1").parse::<u64>().unwrap());
     match what {
-        "init" => init(&path),
+        "init" => init(&path, "WAL"),
+        "init-delete" => init(&path, "DELETE"),
         // As many threads, each with a connection of its own, each adding up; for so long.
         "add" => {
             let millis = words.next().unwrap().parse().unwrap();
@@ -33,6 +34,14 @@ pub fn play() -> bool {
             println!("added {done}");
         }
         "sum" => println!("sum {}", sum(&path)),
+        // In the middle of a transaction for so many milliseconds.
+        "hold" => {
+            let c = open(&path);
+            c.execute_batch("BEGIN IMMEDIATE; UPDATE counter SET n = n + 1; INSERT INTO filler VALUES(randomblob(3000000))").unwrap();
+            std::thread::sleep(Duration::from_millis(n));
+            c.execute_batch("COMMIT").unwrap();
+            println!("held {n}");
+        }
         // Holds one connection and says what it sees, until it sees what is wanted.
         "watch" => watch(&path, n.cast_signed()),
         // Figures of a directory: MiB, and rounds.
@@ -76,9 +85,9 @@ fn open(path: &str) -> rusqlite::Connection {
     c
 }
 
-fn init(path: &str) {
+fn init(path: &str, journal: &str) {
     let c = open(path);
-    c.pragma_update(None, "journal_mode", "WAL").unwrap();
+    c.pragma_update(None, "journal_mode", journal).unwrap();
     c.execute_batch("CREATE TABLE counter(n INTEGER); INSERT INTO counter VALUES(0); CREATE TABLE filler(x); INSERT INTO filler VALUES(randomblob(100000))")
         .unwrap();
 }

@@ -57,6 +57,15 @@ impl ShareQuery {
     }
 }
 
+/// What was done, and whatever the kernel cannot take back.
+fn said(what: &str, held_by: &[ContainerId]) -> String {
+    if held_by.is_empty() {
+        return what.to_owned();
+    }
+    let ids: Vec<&str> = held_by.iter().map(ContainerId::as_str).collect();
+    format!("{what}; a process in {} still has something of it open and keeps that until it closes it (a restart ends it)", ids.join(", "))
+}
+
 fn share_id(s: &str) -> Result<ShareId, Error> {
     s.parse()
 }
@@ -96,7 +105,8 @@ pub async fn get(State(app): State<Shared>, who: Identity, path: Named<Container
 pub async fn update(State(app): State<Shared>, who: Identity, path: Named<ContainerId>, input: Input<ShareUpdate>) -> Reply<Share> {
     let Named(id, share) = path;
     let share = share_id(&share)?;
-    ok("Share updated", app.alter(who, id, move |host, id| host.update_share(&input.caller, id, &share, input.body)).await?)
+    let share = app.alter(who, id, move |host, id| host.update_share(&input.caller, id, &share, input.body)).await?;
+    ok(said("Share updated", &share.held_by), share)
 }
 
 /// Lists the shares of all containers.
@@ -105,7 +115,7 @@ pub async fn all(State(app): State<Shared>, who: Identity) -> Reply<Vec<Share>> 
     ok("Shares", app.read(move |host| host.all_shares(who.only())).await?)
 }
 
-/// Deletes a share: no receiver sees it any more when this answers. What a process has open of it, it keeps until it closes it.
+/// Deletes a share: no receiver sees it any more when this answers. What a process has open of it, it keeps until it closes it; the message says so.
 #[utoipa::path(delete, path = "/storage/shares/{share_id}", tag = "shares", operation_id = "delete_share", params(("share_id" = String, Path)),
     responses((status = 200, description = "Deleted", body = Envelope<Null>)))]
 pub async fn delete(State(app): State<Shared>, who: Identity, Id(id): Id<ShareId>, input: Input<Nothing>) -> Reply<Null> {
@@ -117,10 +127,10 @@ pub async fn delete(State(app): State<Shared>, who: Identity, Id(id): Id<ShareId
         .await?;
     let gone = app.alter(who, owner, move |host, _| host.delete_share(&input.caller, &id)).await;
     // To a token that does not reach the owner there is no such share.
-    gone.map_err(
-        |e| if e.error().code() == "container_not_found" { ApiError::from(Error::not_found("share_not_found", "there is no such share")) } else { e },
-    )?;
-    ok("Share deleted", Null(()))
+    let held_by = gone.map_err(|e| {
+        if e.error().code() == "container_not_found" { ApiError::from(Error::not_found("share_not_found", "there is no such share")) } else { e }
+    })?;
+    ok(said("Share deleted", &held_by), Null(()))
 }
 
 /// Lists what is shared with a container.
@@ -144,5 +154,5 @@ pub async fn mount(State(app): State<Shared>, who: Identity, path: Named<Contain
     let share = share_id(&share)?;
     let word = input.body.ok_or_else(|| invalid("mount", "it is missing: true accepts, false rejects"))?;
     let done = app.alter(who, id, move |host, id| host.set_share_mount(&input.caller, id, &share, word)).await?;
-    ok(if word.mount { "Share accepted" } else { "Share rejected" }, done)
+    ok(said(if word.mount { "Share accepted" } else { "Share rejected" }, &done.share.held_by), done)
 }

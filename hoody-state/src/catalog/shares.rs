@@ -35,6 +35,7 @@ fn row(r: &Row<'_>) -> rusqlite::Result<Result<Share>> {
             expiry_notified,
             created_by: by.parse::<UserId>()?,
             realm_ids: Vec::new(),
+            held_by: Vec::new(),
             mount_path: format!("{}/{}", crate::share::RECEIVED, crate::share::consent::name(&wanted, &id, &std::collections::BTreeSet::new())),
             created_at: time(created),
             updated_at: time(updated),

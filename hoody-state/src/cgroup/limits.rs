@@ -53,7 +53,34 @@ impl Limit {
     }
 }
 
+/// What is left to the host however many containers fill their memory and their RAM disks: a sixteenth, at least this.
+const LEFT_TO_HOST: Bytes = Bytes::mib(256);
+
+/// The machine's memory; 0 if it cannot be learnt.
+pub(crate) fn host_memory() -> Bytes {
+    let kib = std::fs::read_to_string("/proc/meminfo")
+        .ok()
+        .and_then(|s| s.lines().find_map(|l| l.strip_prefix("MemTotal:")?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()));
+    Bytes(kib.unwrap_or(0) << 10)
+}
+
 impl CgroupTree {
+    /// All containers together leave some memory to the host: what is in RAM disks no kill frees. A limit that an operator has set stays.
+    pub(super) fn leave_some(parent: &Path) {
+        let host = host_memory().0;
+        let Some(most) = host.checked_sub((host / 16).max(LEFT_TO_HOST.0)).filter(|m| *m > 0) else { return };
+        for (file, unlimited) in [("memory.max", None), ("memory.limit_in_bytes", Some(i64::MAX as u64 >> 1))] {
+            let file = parent.join(file);
+            let Ok(now) = std::fs::read_to_string(&file) else { continue };
+            let now = now.trim();
+            if (now == "max" || unlimited.is_some_and(|u| now.parse::<u64>().is_ok_and(|n| n >= u)))
+                && let Err(e) = std::fs::write(&file, most.to_string())
+            {
+                tracing::warn!(file = %file.display(), error = %e, "containers may take all of the host's memory");
+            }
+        }
+    }
+
     /// Puts limits on the container's group, whether it runs or not. The group must exist. Errors: `invalid_limit`; `limit_below_usage` ([`Kind::Conflict`])
     /// when more memory is charged than the new limit and cannot be reclaimed; `no_controller` ([`Kind::Unavailable`]) when this machine cannot
     /// enforce a limit that was asked for. Cost: three small writes.

@@ -21,6 +21,7 @@ pub(crate) use events::{read as read_events, wait as wait_events};
 pub(crate) use kill::describe;
 pub use layout::{Layout, LayoutKind};
 pub use limits::Limit;
+pub(crate) use limits::host_memory;
 pub use tree::CgroupTree;
 
 #[cfg(test)]

@@ -98,11 +98,13 @@ impl CgroupTree {
             if !dir.is_dir() {
                 self.make(&dir)?;
                 self.enable_controllers(root)?;
+                Self::leave_some(&root.join(&self.parent[1..]));
             }
         }
         for dir in V1_USED.iter().filter(|c| !self.layout.v2_has(c)).filter_map(|c| self.v1_dir(c, container)) {
             if !dir.is_dir() {
                 self.make(&dir)?;
+                dir.parent().map(Self::leave_some);
             }
         }
         Ok(())

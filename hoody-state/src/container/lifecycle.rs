@@ -1,3 +1,4 @@
+use super::places::Places;
 use crate::catalog::containers::{ContainerRow, Desired};
 use crate::catalog::{Durability, containers, ms};
 use crate::error::{Error, Result};
@@ -152,25 +153,38 @@ impl Host {
         let command = if r.spec.command.is_empty() { default_command(root.as_deref()) } else { r.spec.command.clone() };
         self.0.runtime.prepare(&r.id, &limits)?;
         let seen = self.0.share_changes.load(std::sync::atomic::Ordering::SeqCst);
+        let start = |places: Places| {
+            self.0.runtime.start(&RunSpec {
+                container: r.id.clone(),
+                run: run.clone(),
+                root: root.clone(),
+                command: command.clone(),
+                env: r.spec.env.clone(),
+                cwd: "/".into(),
+                hostname: hostname(r.name.as_str()),
+                network: r.spec.network,
+                limits,
+                mounts: places.mounts,
+                shares: places.shares,
+            })
+        };
         let places = self.places(r, root.as_deref())?;
         let with_shares = places.shares.as_ref().is_some_and(|s| !s.is_empty());
-        let running = self.0.runtime.start(&RunSpec {
-            container: r.id.clone(),
-            run: run.clone(),
-            root: root.clone(),
-            command,
-            env: r.spec.env.clone(),
-            cwd: "/".into(),
-            hostname: hostname(r.name.as_str()),
-            network: r.spec.network,
-            limits,
-            mounts: places.mounts,
-            shares: places.shares,
-        })?;
+        let mut served = places.databases.clone();
+        let mut started = start(places);
+        if started.is_err() && Self::databases_died(served.as_ref()) {
+            let places = self.places(r, root.as_deref())?;
+            served = places.databases.clone();
+            started = start(places);
+        }
+        let running = started?;
+        if Self::databases_died(served.as_ref()) {
+            self.mend_databases(r);
+        }
         // What changed meanwhile was left to us; a runtime without files has mounted nothing.
         let changed = self.0.share_changes.load(std::sync::atomic::Ordering::SeqCst) != seen;
         if changed || (with_shares && root.is_none()) {
-            self.sync_shares_or_warn(&r.id);
+            self.sync_shares_or_warn(&[&r.id]);
         }
         Ok(running)
     }

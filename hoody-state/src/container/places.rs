@@ -1,7 +1,7 @@
 //! What a container has besides its own volume: `/hoody/databases`, `/ramdisk`, `/hoody/shares`, made ready before it starts; and `/hoody/storage` in it.
 
 use crate::catalog::containers::{self, ContainerRow};
-use crate::error::{Error, IoContext, Result};
+use crate::error::{Error, IoContext, Kind, Result};
 use crate::host::Host;
 use crate::id::{ContainerId, ProjectId};
 use crate::model::{DatabaseScope, RamdiskScope, RamdiskStats, RamdiskUsage, Status};
@@ -11,7 +11,10 @@ use crate::snapshot::Volume;
 use crate::units::Bytes;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
 
 /// Where databases are in a container.
 pub(crate) const DATABASES: &str = "/hoody/databases";
@@ -20,12 +23,33 @@ pub(crate) const RAMDISK: &str = "/ramdisk";
 /// The disk of its project, in it.
 const PROJECT_RAMDISK: &str = "/ramdisk/project";
 
+/// How private databases are served that are served already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Serve {
+    /// Left as they are.
+    AsItIs,
+    /// From the directory that is there now; nothing of its container runs.
+    Now,
+}
+
 /// What a start mounts.
 #[derive(Debug, Default)]
 pub(crate) struct Places {
     pub mounts: Vec<HostMount>,
     pub shares: Option<Vec<(String, Tree)>>,
+    pub databases: Option<Served>,
 }
+
+/// Databases that answered.
+#[derive(Debug, Clone)]
+pub(crate) struct Served {
+    at: PathBuf,
+    /// Of the daemon's file system: another daemon has another.
+    device: u64,
+}
+
+/// How long a start waits for the daemon of the databases, which is being started again.
+const DAEMON_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The name by which a container's databases are served.
 pub(crate) fn volume_name(r: &ContainerRow) -> String {
@@ -54,9 +78,8 @@ impl Host {
         if let Some(root) = root {
             self.own_dir(root, &["hoody", "storage"])?;
         }
-        if let Some(source) = self.serve_databases(r, root)? {
-            mounts.push(HostMount { source, target: DATABASES.into() });
-        }
+        let databases = self.answering_databases(r, root, Serve::Now)?;
+        mounts.extend(databases.as_ref().map(|d| HostMount { source: d.at.clone(), target: DATABASES.into() }));
         if let Some(disks) = &self.0.ramdisks {
             let name = r.id.as_str();
             if r.spec.ramdisk {
@@ -74,7 +97,7 @@ impl Host {
                 disks.remove(name)?;
             }
         }
-        Ok(Places { mounts, shares: Some(self.trees_for(r)?) })
+        Ok(Places { mounts, shares: Some(self.trees_for(r)?), databases })
     }
 
     /// The paths of its own that a container has, by kind, as they are now.
@@ -97,7 +120,7 @@ impl Host {
     }
 
     /// Serves a container's databases, from the project's volume (made if need be) or from its own; where they are on the host. Nothing on a host without.
-    pub(crate) fn serve_databases(&self, r: &ContainerRow, root: Option<&Path>) -> Result<Option<PathBuf>> {
+    pub(crate) fn serve_databases(&self, r: &ContainerRow, root: Option<&Path>, how: Serve) -> Result<Option<PathBuf>> {
         let (Some(db), Some(root)) = (&self.0.databases, root) else { return Ok(None) };
         let name = volume_name(r);
         match r.spec.databases {
@@ -122,11 +145,16 @@ impl Host {
                     return Err(Error::conflict("start_failed", format!("{DATABASES} of container {} is no directory: make it one, or remove it", r.id)));
                 };
                 let backing = path_of(&dir)?;
-                // Always anew: the volume may have been exchanged.
-                match db.rebind(&name, &backing) {
-                    Err(e) if e.code() == "volume_not_found" => drop(db.add_volume(&name, &backing)?),
-                    r => r?,
+                let here = rustix::fs::fstat(&dir).map(|d| (d.st_dev, d.st_ino)).io(|| format!("look at {}", backing.display()))?;
+                let served = || self.0.served.lock().unwrap_or_else(PoisonError::into_inner);
+                let was = served().get(&r.id).copied();
+                match db.add_volume(&name, &backing) {
+                    // An exchange takes what is open from those who have it open: only where it is another directory.
+                    Err(e) if e.code() == "volume_exists" && (how == Serve::AsItIs || was == Some(here)) => return Ok(Some(db.path(&name))),
+                    Err(e) if e.code() == "volume_exists" => db.rebind(&name, &backing)?,
+                    added => drop(added?),
                 }
+                served().insert(r.id.clone(), here);
             }
         }
         Ok(Some(db.path(&name)))
@@ -149,6 +177,7 @@ impl Host {
 
     /// Lets go of a container's own databases: nothing of its volume is kept open.
     pub(crate) fn forget_private_databases(&self, id: &ContainerId) -> Result<()> {
+        self.0.served.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
         self.forget_databases(&private_volume(id))
     }
 
@@ -162,6 +191,7 @@ impl Host {
 
     /// Lets go of what a deleted container had beside its volume.
     pub(crate) fn drop_places(&self, id: &ContainerId) -> Result<()> {
+        self.0.sharing.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
         self.forget_private_databases(id)?;
         if let Some(disks) = &self.0.ramdisks {
             disks.remove(id.as_str())?;
@@ -181,27 +211,56 @@ impl Host {
         Ok(())
     }
 
-    /// After the databases' daemon was started again: everything is served and mounted as it was, in containers that run.
+    /// The same, once they answer: a daemon that has just died is being started again.
+    fn answering_databases(&self, r: &ContainerRow, root: Option<&Path>, how: Serve) -> Result<Option<Served>> {
+        let end = Instant::now() + DAEMON_PATIENCE;
+        loop {
+            let served = self.serve_databases(r, root, how).and_then(|at| match at {
+                None => Ok(None),
+                Some(at) => {
+                    let unavailable = |e| Error::new(Kind::Unavailable, "databases_unavailable", format!("{} does not answer: {e}", at.display()));
+                    let device = std::fs::metadata(&at).map_err(unavailable)?.dev();
+                    Ok(Some(Served { at, device }))
+                }
+            });
+            match served {
+                Err(e) if e.code() == "databases_unavailable" && Instant::now() < end => std::thread::sleep(Duration::from_millis(20)),
+                r => return r,
+            }
+        }
+    }
+
+    /// Whether the daemon that served these has died since.
+    pub(crate) fn databases_died(served: Option<&Served>) -> bool {
+        served.is_some_and(|s| std::fs::metadata(&s.at).map_or(true, |m| m.dev() != s.device))
+    }
+
+    /// Serves a container's databases and mounts them where it runs, in the place of those of a daemon that has died.
+    pub(crate) fn mend_databases(&self, r: &ContainerRow) {
+        let root = self.0.store.path(&Volume::Live(r.id.clone()));
+        let again = self.answering_databases(r, root.as_deref(), Serve::AsItIs).and_then(|served| match served {
+            Some(s) => self.0.runtime.remount(&r.id, DATABASES, &s.at),
+            None => Ok(()),
+        });
+        if let Err(e) = again {
+            tracing::error!(container = %r.id, error = %e, "its databases could not be mounted again; restart it");
+        }
+    }
+
+    /// After the databases' daemon was started again: everything is served and mounted as it was, in containers that run. One that is being started looks
+    /// by itself once it runs.
     pub(crate) fn serve_databases_again(&self) {
-        let Some(db) = &self.0.databases else { return };
+        if self.0.databases.is_none() {
+            return;
+        }
         let rows = match self.0.catalog.read(|c| containers::all(c, None)) {
             Ok(rows) => rows,
             Err(e) => return tracing::error!(error = %e, "cannot read which containers have databases"),
         };
-        for r in rows.iter().filter(|r| matches!(r.status, Status::Running | Status::Paused)) {
-            let root = self.0.store.path(&Volume::Live(r.id.clone()));
-            let again = self.serve_databases(r, root.as_deref()).and_then(|source| match source {
-                Some(_) => self.0.runtime.remount(&r.id, DATABASES, &db.path(&volume_name(r))),
-                None => Ok(()),
-            });
-            if let Err(e) = again {
-                tracing::error!(container = %r.id, error = %e, "its databases could not be mounted again; restart it");
-            }
-        }
+        let running: Vec<&ContainerRow> = rows.iter().filter(|r| self.0.runtime.running(&r.id).is_ok_and(|r| r.is_some())).collect();
+        running.iter().for_each(|r| self.mend_databases(r));
         // What is shared of them is another mount.
-        for r in rows.iter().filter(|r| matches!(r.status, Status::Running | Status::Paused)) {
-            self.sync_shares_or_warn(&r.id);
-        }
+        self.sync_shares_or_warn(&running.iter().map(|r| &r.id).collect::<Vec<_>>());
     }
 
     /// Opens a directory in a volume, made if need be (then it belongs to the container's root). Nothing when something else is in the way: what a
@@ -229,7 +288,6 @@ impl Host {
     }
 
     fn give_to_containers(&self, dir: &Path) -> Result<()> {
-        use std::os::unix::fs::MetadataExt;
         let what = || format!("give {} to the containers", dir.display());
         let d = std::fs::File::open(dir).io(what)?;
         if d.metadata().io(what)?.uid() == 0 && self.0.id_base != 0 {
@@ -253,5 +311,5 @@ fn path_of(dir: &OwnedFd) -> Result<PathBuf> {
 
 /// The most that a RAM disk may hold.
 fn half_of_memory() -> Bytes {
-    Bytes(super::view::host_memory().0 / 2)
+    Bytes(crate::cgroup::host_memory().0 / 2)
 }

@@ -181,7 +181,7 @@ impl Host {
         let usage = self.recent_usage(id, &r.state)?;
         let started = r.state.started_ms.map_or(r.created, time);
         let percent = |part: f64, whole: f64| (part / whole * 1000.0).round() / 10.0;
-        let total = r.spec.memory_mib.map_or_else(host_memory, Bytes::mib);
+        let total = r.spec.memory_mib.map_or_else(crate::cgroup::host_memory, Bytes::mib);
         let (status, status_code) = match r.status {
             Status::Running => ("Running", 103),
             Status::Paused => ("Frozen", 110),
@@ -255,11 +255,4 @@ impl Host {
         let wall = now.0.duration_since(before.0).as_nanos().max(1) as f64;
         (now.1.saturating_sub(before.1) as f64 / wall * 1000.0).round() / 10.0
     }
-}
-
-pub(crate) fn host_memory() -> Bytes {
-    let kib = std::fs::read_to_string("/proc/meminfo")
-        .ok()
-        .and_then(|s| s.lines().find_map(|l| l.strip_prefix("MemTotal:")?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()));
-    Bytes(kib.unwrap_or(0) << 10)
 }

@@ -244,6 +244,7 @@ impl HostBuilder {
             shares,
             transport,
             sharing: Mutex::default(),
+            served: Mutex::default(),
             share_changes: std::sync::atomic::AtomicU64::new(0),
             clock,
             hook,
@@ -363,6 +364,9 @@ impl Host {
         FuseDaemon::take_down(&config.daemon(PathBuf::new())).or_else(|e| if config.run.exists() { Err(e) } else { Ok(()) })?;
         if Pool::peek(&config.pool())?.is_some() {
             let pool = Pool::open(&PoolConfig { size: None, ..config.pool() })?;
+            // First of all: whatever of this is cut short, the next start knows that what is gone was not stopped by hand.
+            Catalog::open(&pool.root().join(layout::CATALOG))?
+                .write(crate::catalog::Durability::Disk, SystemClock.now(), |tx| tx.set_meta("boot", UNMOUNTED))?;
             let runtime = config.oci(pool.root(), pool.record())?;
             for c in runtime.list()? {
                 runtime.kill(&c)?;
@@ -373,8 +377,6 @@ impl Host {
                 disks.remove(&disk)?;
             }
             std::fs::remove_dir(config.run.join(RAMDISKS)).io(|| "remove the directory of RAM disks")?;
-            Catalog::open(&pool.root().join(layout::CATALOG))?
-                .write(crate::catalog::Durability::Disk, SystemClock.now(), |tx| tx.set_meta("boot", UNMOUNTED))?;
             drop(runtime);
             pool.unmount()?;
         } else {

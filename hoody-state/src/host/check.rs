@@ -14,9 +14,11 @@ use crate::model::{Finding, Status};
 use crate::op::Intent;
 use crate::ramdisk::RamDisks;
 use crate::runtime::Runtime;
+use crate::runtime::inside::Inside;
 use crate::share::{Receiver, ShareMount};
 use crate::snapshot::{SnapshotStore, Volume};
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 impl Host {
@@ -78,6 +80,7 @@ enum Problem {
     OrphanRamdisk(String),
     DatabasesDead,
     DatabasesUnserved,
+    DatabasesStale,
     SharesDiffer,
     OpenOperation,
 }
@@ -100,6 +103,7 @@ impl Problem {
             Problem::OrphanRamdisk(_) => "orphan_ramdisk",
             Problem::DatabasesDead => "databases_dead",
             Problem::DatabasesUnserved => "databases_unserved",
+            Problem::DatabasesStale => "databases_stale",
             Problem::SharesDiffer => "shares_differ",
             Problem::OpenOperation => "open_operation",
         }
@@ -204,8 +208,13 @@ impl Look<'_> {
         let running: Vec<&ContainerRow> = rows.iter().filter(|r| matches!(r.status, Status::Running | Status::Paused)).collect();
         match self.places.databases.map(LockedDb::status) {
             Some(Ok(status)) => {
-                for r in running.iter().filter(|r| !status.volumes.contains_key(&volume_name(r)) && self.store.path(&Volume::Live(r.id.clone())).is_some()) {
-                    p.push((r.id.to_string(), format!("the databases of container {} are not served: restart it", r.id), Problem::DatabasesUnserved));
+                for r in running.iter().filter(|r| self.store.path(&Volume::Live(r.id.clone())).is_some()) {
+                    if !status.volumes.contains_key(&volume_name(r)) {
+                        p.push((r.id.to_string(), format!("the databases of container {} are not served: restart it", r.id), Problem::DatabasesUnserved));
+                    } else if !self.sees_databases(r) {
+                        let message = format!("container {} does not see its databases, or those of a daemon that has ended: restart it", r.id);
+                        p.push((r.id.to_string(), message, Problem::DatabasesStale));
+                    }
                 }
             }
             Some(Err(e)) => {
@@ -215,8 +224,8 @@ impl Look<'_> {
         }
         let now = jiff::Timestamp::now().as_second();
         for r in running {
-            let (Some(shares), Some(run)) = (self.places.shares, self.runtime.adopt(&r.id)?) else { continue };
-            let wanted = super::shares::expected(self.catalog, now, r)?;
+            let (Some(shares), Some(run)) = (self.places.shares, self.runtime.running(&r.id)?) else { continue };
+            let wanted = super::share_mounts::expected(self.catalog, now, r)?;
             // One that ends just now is no finding.
             let Ok(seen) = shares.attached(&Receiver { container: r.id.clone(), pid: run.pid }) else { continue };
             let seen: BTreeSet<String> = seen.into_keys().collect();
@@ -229,6 +238,17 @@ impl Look<'_> {
             }
         }
         Ok(p)
+    }
+
+    /// Whether its databases, as they are served now, are mounted in a container. One that ends meanwhile is no finding.
+    fn sees_databases(&self, r: &ContainerRow) -> bool {
+        let (Some(db), Ok(Some(run))) = (self.places.databases, self.runtime.running(&r.id)) else { return true };
+        let name = volume_name(r);
+        let (Ok(served), Ok(mounts)) = (std::fs::metadata(db.path(&name)), Inside::of(run.pid).and_then(|i| i.mounts())) else { return true };
+        let device = (nix::sys::stat::major(served.dev()), nix::sys::stat::minor(served.dev()));
+        let root = std::path::Path::new("/").join(name);
+        // Wherever it is: a container may rename what is above.
+        mounts.iter().any(|m| m.kind == "fuse" && m.device == device && m.root == root)
     }
 
     /// Whether the pool was not unmounted since a server last ran on it.
@@ -270,7 +290,7 @@ impl Look<'_> {
             // After a reboot or an unmount nothing runs, whatever the rows say: the next start brings the two together.
             return Ok(p);
         }
-        let runs = self.runtime.adopt(id)?.is_some();
+        let runs = self.runtime.running(id)?.is_some();
         let frozen = match self.freezer.state(id) {
             Ok(s) => s == FreezeState::Frozen,
             Err(e) if e.is_not_found() => false,

@@ -9,6 +9,7 @@ mod peers;
 mod projects;
 mod queries;
 mod reconcile;
+mod share_mounts;
 mod shares;
 mod upkeep;
 
@@ -101,10 +102,12 @@ pub(crate) struct Inner {
     pub shares: Arc<dyn ShareMount>,
     /// How other servers are reached; nothing: they are not.
     pub transport: Option<Arc<dyn Transport>>,
-    /// One look at what a receiver sees, and the change that follows, at a time.
     /// Counts changes of shares, so that a start knows whether it has to look again.
     pub share_changes: AtomicU64,
+    /// One look at what a receiver sees, and the change that follows, at a time.
     pub sharing: Mutex<HashMap<ContainerId, Arc<Mutex<()>>>>,
+    /// Device and inode of the directories from which private databases are served, as far as this process has served them.
+    pub served: Mutex<HashMap<ContainerId, (u64, u64)>>,
     pub clock: Arc<dyn Clock>,
     pub hook: Box<dyn StepHook>,
     pub locks: Locks,
@@ -201,6 +204,10 @@ impl Host {
         self.0.upkeep.close();
         if !self.0.locks.wait_idle(Duration::from_secs(10)) {
             tracing::warn!("operations are still under way; the next start finishes or undoes them");
+        }
+        // Last: an operation may need them. A daemon that ends from now on was told to.
+        if let Some(d) = &self.0.databases {
+            d.close();
         }
     }
 }

@@ -1,32 +1,18 @@
-//! Shares: what owners offer, what receivers say to it, and the mounts that follow.
+//! Shares: what owners offer, and what receivers say to it.
 
+use super::share_mounts::{Incoming, expired, incoming_of};
 use super::{Caller, Host};
-use crate::catalog::containers::{self, ContainerRow};
-use crate::catalog::{Catalog, Durability, Tx, projects, shares};
+use crate::catalog::{Durability, Tx, containers, projects, shares};
 use crate::error::{Error, Result};
 use crate::id::{ContainerId, ProjectId, ShareId};
-use crate::model::{IncomingShare, NewShare, Share, ShareFilter, ShareMode, ShareMounted, ShareStatus, ShareTarget, ShareUpdate, ShareWord, Status};
-use crate::share::consent::{self, Standing, Verdict, verdict};
-use crate::share::path::{self, Part};
-use crate::share::{RECEIVED, Receiver, Source, Tree};
-use crate::snapshot::Volume;
+use crate::model::{IncomingShare, NewShare, Share, ShareFilter, ShareMounted, ShareStatus, ShareTarget, ShareUpdate, ShareWord, Status};
+use crate::share::consent::{Verdict, verdict};
+use crate::share::{RECEIVED, path};
 use serde_json::json;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::PathBuf;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 /// How long before its end a share's is announced, in seconds.
 const NOTICE: i64 = 3600;
-
-/// A share as it stands to one receiver.
-struct Incoming {
-    share: Share,
-    name: String,
-    wanted: bool,
-    verdict: Verdict,
-}
 
 fn word(what: &str, s: Option<&str>) -> Result<()> {
     let Some(s) = s else { return Ok(()) };
@@ -44,7 +30,7 @@ fn emit(tx: &mut Tx<'_>, what: &str, s: &Share, project: &ProjectId) -> Result<(
 }
 
 impl Host {
-    fn seconds(&self) -> i64 {
+    pub(super) fn seconds(&self) -> i64 {
         self.0.clock.now().as_second()
     }
 
@@ -99,6 +85,7 @@ impl Host {
             expiry_notified: false,
             created_by: self.user(),
             realm_ids: Vec::new(),
+            held_by: Vec::new(),
             created_at: now,
             updated_at: now,
         };
@@ -208,17 +195,17 @@ impl Host {
             }
             Ok(s)
         })?;
-        self.share_changed(&share)?;
-        self.share(Some(owner), id)
+        let held_by = self.share_changed(&share)?;
+        Ok(Share { held_by, ..self.share(Some(owner), id)? })
     }
 
-    /// Deletes a share: no receiver sees it any more when this returns.
+    /// Deletes a share: no receiver sees it any more when this returns. The receivers in which a process still has something of it open.
     ///
     /// # Errors
     /// `share_not_found`; `share_mount_failed` when a receiver could not be reached (it sees it until its restart).
-    pub fn delete_share(&self, caller: &Caller, id: &ShareId) -> Result<()> {
+    pub fn delete_share(&self, caller: &Caller, id: &ShareId) -> Result<Vec<ContainerId>> {
         if self.replay::<()>(caller)?.is_some() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let share = self.share(None, id)?;
         self.change(caller, |tx| {
@@ -273,137 +260,10 @@ impl Host {
             emit(tx, "mount_changed", &share, &row.project)?;
             Ok(ShareMounted { share, word })
         })?;
-        self.0.share_changes.fetch_add(1, Ordering::SeqCst);
-        self.sync_if_running(container)?;
+        let held = self.share_word_changed(container)?;
         answer.share = self.share(None, id)?;
+        answer.share.held_by.extend(held.then(|| container.clone()));
         Ok(answer)
-    }
-
-    /// The directory of a share, resolved now.
-    fn open_share(&self, s: &Share, owner: &ContainerRow) -> Result<Tree> {
-        let missing = |m: String| Error::conflict("share_source_missing", m);
-        let (root, below) = match path::part(&s.source_path) {
-            // Backends without files have trees all the same.
-            Part::Root(p) => (self.0.store.path(&Volume::Live(owner.id.clone())).unwrap_or_else(|| PathBuf::from(owner.id.as_str())), p),
-            Part::Databases(p) => {
-                let live = self.0.store.path(&Volume::Live(owner.id.clone()));
-                let at = self.serve_databases(owner, live.as_deref())?;
-                (at.ok_or_else(|| missing(format!("{} cannot be shared: this server has no databases", s.source_path)))?, p)
-            }
-        };
-        self.0.shares.open(&Source { root, path: below.into(), read_only: s.mode == ShareMode::Readonly })
-    }
-
-    /// What a container is to see, by name, opened. What cannot be opened is noted in its share.
-    fn wanted_by(&self, r: &ContainerRow) -> Result<BTreeMap<String, Tree>> {
-        let mut owners: HashMap<ContainerId, Option<ContainerRow>> = HashMap::new();
-        let mut trees = BTreeMap::new();
-        for i in incoming_of(&self.0.catalog, self.seconds(), r)?.into_iter().filter(|i| i.verdict == Verdict::Mounted) {
-            let owner = match owners.entry(i.share.source_container_id.clone()) {
-                std::collections::hash_map::Entry::Occupied(o) => o.into_mut(),
-                std::collections::hash_map::Entry::Vacant(v) => v.insert(self.0.catalog.read(|c| containers::find(c, &i.share.source_container_id))?),
-            };
-            let Some(owner) = owner else { continue };
-            let opened = self.open_share(&i.share, owner);
-            let message = opened.as_ref().err().map(|e| e.message().to_owned());
-            if message != i.share.status_message {
-                self.write(Durability::Process, |tx| tx.set_share_message(&i.share.id, message.as_deref()))?;
-            }
-            match opened {
-                Ok(tree) => drop(trees.insert(i.name, tree)),
-                Err(e) => tracing::info!(share = %i.share.id, container = %r.id, error = %e, "a share cannot be mounted"),
-            }
-        }
-        Ok(trees)
-    }
-
-    /// What a container that is about to start sees.
-    pub(crate) fn trees_for(&self, r: &ContainerRow) -> Result<Vec<(String, Tree)>> {
-        Ok(self.wanted_by(r)?.into_iter().collect())
-    }
-
-    /// The names that a container sees.
-    pub(crate) fn shares_seen(&self, id: &ContainerId) -> Result<Vec<String>> {
-        let Some(receiver) = self.receiver(id)? else { return Ok(Vec::new()) };
-        Ok(self.0.shares.attached(&receiver)?.into_keys().collect())
-    }
-
-    fn receiver(&self, id: &ContainerId) -> Result<Option<Receiver>> {
-        Ok(self.0.runtime.adopt(id)?.map(|r| Receiver { container: id.clone(), pid: r.pid }))
-    }
-
-    /// Brings what a running container sees in line with what it is to see. Whatever is right already is not touched.
-    pub(crate) fn sync_shares(&self, id: &ContainerId) -> Result<()> {
-        let gate = Arc::clone(self.0.sharing.lock().unwrap_or_else(PoisonError::into_inner).entry(id.clone()).or_default());
-        let _one = gate.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(row) = self.0.catalog.read(|c| containers::find(c, id))? else { return Ok(()) };
-        let Some(receiver) = self.receiver(id)? else { return Ok(()) };
-        let wanted = self.wanted_by(&row)?;
-        let seen = self.0.shares.attached(&receiver)?;
-        for name in seen.keys().filter(|n| !wanted.contains_key(*n)) {
-            self.0.shares.detach(&receiver, name)?;
-        }
-        for (name, tree) in wanted.iter().filter(|(n, t)| seen.get(*n) != Some(&t.identity)) {
-            self.0.shares.attach(&receiver, name, tree)?;
-        }
-        Ok(())
-    }
-
-    /// One that is being started looks by itself once it runs.
-    fn sync_if_running(&self, id: &ContainerId) -> Result<()> {
-        let runs = self.0.catalog.read(|c| containers::find(c, id))?.is_some_and(|r| matches!(r.status, Status::Running | Status::Paused));
-        if runs { self.sync_shares(id) } else { Ok(()) }
-    }
-
-    pub(crate) fn sync_shares_or_warn(&self, id: &ContainerId) {
-        if let Err(e) = self.sync_shares(id) {
-            tracing::error!(container = %id, error = %e, "what it sees of shares is not what it should see; restart it");
-        }
-    }
-
-    /// After a start: what every running container sees is put right.
-    pub(super) fn sync_all_shares(&self) -> Result<()> {
-        for r in self.0.catalog.read(|c| containers::all(c, None))?.iter().filter(|r| matches!(r.status, Status::Running | Status::Paused)) {
-            self.sync_shares_or_warn(&r.id);
-        }
-        Ok(())
-    }
-
-    /// Every receiver of a share sees what is true of it now.
-    fn share_changed(&self, s: &Share) -> Result<()> {
-        self.0.share_changes.fetch_add(1, Ordering::SeqCst);
-        self.0.upkeep.expiry();
-        let receivers: Vec<ContainerId> = match (&s.target_container_id, &s.target_project_id) {
-            (Some(c), _) => vec![c.clone()],
-            (None, Some(p)) => self.0.catalog.read(|c| containers::all(c, Some(p)))?.into_iter().map(|r| r.id).collect(),
-            (None, None) => Vec::new(),
-        };
-        // One that cannot be reached keeps nobody else from it.
-        let mut failed = Ok(());
-        for r in receivers.iter().filter(|r| **r != s.source_container_id) {
-            if let Err(e) = self.sync_if_running(r) {
-                tracing::error!(container = %r, error = %e, "what it sees of shares is not what it should see");
-                failed = Err(e);
-            }
-        }
-        failed
-    }
-
-    /// Receivers see what these shares, which have been deleted, leave.
-    pub(crate) fn shares_ended(&self, gone: &[Share]) {
-        for s in gone {
-            if let Err(e) = self.share_changed(s) {
-                tracing::error!(share = %s.id, error = %e, "a receiver still sees a share that has ended");
-            }
-        }
-    }
-
-    /// The volume of `owner` is another one: its receivers see that.
-    pub(crate) fn owner_exchanged(&self, owner: &ContainerId) {
-        match self.0.catalog.read(|c| shares::of_owner(c, Some(owner), None)) {
-            Ok(all) => self.shares_ended(&all),
-            Err(e) => tracing::error!(container = %owner, error = %e, "cannot read what it shares"),
-        }
     }
 
     /// Deletes shares whose time is over and announces those whose end is near; when there is something to do again.
@@ -432,44 +292,10 @@ impl Host {
     }
 }
 
-/// What is offered to a container, with its names and what follows for each.
-fn incoming_of(catalog: &Catalog, now: i64, r: &ContainerRow) -> Result<Vec<Incoming>> {
-    let all = catalog.read(|c| if shares::any(c)? { shares::for_receiver(c, &r.id, &r.project) } else { Ok(Vec::new()) })?;
-    let direct: BTreeSet<(ContainerId, String)> = all
-        .iter()
-        .filter(|(s, _)| s.target_type == ShareTarget::Container && !expired(s, now))
-        .map(|(s, _)| (s.source_container_id.clone(), s.source_path.clone()))
-        .collect();
-    let mut taken = BTreeSet::new();
-    let mut out = Vec::new();
-    for (mut share, said) in all {
-        let project_wide = share.target_type == ShareTarget::Project;
-        if expired(&share, now) || (project_wide && direct.contains(&(share.source_container_id.clone(), share.source_path.clone()))) {
-            continue;
-        }
-        let name = consent::name(share.alias.as_deref().unwrap_or(path::base(&share.source_path)), share.id.as_str(), &taken);
-        taken.insert(name.clone());
-        share.mount_path = format!("{RECEIVED}/{name}");
-        let standing = Standing { enabled: share.enabled, wanted: said, project_wide, expired: false, own: share.source_container_id == r.id };
-        out.push(Incoming { name, wanted: said.unwrap_or(project_wide), verdict: verdict(&standing), share });
-    }
-    Ok(out)
-}
-
-/// The names of what a container is to see, if the sources are there: for `check`.
-pub(super) fn expected(catalog: &Catalog, now: i64, r: &ContainerRow) -> Result<BTreeSet<String>> {
-    let all = incoming_of(catalog, now, r)?.into_iter();
-    Ok(all.filter(|i| i.verdict == Verdict::Mounted && i.share.status == ShareStatus::Active).map(|i| i.name).collect())
-}
-
-fn expired(s: &Share, now: i64) -> bool {
-    s.expires_at.is_some_and(|at| i64::try_from(at).is_ok_and(|at| at <= now))
-}
-
 fn incoming_view(i: Incoming, container: &ContainerId) -> IncomingShare {
     let s = i.share;
     IncomingShare {
-        mounted: i.verdict == Verdict::Mounted && s.status == ShareStatus::Active,
+        mounted: verdict(&i.standing) == Verdict::Mounted,
         mount: i.wanted,
         container_id: container.clone(),
         id: s.id,

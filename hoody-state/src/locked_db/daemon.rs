@@ -31,6 +31,8 @@ pub struct FuseDaemon {
     on_restart: OnceLock<Box<dyn Fn() + Send + Sync>>,
     /// The connection whose end tells of the daemon's; nothing once this is closed.
     watched: Mutex<Option<UnixStream>>,
+    /// Held while a daemon is being started again; `true` once this is closed.
+    closed: Mutex<bool>,
     fresh: bool,
 }
 
@@ -44,7 +46,7 @@ impl FuseDaemon {
         let client = FuseLockedDb::new(&config.socket, &config.mountpoint);
         let connection = connection(&config)?;
         let kept = connection.try_clone().io(|| "duplicate a socket")?;
-        let daemon = Arc::new(FuseDaemon { config, client, on_restart: OnceLock::new(), watched: Mutex::new(Some(kept)), fresh });
+        let daemon = Arc::new(FuseDaemon { config, client, on_restart: OnceLock::new(), watched: Mutex::new(Some(kept)), closed: Mutex::new(false), fresh });
         let weak = Arc::downgrade(&daemon);
         std::thread::Builder::new()
             .name("databases".into())
@@ -93,10 +95,7 @@ impl FuseDaemon {
 
 impl Drop for FuseDaemon {
     fn drop(&mut self) {
-        // Ends the thread that waits for the end of the connection; the daemon goes on.
-        if let Some(s) = self.watched.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            let _ = s.shutdown(std::net::Shutdown::Both);
-        }
+        self.close();
     }
 }
 
@@ -120,6 +119,10 @@ fn watch(daemon: &Weak<FuseDaemon>, mut connection: UnixStream) {
             if began.elapsed() > Duration::from_secs(10) { Duration::ZERO } else { (patience * 2 + Duration::from_millis(50)).min(Duration::from_secs(10)) };
         connection = loop {
             std::thread::sleep(patience);
+            let closed = daemon.closed.lock().unwrap_or_else(PoisonError::into_inner);
+            if *closed {
+                return;
+            }
             match ensure(&daemon.config).and_then(|_| self::connection(&daemon.config)) {
                 Ok(c) => break c,
                 Err(e) => {
@@ -204,5 +207,12 @@ impl LockedDb for FuseDaemon {
 
     fn status(&self) -> Result<Status> {
         self.client.status()
+    }
+
+    fn close(&self) {
+        *self.closed.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        if let Some(s) = self.watched.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            let _ = s.shutdown(std::net::Shutdown::Both);
+        }
     }
 }

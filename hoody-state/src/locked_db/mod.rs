@@ -59,6 +59,9 @@ pub trait LockedDb: Send + Sync {
 
     /// Who holds and who waits.
     fn status(&self) -> Result<Status>;
+
+    /// Who uses this ends: what is served goes on, and is no longer looked after.
+    fn close(&self) {}
 }
 
 /// Writes are held while this lives.

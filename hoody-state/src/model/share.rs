@@ -76,6 +76,9 @@ pub struct Share {
     pub realm_ids: Vec<String>,
     /// Where a receiver sees it; another that is called the same gets a few digits of its id behind.
     pub mount_path: String,
+    /// Receivers in which a process still has something of it open, or stands in it, after this very call has taken it from them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub held_by: Vec<ContainerId>,
     /// When it was made.
     #[serde(with = "rfc3339")]
     #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]

@@ -1,7 +1,7 @@
 //! The mounts of a running container, seen and changed from outside by its mount namespace. No process of the container is asked or stopped, so that it
 //! works in a paused one too; and nothing is believed of a path in it: a mount is known by its id.
 
-use crate::sys::mount::{in_namespace, mount_id, open_plain, put_tree, take_off};
+use crate::sys::mount::{Restrict, TakeOff, in_namespace, mount_id, open_plain, put_tree, restrict, take_off};
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, mkdirat, openat2, unlinkat};
 use std::ffi::OsString;
 use std::fs::File;
@@ -15,6 +15,10 @@ use std::path::{Path, PathBuf};
 pub(crate) struct MountLine {
     pub id: u64,
     pub parent: u64,
+    /// Major and minor number of the file system's device.
+    pub device: (u64, u64),
+    /// The directory of the file system that is mounted.
+    pub root: PathBuf,
     pub at: PathBuf,
     pub read_only: bool,
     pub kind: String,
@@ -44,11 +48,13 @@ fn parse(line: &[u8]) -> Option<MountLine> {
     let mut fields = line.split(|b| *b == b' ');
     let number = |f: &[u8]| std::str::from_utf8(f).ok()?.parse().ok();
     let (id, parent) = (number(fields.next()?)?, number(fields.next()?)?);
-    let at = unescape(fields.nth(2)?).into();
+    let (major, minor) = std::str::from_utf8(fields.next()?).ok()?.split_once(':')?;
+    let device = (major.parse().ok()?, minor.parse().ok()?);
+    let (root, at) = (unescape(fields.next()?).into(), unescape(fields.next()?).into());
     let read_only = fields.next()?.split(|b| *b == b',').any(|o| o == b"ro");
     fields.find(|f| *f == b"-")?;
     let kind = String::from_utf8_lossy(fields.next()?).into_owned();
-    Some(MountLine { id, parent, at, read_only, kind, source: unescape(fields.next()?).into() })
+    Some(MountLine { id, parent, device, root, at, read_only, kind, source: unescape(fields.next()?).into() })
 }
 
 /// A running container's mount namespace.
@@ -84,12 +90,20 @@ pub(crate) fn open_mount(line: &MountLine) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
-/// Takes a mount off, inside; ESTALE as above. What is mounted on cannot be renamed, so that the name means the mount from the question to the answer.
-fn take_off_mount(line: &MountLine) -> io::Result<()> {
+/// Takes a mount off, inside; whether something of it is still in use. ESTALE as above. What is mounted on cannot be renamed, so that the name means the
+/// mount from the question to the answer.
+fn take_off_mount(line: &MountLine) -> io::Result<bool> {
     let stale = || io::Error::from_raw_os_error(nix::libc::ESTALE);
     let (dir, name) = (line.at.parent().ok_or_else(stale)?, line.at.file_name().ok_or_else(stale)?);
     drop(open_mount(line)?);
-    take_off(open_plain(dir)?.as_fd(), name)
+    let above = open_plain(dir)?;
+    if take_off(above.as_fd(), name, TakeOff::Unused).is_ok() {
+        return Ok(false);
+    }
+    // Who holds it shall at least not write; refused while something is open for writing.
+    let _ = restrict(open_mount(line)?.as_fd(), Restrict { read_only: true, shared: false });
+    take_off(above.as_fd(), name, TakeOff::Always)?;
+    Ok(true)
 }
 
 /// Opens the directory `name` in `dir`, made if need be.
@@ -110,13 +124,14 @@ pub(crate) fn exchange(old: Option<&MountLine>, at: &Path, tree: BorrowedFd<'_>)
     put_tree(tree, open_plain(&old.at)?.as_fd())
 }
 
-/// Takes the mounts off `name` in `hub`, and the directory away: inside.
-pub(crate) fn clear(hub: BorrowedFd<'_>, mounts: &[MountLine], name: &str) -> io::Result<()> {
+/// Takes the mounts off `name` in `hub`, and the directory away: inside. Whether something of them is still in use.
+pub(crate) fn clear(hub: BorrowedFd<'_>, mounts: &[MountLine], name: &str) -> io::Result<bool> {
+    let mut held = false;
     for m in mounts.iter().rev() {
-        take_off_mount(m)?;
+        held |= take_off_mount(m)?;
     }
     match unlinkat(hub, name, AtFlags::REMOVEDIR) {
-        Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
+        Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(held),
         Err(e) => Err(e.into()),
     }
 }
@@ -134,7 +149,16 @@ mod tests {
     #[test]
     fn mount_lines_are_read() {
         let m = parse(br"36 35 98:0 /x /mnt\040a\134b ro,noatime shared:1 master:2 - btrfs /dev/loop\0403 rw,errors=continue").unwrap();
-        let wanted = MountLine { id: 36, parent: 35, at: PathBuf::from(r"/mnt a\b"), read_only: true, kind: "btrfs".into(), source: "/dev/loop 3".into() };
+        let wanted = MountLine {
+            id: 36,
+            parent: 35,
+            device: (98, 0),
+            root: "/x".into(),
+            at: PathBuf::from(r"/mnt a\b"),
+            read_only: true,
+            kind: "btrfs".into(),
+            source: "/dev/loop 3".into(),
+        };
         assert_eq!(m, wanted);
         assert_eq!(parse(b"36 35 98:0 / /x rw"), None);
         assert_eq!(parse(b""), None);

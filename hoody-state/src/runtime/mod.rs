@@ -165,6 +165,12 @@ pub trait Runtime: Send + Sync {
     /// What runs now of this container, if anything; from the kernel, not from memory. From then on its exit is reported.
     fn adopt(&self, container: &ContainerId) -> Result<Option<Running>>;
 
+    /// What runs now of this container, as far as its start has come to write that down. Waits for nothing, changes nothing and may be asked at any time, while
+    /// [`adopt`](Runtime::adopt) is for who holds the container.
+    fn running(&self, container: &ContainerId) -> Result<Option<Running>> {
+        self.adopt(container)
+    }
+
     /// TERM to init, then after `timeout` kill. Returns when nothing is left. A container that does not run is no error.
     /// A frozen one is thawed to be able to die.
     fn stop(&self, container: &ContainerId, timeout: Duration) -> Result<()>;

@@ -5,13 +5,15 @@
 //! of that tmpfs: whatever the container renames above it, what was given can be taken away. In namespaces that were cloned from the container's
 //! (a sandbox in it) they vanish too, by propagation.
 
-use super::{Identity, Receiver, ShareMount, Source, Tree};
+use super::{Detached, Identity, Receiver, ShareMount, Source, Tree};
 use crate::error::{Error, Kind, Result};
 use crate::runtime::inside::{Inside, MountLine, child, clear, name_of, open_mount};
-use crate::sys::mount::{Restrict, clone_tree, open_in_root, put_tree, restrict};
+use crate::sys::mount::{Links, Restrict, clone_tree, open_in_root, put_tree, restrict};
+use rustix::fs::{Mode, OFlags, ResolveFlags, openat, openat2};
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::sync::Arc;
 
 /// What the tmpfs of a receiver calls itself.
@@ -31,8 +33,9 @@ struct Hub {
 }
 
 fn hub(receiver: &Receiver) -> io::Result<Hub> {
-    let inside = Inside::of(receiver.pid)?;
-    let mounts = inside.mounts()?;
+    // Of a process that is ending these are gone before it is.
+    let inside = Inside::of(receiver.pid).map_err(|_| io::Error::from_raw_os_error(nix::libc::ESRCH))?;
+    let mounts = inside.mounts().map_err(|_| io::Error::from_raw_os_error(nix::libc::ESRCH))?;
     let found = mounts.iter().rfind(|m| m.kind == "tmpfs" && m.source.as_os_str() == HUB).cloned();
     let line = found.ok_or_else(|| io::Error::other("it has no /hoody/shares: restart it"))?;
     let children = mounts.into_iter().filter(|m| m.parent == line.id).collect::<Vec<_>>();
@@ -54,6 +57,9 @@ fn with_hub<T: Send>(receiver: &Receiver, f: impl Fn(&Hub, BorrowedFd<'_>) -> io
 }
 
 fn failed(receiver: &Receiver, name: &str, what: &str, e: io::Error) -> Error {
+    if e.raw_os_error() == Some(nix::libc::ESRCH) {
+        return Error::conflict("receiver_ended", format!("container {} has ended", receiver.container)).with_source(e);
+    }
     Error::new(Kind::Io, "share_mount_failed", format!("the share {name} could not be {what} container {}: {e}", receiver.container)).with_source(e)
 }
 
@@ -62,18 +68,92 @@ fn identity(fd: BorrowedFd<'_>, read_only: bool) -> io::Result<Identity> {
     Ok(Identity { device: s.st_dev, inode: s.st_ino, read_only })
 }
 
-/// Resolves a directory below a root and clones it as a mount: also for what the server itself puts into containers.
+/// Resolves a directory below a root: also for what the server itself puts into containers.
 pub(crate) fn open(source: &Source) -> io::Result<Tree> {
-    let root = crate::sys::mount::open_plain(&source.root.canonicalize()?)?;
-    let path = if source.path.as_os_str().is_empty() { std::path::Path::new(".") } else { &source.path };
-    let dir = open_in_root(root.as_fd(), path, true)?;
-    let tree = clone_tree(dir.as_fd(), false)?;
-    restrict(tree.as_fd(), Restrict { read_only: source.read_only, shared: false })?;
-    Ok(Tree { identity: identity(tree.as_fd(), source.read_only)?, mount: Some(Arc::new(tree)) })
+    Ok(opened(source)?.tree)
+}
+
+/// A source that was found, its root, and whether the path to it is what it looks like, without any link.
+struct Opened {
+    root: OwnedFd,
+    tree: Tree,
+    plain: bool,
+}
+
+fn opened(source: &Source) -> io::Result<Opened> {
+    // What is above a container's volume is the host's.
+    let root = rustix::fs::open(&source.root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let path = if source.path.as_os_str().is_empty() { Path::new(".") } else { &source.path };
+    let (dir, plain) = match open_in_root(root.as_fd(), path, Links::None) {
+        Err(e) if e.raw_os_error() == Some(nix::libc::ELOOP) => (open_in_root(root.as_fd(), path, Links::Inside)?, false),
+        dir => (dir?, true),
+    };
+    let identity = identity(dir.as_fd(), source.read_only)?;
+    Ok(Opened { root, tree: Tree { identity, dir: Some(Arc::new(dir)) }, plain })
+}
+
+/// The mount of a tree, nowhere yet. Must be asked in the namespace in which the tree was opened.
+pub(crate) fn mount_of(tree: &Tree) -> io::Result<Option<OwnedFd>> {
+    let Some(dir) = &tree.dir else { return Ok(None) };
+    let mount = clone_tree(dir.as_fd(), false)?;
+    restrict(mount.as_fd(), Restrict { read_only: tree.identity.read_only, shared: false })?;
+    Ok(Some(mount))
+}
+
+/// A directory, whatever it is mounted as.
+type Place = (u64, u64);
+
+/// The places from `dir` up to `root`, both included. What is renamed meanwhile stays in the volume that `root` is the root of.
+fn way_up(root: BorrowedFd<'_>, dir: BorrowedFd<'_>) -> io::Result<Vec<Place>> {
+    let place = |fd: BorrowedFd<'_>| rustix::fs::fstat(fd).map(|s| (s.st_dev, s.st_ino));
+    let top = place(root)?;
+    let mut at = dir.try_clone_to_owned()?;
+    let mut way = vec![place(dir)?];
+    while way.last() != Some(&top) {
+        at = openat(&at, "..", OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+        let here = place(at.as_fd())?;
+        if way.last() == Some(&here) {
+            return Err(io::Error::from_raw_os_error(nix::libc::EXDEV));
+        }
+        way.push(here);
+    }
+    Ok(way)
+}
+
+/// Why a source that was found is not to be opened, if so.
+fn refused(source: &Source, found: &Opened) -> io::Result<Option<String>> {
+    let within = |p: &Path| format!("leads into /{}: share that path by its own name", p.display());
+    let above = |p: &Path| format!("holds /{}, which has to be shared for itself: share a directory beside it", p.display());
+    if found.plain {
+        let path = &source.path;
+        let into = source.not_within.iter().find(|p| path.starts_with(p)).map(|p| within(p));
+        return Ok(into.or_else(|| source.not_above.iter().find(|p| p.starts_with(path)).map(|p| above(p))));
+    }
+    let Some(dir) = &found.tree.dir else { return Ok(None) };
+    let root = found.root.as_fd();
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let find = |p: &Path| match openat2(root, p, flags, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS) {
+        Ok(fd) => way_up(root, fd.as_fd()).map(Some),
+        // Then nothing is in it, and nothing of it can be reached.
+        Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP) => Ok(None),
+        Err(e) => Err(e.into()),
+    };
+    let way = way_up(root, dir.as_fd())?;
+    for p in &source.not_within {
+        if find(p)?.is_some_and(|w| way.contains(&w[0])) {
+            return Ok(Some(within(p)));
+        }
+    }
+    for p in &source.not_above {
+        if find(p)?.is_some_and(|w| w.contains(&way[0])) {
+            return Ok(Some(above(p)));
+        }
+    }
+    Ok(None)
 }
 
 /// Mounts trees in a receiver that has just been made and sees none yet.
-pub(crate) fn give(pid: i32, trees: &[(&str, &OwnedFd)]) -> io::Result<()> {
+pub(crate) fn give(pid: i32, trees: &[(&str, OwnedFd)]) -> io::Result<()> {
     let receiver = Receiver { container: crate::id::ContainerId::generate(), pid };
     let hub = hub(&receiver)?;
     hub.inside.enter(|| {
@@ -84,8 +164,9 @@ pub(crate) fn give(pid: i32, trees: &[(&str, &OwnedFd)]) -> io::Result<()> {
 
 impl ShareMount for BindShareMount {
     fn open(&self, source: &Source) -> Result<Tree> {
-        open(source).map_err(|e| {
-            let path = source.path.display();
+        let path = source.path.display();
+        let found = opened(source).and_then(|found| Ok((refused(source, &found)?, found.tree)));
+        let (refused, tree) = found.map_err(|e| {
             let why = match e.raw_os_error() {
                 Some(nix::libc::ENOENT) => format!("/{path} is not there"),
                 Some(nix::libc::ENOTDIR) => format!("/{path} is no directory"),
@@ -94,25 +175,26 @@ impl ShareMount for BindShareMount {
                 _ => return Error::io(format!("open the shared directory /{path}"), e),
             };
             Error::conflict("share_source_missing", format!("{why} in the container that shares it"))
-        })
+        })?;
+        refused.map_or(Ok(tree), |why| Err(Error::conflict("share_source_refused", format!("/{path} {why}"))))
     }
 
-    fn attach(&self, receiver: &Receiver, name: &str, tree: &Tree) -> Result<()> {
-        let Some(mount) = &tree.mount else { return Err(Error::internal("a share of another backend")) };
+    fn attach(&self, receiver: &Receiver, name: &str, tree: &Tree) -> Result<Detached> {
+        let mount = mount_of(tree).map_err(|e| failed(receiver, name, "mounted in", e))?;
+        let Some(mount) = mount else { return Err(Error::internal("a share of another backend")) };
         let put = |hub: &Hub, dir: BorrowedFd<'_>| {
             let old: Vec<MountLine> = hub.children.iter().filter(|m| name_of(m).as_deref() == Some(name)).cloned().collect();
-            if !old.is_empty() {
-                clear(dir, &old, name)?;
-            }
-            put_tree(mount.as_fd(), child(dir, name)?.as_fd())
+            let held = !old.is_empty() && clear(dir, &old, name)?;
+            put_tree(mount.as_fd(), child(dir, name)?.as_fd())?;
+            Ok(if held { Detached::Held } else { Detached::Free })
         };
         with_hub(receiver, put).map_err(|e| failed(receiver, name, "mounted in", e))
     }
 
-    fn detach(&self, receiver: &Receiver, name: &str) -> Result<()> {
+    fn detach(&self, receiver: &Receiver, name: &str) -> Result<Detached> {
         let take = |hub: &Hub, dir: BorrowedFd<'_>| {
             let old: Vec<MountLine> = hub.children.iter().filter(|m| name_of(m).as_deref() == Some(name)).cloned().collect();
-            clear(dir, &old, name)
+            clear(dir, &old, name).map(|held| if held { Detached::Held } else { Detached::Free })
         };
         with_hub(receiver, take).map_err(|e| failed(receiver, name, "taken from", e))
     }
@@ -141,7 +223,6 @@ mod tests {
     use crate::id::ContainerId;
     use crate::share::suite::{self, Harness};
     use std::cell::RefCell;
-    use std::path::Path;
     use std::process::{Child, Command};
 
     /// Receivers are processes in mount namespaces of their own with a hub, as a runtime makes them.
@@ -185,7 +266,7 @@ mod tests {
             Receiver { container: ContainerId::generate(), pid }
         }
         fn source(&self, name: &str, read_only: bool) -> Source {
-            Source { root: self.dir.path().join("owner"), path: name.into(), read_only }
+            Source { root: self.dir.path().join("owner"), path: name.into(), read_only, ..Default::default() }
         }
         fn missing(&self) -> Source {
             self.source("never", false)
@@ -215,6 +296,24 @@ mod tests {
         let seen = w.dir.path().join("hub/a/new");
         let e = Inside::of(r.pid).unwrap().enter(|| Ok(std::fs::write(&seen, "x").unwrap_err())).unwrap();
         assert_eq!(e.raw_os_error(), Some(nix::libc::EROFS));
+    }
+
+    #[test]
+    fn a_receiver_that_has_ended_is_said_to_have() {
+        let w = World::new();
+        let r = w.receiver();
+        let mut process = w.receivers.borrow_mut().pop().unwrap();
+        process.kill().unwrap();
+        // Not waited for yet: it is a process still, without a mount namespace.
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while BindShareMount.attached(&r).is_ok() {
+            assert!(std::time::Instant::now() < end);
+        }
+        assert_eq!(BindShareMount.attached(&r).unwrap_err().code(), "receiver_ended");
+        let tree = BindShareMount.open(&w.source("a", false)).unwrap();
+        assert_eq!(BindShareMount.attach(&r, "a", &tree).unwrap_err().code(), "receiver_ended");
+        process.wait().unwrap();
+        assert_eq!(BindShareMount.detach(&r, "a").unwrap_err().code(), "receiver_ended");
     }
 
     #[test]

@@ -15,13 +15,17 @@ pub struct Standing {
     pub expired: bool,
     /// Whether the receiver is the owner itself.
     pub own: bool,
+    /// Whether the source is there, as far as is known.
+    pub source: bool,
 }
 
 /// What follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Verdict {
-    /// It is to be mounted (if its source is there).
+    /// It is to be mounted.
     Mounted,
+    /// Both agree, and there is nothing to mount.
+    Missing,
     /// The receiver has not said yes, or has said no.
     NotWanted,
     /// The owner has switched it off.
@@ -40,6 +44,7 @@ pub fn verdict(s: &Standing) -> Verdict {
         Standing { expired: true, .. } => Verdict::Expired,
         Standing { enabled: false, .. } => Verdict::Disabled,
         Standing { wanted: Some(false), .. } | Standing { wanted: None, project_wide: false, .. } => Verdict::NotWanted,
+        Standing { source: false, .. } => Verdict::Missing,
         _ => Verdict::Mounted,
     }
 }
@@ -70,13 +75,8 @@ mod tests {
     use proptest::prelude::*;
 
     fn standing() -> impl Strategy<Value = Standing> {
-        (any::<bool>(), any::<Option<bool>>(), any::<bool>(), any::<bool>(), any::<bool>()).prop_map(|(enabled, wanted, project_wide, expired, own)| Standing {
-            enabled,
-            wanted,
-            project_wide,
-            expired,
-            own,
-        })
+        (any::<bool>(), any::<Option<bool>>(), any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>())
+            .prop_map(|(enabled, wanted, project_wide, expired, own, source)| Standing { enabled, wanted, project_wide, expired, own, source })
     }
 
     /// What can be done to a share, as its two sides do it.
@@ -86,10 +86,17 @@ mod tests {
         Mount(bool),
         Expire,
         Prolong,
+        Source(bool),
     }
 
     fn act() -> impl Strategy<Value = Act> {
-        prop_oneof![any::<bool>().prop_map(Act::Enable), any::<bool>().prop_map(Act::Mount), Just(Act::Expire), Just(Act::Prolong)]
+        prop_oneof![
+            any::<bool>().prop_map(Act::Enable),
+            any::<bool>().prop_map(Act::Mount),
+            Just(Act::Expire),
+            Just(Act::Prolong),
+            any::<bool>().prop_map(Act::Source)
+        ]
     }
 
     proptest! {
@@ -97,8 +104,15 @@ mod tests {
         fn each_side_alone_can_end_it(s in standing()) {
             let mounted = |s: &Standing| verdict(s) == Verdict::Mounted;
             if mounted(&s) {
-                for ended in [Standing { enabled: false, ..s }, Standing { wanted: Some(false), ..s }, Standing { expired: true, ..s }, Standing { own: true, ..s }] {
-                    prop_assert!(!mounted(&ended), "one side ended it");
+                let ended = [
+                    Standing { enabled: false, ..s },
+                    Standing { wanted: Some(false), ..s },
+                    Standing { expired: true, ..s },
+                    Standing { own: true, ..s },
+                    Standing { source: false, ..s },
+                ];
+                for e in ended {
+                    prop_assert!(!mounted(&e), "one side ended it: {e:?}");
                 }
             }
             // Nobody is given a directory of one container alone without a yes of its own.
@@ -108,17 +122,18 @@ mod tests {
 
         #[test]
         fn only_the_last_word_of_each_side_counts(project_wide: bool, acts in prop::collection::vec(act(), 0..20)) {
-            let mut s = Standing { enabled: true, wanted: None, project_wide, expired: false, own: false };
-            let (mut enabled, mut wanted, mut expired) = (true, None, false);
+            let mut s = Standing { enabled: true, wanted: None, project_wide, expired: false, own: false, source: true };
+            let (mut enabled, mut wanted, mut expired, mut source) = (true, None, false, true);
             for a in &acts {
                 match a {
                     Act::Enable(on) => { s.enabled = *on; enabled = *on; }
                     Act::Mount(on) => { s.wanted = Some(*on); wanted = Some(*on); }
                     Act::Expire => { s.expired = true; expired = true; }
                     Act::Prolong => { s.expired = false; expired = false; }
+                    Act::Source(there) => { s.source = *there; source = *there; }
                 }
             }
-            prop_assert_eq!(verdict(&s) == Verdict::Mounted, enabled && !expired && wanted.unwrap_or(project_wide));
+            prop_assert_eq!(verdict(&s) == Verdict::Mounted, enabled && !expired && source && wanted.unwrap_or(project_wide));
         }
 
         #[test]

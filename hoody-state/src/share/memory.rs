@@ -1,6 +1,6 @@
 //! Shares without mounts, for tests of what stands above.
 
-use super::{Identity, Receiver, ShareMount, Source, Tree};
+use super::{Detached, Identity, Receiver, ShareMount, Source, Tree};
 use crate::error::{Error, Result};
 use crate::id::ContainerId;
 use std::collections::BTreeMap;
@@ -50,19 +50,22 @@ impl ShareMount for MemoryShareMount {
         if self.state().missing.contains(&source.path) {
             return Err(Error::conflict("share_source_missing", format!("{} is not there", source.path.display())));
         }
+        if source.not_within.iter().any(|p| source.path.starts_with(p)) || source.not_above.iter().any(|p| p.starts_with(&source.path)) {
+            return Err(Error::conflict("share_source_refused", format!("{} is seen in another way", source.path.display())));
+        }
         let mut h = DefaultHasher::new();
         (&source.root, &source.path).hash(&mut h);
         Ok(Tree::unmounted(Identity { device: 1, inode: h.finish(), read_only: source.read_only }))
     }
 
-    fn attach(&self, receiver: &Receiver, name: &str, tree: &Tree) -> Result<()> {
+    fn attach(&self, receiver: &Receiver, name: &str, tree: &Tree) -> Result<Detached> {
         self.state().attached.entry(receiver.container.clone()).or_default().insert(name.to_owned(), tree.identity);
-        Ok(())
+        Ok(Detached::Free)
     }
 
-    fn detach(&self, receiver: &Receiver, name: &str) -> Result<()> {
+    fn detach(&self, receiver: &Receiver, name: &str) -> Result<Detached> {
         self.state().attached.entry(receiver.container.clone()).or_default().remove(name);
-        Ok(())
+        Ok(Detached::Free)
     }
 
     fn attached(&self, receiver: &Receiver) -> Result<BTreeMap<String, Identity>> {
@@ -86,7 +89,7 @@ mod tests {
             Receiver { container: ContainerId::generate(), pid: 0 }
         }
         fn source(&self, name: &str, read_only: bool) -> Source {
-            Source { root: "/".into(), path: name.into(), read_only }
+            Source { root: "/".into(), path: name.into(), read_only, ..Default::default() }
         }
         fn missing(&self) -> Source {
             self.0.set_missing("missing", true);

@@ -20,6 +20,7 @@ pub fn run(h: &dyn Harness) {
     what_is_attached_is_seen_until_it_is_detached(h);
     a_name_is_exchanged(h);
     a_missing_source_is_said(h);
+    what_is_seen_in_another_way_is_refused(h);
 }
 
 /// Guarantee 3.
@@ -55,4 +56,16 @@ pub fn a_name_is_exchanged(h: &dyn Harness) {
 /// `share_source_missing`.
 pub fn a_missing_source_is_said(h: &dyn Harness) {
     assert_eq!(h.shares().open(&h.missing()).unwrap_err().code(), "share_source_missing");
+}
+
+/// `share_source_refused`.
+pub fn what_is_seen_in_another_way_is_refused(h: &dyn Harness) {
+    let source = h.source("a", false);
+    let refused = |s: Source| assert_eq!(h.shares().open(&s).unwrap_err().code(), "share_source_refused", "{s:?}");
+    refused(Source { not_within: vec!["a".into()], ..source.clone() });
+    refused(Source { not_above: vec!["a".into()], ..source.clone() });
+    refused(Source { path: "".into(), not_above: vec!["never".into(), "a".into()], ..source.clone() });
+    for other in ["b", "never"] {
+        h.shares().open(&Source { not_within: vec![other.into()], not_above: vec![other.into()], ..source.clone() }).unwrap();
+    }
 }

@@ -24,22 +24,44 @@ pub(crate) fn put_tree(tree: BorrowedFd<'_>, on: BorrowedFd<'_>) -> io::Result<(
     Ok(move_mount(tree, "", on, "", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH)?)
 }
 
+/// When a mount is taken off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TakeOff {
+    /// Only if nothing of it is in use; EBUSY else.
+    Unused,
+    /// Whatever is in use: no name leads there any more, and who is there stays there.
+    Always,
+}
+
 /// Takes off, at once for all names, the topmost mount on `name` in `dir`. The root of the mount itself is not asked: its daemon may be dead. Must run on a
 /// thread whose working directory is its own: it changes it.
-pub(crate) fn take_off(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
+pub(crate) fn take_off(dir: BorrowedFd<'_>, name: &OsStr, when: TakeOff) -> io::Result<()> {
     use nix::mount::MntFlags;
     rustix::process::fchdir(dir)?;
-    let done = nix::mount::umount2(name, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW);
+    let how = match when {
+        TakeOff::Unused => MntFlags::UMOUNT_NOFOLLOW,
+        TakeOff::Always => MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW,
+    };
+    let done = nix::mount::umount2(name, how);
     nix::unistd::chdir("/")?;
     Ok(done?)
 }
 
-/// Opens a directory below `root` as a process whose root directory it is would find it: links lead nowhere else, and no mount is crossed when `one_mount`.
-/// EAGAIN when it was raced too often.
-pub(crate) fn open_in_root(root: BorrowedFd<'_>, path: &Path, one_mount: bool) -> io::Result<OwnedFd> {
-    let mut resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    if one_mount {
-        resolve |= ResolveFlags::NO_XDEV;
+/// Which links a path may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Links {
+    /// None: ELOOP else.
+    None,
+    /// Any, all of them read as a process would whose root directory it is.
+    Inside,
+}
+
+/// Opens a directory below `root` as a process whose root directory it is would find it: links lead nowhere else, and no mount is crossed. EAGAIN when it
+/// was raced too often.
+pub(crate) fn open_in_root(root: BorrowedFd<'_>, path: &Path, links: Links) -> io::Result<OwnedFd> {
+    let mut resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
+    if links == Links::None {
+        resolve |= ResolveFlags::NO_SYMLINKS;
     }
     let mut tries = 0;
     loop {
@@ -171,8 +193,12 @@ mod tests {
             assert_eq!(std::fs::write(on.join("f"), "y").unwrap_err().raw_os_error(), Some(libc::EROFS));
             let root = open_plain(&on).unwrap();
             assert_ne!(mount_id(root.as_fd()).unwrap(), mount_id(open_plain(dir.path()).unwrap().as_fd()).unwrap());
-            take_off(open_plain(dir.path()).unwrap().as_fd(), OsStr::new("on")).unwrap();
+            let held = File::open(on.join("f")).unwrap();
+            let off = |when| take_off(open_plain(dir.path()).unwrap().as_fd(), OsStr::new("on"), when);
+            assert_eq!(off(TakeOff::Unused).unwrap_err().raw_os_error(), Some(libc::EBUSY), "the root is held, and a file");
+            off(TakeOff::Always).unwrap();
             assert!(!on.join("f").exists());
+            drop(held);
         })
         .unwrap();
         assert!(!on.join("f").exists(), "nothing of it is seen here");
@@ -200,13 +226,14 @@ mod tests {
         std::os::unix::fs::symlink("../../..", dir.path().join("root/up")).unwrap();
         let root = File::open(dir.path().join("root")).unwrap();
         let at = |p: &str| {
-            let fd = open_in_root(root.as_fd(), Path::new(p), true).unwrap();
+            let fd = open_in_root(root.as_fd(), Path::new(p), Links::Inside).unwrap();
             std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).unwrap()
         };
         let real = dir.path().join("root").canonicalize().unwrap();
         assert_eq!(at("/link"), real.join("etc"));
         assert_eq!(at("/up"), real);
         assert_eq!(at("../../.."), real);
+        assert_eq!(open_in_root(root.as_fd(), Path::new("link"), Links::None).unwrap_err().raw_os_error(), Some(libc::ELOOP));
         assert!(open_plain(&dir.path().join("root/link")).is_err());
     }
 }

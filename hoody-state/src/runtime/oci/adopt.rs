@@ -28,6 +28,15 @@ impl OciRuntime {
         Ok(Some(Running { run: record.run, pid, started_at: record.started_at }))
     }
 
+    /// See [`Runtime::running`](crate::runtime::Runtime::running).
+    pub(super) fn running_now(&self, c: &ContainerId) -> Result<Option<Running>> {
+        if self.dirs.load(c, &self.boot_id)?.is_none_or(|r| r.init.is_none()) {
+            return Ok(None);
+        }
+        let found = self.find_init(c, Duration::ZERO)?;
+        Ok(found.map(|(record, pid, _)| Running { run: record.run, pid, started_at: record.started_at }))
+    }
+
     /// The living init of the last run. `patience`: how long one that may be starting is waited for.
     pub(super) fn find_init(&self, c: &ContainerId, patience: Duration) -> Result<Option<(Record, i32, OwnedFd)>> {
         let Some(mut record) = self.dirs.load(c, &self.boot_id)? else { return Ok(None) };

@@ -107,10 +107,10 @@ impl OciRuntime {
     /// The mount namespace of what runs, if anything does.
     fn inside(&self, container: &ContainerId) -> Result<Option<Inside>> {
         loop {
-            let Some(running) = self.adopt_run(container)? else { return Ok(None) };
+            let Some(running) = self.running_now(container)? else { return Ok(None) };
             let inside = Inside::of(running.pid);
             // A pid may have become another's in between.
-            if self.adopt_run(container)?.is_some_and(|r| r.pid == running.pid) {
+            if self.running_now(container)?.is_some_and(|r| r.pid == running.pid) {
                 return inside.map(Some).io(|| format!("open the mount namespace of container {container}"));
             }
         }
@@ -148,6 +148,10 @@ impl Runtime for OciRuntime {
         self.adopt_run(container)
     }
 
+    fn running(&self, container: &ContainerId) -> Result<Option<Running>> {
+        self.running_now(container)
+    }
+
     fn stop(&self, container: &ContainerId, timeout: std::time::Duration) -> Result<()> {
         self.stop_run(container, timeout)
     }
@@ -166,8 +170,8 @@ impl Runtime for OciRuntime {
             Error::new(crate::error::Kind::Io, "remount_failed", format!("{at} of container {container} could not be mounted again: {e}; restart it"))
                 .with_source(e)
         };
-        let tree = share::bind::open(&Source { root: source.to_owned(), path: std::path::PathBuf::new(), read_only: false }).map_err(failed)?;
-        let Some(tree) = tree.mount else { return Ok(()) };
+        let tree = share::bind::open(&Source { root: source.to_owned(), ..Source::default() }).map_err(failed)?;
+        let Some(tree) = share::bind::mount_of(&tree).map_err(failed)? else { return Ok(()) };
         let at = std::path::Path::new(at);
         let old =
             inside.mounts().map_err(failed)?.into_iter().rfind(|m| m.kind == "fuse" && m.source.to_string_lossy().starts_with("hoody-state:") && m.at == at);

@@ -9,7 +9,7 @@ use crate::error::{Error, IoContext, Kind, Result};
 use crate::id::ContainerId;
 use crate::runtime::{Network, RunSpec, Running};
 use crate::share::Tree;
-use crate::share::bind::HUB;
+use crate::share::bind::{HUB, give, mount_of};
 use crate::sys::mount::in_private_namespace;
 use crate::sys::process;
 use jiff::Timestamp;
@@ -168,8 +168,10 @@ impl OciRuntime {
             if let Ok(state) = serde_json::from_slice::<serde_json::Value>(&state) {
                 let pid = state["pid"].as_i64().and_then(|p| i32::try_from(p).ok()).filter(|p| *p > 0);
                 let pid = pid.ok_or_else(|| Error::internal("the runtime's state has no pid"))?;
-                let trees: Vec<_> = shares.iter().filter_map(|(name, t)| Some((name.as_str(), t.mount.as_deref()?))).collect();
-                crate::share::bind::give(pid, &trees).io(what)?;
+                let mounts = shares.iter().map(|(name, t)| Ok((name.as_str(), mount_of(t)?)));
+                let mounts = mounts.collect::<std::io::Result<Vec<_>>>().io(what)?;
+                let mounts: Vec<_> = mounts.into_iter().filter_map(|(name, m)| Some((name, m?))).collect();
+                give(pid, &mounts).io(what)?;
                 return (&pipes.go).write_all(b"go\n").io(what);
             }
         }
