@@ -276,6 +276,7 @@ impl Mount {
         // Somebody else may have unmounted it: then there may be another mount here by now, which is not ours to end.
         let done = if session.guard.is_finished() { Ok(()) } else { rustix_unmount(&self.mountpoint) };
         drop(session);
+        self.core.sync.end();
         done
     }
 

@@ -1,29 +1,27 @@
 //! The lock service: the thin shell of I/O, clock and threads round the pure broker of `hoody_state::locked_db`.
 //!
 //! A request is answered by calling its `answer` once, now or later, from whichever thread made it possible, and never while the table is locked.
-//! Lock order: the table's mutex is the only lock; a file's class and name are leaves.
+//! Lock order: the table's mutex is the only lock; a file's class and name, and the ticker's bell, are leaves.
+//!
+//! `explored` compiles this once more with an explorer of schedules under it: what threads share comes from `super::threads`.
 
 mod hold;
 mod look;
 mod signals;
 mod ticker;
 
-#[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-mod tests;
-
 pub use hold::{Held, Unquiet};
 pub use hoody_state::locked_db::broker::{Class, Limits};
 
+use super::threads::{Clock, Condvar, Mutex, MutexGuard};
 use hoody_state::locked_db::broker::{self, Broker, Cause, Counters, FileId, FileStatus, LockKind, Owner, Range, Request, Task, Tick, Ticket, VolumeId, rules};
 use look::Look;
 use nix::libc::{EAGAIN, EDEADLK, EINTR, ESTALE, F_RDLCK, F_UNLCK, F_WRLCK};
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Instant;
+use std::sync::{Arc, PoisonError, Weak};
+use ticker::Bell;
 
 /// One backing inode that locks are taken on, whatever the number of FUSE nodes that stand for it.
 #[derive(Debug)]
@@ -135,11 +133,11 @@ pub struct Conflict {
 /// The service. Cheap to share; its own thread ends with the last handle.
 pub struct LockService {
     table: Mutex<Table>,
-    /// Told when a held volume may have become quiet, and by the ticker's waker.
+    /// Told when a held volume may have become quiet.
     quiet: Condvar,
-    wake: Condvar,
-    ticking: AtomicBool,
-    epoch: Instant,
+    /// Wakes the ticker.
+    bell: Arc<Bell>,
+    clock: Clock,
 }
 
 impl std::fmt::Debug for LockService {
@@ -158,13 +156,22 @@ struct Table {
     next_ticket: Ticket,
     leases: HashMap<u64, (Tick, Vec<VolumeId>)>,
     quiescers: u32,
+    /// The ticker is awake; else it must be woken when time begins to matter.
+    ticking: bool,
 }
 
 impl LockService {
     /// A service with an empty table.
     #[must_use]
     pub fn new(limits: Limits) -> Arc<Self> {
-        let service = Arc::new(LockService {
+        let service = Self::without_time(limits);
+        ticker::start(&service);
+        service
+    }
+
+    /// The same, for which no time passes.
+    pub(super) fn without_time(limits: Limits) -> Arc<Self> {
+        Arc::new(LockService {
             table: Mutex::new(Table {
                 broker: Broker::new(limits),
                 parked: HashMap::new(),
@@ -174,18 +181,16 @@ impl LockService {
                 next_ticket: 1,
                 leases: HashMap::new(),
                 quiescers: 0,
+                ticking: false,
             }),
             quiet: Condvar::new(),
-            wake: Condvar::new(),
-            ticking: AtomicBool::new(false),
-            epoch: Instant::now(),
-        });
-        ticker::start(&service);
-        service
+            bell: Arc::default(),
+            clock: Clock::new(),
+        })
     }
 
     fn now(&self) -> Tick {
-        u64::try_from(self.epoch.elapsed().as_micros()).unwrap_or(u64::MAX)
+        self.clock.now()
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
@@ -259,11 +264,11 @@ impl LockService {
             read_only: call.read_only,
         };
         let ((), ready) = self.change_locked(&mut table, now, |broker, look, now, out| broker.lock(now, look, request, out));
-        let ticks = table.broker.needs_ticks();
+        let asleep = table.broker.needs_ticks() && !table.ticking;
         drop(table);
         deliver(ready);
-        if ticks && !self.ticking.load(Ordering::Relaxed) {
-            self.wake.notify_all();
+        if asleep {
+            self.bell.ring();
         }
     }
 
@@ -348,6 +353,13 @@ impl LockService {
         };
         let files = table.broker.status(now).into_iter().map(|f| (f.clone(), name(f.file))).collect();
         (files, table.broker.counters().clone())
+    }
+}
+
+impl Drop for LockService {
+    fn drop(&mut self) {
+        // The ticker finds that there is nobody to tick for.
+        self.bell.ring();
     }
 }
 

@@ -1,7 +1,12 @@
 //! The service with real threads: answers come once, whoever makes them possible.
 
-use super::*;
+use crate::locks::{Class, Limits, LockCall, LockService, LockedFile};
+use hoody_state::locked_db::broker::{Range, rules};
+use nix::libc::{EAGAIN, EINTR, F_RDLCK, F_UNLCK, F_WRLCK};
+use std::os::fd::OwnedFd;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 fn file(id: u64, class: Class) -> Arc<LockedFile> {
