@@ -38,6 +38,8 @@ pub struct LockedFile {
     pub place: Mutex<Option<(Arc<OwnedFd>, OsString)>>,
     /// The node by which each thread opened or locked it last.
     pub last_used: Mutex<HashMap<u32, u64>>,
+    /// The open node whose attributes each thread asked for since.
+    pub looked: Mutex<HashMap<u32, u64>>,
 }
 
 impl LockedFile {
@@ -54,12 +56,24 @@ impl LockedFile {
 
     /// A thread opened it, or locked it, by this node.
     pub fn note_use(&self, tid: u32, node: u64) {
+        self.take_look(tid);
         self.last_used.lock().unwrap_or_else(PoisonError::into_inner).insert(tid, node);
     }
 
     /// Nobody has this node open any more.
     pub fn forget_node(&self, node: u64) {
         self.last_used.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, n| *n != node);
+        self.looked.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, n| *n != node);
+    }
+
+    /// A thread asked for the attributes of this open node.
+    pub fn note_look(&self, tid: u32, node: u64) {
+        self.looked.lock().unwrap_or_else(PoisonError::into_inner).insert(tid, node);
+    }
+
+    /// The open node whose attributes a thread asked for, if it has done nothing else with the file since; told once.
+    pub fn take_look(&self, tid: u32) -> Option<u64> {
+        self.looked.lock().unwrap_or_else(PoisonError::into_inner).remove(&tid)
     }
 
     /// It was looked up there.

@@ -14,7 +14,7 @@
 //! 4. *Released* when its owner holds no READ or WRITE (`-shm`), nothing (database), or the file became WAL.
 //! 5. *Order*: first come, first served; the intent's holder never queues behind others.
 //! 6. *Deadlock*: at each wait a search over all files. A read-phase intent in the cycle is revoked, else a waiter that has written nothing is refused, else the requester.
-//! 7. *Readers*: a handle opened read-only needs no intent. Others lose theirs when they only read for longer than [`Limits::read_phase`] and somebody
+//! 7. *Readers*: a handle opened read-only needs no intent (nor the `-shm` of a connection that has its database open so). Others lose theirs when they only read for longer than [`Limits::read_phase`] and somebody
 //!    waits; they count as readers until they write.
 //! 8. *Failure*: a wait ends at [`Limits::wait`]; a wait for oneself is answered at once.
 //!
@@ -108,7 +108,7 @@ pub struct Request {
     pub kind: LockKind,
     /// Whether the caller asked to wait (`F_SETLKW`). SQLite never does, and waits all the same.
     pub wait: bool,
-    /// Whether the handle was opened read-only.
+    /// Whether the handle was opened read-only, or belongs to a connection that cannot write.
     pub read_only: bool,
 }
 
@@ -288,6 +288,9 @@ impl Broker {
         {
             intent.task = request.task;
         }
+        if rules::disproves_reader(file, &request) && file.disproved.insert(request.owner) {
+            self.counters.upgrades_after_revocation += 1;
+        }
         if rules::needs_intent(file, &request, view)
             && let Some(ended) = file.ended.remove(&request.owner)
         {
@@ -352,6 +355,7 @@ impl Broker {
         let Some(file) = self.files.get_mut(&id) else { return };
         file.holders.remove(&owner);
         file.readers.remove(&owner);
+        file.disproved.remove(&owner);
         file.quick.remove(&owner);
         file.ended.remove(&owner);
         if file.heir == Some(owner) {

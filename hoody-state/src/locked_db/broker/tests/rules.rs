@@ -216,6 +216,36 @@ fn rule_7_a_long_reader_is_overtaken_and_its_upgrade_is_counted() {
 }
 
 #[test]
+fn rule_7_a_reader_by_its_handle_that_writes_what_it_read_is_one_no_longer() {
+    let mut b = Bench::new();
+    let me = Task { tid: 1, pid: 1 };
+    b.grant(1, 2, MARK, Read);
+    let read = b.ask_as(1, 1, me, MARK, Read, true);
+    assert_eq!(b.got(read), Some(Ok(())), "no intent is asked of it");
+    let write = b.ask_as(1, 1, me, WRITE, Write, true);
+    assert_eq!(b.got(write), None);
+    b.unlock(1, 2, MARK);
+    assert_eq!((b.got(write), b.broker.counters().upgrades_after_revocation), (Some(Ok(())), 1));
+    b.unlock(1, 1, WRITE);
+    b.unlock(1, 1, MARK);
+    b.grant(1, 2, MARK, Read);
+    let again = b.ask_as(1, 1, me, MARK, Read, true);
+    assert_eq!(b.got(again), None, "now it waits like everybody who may write");
+}
+
+#[test]
+fn rule_7_a_reader_by_its_handle_may_recover_a_log() {
+    let mut b = Bench::new();
+    let me = Task { tid: 1, pid: 1 };
+    let recover = b.ask_as(1, 1, me, WRITE, Write, true);
+    assert_eq!(b.got(recover), Some(Ok(())));
+    b.unlock(1, 1, WRITE);
+    b.grant(1, 2, MARK, Read);
+    let read = b.ask_as(1, 1, me, MARK, Read, true);
+    assert_eq!((b.got(read), b.broker.counters().upgrades_after_revocation), (Some(Ok(())), 0));
+}
+
+#[test]
 fn rule_8_a_wait_for_oneself_is_answered_at_once() {
     let mut b = Bench::new();
     let me = Task { tid: 5, pid: 5 };
