@@ -145,7 +145,8 @@ pub fn run(args: &[String]) {
 
 fn connection(db: &Path, id: u32, modes: (&str, &str), pattern: &str, end: Instant, timeout: Duration) -> Report {
     let mut report = Report::default();
-    let c = match open(db, modes, pattern, timeout) {
+    let read_only = pattern.ends_with("-ro") && (pattern != "half-ro" || id % 2 == 1);
+    let c = match open(db, modes, read_only, timeout) {
         Ok(c) => c,
         Err(e) => {
             report.note(&e);
@@ -160,6 +161,9 @@ fn connection(db: &Path, id: u32, modes: (&str, &str), pattern: &str, end: Insta
             "mix" => ["insert", "deferred", "immediate", "reads"][usize::try_from(turn % 4).unwrap()],
             "long-reader" if id % 2 == 1 => "long-reader",
             "long-reader" => "deferred",
+            // Writers, and readers that opened the database read-only, in one process if it has threads.
+            "half-ro" if read_only => "reads-ro",
+            "half-ro" => "deferred",
             other => other,
         };
         match transaction(&c, what, id) {
@@ -186,8 +190,8 @@ fn connection(db: &Path, id: u32, modes: (&str, &str), pattern: &str, end: Insta
     report
 }
 
-fn open(db: &Path, (journal, synchronous): (&str, &str), pattern: &str, timeout: Duration) -> rusqlite::Result<Connection> {
-    if pattern.ends_with("-ro") {
+fn open(db: &Path, (journal, synchronous): (&str, &str), read_only: bool, timeout: Duration) -> rusqlite::Result<Connection> {
+    if read_only {
         let c = Connection::open_with_flags(db, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         c.busy_timeout(timeout)?;
         return Ok(c);
