@@ -7,7 +7,7 @@ use crate::volume::{Backing, Volume};
 use fuser::BackingId;
 use rustix::fs::{OFlags, Stat};
 use rustix::io::Errno;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -32,6 +32,8 @@ pub(crate) struct Node {
     stands_by: Option<(Key, u32)>,
     /// Somebody opened it to write.
     pub written: AtomicBool,
+    /// The connection that has it open has opened its `-shm`.
+    pub has_shm: AtomicBool,
 }
 
 /// A backing inode: the backing's number, device, inode.
@@ -116,12 +118,17 @@ impl Table {
             passthrough: Mutex::default(),
             stands_by: None,
             written: AtomicBool::default(),
+            has_shm: AtomicBool::default(),
         };
         self.nodes.write().unwrap_or_else(PoisonError::into_inner).insert(volume.root_node, Arc::new(node));
     }
 
     pub fn remove_volume(&self, volume: &Volume) {
-        self.nodes.write().unwrap_or_else(PoisonError::into_inner).retain(|_, n| n.volume.id != volume.id);
+        let mut nodes = self.nodes.write().unwrap_or_else(PoisonError::into_inner);
+        nodes.retain(|_, n| n.volume.id != volume.id);
+        let left: HashSet<u64> = nodes.keys().copied().collect();
+        drop(nodes);
+        self.standing_by().retain(|_, id| left.contains(id));
     }
 
     fn standing_by(&self) -> MutexGuard<'_, HashMap<(Key, u32), u64>> {
@@ -170,6 +177,7 @@ impl Table {
                 passthrough: Mutex::default(),
                 stands_by: None,
                 written: AtomicBool::default(),
+                has_shm: AtomicBool::default(),
             };
             let open = node.passthrough.lock().unwrap_or_else(PoisonError::into_inner).0;
             if open > 0 {
@@ -192,6 +200,7 @@ impl Table {
             passthrough: Mutex::default(),
             stands_by: slot,
             written: AtomicBool::default(),
+            has_shm: AtomicBool::default(),
         });
         nodes.insert(id, node.clone());
         drop(nodes);

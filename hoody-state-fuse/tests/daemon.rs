@@ -83,6 +83,27 @@ fn connections_that_were_opened_read_only_read_at_the_same_time_in_wal_mode() {
     second.execute_batch("COMMIT").unwrap();
 }
 
+/// Which connection a thread opens a `-shm` for is told by what it did before; where that could be wrong, it may be a writer.
+#[test]
+fn nobody_is_taken_for_a_reader_while_a_writer_of_its_process_has_no_shm_yet() {
+    let d = Daemon::start(false);
+    let _keeps_the_log = make(d.at("a.db"), "wal");
+    let only = || Connection::open_with_flags(d.at("a.db"), rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
+    let intents = || d.locked_db().status().unwrap().files.iter().filter(|f| f.class == "shm" && f.intent.is_some()).count();
+    // As SQLite holds a database before it opens the -shm.
+    let raw = std::fs::OpenOptions::new().read(true).write(true).open(d.at("a.db")).unwrap();
+    let lock = nix::libc::flock { l_type: 0, l_whence: 0, l_start: 0x4000_0002, l_len: 510, l_pid: 0 };
+    nix::fcntl::fcntl(&raw, nix::fcntl::FcntlArg::F_SETLK(&lock)).unwrap();
+    let in_doubt = only();
+    in_doubt.execute_batch("BEGIN").unwrap();
+    assert_eq!((value(&in_doubt), intents()), (0, 1));
+    in_doubt.execute_batch("COMMIT").unwrap();
+    drop(raw);
+    let reader = only();
+    reader.execute_batch("BEGIN").unwrap();
+    assert_eq!((value(&reader), intents()), (0, 0));
+}
+
 /// A node that was looked up and not opened yet is shown again, but only to its own thread.
 #[test]
 fn connections_that_are_opened_at_the_same_time_are_never_one_file() {

@@ -8,6 +8,7 @@ use crate::table::Node;
 use fuser::{FileAttr, INodeNo, TimeOrNow};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, StatVfs, Timespec, Timestamps};
 use rustix::io::Errno;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// What is to be changed.
@@ -108,6 +109,7 @@ impl Core {
         let node = self.table.node(id)?;
         let stat = node.stat()?;
         if node.kind == NodeKind::Database
+            && !node.has_shm.load(Ordering::Relaxed)
             && node.is_open()
             && let Some(locked) = self.table.locked_already(&node)
         {

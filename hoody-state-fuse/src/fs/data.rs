@@ -78,20 +78,30 @@ impl Core {
 
     /// Whether a `-shm` is opened by a connection that has its database open read-only. SQLite opens the `-shm` of such a connection for writing all the
     /// same, right after it has asked for the attributes of its open database (to give the `-shm` the same mode): that request tells which connection it is,
-    /// where each has a node of its own.
+    /// where each has a node of its own. Since a writer taken for a reader would meet BUSY, no other connection of the process may be about to open its own:
+    /// none that could write, holds its database, and has no `-shm` yet.
     fn opened_by_reader(&self, tid: u32, shm: &Node) -> bool {
         if !self.is_fresh(shm.kind.policy(), shm.passes) {
             return false;
         }
-        let database = || {
+        let looked = || {
             let place = self.table.locked_already(shm)?.place.lock().unwrap_or_else(PoisonError::into_inner).clone();
             let (dir, name) = place?;
             let name = OsStr::from_bytes(name.as_bytes().strip_suffix(crate::nodes::shm::SUFFIX.as_bytes())?);
             let stat = rustix::fs::statat(&*dir, name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW).ok()?;
-            let looked = self.table.locked_by_inode(&shm.backing(), &stat)?.take_look(tid)?;
-            self.table.node(looked).ok()
+            let database = self.table.locked_by_inode(&shm.backing(), &stat)?;
+            let node = self.table.node(database.take_look(tid)?).ok()?;
+            Some((database, node))
         };
-        database().is_some_and(|n| n.is_open() && !n.written.load(Ordering::Relaxed))
+        let Some((database, node)) = looked() else { return false };
+        let may_write = |n: &Node| n.written.load(Ordering::Relaxed);
+        let reader = !may_write(&node)
+            && self.locks.nodes_of_process(&database, tid).is_some_and(|mine| {
+                let opens_now = |id: &u64| self.table.node(*id).map_or(true, |n| may_write(&n) && !n.has_shm.load(Ordering::Relaxed));
+                mine.contains(&node.id) && !mine.iter().any(opens_now)
+            });
+        node.has_shm.store(true, Ordering::Relaxed);
+        reader
     }
 
     pub(super) fn open(&self, tid: u32, id: u64, flags: i32, reply: ReplyOpen) {

@@ -339,6 +339,15 @@ impl LockService {
         self.lock().broker.used_by(file.id, tid, &|| signals::process_of(tid)).map(|o| o.node)
     }
 
+    /// The nodes by which the process of a thread holds locks on a file; nothing if its threads share connections, so that a thread says little about which.
+    #[must_use]
+    pub fn nodes_of_process(&self, file: &LockedFile, tid: u32) -> Option<Vec<u64>> {
+        let pid = signals::process_of(tid)?;
+        let table = self.lock();
+        let mine = table.broker.holders_of(file.id).filter(|(_, task)| task.pid == pid).map(|(owner, _)| owner.node);
+        (!table.broker.moves_connections(pid)).then(|| mine.collect())
+    }
+
     /// Answers what the threads for which `of` holds wait for: they are about to be frozen. How many waits ended.
     pub fn park(&self, of: &dyn Fn(u32) -> bool) -> usize {
         self.change(|broker, look, now, out| {

@@ -274,6 +274,17 @@ impl Broker {
         only(&|h| h.task.pid == pid)
     }
 
+    /// Who holds locks on a file, by which node, and by which process.
+    pub fn holders_of(&self, file: FileId) -> impl Iterator<Item = (Owner, Task)> + '_ {
+        self.files.get(&file).into_iter().flat_map(|f| f.holders.iter().map(|(o, h)| (*o, h.task)))
+    }
+
+    /// Whether a process was seen to use a connection by several threads.
+    #[must_use]
+    pub fn moves_connections(&self, pid: u32) -> bool {
+        self.migrating.contains(&pid)
+    }
+
     /// Asks for a lock: the answer is in `out`, or comes later from another call.
     pub fn lock(&mut self, now: Tick, view: &dyn View, request: Request, out: &mut Vec<Answer>) {
         self.note_user(request.owner, request.task);
