@@ -5,11 +5,13 @@
 //!
 //! `explored` compiles this once more with an explorer of schedules under it: what threads share comes from `super::threads`.
 
+mod deaf;
 mod hold;
 mod look;
 mod signals;
 mod ticker;
 
+pub use deaf::Busy;
 pub use hold::{Held, Unquiet};
 pub use hoody_state::locked_db::broker::{Class, Limits};
 
@@ -151,6 +153,7 @@ pub struct LockService {
     quiet: Condvar,
     /// Wakes the ticker.
     bell: Arc<Bell>,
+    loops: deaf::Loops,
     clock: Clock,
 }
 
@@ -199,6 +202,7 @@ impl LockService {
             }),
             quiet: Condvar::new(),
             bell: Arc::default(),
+            loops: deaf::Loops::default(),
             clock: Clock::new(),
         })
     }

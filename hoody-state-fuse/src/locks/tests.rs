@@ -93,6 +93,24 @@ fn a_hold_waits_for_the_writer_and_holds_the_next_until_it_is_dropped_or_its_lea
 }
 
 #[test]
+fn a_reader_keeps_its_place_while_the_event_loop_does_not_listen() {
+    let service = LockService::new(Limits::default());
+    let (shm, mark) = (file(1, Class::Shm), Range::byte(124));
+    let alive = |owner| LockCall { tid: std::process::id(), ..call(owner, mark, F_RDLCK) };
+    let first = call(1, mark, F_RDLCK);
+    ask(&service, &shm, first).recv_timeout(SOON).unwrap().unwrap();
+    let second = ask(&service, &shm, alive(2));
+    let busy = service.busy();
+    std::thread::sleep(Duration::from_millis(800));
+    assert!(second.try_recv().is_err(), "it may have asked to write, unheard");
+    drop(busy);
+    ask(&service, &shm, LockCall { start: 120, end: 120, kind: F_WRLCK, ..first }).recv_timeout(SOON).unwrap().unwrap();
+    assert_eq!((service.status().1.revoked, service.status().1.upgrades_after_revocation), (0, 0));
+    service.flush(&shm, 1, 1);
+    second.recv_timeout(Duration::from_secs(5)).unwrap().unwrap();
+}
+
+#[test]
 fn a_waiter_that_is_gone_is_answered() {
     let service = LockService::new(Limits::default());
     let shm = file(1, Class::Shm);

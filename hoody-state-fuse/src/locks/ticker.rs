@@ -45,7 +45,11 @@ fn run(service: &Weak<LockService>) {
         let Some(service) = service.upgrade() else { return };
         step = step.wrapping_add(1);
         let now = service.now();
-        service.change(|broker, look, now, out| broker.tick(now, look, out));
+        let deaf = service.is_deaf(now);
+        service.change(|broker, look, now, out| {
+            broker.set_deaf(deaf);
+            broker.tick(now, look, out);
+        });
         if step.is_multiple_of(WATCH_EVERY) {
             watch_signals(&service);
         }

@@ -15,7 +15,7 @@
 //! 5. *Order*: first come, first served; the intent's holder never queues behind others.
 //! 6. *Deadlock*: at each wait a search over all files. A read-phase intent in the cycle is revoked, else a waiter that has written nothing is refused, else the requester.
 //! 7. *Readers*: a handle opened read-only needs no intent (nor the `-shm` of a connection that has its database open so). Others lose theirs when they only read for longer than [`Limits::read_phase`] and somebody
-//!    waits; they count as readers until they write.
+//!    waits; they count as readers until they write. Time in which no requests were taken does not count: a request to write may be among them.
 //! 8. *Failure*: a wait ends at [`Limits::wait`]; a wait for oneself is answered at once.
 //!
 //! **Guarantees**, tested by properties: never two conflicting grants; every request is answered once; no cycle of waits is left; a waiter is
@@ -225,6 +225,8 @@ pub struct Broker {
     migrating: HashSet<u32>,
     /// Volumes whose writes are held, and by how many.
     held_volumes: HashMap<VolumeId, u32>,
+    /// Requests are not taken just now: who only seems to read may have asked to write.
+    deaf: bool,
 }
 
 impl Broker {
@@ -239,6 +241,7 @@ impl Broker {
             users: HashMap::new(),
             migrating: HashSet::new(),
             held_volumes: HashMap::new(),
+            deaf: false,
         }
     }
 
@@ -409,6 +412,18 @@ impl Broker {
         }
     }
 
+    /// While requests are not taken, nobody is held to have only read.
+    pub fn set_deaf(&mut self, deaf: bool) {
+        self.deaf = deaf;
+    }
+
+    /// So long no requests were taken: that time does not count as reading.
+    pub fn excuse(&mut self, now: Tick, by: Tick) {
+        for intent in self.files.values_mut().filter_map(|f| f.intent.as_mut()) {
+            intent.since = (intent.since + by).min(now);
+        }
+    }
+
     /// Whether anything happens by time alone.
     #[must_use]
     pub fn needs_ticks(&self) -> bool {
@@ -435,7 +450,7 @@ impl Broker {
             return;
         }
         let waited_for = file.heir.is_some() || file.queue.iter().any(|w| rules::needs_intent(file, &w.request, view));
-        if waited_for && now.saturating_sub(intent.since) >= self.limits.read_phase && !file.is_writing(intent.owner) {
+        if waited_for && !self.deaf && now.saturating_sub(intent.since) >= self.limits.read_phase && !file.is_writing(intent.owner) {
             self.revoke(now, id);
         }
     }

@@ -215,6 +215,27 @@ fn rule_7_a_long_reader_is_overtaken_and_its_upgrade_is_counted() {
     assert_eq!(b.broker.counters().upgrades_after_revocation, 1);
 }
 
+/// `mptest` found it: an UPDATE met BUSY because the daemon was busy with a slow unlink between its two locks.
+#[test]
+fn rule_7_nobody_is_overtaken_while_requests_are_not_taken() {
+    let mut b = Bench::new();
+    let phase = Limits::default().read_phase;
+    b.grant(1, 1, MARK, Read);
+    let second = b.ask(1, 2, MARK, Read);
+    b.broker.set_deaf(true);
+    b.tick(phase + 1);
+    assert_eq!(b.got(second), None);
+    b.broker.set_deaf(false);
+    b.broker.excuse(b.now, phase + 1);
+    b.tick(phase - 1);
+    assert_eq!(b.got(second), None);
+    b.grant(1, 1, WRITE, Write);
+    assert_eq!(b.broker.counters().upgrades_after_revocation, 0);
+    b.unlock(1, 1, WRITE);
+    b.tick(phase);
+    assert_eq!(b.got(second), Some(Ok(())), "else it is");
+}
+
 #[test]
 fn rule_7_a_reader_by_its_handle_that_writes_what_it_read_is_one_no_longer() {
     let mut b = Bench::new();
