@@ -130,7 +130,7 @@ fn nothing_is_left(service: &LockService) {
 #[test]
 fn writers_follow_one_another_without_help_from_the_ticker() {
     // A lost wake-up leaves everybody waiting: there is nobody who looks again in time.
-    explore(2000, || {
+    explore(1000, || {
         let (service, alone) = (LockService::without_time(limits()), Alone::default());
         let shm = file(Class::Shm);
         let all: Vec<_> = (1..4)

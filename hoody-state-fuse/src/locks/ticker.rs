@@ -5,7 +5,8 @@ use super::{Cause, LockService, signals};
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
-const STEP: Duration = Duration::from_millis(1);
+const STEP_US: u64 = 1_000;
+const STEP: Duration = Duration::from_micros(STEP_US);
 /// A wait is looked at for signals when it is this old, in microseconds.
 const WATCHED: u64 = 10_000;
 const WATCH_EVERY: u32 = 20;
@@ -41,13 +42,20 @@ pub(super) fn start(service: &Arc<LockService>) {
 fn run(service: &Weak<LockService>) {
     let mut idle = 0;
     let mut step: u32 = 0;
+    let mut last = None;
     loop {
         let Some(service) = service.upgrade() else { return };
         step = step.wrapping_add(1);
         let now = service.now();
         let deaf = service.is_deaf(now);
+        // Where this thread has to wait for a processor, so do those that it watches.
+        let late = last.map_or(0, |last| now.saturating_sub(last + STEP_US));
+        last = Some(now);
         service.change(|broker, look, now, out| {
             broker.set_deaf(deaf);
+            if late > STEP_US {
+                broker.excuse(now, late);
+            }
             broker.tick(now, look, out);
         });
         if step.is_multiple_of(WATCH_EVERY) {
@@ -70,6 +78,7 @@ fn run(service: &Weak<LockService>) {
         } else {
             bell.wait();
             idle = 0;
+            last = None;
         }
     }
 }

@@ -14,7 +14,7 @@
 //! 4. *Released* when its owner holds no READ or WRITE (`-shm`), nothing (database), or the file became WAL.
 //! 5. *Order*: first come, first served; the intent's holder never queues behind others.
 //! 6. *Deadlock*: at each wait a search over all files. A read-phase intent in the cycle is revoked, else a waiter that has written nothing is refused, else the requester.
-//! 7. *Readers*: a handle opened read-only needs no intent (nor the `-shm` of a connection that has its database open so). Others lose theirs when they only read for longer than [`Limits::read_phase`] and somebody
+//! 7. *Readers*: a handle opened read-only needs no intent (nor the `-shm` of a connection that has its database open so). Others lose theirs when they only read for longer than [`Limits::read_phase`] ([`Limits::read_phase_rollback`]) and somebody
 //!    waits; they count as readers until they write. Time in which no requests were taken does not count: a request to write may be among them.
 //! 8. *Failure*: a wait ends at [`Limits::wait`]; a wait for oneself is answered at once.
 //!
@@ -163,6 +163,9 @@ pub struct Limits {
     pub keep: Tick,
     /// An intent whose holder only reads is revoked after this, if somebody waits.
     pub read_phase: Tick,
+    /// The same in rollback mode. There whoever writes must wait for readers to end before it commits, so overtaking one gains little; and a connection that
+    /// was only slow to go on and write would meet BUSY.
+    pub read_phase_rollback: Tick,
     /// No wait is longer.
     pub wait: Tick,
     /// A connection that comes back at once goes on with its next transaction, past those who wait, for this long: a hand-over costs more than a transaction.
@@ -175,7 +178,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { keep: 10_000, read_phase: 500_000, wait: 60_000_000, turn: 3_000, quick: 400, doubt: 250_000 }
+        Limits { keep: 10_000, read_phase: 500_000, read_phase_rollback: 5_000_000, wait: 60_000_000, turn: 3_000, quick: 400, doubt: 250_000 }
     }
 }
 
@@ -417,7 +420,7 @@ impl Broker {
         self.deaf = deaf;
     }
 
-    /// So long no requests were taken: that time does not count as reading.
+    /// So long no requests were taken, or the machine was too busy to go on: that time does not count as reading.
     pub fn excuse(&mut self, now: Tick, by: Tick) {
         for intent in self.files.values_mut().filter_map(|f| f.intent.as_mut()) {
             intent.since = (intent.since + by).min(now);
@@ -450,7 +453,8 @@ impl Broker {
             return;
         }
         let waited_for = file.heir.is_some() || file.queue.iter().any(|w| rules::needs_intent(file, &w.request, view));
-        if waited_for && !self.deaf && now.saturating_sub(intent.since) >= self.limits.read_phase && !file.is_writing(intent.owner) {
+        let phase = if file.class == Class::Database { self.limits.read_phase_rollback } else { self.limits.read_phase };
+        if waited_for && !self.deaf && now.saturating_sub(intent.since) >= phase && !file.is_writing(intent.owner) {
             self.revoke(now, id);
         }
     }
