@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 pub struct MountOptions {
     /// Let the kernel read and write the backing files itself, where it can.
     pub passthrough: bool,
-    /// Threads that take requests. One is fastest (each hand-over stays on one thread) and never waits for a sync; more keep locks going while a slow disk holds up an unlink.
+    /// Threads that take requests. One is fastest (each hand-over stays on one thread) and never waits for a sync; more keep locks going while a slow disk holds up the making of a file.
     pub event_loops: usize,
     /// Give each connection of one process a node of its own, so that its threads wait for each other too. Needs passthrough.
     pub fresh_nodes: bool,
