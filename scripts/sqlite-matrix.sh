@@ -14,7 +14,7 @@ trap cleanup EXIT
 cargo test --locked -q -p hoody-state-fuse --bench sqlite --no-run
 run() { cargo test --locked -q -p hoody-state-fuse --bench sqlite -- --dir "$dir/mnt=0" --strict "$dir/mnt" --synchronous normal --seconds "$seconds" "$@"; }
 "$daemon" mount "$dir/back" "$dir/mnt" --control "$dir/sock"
-run --processes 8 --journal wal,delete,truncate,persist --pattern insert,deferred,immediate,mix,long-reader,reads
-run --processes 2 --threads 4 --journal wal,delete,truncate,persist --pattern mix
+run --processes 8 --journal wal,delete,truncate,persist --pattern insert,deferred,immediate,mix,long-reader,reads,scans,half-ro
+run --processes 2 --threads 4 --journal wal,delete,truncate,persist --pattern mix,half-ro
 run --processes 8 --journal wal,delete --pattern deferred --kills 10
 "$daemon" status "$dir/mnt" --control "$dir/sock"

@@ -75,7 +75,11 @@ fn converse(mount: &Mount, stream: &UnixStream) -> std::io::Result<()> {
             return send(&error("bad_request", "a request is one line of JSON, ended by a newline"));
         }
         match serde_json::from_slice(&line) {
-            Ok(ask) => send(&answer(mount, ask, &mut held))?,
+            Ok(ask) => {
+                // The process ends with the mount, and whoever asked for that is told first.
+                let _farewell = matches!(ask, Ask::Unmount {}).then(|| mount.farewell());
+                send(&answer(mount, ask, &mut held))?;
+            }
             // What follows cannot be trusted to begin a line.
             Err(e) => return send(&error("bad_request", &format!("not a request: {e}"))),
         }
@@ -197,6 +201,7 @@ fn status(mount: &Mount) -> Status {
     for (cause, n) in &counters.refused {
         numbers.insert(format!("refused_{}", format!("{cause:?}").to_lowercase()), *n);
     }
+    numbers.extend(mount.requests().into_iter().map(|(name, n)| (format!("requests_{name}"), n)));
     let volumes = volumes.into_iter().map(|(n, _, b)| (n.to_string_lossy().into_owned(), b)).collect();
     Status { volumes, passthrough: mount.passes_through(), files, counters: numbers }
 }

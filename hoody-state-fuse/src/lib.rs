@@ -10,6 +10,9 @@
 //! | [`locks`] | who waits for whom: the shell round the broker |
 //! | [`control`] | the control socket: status, quiesce, volumes, unmount |
 
+// `explored` compiles some modules a second time, on purpose.
+#![cfg_attr(test, allow(clippy::duplicate_mod))]
+
 mod caller;
 pub mod control;
 mod fs;
@@ -19,4 +22,13 @@ pub mod nodes;
 mod recognise;
 mod sync_pool;
 mod table;
+mod threads;
 mod volume;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod explored;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#[path = "locks/tests.rs"]
+mod lock_tests;

@@ -13,14 +13,14 @@ use std::mem::MaybeUninit;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 /// How to mount.
 #[derive(Debug, Clone)]
 pub struct MountOptions {
     /// Let the kernel read and write the backing files itself, where it can.
     pub passthrough: bool,
-    /// Threads that take requests. One is fastest (each hand-over stays on one thread) and never waits for a sync; more keep locks going while a slow disk holds up an unlink.
+    /// Threads that take requests. One is fastest (each hand-over stays on one thread) and never waits for a sync; more keep locks going while a slow disk holds up the making of a file.
     pub event_loops: usize,
     /// Give each connection of one process a node of its own, so that its threads wait for each other too. Needs passthrough.
     pub fresh_nodes: bool,
@@ -91,6 +91,8 @@ pub struct Mount {
     notifier: Notifier,
     mountpoint: PathBuf,
     next_volume: AtomicU64,
+    /// Held by whoever has something to say yet when it has ended.
+    farewell: Mutex<()>,
 }
 
 impl std::fmt::Debug for Mount {
@@ -136,6 +138,8 @@ impl Mount {
             fresh: options.fresh_nodes,
             volumes: RwLock::new(volumes),
             single,
+            requests: Default::default(),
+            ended: Default::default(),
         });
         for volume in core.volumes.read().unwrap_or_else(PoisonError::into_inner).values() {
             core.table.add_root(volume);
@@ -152,7 +156,7 @@ impl Mount {
         let notifier = session.notifier();
         let session = session.spawn().map_err(failed)?;
         let mountpoint = mountpoint.canonicalize().unwrap_or_else(|_| mountpoint.to_owned());
-        Ok(Mount { core, session: Mutex::new(Some(session)), notifier, mountpoint, next_volume: AtomicU64::new(2) })
+        Ok(Mount { core, session: Mutex::new(Some(session)), notifier, mountpoint, next_volume: AtomicU64::new(2), farewell: Mutex::default() })
     }
 
     /// Where it is mounted.
@@ -167,10 +171,17 @@ impl Mount {
         &self.core.locks
     }
 
-    /// Whether data pass through.
+    /// How many requests of each kind the kernel sent.
+    #[must_use]
+    pub fn requests(&self) -> Vec<(&'static str, u64)> {
+        self.core.requests.all().collect()
+    }
+
+    /// Whether data pass through to every volume's files.
     #[must_use]
     pub fn passes_through(&self) -> bool {
-        self.core.passthrough.load(Ordering::Relaxed)
+        let volumes = self.core.volumes.read().unwrap_or_else(PoisonError::into_inner);
+        self.core.passthrough.load(Ordering::Relaxed) && volumes.values().all(|v| v.backing().passes)
     }
 
     /// The volumes: name (empty for a single one), number, backing.
@@ -276,13 +287,19 @@ impl Mount {
         // Somebody else may have unmounted it: then there may be another mount here by now, which is not ours to end.
         let done = if session.guard.is_finished() { Ok(()) } else { rustix_unmount(&self.mountpoint) };
         drop(session);
+        self.core.sync.end();
         done
     }
 
-    /// Whether the kernel still has it mounted.
-    #[must_use]
-    pub fn is_live(&self) -> bool {
-        self.session.lock().unwrap_or_else(PoisonError::into_inner).as_ref().is_some_and(|s| !s.guard.is_finished())
+    /// Waits until it is unmounted, by whomever, and the kernel asks for nothing more.
+    pub fn wait(&self) {
+        self.core.ended.wait();
+        drop(self.farewell());
+    }
+
+    /// While this is held, [`Mount::wait`] does not return.
+    pub(crate) fn farewell(&self) -> MutexGuard<'_, ()> {
+        self.farewell.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

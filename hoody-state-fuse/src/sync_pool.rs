@@ -1,7 +1,8 @@
 //! Threads that wait for the disk, so that no event loop does: the holder of a lock may be the one waiting for a sync.
 
+use super::threads::{self, Condvar, Mutex};
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 type Job = Box<dyn FnOnce() + Send>;
@@ -14,6 +15,7 @@ struct State {
     jobs: VecDeque<Job>,
     threads: usize,
     idle: usize,
+    ended: bool,
 }
 
 /// Grows with what waits, shrinks when there is nothing to do.
@@ -32,7 +34,7 @@ impl SyncPool {
             s.threads += 1;
             drop(s);
             let pool = self.clone();
-            let spawned = std::thread::Builder::new().name("sync".into()).spawn(move || pool.work());
+            let spawned = threads::spawn("sync", move || pool.work());
             if spawned.is_err() {
                 // Without a thread it must be done here: late is better than never.
                 let job = {
@@ -47,6 +49,13 @@ impl SyncPool {
         }
     }
 
+    /// No more is expected: threads end as soon as nothing is left to do.
+    pub fn end(&self) {
+        let (state, wake) = &*self.0;
+        state.lock().unwrap_or_else(PoisonError::into_inner).ended = true;
+        wake.notify_all();
+    }
+
     fn work(&self) {
         let (state, wake) = &*self.0;
         let mut s = state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -56,6 +65,10 @@ impl SyncPool {
                 job();
                 s = state.lock().unwrap_or_else(PoisonError::into_inner);
                 continue;
+            }
+            if s.ended {
+                s.threads -= 1;
+                return;
             }
             s.idle += 1;
             let (back, timeout) = wake.wait_timeout(s, IDLE).unwrap_or_else(PoisonError::into_inner);

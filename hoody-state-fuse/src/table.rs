@@ -7,11 +7,11 @@ use crate::volume::{Backing, Volume};
 use fuser::BackingId;
 use rustix::fs::{OFlags, Stat};
 use rustix::io::Errno;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 
 /// One node.
 #[derive(Debug)]
@@ -21,13 +21,22 @@ pub(crate) struct Node {
     pub volume: Arc<Volume>,
     backing: Arc<Backing>,
     path: Arc<OwnedFd>,
+    /// Data can pass through to it.
+    pub passes: bool,
     lookups: AtomicU64,
     /// Locks are taken on this, shared by all nodes of the inode.
     locked: Mutex<Option<Arc<LockedFile>>>,
     /// The kernel wants one backing id a node while it is open.
     pub passthrough: Mutex<(usize, Option<Arc<BackingId>>)>,
+    /// Of a fresh node: for whose next look-up it stands by until it is opened.
+    stands_by: Option<(Key, u32)>,
+    /// Somebody opened it to write.
+    pub written: AtomicBool,
+    /// The connection that has it open has opened its `-shm`.
+    pub has_shm: AtomicBool,
 }
 
+/// A backing inode: the backing's number, device, inode.
 type Key = (u64, u64, u64);
 
 impl Node {
@@ -66,6 +75,8 @@ pub(crate) struct Handle {
     pub node: Arc<Node>,
     pub file: File,
     pub read_only: bool,
+    /// Whoever has it cannot write the database.
+    pub reader: bool,
     pub passthrough: bool,
 }
 
@@ -75,6 +86,9 @@ pub(crate) struct Table {
     nodes: RwLock<HashMap<u64, Arc<Node>>>,
     locked: Mutex<HashMap<Key, Weak<LockedFile>>>,
     handles: RwLock<HashMap<u64, Arc<Handle>>>,
+    /// The fresh node that each thread was shown last for an inode, while nobody has opened it. A node for each look-up would make the kernel throw its entry
+    /// away and look up again; that a thread's own is shown to no other thread is what keeps two connections from opening one.
+    standing_by: Mutex<HashMap<(Key, u32), u64>>,
     next_handle: AtomicU64,
     next_fresh: AtomicU64,
     next_locked: AtomicU64,
@@ -97,22 +111,53 @@ impl Table {
             kind: NodeKind::Directory,
             volume: volume.clone(),
             path: backing.root.clone(),
+            passes: false,
             backing,
             lookups: AtomicU64::new(1 << 60),
             locked: Mutex::default(),
             passthrough: Mutex::default(),
+            stands_by: None,
+            written: AtomicBool::default(),
+            has_shm: AtomicBool::default(),
         };
         self.nodes.write().unwrap_or_else(PoisonError::into_inner).insert(volume.root_node, Arc::new(node));
     }
 
     pub fn remove_volume(&self, volume: &Volume) {
-        self.nodes.write().unwrap_or_else(PoisonError::into_inner).retain(|_, n| n.volume.id != volume.id);
+        let mut nodes = self.nodes.write().unwrap_or_else(PoisonError::into_inner);
+        nodes.retain(|_, n| n.volume.id != volume.id);
+        let left: HashSet<u64> = nodes.keys().copied().collect();
+        drop(nodes);
+        self.standing_by().retain(|_, id| left.contains(id));
     }
 
-    /// The node of a looked-up inode, counted once more. `fresh`: another one than any before.
-    pub fn enter(&self, parent: &Node, kind: NodeKind, path: OwnedFd, stat: &Stat, fresh: bool) -> Arc<Node> {
+    fn standing_by(&self) -> MutexGuard<'_, HashMap<(Key, u32), u64>> {
+        self.standing_by.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Somebody opens it, or it is gone: the next look-up is given another.
+    pub fn retire(&self, node: &Node) {
+        let Some(slot) = node.stands_by else { return };
+        let mut all = self.standing_by();
+        if all.get(&slot) == Some(&node.id) {
+            all.remove(&slot);
+        }
+    }
+
+    /// The node of a looked-up inode, counted once more. `fresh`, with the thread that looks: another one than any that was opened before, or that another
+    /// thread was shown.
+    pub fn enter(&self, parent: &Node, kind: NodeKind, path: OwnedFd, stat: &Stat, fresh: Option<u32>) -> Arc<Node> {
         let backing = parent.backing();
-        let id = if fresh { 1 << 62 | (1 + self.next_fresh.fetch_add(1, Ordering::Relaxed)) } else { backing.number(stat.st_dev, stat.st_ino) };
+        let passes = backing.passes_to(stat.st_dev, &path);
+        let slot = fresh.map(|tid| (key(&backing, stat), tid));
+        let standing = slot.and_then(|s| self.standing_by().get(&s).copied());
+        if let Some(node) = standing.and_then(|id| self.enter_again(id)) {
+            if node.kind == kind {
+                return node;
+            }
+            self.forget(node.id, 1);
+        }
+        let id = if fresh.is_some() { 1 << 62 | (1 + self.next_fresh.fetch_add(1, Ordering::Relaxed)) } else { backing.number(stat.st_dev, stat.st_ino) };
         let mut nodes = self.nodes.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(node) = nodes.get(&id) {
             // Its descriptor keeps the inode from being another one by now.
@@ -126,9 +171,13 @@ impl Table {
                 volume: node.volume.clone(),
                 backing: node.backing.clone(),
                 path: node.path.clone(),
+                passes,
                 lookups: AtomicU64::new(node.lookups.load(Ordering::Relaxed)),
                 locked: Mutex::new(node.locked.lock().unwrap_or_else(PoisonError::into_inner).clone()),
                 passthrough: Mutex::default(),
+                stands_by: None,
+                written: AtomicBool::default(),
+                has_shm: AtomicBool::default(),
             };
             let open = node.passthrough.lock().unwrap_or_else(PoisonError::into_inner).0;
             if open > 0 {
@@ -145,11 +194,19 @@ impl Table {
             volume: parent.volume.clone(),
             backing,
             path: Arc::new(path),
+            passes,
             lookups: AtomicU64::new(1),
             locked: Mutex::default(),
             passthrough: Mutex::default(),
+            stands_by: slot,
+            written: AtomicBool::default(),
+            has_shm: AtomicBool::default(),
         });
         nodes.insert(id, node.clone());
+        drop(nodes);
+        if let Some(slot) = slot {
+            self.standing_by().insert(slot, id);
+        }
         node
     }
 
@@ -167,7 +224,9 @@ impl Table {
         if node.id != node.volume.root_node && node.lookups.fetch_sub(count, Ordering::Relaxed) <= count {
             let gone = nodes.remove(&id);
             drop(nodes);
-            drop(gone);
+            if let Some(node) = &gone {
+                self.retire(node);
+            }
         }
     }
 
@@ -176,6 +235,11 @@ impl Table {
         let key = (backing.index, dev, ino);
         let locked = self.locked.lock().unwrap_or_else(PoisonError::into_inner);
         locked.get(&key).and_then(Weak::upgrade).is_some_and(|l| l.class() == Class::Database)
+    }
+
+    /// What locks on a file are taken on, if somebody has looked it up.
+    pub fn locked_by_inode(&self, backing: &Backing, stat: &Stat) -> Option<Arc<LockedFile>> {
+        self.locked.lock().unwrap_or_else(PoisonError::into_inner).get(&key(backing, stat)).and_then(Weak::upgrade)
     }
 
     /// What locks on a node's file are taken on.
@@ -203,8 +267,15 @@ impl Table {
             }
             None => {
                 let id = self.next_locked.fetch_add(1, Ordering::Relaxed);
-                let file =
-                    Arc::new(LockedFile { id, volume: node.volume.id, class: Mutex::new(class), fd, place: Mutex::default(), last_used: Mutex::default() });
+                let file = Arc::new(LockedFile {
+                    id,
+                    volume: node.volume.id,
+                    class: Mutex::new(class),
+                    fd,
+                    place: Mutex::default(),
+                    last_used: Mutex::default(),
+                    looked: Mutex::default(),
+                });
                 if all.len() > 64 && all.len().is_power_of_two() {
                     all.retain(|_, w| w.strong_count() > 0);
                 }

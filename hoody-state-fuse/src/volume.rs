@@ -3,7 +3,7 @@
 use rustix::fs::{Mode, OFlags};
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsString;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -15,8 +15,19 @@ pub(crate) struct Backing {
     dev: u64,
     /// Distinguishes the inode numbers of this backing from those of others.
     pub index: u64,
-    /// Other devices met beneath it (subvolumes, mounts), by the number that stands for each.
-    devices: Mutex<HashMap<u64, u64>>,
+    /// Whether the kernel can pass data through to its files.
+    pub passes: bool,
+    /// Other devices met beneath it (subvolumes, mounts), by the number that stands for each, and whether data can pass through to them.
+    devices: Mutex<HashMap<u64, (u64, bool)>>,
+}
+
+/// The kernel passes through to one layer only: not to a file system that is itself laid over another.
+fn passes(fd: impl AsFd) -> bool {
+    const OVERLAY: u32 = 0x794c_7630;
+    const FUSE: u32 = 0x6573_5546;
+    const ECRYPTFS: u32 = 0xf15f;
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    rustix::fs::fstatfs(fd).is_ok_and(|s| ![OVERLAY, FUSE, ECRYPTFS].contains(&(s.f_type as u32)))
 }
 
 #[derive(Debug)]
@@ -54,18 +65,24 @@ impl Backing {
         let free = (0..BACKINGS).find(|i| !used.contains(i));
         let index = free.ok_or_else(|| std::io::Error::other("4096 directories are served already: remove a volume first"))?;
         used.insert(index);
-        Ok(Arc::new(Backing { root: Arc::new(root), path: path.to_owned(), dev, index, devices: Mutex::default() }))
+        let passes = passes(&root);
+        Ok(Arc::new(Backing { root: Arc::new(root), passes, path: path.to_owned(), dev, index, devices: Mutex::default() }))
+    }
+
+    fn device(&self, dev: u64, passes: impl FnOnce() -> bool) -> (u64, bool) {
+        let mut devices = self.devices.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = devices.len() as u64 + 1;
+        *devices.entry(dev).or_insert_with(|| (next, passes()))
+    }
+
+    /// Whether data can pass through to a file found beneath it.
+    pub fn passes_to(&self, dev: u64, file: &OwnedFd) -> bool {
+        if dev == self.dev { self.passes } else { self.device(dev, || passes(file)).1 }
     }
 
     /// The node id and inode number of an inode: its own where there is one volume on one device.
     pub fn number(&self, dev: u64, ino: u64) -> u64 {
-        let device = if dev == self.dev {
-            0
-        } else {
-            let mut devices = self.devices.lock().unwrap_or_else(PoisonError::into_inner);
-            let next = devices.len() as u64 + 1;
-            *devices.entry(dev).or_insert(next)
-        };
+        let device = if dev == self.dev { 0 } else { self.device(dev, || false).0 };
         // Bit 62 is for fresh nodes; numbers beyond these fields would take 2^40 inodes, 2^10 devices, 2^12 backings.
         let number = (ino & 0xff_ffff_ffff) | (device & 0x3ff) << 40 | (self.index & 0xfff) << 50;
         // 1 is the mount's root.

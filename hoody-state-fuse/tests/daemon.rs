@@ -2,94 +2,16 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use hoody_state::locked_db::fuse::FuseLockedDb;
+mod support;
+
 use hoody_state::locked_db::{LockedDb as _, restore_database};
 use rusqlite::Connection;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
-
-const DAEMON: &str = env!("CARGO_BIN_EXE_hoody-state-fuse");
-
-struct Daemon {
-    child: Child,
-    dir: tempfile::TempDir,
-}
-
-impl Daemon {
-    fn start(volumes: bool) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        for d in ["back", "mnt"] {
-            std::fs::create_dir(dir.path().join(d)).unwrap();
-        }
-        let child = Self::spawn(&dir, volumes);
-        Daemon { child, dir }
-    }
-
-    fn spawn(dir: &tempfile::TempDir, volumes: bool) -> Child {
-        let backing = if volumes { PathBuf::from("-") } else { dir.path().join("back") };
-        let mut child = Command::new(DAEMON)
-            .arg("mount")
-            .arg(backing)
-            .arg(dir.path().join("mnt"))
-            .arg("--control")
-            .arg(dir.path().join("sock"))
-            .arg("--foreground")
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        assert!(line.starts_with("mounted"), "mounting needs root and /dev/fuse: {line}");
-        child
-    }
-
-    fn at(&self, name: &str) -> PathBuf {
-        self.dir.path().join("mnt").join(name)
-    }
-
-    fn locked_db(&self) -> FuseLockedDb {
-        FuseLockedDb::new(&self.dir.path().join("sock"), &self.dir.path().join("mnt"))
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).unwrap()), nix::sys::signal::Signal::SIGTERM);
-        let _ = self.child.wait();
-        let _ = nix::mount::umount2(&self.dir.path().join("mnt"), nix::mount::MntFlags::MNT_DETACH);
-    }
-}
-
-fn open(path: PathBuf) -> Connection {
-    let c = Connection::open(path).unwrap();
-    c.busy_timeout(Duration::ZERO).unwrap();
-    c
-}
-
-fn make(path: PathBuf, journal: &str) -> Connection {
-    let c = open(path);
-    c.pragma_update_and_check(None, "journal_mode", journal, |_| Ok(())).unwrap();
-    c.execute_batch("CREATE TABLE t(v INTEGER); INSERT INTO t VALUES(0)").unwrap();
-    c
-}
-
-fn value(c: &Connection) -> i64 {
-    c.query_row("SELECT v FROM t", [], |r| r.get(0)).unwrap()
-}
-
-/// A process that holds a write transaction until it is killed.
-fn holder(path: &std::path::Path) -> Child {
-    let code = "import sqlite3,sys,time\nc=sqlite3.connect(sys.argv[1],timeout=0,isolation_level=None)\nc.execute('begin immediate')\nc.execute('update t set v=v+1')\nprint('held',flush=True)\ntime.sleep(60)";
-    let mut child = Command::new("python3").arg("-c").arg(code).arg(path).stdout(Stdio::piped()).spawn().expect("python3");
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    assert_eq!(line, "held\n");
-    child
-}
+use support::daemon::{DAEMON, Daemon, counter, holder, make, open, value};
 
 #[test]
 fn threads_and_connections_of_one_process_write_without_a_busy_timeout() {
@@ -131,6 +53,130 @@ fn a_connection_that_opens_and_closes_finds_its_own_file_under_its_name() {
     }
     let (one, two) = (std::fs::File::open(d.at("a.db")).unwrap(), std::fs::File::open(d.at("a.db")).unwrap());
     assert_ne!(one.metadata().unwrap().ino(), two.metadata().unwrap().ino(), "two connections are two files");
+}
+
+/// SQLite opens the `-shm` of a read-only connection for writing: it was taken for a possible writer, and such connections read one at a time.
+#[test]
+fn connections_that_were_opened_read_only_read_at_the_same_time_in_wal_mode() {
+    let d = Daemon::start(false);
+    let writer = make(d.at("a.db"), "wal");
+    let read = |c: &Connection| {
+        c.execute_batch("BEGIN").unwrap();
+        value(c)
+    };
+    let only = || Connection::open_with_flags(d.at("a.db"), rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
+    let first = only();
+    assert_eq!(read(&first), 0);
+    writer.execute("UPDATE t SET v = 1", []).unwrap();
+    std::thread::scope(|s| {
+        for _ in 0..3 {
+            s.spawn(|| assert_eq!(read(&only()), 1));
+        }
+    });
+    assert_eq!((value(&first), counter(&d, "waits")), (0, 0), "nobody waited for the first, which still reads");
+    // One that may write is another matter, whoever opened one to read just before it.
+    first.execute_batch("COMMIT").unwrap();
+    let second = open(d.at("a.db"));
+    assert_eq!(read(&second), 1);
+    assert!(d.locked_db().status().unwrap().files.iter().any(|f| f.class == "shm" && f.intent.is_some()), "it may be a writer");
+    second.execute("UPDATE t SET v = 2", []).unwrap();
+    second.execute_batch("COMMIT").unwrap();
+}
+
+/// Which connection a thread opens a `-shm` for is told by what it did before; where that could be wrong, it may be a writer.
+#[test]
+fn nobody_is_taken_for_a_reader_while_a_writer_of_its_process_has_no_shm_yet() {
+    let d = Daemon::start(false);
+    let _keeps_the_log = make(d.at("a.db"), "wal");
+    let only = || Connection::open_with_flags(d.at("a.db"), rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
+    let intents = || d.locked_db().status().unwrap().files.iter().filter(|f| f.class == "shm" && f.intent.is_some()).count();
+    // As SQLite holds a database before it opens the -shm.
+    let raw = std::fs::OpenOptions::new().read(true).write(true).open(d.at("a.db")).unwrap();
+    let lock = nix::libc::flock { l_type: 0, l_whence: 0, l_start: 0x4000_0002, l_len: 510, l_pid: 0 };
+    nix::fcntl::fcntl(&raw, nix::fcntl::FcntlArg::F_SETLK(&lock)).unwrap();
+    let in_doubt = only();
+    in_doubt.execute_batch("BEGIN").unwrap();
+    assert_eq!((value(&in_doubt), intents()), (0, 1));
+    in_doubt.execute_batch("COMMIT").unwrap();
+    drop(raw);
+    let reader = only();
+    reader.execute_batch("BEGIN").unwrap();
+    assert_eq!((value(&reader), intents()), (0, 0));
+}
+
+/// A node that was looked up and not opened yet is shown again, but only to its own thread.
+#[test]
+fn connections_that_are_opened_at_the_same_time_are_never_one_file() {
+    use std::os::unix::fs::MetadataExt as _;
+    let d = Daemon::start(false);
+    drop(make(d.at("a.db"), "wal"));
+    let all = std::sync::Mutex::new(Vec::new());
+    std::thread::scope(|s| {
+        for _ in 0..8 {
+            s.spawn(|| {
+                for _ in 0..50 {
+                    std::fs::metadata(d.at("a.db")).unwrap();
+                    let file = std::fs::File::open(d.at("a.db")).unwrap();
+                    all.lock().unwrap().push(file);
+                }
+            });
+        }
+    });
+    let open = all.into_inner().unwrap();
+    let numbers: std::collections::HashSet<u64> = open.iter().map(|f| f.metadata().unwrap().ino()).collect();
+    assert_eq!(numbers.len(), open.len());
+}
+
+#[test]
+fn a_stopped_holder_is_waited_for() {
+    use nix::sys::signal::{Signal, kill};
+    let d = Daemon::start(false);
+    let c = make(d.at("a.db"), "wal");
+    let mut holder = holder(&d.at("a.db"));
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(holder.id()).unwrap());
+    kill(pid, Signal::SIGSTOP).unwrap();
+    std::thread::scope(|s| {
+        let waiter = s.spawn(|| open(d.at("a.db")).execute("UPDATE t SET v = v + 10", []).unwrap());
+        // Longer than a read-phase intent is left to its holder, and longer than a doubtful wait.
+        std::thread::sleep(Duration::from_millis(900));
+        assert!(!waiter.is_finished(), "a write transaction is open, stopped or not");
+        kill(pid, Signal::SIGCONT).unwrap();
+        holder.kill().unwrap();
+        holder.wait().unwrap();
+        waiter.join().unwrap();
+    });
+    assert_eq!(value(&c), 10);
+}
+
+#[test]
+fn a_transaction_costs_no_more_requests_than_it_must() {
+    let d = Daemon::start(false);
+    let requests = || {
+        let counters = d.locked_db().status().unwrap().counters;
+        counters.into_iter().filter(|(n, _)| n.starts_with("requests_") && n != "requests_forget").map(|(_, n)| n).sum::<u64>()
+    };
+    for (journal, most) in [("wal", 6), ("delete", 32)] {
+        let c = make(d.at(&format!("{journal}.db")), journal);
+        c.execute("UPDATE t SET v = 1", []).unwrap();
+        let before = requests();
+        for _ in 0..20 {
+            c.execute("UPDATE t SET v = v + 1", []).unwrap();
+        }
+        let each = (requests() - before) / 20;
+        assert!(each <= most, "{journal}: {each} requests a transaction");
+    }
+}
+
+#[test]
+fn a_place_is_free_when_unmount_returns() {
+    let mut d = Daemon::start(false);
+    for _ in 0..3 {
+        let unmounted = Command::new(DAEMON).arg("unmount").arg(d.dir.path().join("mnt")).arg("--control").arg(d.dir.path().join("sock")).status().unwrap();
+        assert!(unmounted.success());
+        let next = Daemon::spawn(&d.dir, false);
+        d.child.wait().unwrap();
+        d.child = next;
+    }
 }
 
 #[test]

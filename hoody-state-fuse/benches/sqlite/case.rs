@@ -73,7 +73,15 @@ impl Case {
         Command::new(std::env::current_exe().unwrap())
             .arg("worker")
             .arg(db)
-            .args([number.to_string(), self.threads.to_string(), self.synchronous.clone(), self.pattern.clone(), left.to_string(), timeout.to_string()])
+            .args([
+                number.to_string(),
+                self.threads.to_string(),
+                self.journal.clone(),
+                self.synchronous.clone(),
+                self.pattern.clone(),
+                left.to_string(),
+                timeout.to_string(),
+            ])
             .stdout(Stdio::piped())
             .spawn()
             .expect("start a worker")

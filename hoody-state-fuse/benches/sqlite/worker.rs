@@ -1,6 +1,6 @@
 //! A worker process: its threads, each with a connection of its own, and what they report.
 
-use rusqlite::{Connection, ErrorCode};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::Path;
@@ -125,7 +125,7 @@ pub fn make(db: &Path, journal: &str, connections: u32) {
 }
 
 pub fn run(args: &[String]) {
-    let [db, number, threads, synchronous, pattern, left, timeout] = args else { panic!("a worker's arguments") };
+    let [db, number, threads, journal, synchronous, pattern, left, timeout] = args else { panic!("a worker's arguments") };
     let (number, threads): (u32, u32) = (number.parse().unwrap(), threads.parse().unwrap());
     let end = Instant::now() + Duration::from_millis(left.parse().unwrap());
     let timeout = Duration::from_millis(timeout.parse().unwrap());
@@ -134,7 +134,7 @@ pub fn run(args: &[String]) {
         for t in 0..threads {
             let total = &total;
             s.spawn(move || {
-                let report = connection(Path::new(db), number * threads + t, synchronous, pattern, end, timeout);
+                let report = connection(Path::new(db), number * threads + t, (journal, synchronous), pattern, end, timeout);
                 total.lock().unwrap().add(&report);
             });
         }
@@ -143,9 +143,10 @@ pub fn run(args: &[String]) {
     std::io::stdout().write_all(line.as_bytes()).unwrap();
 }
 
-fn connection(db: &Path, id: u32, synchronous: &str, pattern: &str, end: Instant, timeout: Duration) -> Report {
+fn connection(db: &Path, id: u32, modes: (&str, &str), pattern: &str, end: Instant, timeout: Duration) -> Report {
     let mut report = Report::default();
-    let c = match open(db, synchronous, timeout) {
+    let read_only = pattern.ends_with("-ro") && (pattern != "half-ro" || id % 2 == 1);
+    let c = match open(db, modes, read_only, timeout) {
         Ok(c) => c,
         Err(e) => {
             report.note(&e);
@@ -160,6 +161,9 @@ fn connection(db: &Path, id: u32, synchronous: &str, pattern: &str, end: Instant
             "mix" => ["insert", "deferred", "immediate", "reads"][usize::try_from(turn % 4).unwrap()],
             "long-reader" if id % 2 == 1 => "long-reader",
             "long-reader" => "deferred",
+            // Writers, and readers that opened the database read-only, in one process if it has threads.
+            "half-ro" if read_only => "reads-ro",
+            "half-ro" => "deferred",
             other => other,
         };
         match transaction(&c, what, id) {
@@ -186,9 +190,18 @@ fn connection(db: &Path, id: u32, synchronous: &str, pattern: &str, end: Instant
     report
 }
 
-fn open(db: &Path, synchronous: &str, timeout: Duration) -> rusqlite::Result<Connection> {
+fn open(db: &Path, (journal, synchronous): (&str, &str), read_only: bool, timeout: Duration) -> rusqlite::Result<Connection> {
+    if read_only {
+        let c = Connection::open_with_flags(db, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        c.busy_timeout(timeout)?;
+        return Ok(c);
+    }
     let c = Connection::open(db)?;
     c.busy_timeout(timeout)?;
+    // Which kind of rollback journal is each connection's own affair; WAL is the database's.
+    if journal != "wal" {
+        c.pragma_update_and_check(None, "journal_mode", journal, |_| Ok(()))?;
+    }
     c.pragma_update(None, "synchronous", synchronous)?;
     Ok(c)
 }
@@ -206,8 +219,14 @@ fn transaction(c: &Connection, what: &str, id: u32) -> rusqlite::Result<bool> {
             c.prepare_cached("UPDATE counters SET v = ?1 WHERE id = 0")?.execute([v + 1])?;
             c.execute_batch("COMMIT")?;
         }
-        "reads" => {
+        "reads" | "reads-ro" => {
             let _: i64 = c.prepare_cached("SELECT v FROM counters WHERE id = ?1")?.query_row([id], |r| r.get(0))?;
+            return Ok(false);
+        }
+        // A few milliseconds of work in one read transaction.
+        "scans" | "scans-ro" => {
+            let sum = "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 20000) SELECT sum(i) + (SELECT sum(v) FROM counters) FROM n";
+            let _: i64 = c.prepare_cached(sum)?.query_row([], |r| r.get(0))?;
             return Ok(false);
         }
         "long-reader" => {

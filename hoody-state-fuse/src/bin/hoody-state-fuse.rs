@@ -144,7 +144,12 @@ fn run(what: What) -> Result<ExitCode> {
             Ok(if ended.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         What::Unmount { mountpoint, control } => {
-            Client::connect(&socket(control, &mountpoint)?)?.ask(&Ask::Unmount {})?;
+            let mut client = Client::connect(&socket(control, &mountpoint)?)?;
+            client.ask(&Ask::Unmount {})?;
+            // It is gone when the connection ends: then another may be mounted there.
+            let mut end = client.into_stream();
+            end.set_read_timeout(Some(Duration::from_secs(10)))?;
+            let _ = end.read(&mut [0])?;
             Ok(ExitCode::SUCCESS)
         }
     }
@@ -194,9 +199,7 @@ fn serve(backing: &Path, mountpoint: &Path, socket: &Path, options: &MountOption
             tracing::error!("it stays mounted: {e}");
         }
     })?;
-    while mount.is_live() {
-        std::thread::sleep(Duration::from_millis(100));
-    }
+    mount.wait();
     let _ = std::fs::remove_file(socket);
     Ok(ExitCode::SUCCESS)
 }

@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -40,7 +41,7 @@ fn fopen_flags(policy: Policy, passthrough: bool) -> FopenFlags {
 impl Core {
     /// The node's backing id, made by the first open and shared by the others. `None` when data do not pass through.
     fn backing_id(&self, node: &Node, file: &File, open: impl Fn(&OwnedFd) -> std::io::Result<BackingId>) -> Result<Option<Arc<BackingId>>, Errno> {
-        if !self.passthrough.load(Ordering::Relaxed) {
+        if !node.passes || !self.passthrough.load(Ordering::Relaxed) {
             return Ok(None);
         }
         let mut slot = node.passthrough.lock().unwrap_or_else(PoisonError::into_inner);
@@ -63,11 +64,44 @@ impl Core {
     }
 
     fn handle_for(&self, tid: u32, node: &Arc<Node>, file: File, flags: i32, passthrough: bool) -> u64 {
+        self.table.retire(node);
+        let read_only = flags & nix::libc::O_ACCMODE == nix::libc::O_RDONLY;
+        if !read_only {
+            node.written.store(true, Ordering::Relaxed);
+        }
+        let reader = read_only || (node.kind == NodeKind::Shm && self.opened_by_reader(tid, node));
         if let Some(locked) = self.table.locked_already(node).filter(|_| node.kind == NodeKind::Database) {
             locked.note_use(tid, node.id);
         }
-        let read_only = flags & nix::libc::O_ACCMODE == nix::libc::O_RDONLY;
-        self.table.add_handle(Handle { node: node.clone(), file, read_only, passthrough })
+        self.table.add_handle(Handle { node: node.clone(), file, read_only, reader, passthrough })
+    }
+
+    /// Whether a `-shm` is opened by a connection that has its database open read-only. SQLite opens the `-shm` of such a connection for writing all the
+    /// same, right after it has asked for the attributes of its open database (to give the `-shm` the same mode): that request tells which connection it is,
+    /// where each has a node of its own. Since a writer taken for a reader would meet BUSY, no other connection of the process may be about to open its own:
+    /// none that could write, holds its database, and has no `-shm` yet.
+    fn opened_by_reader(&self, tid: u32, shm: &Node) -> bool {
+        if !self.is_fresh(shm.kind.policy(), shm.passes) {
+            return false;
+        }
+        let looked = || {
+            let place = self.table.locked_already(shm)?.place.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let (dir, name) = place?;
+            let name = OsStr::from_bytes(name.as_bytes().strip_suffix(crate::nodes::shm::SUFFIX.as_bytes())?);
+            let stat = rustix::fs::statat(&*dir, name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW).ok()?;
+            let database = self.table.locked_by_inode(&shm.backing(), &stat)?;
+            let node = self.table.node(database.take_look(tid)?).ok()?;
+            Some((database, node))
+        };
+        let Some((database, node)) = looked() else { return false };
+        let may_write = |n: &Node| n.written.load(Ordering::Relaxed);
+        let reader = !may_write(&node)
+            && self.locks.nodes_of_process(&database, tid).is_some_and(|mine| {
+                let opens_now = |id: &u64| self.table.node(*id).map_or(true, |n| may_write(&n) && !n.has_shm.load(Ordering::Relaxed));
+                mine.contains(&node.id) && !mine.iter().any(opens_now)
+            });
+        node.has_shm.store(true, Ordering::Relaxed);
+        reader
     }
 
     pub(super) fn open(&self, tid: u32, id: u64, flags: i32, reply: ReplyOpen) {
@@ -111,7 +145,7 @@ impl Core {
             // The very file that was made, whatever the name leads to by now.
             let fd = file.as_fd().try_clone_to_owned().map_err(|_| Errno::MFILE)?;
             let path = openat(rustix::fs::CWD, proc_path(&fd), OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-            let entry = self.enter(&parent, &dir, name, path)?;
+            let entry = self.enter(req.pid(), &parent, &dir, name, path)?;
             match self.backing_id(&entry.node, &file, |fd| reply.open_backing(fd)) {
                 Ok(backing) => Ok((entry, file, backing)),
                 Err(e) => {

@@ -19,7 +19,7 @@ impl Core {
         }
         let node = self.table.node(id)?;
         let file = File::from(reopen(&*node.path()?, OFlags::RDONLY | OFlags::DIRECTORY)?);
-        Ok(self.table.add_handle(Handle { node, file, read_only: true, passthrough: false }))
+        Ok(self.table.add_handle(Handle { node, file, read_only: true, reader: true, passthrough: false }))
     }
 
     pub(super) fn readdir(&self, id: u64, fh: u64, offset: u64, reply: &mut ReplyDirectory) -> Result<(), Errno> {

@@ -56,7 +56,7 @@ impl Core {
         if !self.single && id == 1 { Err(Errno::PERM) } else { self.table.node(id) }
     }
 
-    pub(super) fn lookup(&self, parent: u64, name: &OsStr) -> Result<Entry, Errno> {
+    pub(super) fn lookup(&self, tid: u32, parent: u64, name: &OsStr) -> Result<Entry, Errno> {
         if !self.single && parent == 1 {
             let volumes = self.volumes.read().unwrap_or_else(std::sync::PoisonError::into_inner);
             let volume = volumes.get(name).ok_or(Errno::NOENT)?;
@@ -67,30 +67,31 @@ impl Core {
         let parent = self.table.node(parent)?;
         let dir = parent.path()?;
         let path = openat(&*dir, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
-        self.enter(&parent, &dir, name, path)
+        self.enter(tid, &parent, &dir, name, path)
     }
 
     /// Makes (or finds) the node of what was opened under `name`.
-    pub(super) fn enter(&self, parent: &Node, dir: &Arc<OwnedFd>, name: &OsStr, path: OwnedFd) -> Result<Entry, Errno> {
+    pub(super) fn enter(&self, tid: u32, parent: &Node, dir: &Arc<OwnedFd>, name: &OsStr, path: OwnedFd) -> Result<Entry, Errno> {
         let stat = rustix::fs::fstat(&path)?;
         let backing = parent.backing();
         let kind = recognise::kind(dir.as_fd(), name, &path, &stat, &|dev, ino| self.table.is_database(&backing, dev, ino));
         let policy = kind.policy();
-        let node = self.table.enter(parent, kind, path, &stat, self.is_fresh(policy));
+        let fresh = self.is_fresh(policy, backing.passes_to(stat.st_dev, &path));
+        let node = self.table.enter(parent, kind, path, &stat, fresh.then_some(tid));
         if matches!(kind, NodeKind::Database | NodeKind::Shm) {
             let locked = self.table.locked(&node)?;
             locked.set_place(dir.clone(), name.to_owned());
         }
         let attr = attributes::attr(node.id, &stat);
         let may_become_database = kind == NodeKind::Plain && stat.st_size == 0;
-        let entry_ttl = if may_become_database || (policy.fresh && !self.is_fresh(policy)) { NEVER } else { policy.entry_ttl };
+        let entry_ttl = if may_become_database || (policy.fresh && !fresh) { NEVER } else { policy.entry_ttl };
         let attr_ttl = node.attr_ttl(&stat);
         Ok(Entry { node, attr, entry_ttl, attr_ttl })
     }
 
-    fn made(&self, parent: &Node, dir: &Arc<OwnedFd>, name: &OsStr) -> Result<Entry, Errno> {
+    fn made(&self, tid: u32, parent: &Node, dir: &Arc<OwnedFd>, name: &OsStr) -> Result<Entry, Errno> {
         let path = openat(&**dir, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
-        self.enter(parent, dir, name, path)
+        self.enter(tid, parent, dir, name, path)
     }
 
     pub(super) fn mknod(&self, req: &Request, parent: u64, name: &OsStr, mode: u32, umask: u32, rdev: u32) -> Result<Entry, Errno> {
@@ -105,7 +106,7 @@ impl Core {
                 rustix::fs::mknodat(&*dir, name, kind, Mode::from_raw_mode(mode), u64::from(rdev))?;
             }
         }
-        self.made(&parent, &dir, name)
+        self.made(req.pid(), &parent, &dir, name)
     }
 
     pub(super) fn mkdir(&self, req: &Request, parent: u64, name: &OsStr, mode: u32, umask: u32) -> Result<Entry, Errno> {
@@ -115,7 +116,7 @@ impl Core {
             let _as = AsCaller::new(req.uid(), req.gid(), umask);
             rustix::fs::mkdirat(&*dir, name, Mode::from_raw_mode(mode))?;
         }
-        self.made(&parent, &dir, name)
+        self.made(req.pid(), &parent, &dir, name)
     }
 
     pub(super) fn symlink(&self, req: &Request, parent: u64, name: &OsStr, target: &Path) -> Result<Entry, Errno> {
@@ -125,7 +126,7 @@ impl Core {
             let _as = AsCaller::new(req.uid(), req.gid(), 0);
             rustix::fs::symlinkat(target, &*dir, name)?;
         }
-        self.made(&parent, &dir, name)
+        self.made(req.pid(), &parent, &dir, name)
     }
 
     pub(super) fn readlink(&self, id: u64) -> Result<Vec<u8>, Errno> {

@@ -13,7 +13,7 @@ pub(super) fn call(req: &Request, node: u64, fh: u64, lock_owner: u64, range: (u
 
 impl Core {
     pub(super) fn setlk(&self, mut call: LockCall, reply: ReplyEmpty) {
-        let found = self.table.handle(call.fh).and_then(|h| Ok((h.read_only, self.table.locked(&h.node)?)));
+        let found = self.table.handle(call.fh).and_then(|h| Ok((h.reader, self.table.locked(&h.node)?)));
         match found {
             Err(e) => reply.error(fail(e)),
             Ok((read_only, file)) => {

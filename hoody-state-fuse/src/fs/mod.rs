@@ -5,9 +5,10 @@ mod data;
 mod directories;
 mod entries;
 mod locking;
+mod requests;
 mod xattrs;
 
-use crate::locks::LockService;
+use crate::locks::{Busy, LockService};
 use crate::sync_pool::SyncPool;
 use crate::table::Table;
 use crate::volume::Volume;
@@ -15,12 +16,13 @@ use fuser::{
     BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, INodeNo, InitFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate,
     ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyLock, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
+use requests::{Kind, Requests};
 use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 use std::time::SystemTime;
 
 /// Generations only matter to NFS servers, which this is not for.
@@ -38,11 +40,45 @@ pub(crate) struct Core {
     /// The volumes by name; when `single`, the only one is the root.
     pub volumes: RwLock<BTreeMap<OsString, Arc<Volume>>>,
     pub single: bool,
+    /// What the kernel asked for so far.
+    pub requests: Requests,
+    /// The kernel asks for nothing more.
+    pub ended: Ended,
+}
+
+/// Set once, and waited for.
+#[derive(Debug, Default)]
+pub(crate) struct Ended(Mutex<bool>, Condvar);
+
+impl Ended {
+    fn set(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.1.notify_all();
+    }
+
+    pub fn wait(&self) {
+        let mut ended = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        while !*ended {
+            ended = self.1.wait(ended).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
 }
 
 impl Core {
-    pub fn is_fresh(&self, policy: crate::nodes::Policy) -> bool {
-        policy.fresh && self.fresh && self.passthrough.load(Ordering::Relaxed)
+    /// A request begins on an event loop.
+    fn begin(&self, kind: Kind) -> Busy<'_> {
+        self.requests.count(kind);
+        self.locks.busy()
+    }
+
+    /// What frees blocks of the disk may take long: where somebody waits for a lock, it is done on another thread.
+    fn slowly(&self, job: impl FnOnce() + Send + 'static) {
+        if self.locks.somebody_waits() { self.sync.run(job) } else { job() }
+    }
+
+    /// Whether each connection gets a node of its own: only where data pass through, because two nodes would split the page cache.
+    pub fn is_fresh(&self, policy: crate::nodes::Policy, passes: bool) -> bool {
+        policy.fresh && self.fresh && passes && self.passthrough.load(Ordering::Relaxed)
     }
 }
 
@@ -90,8 +126,13 @@ impl Filesystem for DatabaseFs {
         Ok(())
     }
 
-    fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        match self.0.lookup(parent.0, name) {
+    fn destroy(&mut self) {
+        self.0.ended.set();
+    }
+
+    fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let _busy = self.0.begin(Kind::Lookup);
+        match self.0.lookup(req.pid(), parent.0, name) {
             Ok(e) => e.send(reply),
             Err(Errno::NOENT) => entries::absent(reply),
             Err(e) => reply.error(fail(e)),
@@ -99,10 +140,12 @@ impl Filesystem for DatabaseFs {
     }
 
     fn forget(&self, _req: &Request, ino: INodeNo, nlookup: u64) {
+        let _busy = self.0.begin(Kind::Forget);
         self.0.table.forget(ino.0, nlookup);
     }
 
     fn getattr(&self, req: &Request, ino: INodeNo, fh: Option<FileHandle>, reply: ReplyAttr) {
+        let _busy = self.0.begin(Kind::Getattr);
         answer!(reply, self.0.getattr(req.pid(), ino.0, fh.map(|f| f.0)), (ttl, attr) => reply.attr(&ttl, &attr));
     }
 
@@ -124,51 +167,67 @@ impl Filesystem for DatabaseFs {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
+        let _busy = self.0.begin(Kind::Setattr);
         let change = attributes::Change { mode, uid, gid, size, atime, mtime };
-        answer!(reply, self.0.setattr(ino.0, fh.map(|f| f.0), &change), (ttl, attr) => reply.attr(&ttl, &attr));
+        let core = self.0.clone();
+        let set = move || answer!(reply, core.setattr(ino.0, fh.map(|f| f.0), &change), (ttl, attr) => reply.attr(&ttl, &attr));
+        if size.is_some() { self.0.slowly(set) } else { set() }
     }
 
     fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
+        let _busy = self.0.begin(Kind::Other);
         answer!(reply, self.0.readlink(ino.0), text => reply.data(&text));
     }
 
     fn mknod(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, rdev: u32, reply: ReplyEntry) {
+        let _busy = self.0.begin(Kind::Make);
         answer!(reply, self.0.mknod(req, parent.0, name, mode, umask, rdev), e => e.send(reply));
     }
 
     fn mkdir(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
+        let _busy = self.0.begin(Kind::Make);
         answer!(reply, self.0.mkdir(req, parent.0, name, mode, umask), e => e.send(reply));
     }
 
     fn symlink(&self, req: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
+        let _busy = self.0.begin(Kind::Make);
         answer!(reply, self.0.symlink(req, parent.0, name, target), e => e.send(reply));
     }
 
     fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        answer!(reply, self.0.unlink(parent.0, name, false), () => reply.ok());
+        let _busy = self.0.begin(Kind::Unlink);
+        let (core, name) = (self.0.clone(), name.to_owned());
+        self.0.slowly(move || answer!(reply, core.unlink(parent.0, &name, false), () => reply.ok()));
     }
 
     fn rmdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let _busy = self.0.begin(Kind::Unlink);
         answer!(reply, self.0.unlink(parent.0, name, true), () => reply.ok());
     }
 
     fn rename(&self, _req: &Request, parent: INodeNo, name: &OsStr, newparent: INodeNo, newname: &OsStr, flags: RenameFlags, reply: ReplyEmpty) {
-        answer!(reply, self.0.rename(parent.0, name, newparent.0, newname, flags.bits()), () => reply.ok());
+        let _busy = self.0.begin(Kind::Rename);
+        let (core, name, new) = (self.0.clone(), name.to_owned(), newname.to_owned());
+        self.0.slowly(move || answer!(reply, core.rename(parent.0, &name, newparent.0, &new, flags.bits()), () => reply.ok()));
     }
 
     fn link(&self, _req: &Request, ino: INodeNo, newparent: INodeNo, newname: &OsStr, reply: ReplyEntry) {
+        let _busy = self.0.begin(Kind::Make);
         answer!(reply, self.0.link(ino.0, newparent.0, newname), e => e.send(reply));
     }
 
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let _busy = self.0.begin(Kind::Open);
         self.0.open(req.pid(), ino.0, flags.0, reply);
     }
 
     fn create(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, flags: i32, reply: ReplyCreate) {
+        let _busy = self.0.begin(Kind::Create);
         self.0.create(req, parent.0, name, mode, umask, flags, reply);
     }
 
     fn read(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, offset: u64, size: u32, _flags: OpenFlags, _owner: Option<LockOwner>, reply: ReplyData) {
+        let _busy = self.0.begin(Kind::Read);
         answer!(reply, self.0.read(fh.0, offset, size), data => reply.data(&data));
     }
 
@@ -184,42 +243,51 @@ impl Filesystem for DatabaseFs {
         _owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
+        let _busy = self.0.begin(Kind::Write);
         let kill = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
         answer!(reply, self.0.write(fh.0, offset, data, kill), n => reply.written(n));
     }
 
     fn flush(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, lock_owner: LockOwner, reply: ReplyEmpty) {
+        let _busy = self.0.begin(Kind::Flush);
         self.0.flush(ino.0, lock_owner.0);
         reply.ok();
     }
 
     fn release(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, _flags: OpenFlags, _owner: Option<LockOwner>, _flush: bool, reply: ReplyEmpty) {
+        let _busy = self.0.begin(Kind::Release);
         self.0.release(fh.0);
         reply.ok();
     }
 
     fn fsync(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, datasync: bool, reply: ReplyEmpty) {
+        let _busy = self.0.begin(Kind::Fsync);
         self.0.fsync(fh.0, datasync, reply);
     }
 
     fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        let _busy = self.0.begin(Kind::Opendir);
         answer!(reply, self.0.opendir(ino.0), fh => reply.opened(FileHandle(fh), fuser::FopenFlags::empty()));
     }
 
     fn readdir(&self, _req: &Request, ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+        let _busy = self.0.begin(Kind::Readdir);
         answer!(reply, self.0.readdir(ino.0, fh.0, offset, &mut reply), () => reply.ok());
     }
 
     fn releasedir(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, _flags: OpenFlags, reply: ReplyEmpty) {
+        let _busy = self.0.begin(Kind::Release);
         self.0.table.remove_handle(fh.0);
         reply.ok();
     }
 
     fn fsyncdir(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, datasync: bool, reply: ReplyEmpty) {
+        let _busy = self.0.begin(Kind::Fsyncdir);
         self.0.fsync(fh.0, datasync, reply);
     }
 
     fn statfs(&self, _req: &Request, ino: INodeNo, reply: ReplyStatfs) {
+        let _busy = self.0.begin(Kind::Other);
         answer!(reply, self.0.statfs(ino.0), s => {
             let small = |v: u64| u32::try_from(v).unwrap_or(u32::MAX);
             reply.statfs(s.f_blocks, s.f_bfree, s.f_bavail, s.f_files, s.f_ffree, small(s.f_bsize), small(s.f_namemax), small(s.f_frsize));
@@ -227,22 +295,27 @@ impl Filesystem for DatabaseFs {
     }
 
     fn setxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, value: &[u8], flags: i32, _position: u32, reply: ReplyEmpty) {
+        let _busy = self.0.begin(Kind::Other);
         answer!(reply, self.0.setxattr(ino.0, name, value, flags), () => reply.ok());
     }
 
     fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        let _busy = self.0.begin(Kind::Other);
         xattrs::send(reply, size, self.0.getxattr(ino.0, name));
     }
 
     fn listxattr(&self, _req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        let _busy = self.0.begin(Kind::Other);
         xattrs::send(reply, size, self.0.listxattr(ino.0));
     }
 
     fn removexattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let _busy = self.0.begin(Kind::Other);
         answer!(reply, self.0.removexattr(ino.0, name), () => reply.ok());
     }
 
     fn getlk(&self, req: &Request, ino: INodeNo, fh: FileHandle, lock_owner: LockOwner, start: u64, end: u64, typ: i32, pid: u32, reply: ReplyLock) {
+        let _busy = self.0.begin(Kind::Other);
         let call = locking::call(req, ino.0, fh.0, lock_owner.0, (start, end), typ, pid, false);
         answer!(reply, self.0.getlk(call), c => match c {
             Some(c) => reply.locked(c.start, c.end, c.kind, c.pid),
@@ -263,18 +336,22 @@ impl Filesystem for DatabaseFs {
         sleep: bool,
         reply: ReplyEmpty,
     ) {
+        let _busy = self.0.begin(if typ == nix::libc::F_UNLCK { Kind::Unlock } else { Kind::Lock });
         self.0.setlk(locking::call(req, ino.0, fh.0, lock_owner.0, (start, end), typ, pid, sleep), reply);
     }
 
     fn fallocate(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, offset: u64, length: u64, mode: i32, reply: ReplyEmpty) {
+        let _busy = self.0.begin(Kind::Other);
         answer!(reply, self.0.fallocate(fh.0, offset, length, mode), () => reply.ok());
     }
 
     fn lseek(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
+        let _busy = self.0.begin(Kind::Other);
         answer!(reply, self.0.lseek(fh.0, offset, whence), at => reply.offset(at));
     }
 
     fn ioctl(&self, _req: &Request, _ino: INodeNo, _fh: FileHandle, _flags: fuser::IoctlFlags, _cmd: u32, _in: &[u8], _out: u32, reply: fuser::ReplyIoctl) {
+        let _busy = self.0.begin(Kind::Other);
         reply.error(fuser::Errno::ENOTTY);
     }
 
@@ -291,6 +368,7 @@ impl Filesystem for DatabaseFs {
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
+        let _busy = self.0.begin(Kind::Other);
         answer!(reply, self.0.copy((fh_in.0, offset_in), (fh_out.0, offset_out), len), n => reply.written(n));
     }
 }

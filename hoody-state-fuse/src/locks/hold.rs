@@ -40,8 +40,11 @@ impl LockService {
                 let id = table.next_ticket;
                 table.next_ticket += 1;
                 table.leases.insert(id, (now + micros(lease), volumes.to_vec()));
+                let asleep = !table.ticking;
                 drop(table);
-                self.wake.notify_all();
+                if asleep {
+                    self.bell.ring();
+                }
                 return Ok(Held { service: Arc::downgrade(self), id });
             }
             if now >= deadline {

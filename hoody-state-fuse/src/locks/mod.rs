@@ -1,29 +1,29 @@
 //! The lock service: the thin shell of I/O, clock and threads round the pure broker of `hoody_state::locked_db`.
 //!
 //! A request is answered by calling its `answer` once, now or later, from whichever thread made it possible, and never while the table is locked.
-//! Lock order: the table's mutex is the only lock; a file's class and name are leaves.
+//! Lock order: the table's mutex is the only lock; a file's class and name, and the ticker's bell, are leaves.
+//!
+//! `explored` compiles this once more with an explorer of schedules under it: what threads share comes from `super::threads`.
 
+mod deaf;
 mod hold;
 mod look;
 mod signals;
 mod ticker;
 
-#[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-mod tests;
-
+pub use deaf::Busy;
 pub use hold::{Held, Unquiet};
 pub use hoody_state::locked_db::broker::{Class, Limits};
 
+use super::threads::{Clock, Condvar, Mutex, MutexGuard};
 use hoody_state::locked_db::broker::{self, Broker, Cause, Counters, FileId, FileStatus, LockKind, Owner, Range, Request, Task, Tick, Ticket, VolumeId, rules};
 use look::Look;
 use nix::libc::{EAGAIN, EDEADLK, EINTR, ESTALE, F_RDLCK, F_UNLCK, F_WRLCK};
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Instant;
+use std::sync::{Arc, PoisonError, Weak};
+use ticker::Bell;
 
 /// One backing inode that locks are taken on, whatever the number of FUSE nodes that stand for it.
 #[derive(Debug)]
@@ -40,6 +40,8 @@ pub struct LockedFile {
     pub place: Mutex<Option<(Arc<OwnedFd>, OsString)>>,
     /// The node by which each thread opened or locked it last.
     pub last_used: Mutex<HashMap<u32, u64>>,
+    /// The open node whose attributes each thread asked for since.
+    pub looked: Mutex<HashMap<u32, u64>>,
 }
 
 impl LockedFile {
@@ -56,12 +58,24 @@ impl LockedFile {
 
     /// A thread opened it, or locked it, by this node.
     pub fn note_use(&self, tid: u32, node: u64) {
+        self.take_look(tid);
         self.last_used.lock().unwrap_or_else(PoisonError::into_inner).insert(tid, node);
     }
 
     /// Nobody has this node open any more.
     pub fn forget_node(&self, node: u64) {
         self.last_used.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, n| *n != node);
+        self.looked.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, n| *n != node);
+    }
+
+    /// A thread asked for the attributes of this open node.
+    pub fn note_look(&self, tid: u32, node: u64) {
+        self.looked.lock().unwrap_or_else(PoisonError::into_inner).insert(tid, node);
+    }
+
+    /// The open node whose attributes a thread asked for, if it has done nothing else with the file since; told once.
+    pub fn take_look(&self, tid: u32) -> Option<u64> {
+        self.looked.lock().unwrap_or_else(PoisonError::into_inner).remove(&tid)
     }
 
     /// It was looked up there.
@@ -135,11 +149,12 @@ pub struct Conflict {
 /// The service. Cheap to share; its own thread ends with the last handle.
 pub struct LockService {
     table: Mutex<Table>,
-    /// Told when a held volume may have become quiet, and by the ticker's waker.
+    /// Told when a held volume may have become quiet.
     quiet: Condvar,
-    wake: Condvar,
-    ticking: AtomicBool,
-    epoch: Instant,
+    /// Wakes the ticker.
+    bell: Arc<Bell>,
+    loops: deaf::Loops,
+    clock: Clock,
 }
 
 impl std::fmt::Debug for LockService {
@@ -158,13 +173,22 @@ struct Table {
     next_ticket: Ticket,
     leases: HashMap<u64, (Tick, Vec<VolumeId>)>,
     quiescers: u32,
+    /// The ticker is awake; else it must be woken when time begins to matter.
+    ticking: bool,
 }
 
 impl LockService {
     /// A service with an empty table.
     #[must_use]
     pub fn new(limits: Limits) -> Arc<Self> {
-        let service = Arc::new(LockService {
+        let service = Self::without_time(limits);
+        ticker::start(&service);
+        service
+    }
+
+    /// The same, for which no time passes.
+    pub(super) fn without_time(limits: Limits) -> Arc<Self> {
+        Arc::new(LockService {
             table: Mutex::new(Table {
                 broker: Broker::new(limits),
                 parked: HashMap::new(),
@@ -174,18 +198,17 @@ impl LockService {
                 next_ticket: 1,
                 leases: HashMap::new(),
                 quiescers: 0,
+                ticking: false,
             }),
             quiet: Condvar::new(),
-            wake: Condvar::new(),
-            ticking: AtomicBool::new(false),
-            epoch: Instant::now(),
-        });
-        ticker::start(&service);
-        service
+            bell: Arc::default(),
+            loops: deaf::Loops::default(),
+            clock: Clock::new(),
+        })
     }
 
     fn now(&self) -> Tick {
-        u64::try_from(self.epoch.elapsed().as_micros()).unwrap_or(u64::MAX)
+        self.clock.now()
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
@@ -259,11 +282,11 @@ impl LockService {
             read_only: call.read_only,
         };
         let ((), ready) = self.change_locked(&mut table, now, |broker, look, now, out| broker.lock(now, look, request, out));
-        let ticks = table.broker.needs_ticks();
+        let asleep = table.broker.needs_ticks() && !table.ticking;
         drop(table);
         deliver(ready);
-        if ticks && !self.ticking.load(Ordering::Relaxed) {
-            self.wake.notify_all();
+        if asleep {
+            self.bell.ring();
         }
     }
 
@@ -320,6 +343,15 @@ impl LockService {
         self.lock().broker.used_by(file.id, tid, &|| signals::process_of(tid)).map(|o| o.node)
     }
 
+    /// The nodes by which the process of a thread holds locks on a file; nothing if its threads share connections, so that a thread says little about which.
+    #[must_use]
+    pub fn nodes_of_process(&self, file: &LockedFile, tid: u32) -> Option<Vec<u64>> {
+        let pid = signals::process_of(tid)?;
+        let table = self.lock();
+        let mine = table.broker.holders_of(file.id).filter(|(_, task)| task.pid == pid).map(|(owner, _)| owner.node);
+        (!table.broker.moves_connections(pid)).then(|| mine.collect())
+    }
+
     /// Answers what the threads for which `of` holds wait for: they are about to be frozen. How many waits ended.
     pub fn park(&self, of: &dyn Fn(u32) -> bool) -> usize {
         self.change(|broker, look, now, out| {
@@ -348,6 +380,13 @@ impl LockService {
         };
         let files = table.broker.status(now).into_iter().map(|f| (f.clone(), name(f.file))).collect();
         (files, table.broker.counters().clone())
+    }
+}
+
+impl Drop for LockService {
+    fn drop(&mut self) {
+        // The ticker finds that there is nobody to tick for.
+        self.bell.ring();
     }
 }
 

@@ -1,6 +1,8 @@
 //! Whether a waiting task has a signal that should end its wait. The kernel tells FUSE servers by INTERRUPT, which `fuser` refuses, after which a
 //! killed waiter would stay until its answer: so the tasks that wait are looked at.
 
+use super::super::threads::task_status;
+
 /// INT, TERM, HUP, QUIT, KILL: others (a timer, a child's end) must not turn into SQLITE_BUSY.
 const ENDING: u64 = bit(2) | bit(15) | bit(1) | bit(3) | KILL;
 const KILL: u64 = bit(9);
@@ -12,13 +14,13 @@ const fn bit(signal: u32) -> u64 {
 
 /// The process of a thread.
 pub(super) fn process_of(tid: u32) -> Option<u32> {
-    let status = std::fs::read_to_string(format!("/proc/{tid}/status")).ok()?;
+    let status = task_status(tid)?;
     status.lines().find_map(|l| l.strip_prefix("Tgid:"))?.trim().parse().ok()
 }
 
 /// Whether a thread has an ending signal pending that it would act on, or is gone.
 pub(super) fn should_end(tid: u32) -> bool {
-    std::fs::read_to_string(format!("/proc/{tid}/status")).map_or(true, |s| pending(&s))
+    task_status(tid).is_none_or(|s| pending(&s))
 }
 
 /// The same, from the text of `/proc/<tid>/status`.

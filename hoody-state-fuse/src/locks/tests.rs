@@ -1,12 +1,17 @@
 //! The service with real threads: answers come once, whoever makes them possible.
 
-use super::*;
+use crate::locks::{Class, Limits, LockCall, LockService, LockedFile};
+use hoody_state::locked_db::broker::{Range, rules};
+use nix::libc::{EAGAIN, EINTR, F_RDLCK, F_UNLCK, F_WRLCK};
+use std::os::fd::OwnedFd;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 fn file(id: u64, class: Class) -> Arc<LockedFile> {
     let fd = OwnedFd::from(tempfile::tempfile().unwrap());
-    Arc::new(LockedFile { id, volume: 1, class: Mutex::new(class), fd, place: Mutex::new(None), last_used: Mutex::default() })
+    Arc::new(LockedFile { id, volume: 1, class: Mutex::new(class), fd, place: Mutex::new(None), last_used: Mutex::default(), looked: Mutex::default() })
 }
 
 fn call(owner: u64, range: Range, kind: i32) -> LockCall {
@@ -85,6 +90,24 @@ fn a_hold_waits_for_the_writer_and_holds_the_next_until_it_is_dropped_or_its_lea
     let next = ask(&service, &shm, LockCall { tid: std::process::id(), ..call(2, rules::WRITE, F_WRLCK) });
     assert_eq!(next.recv_timeout(Duration::from_secs(5)), Ok(Ok(())), "the lease lets go");
     assert!(!held.release(), "and says so");
+}
+
+#[test]
+fn a_reader_keeps_its_place_while_the_event_loop_does_not_listen() {
+    let service = LockService::new(Limits::default());
+    let (shm, mark) = (file(1, Class::Shm), Range::byte(124));
+    let alive = |owner| LockCall { tid: std::process::id(), ..call(owner, mark, F_RDLCK) };
+    let first = call(1, mark, F_RDLCK);
+    ask(&service, &shm, first).recv_timeout(SOON).unwrap().unwrap();
+    let second = ask(&service, &shm, alive(2));
+    let busy = service.busy();
+    std::thread::sleep(Duration::from_millis(800));
+    assert!(second.try_recv().is_err(), "it may have asked to write, unheard");
+    drop(busy);
+    ask(&service, &shm, LockCall { start: 120, end: 120, kind: F_WRLCK, ..first }).recv_timeout(SOON).unwrap().unwrap();
+    assert_eq!((service.status().1.revoked, service.status().1.upgrades_after_revocation), (0, 0));
+    service.flush(&shm, 1, 1);
+    second.recv_timeout(Duration::from_secs(5)).unwrap().unwrap();
 }
 
 #[test]

@@ -1,21 +1,40 @@
 //! The thread that makes time pass for the broker. It sleeps for good while nobody waits.
 
+use super::super::threads::{self, Condvar, LINGER, Mutex};
 use super::{Cause, LockService, signals};
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
-const STEP: Duration = Duration::from_millis(1);
+const STEP_US: u64 = 1_000;
+const STEP: Duration = Duration::from_micros(STEP_US);
 /// A wait is looked at for signals when it is this old, in microseconds.
 const WATCHED: u64 = 10_000;
 const WATCH_EVERY: u32 = 20;
-/// Steps without anything to do before it sleeps for good.
-const LINGER: u32 = 1000;
+
+/// Wakes the ticker; rung before it sleeps, it does not sleep.
+#[derive(Default)]
+pub(super) struct Bell {
+    rung: Mutex<bool>,
+    heard: Condvar,
+}
+
+impl Bell {
+    pub fn ring(&self) {
+        *self.rung.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.heard.notify_one();
+    }
+
+    fn wait(&self) {
+        let mut rung = self.rung.lock().unwrap_or_else(PoisonError::into_inner);
+        while !std::mem::take(&mut *rung) {
+            rung = self.heard.wait(rung).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
 
 pub(super) fn start(service: &Arc<LockService>) {
     let weak = Arc::downgrade(service);
-    let spawned = std::thread::Builder::new().name("lock-ticker".into()).spawn(move || run(&weak));
-    if let Err(e) = spawned {
+    if let Err(e) = threads::spawn("lock-ticker", move || run(&weak)) {
         tracing::error!("no thread for the lock ticker ({e}): waits will not time out and killed waiters stay until they are served");
     }
 }
@@ -23,11 +42,22 @@ pub(super) fn start(service: &Arc<LockService>) {
 fn run(service: &Weak<LockService>) {
     let mut idle = 0;
     let mut step: u32 = 0;
+    let mut last = None;
     loop {
         let Some(service) = service.upgrade() else { return };
         step = step.wrapping_add(1);
         let now = service.now();
-        service.change(|broker, look, now, out| broker.tick(now, look, out));
+        let deaf = service.is_deaf(now);
+        // Where this thread has to wait for a processor, so do those that it watches.
+        let late = last.map_or(0, |last| now.saturating_sub(last + STEP_US));
+        last = Some(now);
+        service.change(|broker, look, now, out| {
+            broker.set_deaf(deaf);
+            if late > STEP_US {
+                broker.excuse(now, late);
+            }
+            broker.tick(now, look, out);
+        });
         if step.is_multiple_of(WATCH_EVERY) {
             watch_signals(&service);
         }
@@ -35,20 +65,21 @@ fn run(service: &Weak<LockService>) {
             tracing::warn!("a hold on writes outlived its lease and was let go");
             service.end_hold(id);
         }
-        let table = service.lock();
+        let mut table = service.lock();
         let busy = table.broker.needs_ticks() || !table.leases.is_empty();
         idle = if busy { 0 } else { idle + 1 };
+        table.ticking = idle < LINGER;
+        drop(table);
+        let (clock, bell) = (service.clock.clone(), service.bell.clone());
+        // Not kept while it sleeps: the service ends with its last handle, and rings then.
+        drop(service);
         if idle < LINGER {
-            service.ticking.store(true, Ordering::Relaxed);
-            drop(table);
-            drop(service);
-            std::thread::sleep(STEP);
-            continue;
+            clock.sleep(STEP);
+        } else {
+            bell.wait();
+            idle = 0;
+            last = None;
         }
-        service.ticking.store(false, Ordering::Relaxed);
-        // Woken by the next wait; the timeout only lets the thread end with the service.
-        drop(service.wake.wait_timeout(table, Duration::from_secs(10)).unwrap_or_else(PoisonError::into_inner));
-        idle = LINGER.saturating_sub(2);
     }
 }
 

@@ -4,5 +4,5 @@ use super::{NEVER, Policy};
 /// What it is called.
 pub const SUFFIX: &str = "-shm";
 
-/// Each look-up is new.
+/// Each look-up must come here.
 pub const POLICY: Policy = Policy { entry_ttl: NEVER, attr_ttl: NEVER, fresh: true, no_flush: false };

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, dead_code)]
 
+pub mod daemon;
+
 use hoody_state_fuse::mount::{Mount, MountOptions};
 use std::path::{Path, PathBuf};
 

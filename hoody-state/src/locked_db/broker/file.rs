@@ -35,6 +35,8 @@ pub(super) struct File {
     pub heir: Option<Owner>,
     /// Owners that lost a read-phase intent and have not written since.
     pub readers: HashSet<Owner>,
+    /// Owners that were taken for readers, and then wrote what they had read.
+    pub disproved: HashSet<Owner>,
     /// When owners ended their last transaction, until they begin the next.
     pub ended: HashMap<Owner, Tick>,
     /// Owners that came back at once the last time.
@@ -51,6 +53,7 @@ impl File {
             intent: None,
             heir: None,
             readers: HashSet::new(),
+            disproved: HashSet::new(),
             ended: HashMap::new(),
             quick: HashSet::new(),
         }
@@ -61,7 +64,7 @@ impl File {
     }
 
     pub fn is_idle(&self) -> bool {
-        self.holders.is_empty() && self.queue.is_empty() && self.intent.is_none() && self.heir.is_none() && self.readers.is_empty()
+        self.holders.is_empty() && self.queue.is_empty() && self.intent.is_none() && self.heir.is_none() && self.readers.is_empty() && self.disproved.is_empty()
     }
 
     pub fn anyone_writes(&self, range: Range) -> bool {

@@ -14,8 +14,8 @@
 //! 4. *Released* when its owner holds no READ or WRITE (`-shm`), nothing (database), or the file became WAL.
 //! 5. *Order*: first come, first served; the intent's holder never queues behind others.
 //! 6. *Deadlock*: at each wait a search over all files. A read-phase intent in the cycle is revoked, else a waiter that has written nothing is refused, else the requester.
-//! 7. *Readers*: a handle opened read-only needs no intent. Others lose theirs when they only read for longer than [`Limits::read_phase`] and somebody
-//!    waits; they count as readers until they write.
+//! 7. *Readers*: a handle opened read-only needs no intent (nor the `-shm` of a connection that has its database open so). Others lose theirs when they only read for longer than [`Limits::read_phase`] ([`Limits::read_phase_rollback`]) and somebody
+//!    waits; they count as readers until they write. Time in which no requests were taken does not count: a request to write may be among them.
 //! 8. *Failure*: a wait ends at [`Limits::wait`]; a wait for oneself is answered at once.
 //!
 //! **Guarantees**, tested by properties: never two conflicting grants; every request is answered once; no cycle of waits is left; a waiter is
@@ -24,6 +24,7 @@
 mod cycle;
 mod file;
 mod hold;
+mod queries;
 mod ranges;
 pub mod rules;
 mod status;
@@ -108,7 +109,7 @@ pub struct Request {
     pub kind: LockKind,
     /// Whether the caller asked to wait (`F_SETLKW`). SQLite never does, and waits all the same.
     pub wait: bool,
-    /// Whether the handle was opened read-only.
+    /// Whether the handle was opened read-only, or belongs to a connection that cannot write.
     pub read_only: bool,
 }
 
@@ -163,6 +164,9 @@ pub struct Limits {
     pub keep: Tick,
     /// An intent whose holder only reads is revoked after this, if somebody waits.
     pub read_phase: Tick,
+    /// The same in rollback mode. There whoever writes must wait for readers to end before it commits, so overtaking one gains little; and a connection that
+    /// was only slow to go on and write would meet BUSY.
+    pub read_phase_rollback: Tick,
     /// No wait is longer.
     pub wait: Tick,
     /// A connection that comes back at once goes on with its next transaction, past those who wait, for this long: a hand-over costs more than a transaction.
@@ -175,7 +179,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { keep: 10_000, read_phase: 500_000, wait: 60_000_000, turn: 3_000, quick: 400, doubt: 250_000 }
+        Limits { keep: 10_000, read_phase: 500_000, read_phase_rollback: 5_000_000, wait: 60_000_000, turn: 3_000, quick: 400, doubt: 250_000 }
     }
 }
 
@@ -225,6 +229,8 @@ pub struct Broker {
     migrating: HashSet<u32>,
     /// Volumes whose writes are held, and by how many.
     held_volumes: HashMap<VolumeId, u32>,
+    /// Requests are not taken just now: who only seems to read may have asked to write.
+    deaf: bool,
 }
 
 impl Broker {
@@ -239,6 +245,7 @@ impl Broker {
             users: HashMap::new(),
             migrating: HashSet::new(),
             held_volumes: HashMap::new(),
+            deaf: false,
         }
     }
 
@@ -246,32 +253,6 @@ impl Broker {
     #[must_use]
     pub fn counters(&self) -> &Counters {
         &self.counters
-    }
-
-    /// Who stands in the way of a lock (`F_GETLK`).
-    #[must_use]
-    pub fn test(&self, file: FileId, owner: Owner, range: Range, kind: LockKind) -> Option<(Owner, Task, Range, LockKind)> {
-        self.files.get(&file)?.conflicts(owner, range, kind).min_by_key(|(_, _, r, _)| r.start)
-    }
-
-    /// The owner by which a thread uses a database, if there is no doubt: the one by which it writes, else the only one it used, else the only one of its
-    /// process (which `pid` looks up when it is needed).
-    #[must_use]
-    pub fn used_by(&self, file: FileId, tid: u32, pid: &dyn Fn() -> Option<u32>) -> Option<Owner> {
-        let file = self.files.get(&file)?;
-        let only = |of: &dyn Fn(&file::Held) -> bool| {
-            let mut found = file.holders.iter().filter(|(_, h)| of(h)).map(|(o, _)| *o);
-            found.next().filter(|_| found.next().is_none())
-        };
-        let writes = |h: &file::Held| h.task.tid == tid && h.ranges.writes(rules::DATABASE);
-        if let Some(owner) = only(&writes).or_else(|| only(&|h| h.task.tid == tid)) {
-            return Some(owner);
-        }
-        if file.holders.values().any(|h| h.task.tid == tid) {
-            return None;
-        }
-        let pid = pid()?;
-        only(&|h| h.task.pid == pid)
     }
 
     /// Asks for a lock: the answer is in `out`, or comes later from another call.
@@ -287,6 +268,9 @@ impl Broker {
             && intent.owner == request.owner
         {
             intent.task = request.task;
+        }
+        if rules::disproves_reader(file, &request) && file.disproved.insert(request.owner) {
+            self.counters.upgrades_after_revocation += 1;
         }
         if rules::needs_intent(file, &request, view)
             && let Some(ended) = file.ended.remove(&request.owner)
@@ -352,6 +336,7 @@ impl Broker {
         let Some(file) = self.files.get_mut(&id) else { return };
         file.holders.remove(&owner);
         file.readers.remove(&owner);
+        file.disproved.remove(&owner);
         file.quick.remove(&owner);
         file.ended.remove(&owner);
         if file.heir == Some(owner) {
@@ -394,6 +379,18 @@ impl Broker {
         }
     }
 
+    /// While requests are not taken, nobody is held to have only read.
+    pub fn set_deaf(&mut self, deaf: bool) {
+        self.deaf = deaf;
+    }
+
+    /// So long no requests were taken, or the machine was too busy to go on: that time does not count as reading.
+    pub fn excuse(&mut self, now: Tick, by: Tick) {
+        for intent in self.files.values_mut().filter_map(|f| f.intent.as_mut()) {
+            intent.since = (intent.since + by).min(now);
+        }
+    }
+
     /// Whether anything happens by time alone.
     #[must_use]
     pub fn needs_ticks(&self) -> bool {
@@ -420,7 +417,8 @@ impl Broker {
             return;
         }
         let waited_for = file.heir.is_some() || file.queue.iter().any(|w| rules::needs_intent(file, &w.request, view));
-        if waited_for && now.saturating_sub(intent.since) >= self.limits.read_phase && !file.is_writing(intent.owner) {
+        let phase = if file.class == Class::Database { self.limits.read_phase_rollback } else { self.limits.read_phase };
+        if waited_for && !self.deaf && now.saturating_sub(intent.since) >= phase && !file.is_writing(intent.owner) {
             self.revoke(now, id);
         }
     }

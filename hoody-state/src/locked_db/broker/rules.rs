@@ -47,7 +47,12 @@ pub(super) fn needs_intent(file: &File, r: &Request, view: &dyn View) -> bool {
 
 /// Rule 7: opened read-only, or it lost its intent to others while it only read.
 fn is_reader(file: &File, r: &Request) -> bool {
-    r.read_only || file.readers.contains(&r.owner)
+    (r.read_only && !file.disproved.contains(&r.owner)) || file.readers.contains(&r.owner)
+}
+
+/// A reader by its handle that asks to write on top of what it reads is none. (Alone, WRITE is what a read-only connection takes to recover a log.)
+pub(super) fn disproves_reader(file: &File, r: &Request) -> bool {
+    r.read_only && r.class == Class::Shm && begins_write(r) && file.held(r.owner).is_some_and(|h| h.ranges.holds(READ))
 }
 
 /// Rule 2: a request that SQLite only makes to find out; refused at once when somebody is in its way.

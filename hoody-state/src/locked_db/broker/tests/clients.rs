@@ -13,6 +13,8 @@ enum Pattern {
     Write,
     ReadThenWrite,
     Read,
+    /// By a connection that was opened read-only.
+    OnlyRead,
     Checkpoint,
 }
 
@@ -79,9 +81,22 @@ impl Sim {
         c.waits = Some(self.next);
         self.tickets.insert(self.next, n);
         let class = if self.wal { Class::Shm } else { Class::Database };
-        let r = Request { ticket: self.next, file: FILE, class, volume: 1, owner: c.owner, task: c.task, range, kind, wait: false, read_only: false };
+        let r = Request {
+            ticket: self.next,
+            file: FILE,
+            class,
+            volume: 1,
+            owner: c.owner,
+            task: c.task,
+            range,
+            kind,
+            wait: false,
+            read_only: c.pattern == Pattern::OnlyRead,
+        };
         self.broker.lock(self.now, &self.world, r, &mut self.out);
         self.settle();
+        let c = &self.clients[n];
+        assert!(!self.wal || c.pattern != Pattern::OnlyRead || c.waits.is_none(), "readers are not serialised");
     }
 
     fn unlock(&mut self, n: usize, range: Range) {
@@ -106,7 +121,7 @@ impl Sim {
             // walTryBeginRead: refused, it looks again; granted, it compares.
             (At::Begin, Err(_)) if wal => {}
             (At::Begin, Ok(())) if wal && c.pattern != Pattern::Checkpoint && c.snapshot != stamp => c.at = At::End,
-            (At::Begin, Ok(())) if wal => c.at = if c.pattern == Pattern::Read { At::End } else { At::Upgrade },
+            (At::Begin, Ok(())) if wal => c.at = if matches!(c.pattern, Pattern::Read | Pattern::OnlyRead) { At::End } else { At::Upgrade },
             (At::Begin, Ok(())) => c.at = At::Shared,
             (At::Shared, Ok(())) => c.at = At::DropPending,
             (At::Upgrade, Ok(())) if c.pattern == Pattern::Checkpoint => c.at = At::End,
@@ -148,7 +163,7 @@ impl Sim {
             At::Begin => self.ask(n, PENDING, LockKind::Read),
             At::Shared => self.ask(n, SHARED, LockKind::Read),
             At::DropPending => {
-                c.at = if c.pattern == Pattern::Read { At::End } else { At::Upgrade };
+                c.at = if matches!(c.pattern, Pattern::Read | Pattern::OnlyRead) { At::End } else { At::Upgrade };
                 self.unlock(n, PENDING);
             }
             At::Upgrade if self.wal => self.ask(n, WRITE, LockKind::Write),
@@ -210,7 +225,7 @@ impl Sim {
 }
 
 fn pattern() -> impl Strategy<Value = Pattern> {
-    prop_oneof![3 => Just(Pattern::ReadThenWrite), 2 => Just(Pattern::Write), 2 => Just(Pattern::Read), 1 => Just(Pattern::Checkpoint)]
+    prop_oneof![3 => Just(Pattern::ReadThenWrite), 2 => Just(Pattern::Write), 2 => Just(Pattern::Read), 1 => Just(Pattern::OnlyRead), 1 => Just(Pattern::Checkpoint)]
 }
 
 proptest! {
