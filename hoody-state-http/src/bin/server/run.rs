@@ -22,6 +22,7 @@ pub fn serve(args: &ServeArgs) -> Result<()> {
         return Err(Error::new(Kind::Denied, "not_root", "serving takes root: it mounts file systems and starts containers"));
     }
     let config = args.config()?;
+    take_descriptors();
     let tls = tls_identity(args)?.map(|i| i.acceptor()).transpose()?;
     // One thread answers; the calls of the library run on others, which end when there is nothing to do.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(app::BLOCKING_THREADS).build().io(|| "start the runtime")?;
@@ -65,6 +66,15 @@ async fn listen(tcp: TcpListener, tls: Option<TlsAcceptor>, socket: &Path, api: 
     // It may have been taken over or removed already.
     let _ = std::fs::remove_file(socket);
     Ok(())
+}
+
+/// A container with many shares takes as many descriptors while it starts: the shell's usual 1,024 are soon gone.
+fn take_descriptors() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(e) = raised {
+        tracing::warn!(error = %e, "the limit of open files stays as it is");
+    }
 }
 
 /// The certificate to serve with: the one given, else beyond loopback one of the server's own making.
