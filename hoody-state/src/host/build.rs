@@ -361,7 +361,7 @@ impl Host {
     /// # Errors
     /// `data_in_use` while a server runs on it.
     pub fn unmount(config: &HostConfig) -> Result<()> {
-        FuseDaemon::take_down(&config.daemon(PathBuf::new())).or_else(|e| if config.run.exists() { Err(e) } else { Ok(()) })?;
+        let end_daemon = || FuseDaemon::take_down(&config.daemon(PathBuf::new())).or_else(|e| if config.run.exists() { Err(e) } else { Ok(()) });
         if Pool::peek(&config.pool())?.is_some() {
             let pool = Pool::open(&PoolConfig { size: None, ..config.pool() })?;
             // First of all: whatever of this is cut short, the next start knows that what is gone was not stopped by hand.
@@ -372,6 +372,8 @@ impl Host {
                 runtime.kill(&c)?;
                 runtime.cgroups().remove(&c)?;
             }
+            // It ends with the last use of its mount: after those who used it.
+            end_daemon()?;
             let disks = TmpfsRamDisks::new(config.run.join(RAMDISKS), pool.record().id_base)?;
             for disk in disks.list()? {
                 disks.remove(&disk)?;
@@ -380,6 +382,7 @@ impl Host {
             drop(runtime);
             pool.unmount()?;
         } else {
+            end_daemon()?;
             Pool::take_down(&config.pool())?;
         }
         match std::fs::remove_dir_all(config.run.join("oci")) {

@@ -71,21 +71,22 @@ impl Host {
             let lock = self.0.locks.take(&lock_of(intent), intent.kind())?;
             Ok(self.resume(id.clone(), intent.clone(), lock))
         };
-        // What may take long, or waits for another server, goes on behind.
+        // What may take long, or waits for another server, goes on behind. What it fails with it settles itself.
         match intent {
-            Intent::Delete { .. } => self.behind(resume()?, Duration::ZERO, |host, op| host.delete_steps(op)).map(drop),
+            Intent::Delete { .. } => drop(self.behind(resume()?, Duration::ZERO, |host, op| host.delete_steps(op))),
             Intent::Copy { container, .. } if self.0.store.info(&Volume::Live(container.clone()))?.is_some() => {
-                self.behind(resume()?, Duration::ZERO, |host, op| host.copy_rest(op)).map(drop)
+                drop(self.behind(resume()?, Duration::ZERO, |host, op| host.copy_rest(op)));
             }
             Intent::Receive { .. } => {
                 self.0.store.delete(&Volume::Staging(id.clone()))?;
-                self.behind(resume()?, Duration::ZERO, |host, op| host.receive_steps(op)).map(drop)
+                drop(self.behind(resume()?, Duration::ZERO, |host, op| host.receive_steps(op)));
             }
             Intent::Move { handing_over: true, .. } => {
-                self.behind(resume()?, Duration::ZERO, |host, op| host.hand_over(op, None, &serde_json::Value::Null)).map(drop)
+                drop(self.behind(resume()?, Duration::ZERO, |host, op| host.hand_over(op, None, &serde_json::Value::Null)));
             }
-            _ => self.settle(id, intent, None),
+            _ => return self.settle(id, intent, None),
         }
+        Ok(())
     }
 
     /// Half-made and thrown-away things that no open operation speaks of, and deleted ones that are back.

@@ -157,6 +157,9 @@ impl BtrfsStore {
 
     fn copy(&self, from: &Volume, to: &Volume, op: &OperationId, read_only: bool) -> Result<VolumeInfo> {
         let source = self.existing(from)?;
+        if read_only {
+            send::disown(source.as_fd()).map_err(|e| e.context(format!("snapshot {from}")))?;
+        }
         let place = self.place_for(to)?;
         if !has_nested(source.as_fd())? {
             subvolume::snapshot_create(place.dir.as_fd(), source.as_fd(), &place.name, read_only, &[]).map_err(|e| self.copy_error(from, to, e))?;

@@ -52,6 +52,15 @@ pub(super) fn identity(volume: BorrowedFd<'_>) -> Result<Uuid> {
     Ok(if i.received_uuid.is_nil() { i.uuid } else { i.received_uuid })
 }
 
+/// Whoever is root in a container owns its volume's root, and may write into it that it was received from elsewhere; every snapshot would have that identity then.
+pub(super) fn disown(volume: BorrowedFd<'_>) -> Result<()> {
+    let i = subvolume::subvolume_info(volume).io(|| "ask for a subvolume's identity")?;
+    if i.received_uuid.is_nil() || nested::is_read_only(volume)? {
+        return Ok(());
+    }
+    received_subvol_set(volume, &Uuid::nil(), 0).io(|| "take an identity from a volume that can be written").map(drop)
+}
+
 /// The volumes below `top` by their paths in it; parents first.
 fn paths(mount: BorrowedFd<'_>, top: u64) -> Result<Vec<(Vec<u8>, u64)>> {
     let mut known: HashMap<u64, Vec<u8>> = HashMap::from([(top, Vec::new())]);
