@@ -74,7 +74,12 @@ impl FuseDaemon {
     /// `databases_busy` when it does not end.
     pub fn take_down(config: &DaemonConfig) -> Result<()> {
         if let Ok(mut client) = Client::connect(&config.socket) {
-            client.ask(&Ask::Unmount {})?;
+            // One that was told before may end just now.
+            if let Err(e) = client.ask(&Ask::Unmount {})
+                && Client::connect(&config.socket).is_ok()
+            {
+                return Err(e);
+            }
             let mut end = BufReader::new(client.into_stream());
             let _ = end.get_mut().set_read_timeout(Some(Duration::from_secs(10)));
             let mut rest = String::new();
