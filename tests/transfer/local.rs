@@ -22,6 +22,15 @@ fn to(host: &Host, c: &hoody_state::id::ContainerId, name: &str) -> CopyRequest 
     CopyRequest { target_project_id: Some(host.container(c).unwrap().project_id.to_string()), name: Some(name.into()), ..Default::default() }
 }
 
+/// Waits for what the upkeep does behind.
+fn eventually(f: impl Fn() -> bool) {
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while !f() {
+        assert!(std::time::Instant::now() < end, "it did not come about");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+}
+
 #[test]
 fn a_copy_is_the_live_state_with_all_snapshots() {
     let (w, host, c) = staged();
@@ -138,7 +147,7 @@ fn a_sync_brings_what_changed_and_keeps_what_the_copy_changed() {
     assert_eq!((w.read(&copy, "state").as_deref(), w.read(&copy, "own")), (Some("five"), None));
     assert_eq!(w.store.read(&Volume::Snapshot(copy.clone(), kept), "own").unwrap().as_deref(), Some(&b"mine"[..]));
     // The source has what it had and the newest that both have; earlier ones are gone.
-    assert!(names(&host, &c).len() <= 5, "{:?}", names(&host, &c));
+    eventually(|| names(&host, &c).len() <= 5);
     // With nothing new at the source what the copy changed is taken back all the same.
     w.write(&copy, "own", "again");
     let back = host.sync_container(&me, &copy, &SyncRequest::default()).unwrap();
@@ -151,7 +160,7 @@ fn a_sync_brings_what_changed_and_keeps_what_the_copy_changed() {
         w.write(&c, "state", "more");
         host.sync_container(&me, &copy, &SyncRequest::default()).unwrap();
     }
-    assert!(names(&host, &c).len() <= 5 && names(&host, &copy).len() <= 8, "{:?} {:?}", names(&host, &c), names(&host, &copy));
+    eventually(|| names(&host, &c).len() <= 5 && names(&host, &copy).len() <= 8);
     assert_clean(&host, "syncs");
     host.delete_container(&me, &c).unwrap();
     super::settled(&host);

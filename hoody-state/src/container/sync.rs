@@ -273,9 +273,12 @@ impl Host {
         if !matches!(row.status, Status::Stopped | Status::Failed) || self.databases_along(row)?.is_some() {
             return Ok(false);
         }
+        let seems = || Ok::<_, Error>(self.0.store.info(&Volume::Live(row.id.clone()))?.is_some_and(|i| i.nested == 0 && i.generation <= since));
+        if !seems()? {
+            return Ok(false);
+        }
         self.0.store.sync()?;
-        let live = self.0.store.info(&Volume::Live(row.id.clone()))?;
-        Ok(live.is_some_and(|i| i.nested == 0 && i.generation <= since))
+        seems()
     }
 
     /// On the source's host: the source's state as a snapshot of the copy; its name, and whether it is another than before.
@@ -402,7 +405,7 @@ impl Host {
         }
     }
 
-    /// Deletes what earlier syncs for `copy` took in container `id`, but for what is in use.
+    /// Deletes what earlier syncs for `copy` took in container `id`, but for what is in use. At once, not behind: the next sync would meet the delete.
     fn drop_older_syncs(&self, id: &ContainerId, copy: &ContainerId, newest: &SnapshotName, base: Option<&SnapshotName>) -> Result<()> {
         let rows = self.0.catalog.read(|c| snapshots::all(c, id))?;
         let ours = |s: &&SnapshotRow| s.snapshot.labels.get(LABEL).is_some_and(|l| l == copy.as_str()) && s.snapshot.pinned.is_none();
