@@ -5,6 +5,7 @@
 //! `HOODY_SEED=N` to repeat one.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+mod copies;
 mod leftovers;
 mod random;
 mod rng;
@@ -51,6 +52,13 @@ fn before_every_step_of_lifecycles_and_containers() {
     let (mut w, c) = stage("kill-containers");
     steps::lifecycle(&mut w, &c);
     steps::containers(&mut w);
+    w.end();
+}
+
+#[test]
+fn before_every_step_of_copies_and_syncs() {
+    let (mut w, c) = stage("kill-copies");
+    copies::copies(&mut w, &c);
     w.end();
 }
 

@@ -9,22 +9,22 @@ use crate::world::{View, World, image, new_container};
 use serde_json::json;
 
 /// Looks whether the world is as it must be; told whether the change must have been made.
-type Verify = Box<dyn Fn(&World, bool)>;
+pub type Verify = Box<dyn Fn(&World, bool)>;
 
 /// What one round is about. `verify` is told whether the change must have been made, or may have been made or not.
-struct Round {
+pub struct Round {
     request: Request,
     verify: Verify,
 }
 
 impl Round {
-    fn new(request: Request, verify: impl Fn(&World, bool) + 'static) -> Self {
+    pub fn new(request: Request, verify: impl Fn(&World, bool) + 'static) -> Self {
         Round { request, verify: Box::new(verify) }
     }
 }
 
 /// Kills before each step of what `stage` asks for; tells the steps.
-fn every_step(w: &mut World, name: &str, stage: impl Fn(&World, usize) -> Round) {
+pub fn every_step(w: &mut World, name: &str, stage: impl Fn(&World, usize) -> Round) {
     let mut names = Vec::new();
     for n in 1.. {
         assert!(n < 40, "{name} has no end of steps: {names:?}");
@@ -63,7 +63,7 @@ fn every_step(w: &mut World, name: &str, stage: impl Fn(&World, usize) -> Round)
     }
 }
 
-fn on(c: &str, method: &'static str, rest: &str) -> Request {
+pub fn on(c: &str, method: &'static str, rest: &str) -> Request {
     Request::new(method, format!("/containers/{c}{rest}"))
 }
 
@@ -74,7 +74,7 @@ fn others_untouched(before: &View, now: &View, but: &[&str]) {
     }
 }
 
-fn runs(w: &World, c: &str) -> View {
+pub fn runs(w: &World, c: &str) -> View {
     let now = w.view(c).expect("the container is there");
     assert_eq!(now.status, "running", "it ran before");
     w.works(c);

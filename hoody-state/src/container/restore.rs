@@ -108,6 +108,7 @@ impl Host {
             by: caller.by.clone(),
             databases,
             discard: false,
+            told: None,
         };
         let op = self.begin(caller, lock, Durability::Disk, intent, Some(&row.project), |_| Ok(()))?;
         let (restored, failed) = self.perform(op, |op| self.restore_steps(op))?;
@@ -117,7 +118,7 @@ impl Host {
 
     /// The error beside the answer is that of the boot: the restore itself has ended well then, and there is nothing for recovery to do.
     pub(super) fn restore_steps(&self, op: &mut Op) -> Result<(Restored, Option<Error>)> {
-        let Intent::Restore { container: id, snapshot, keep, boot, run, was_running, databases, discard, .. } = op.intent.clone() else {
+        let Intent::Restore { container: id, snapshot, keep, boot, run, was_running, databases, discard, told, .. } = op.intent.clone() else {
             return Err(Error::internal("not a restore"));
         };
         let (live, next) = (Volume::Live(id.clone()), Volume::Next(id.clone()));
@@ -160,7 +161,12 @@ impl Host {
         let started = started.transpose();
         let failed = started.as_ref().err().map(|e| e.message().to_owned());
         let at = started.as_ref().ok().and_then(Option::as_ref).map(|r| ms(r.started_at));
-        let out = op.finish(Durability::Process, |tx| self.note_restore(tx, &op.intent, kept.as_ref(), boot.then_some((at, failed))))?;
+        let out = op.finish(Durability::Process, |tx| {
+            if let Some(told) = &told {
+                tx.answer_key_of(&op.id, told)?;
+            }
+            self.note_restore(tx, &op.intent, kept.as_ref(), boot.then_some((at, failed)))
+        })?;
         self.note_exit(&id)?;
         let before = kept.as_ref().map_or_else(String::new, |k| format!(" (the state before is kept as {})", k.snapshot.name));
         let failed = started.err().map(|e| e.context(format!("{snapshot} is restored, but it does not boot{before}")));

@@ -195,11 +195,10 @@ impl Host {
             }
         }
         let advancing = matches!(op.intent, Intent::Sync { advance: Some(_), .. });
-        let intent = self.sync_restore(&row, to.clone(), advancing, own)?;
+        let intent = self.sync_restore(&row, to.clone(), advancing, own, told)?;
         let Intent::Restore { keep, .. } = &intent else { return Err(Error::internal("not a restore")) };
         let kept = keep.snapshot.name.clone();
         op.amend(Durability::Disk, intent, |tx| {
-            tx.answer_key_of(&this, &told)?;
             let change = |r: &mut ContainerRow| {
                 r.state.synced = Some(to.clone());
                 r.state.at = at;
@@ -362,7 +361,7 @@ impl Host {
     }
 
     /// What puts a snapshot that has come over in the place of the copy's live volume.
-    fn sync_restore(&self, row: &ContainerRow, to: SnapshotName, advancing: bool, own: bool) -> Result<Intent> {
+    fn sync_restore(&self, row: &ContainerRow, to: SnapshotName, advancing: bool, own: bool, told: serde_json::Value) -> Result<Intent> {
         let id = &row.id;
         let now = self.0.clock.now();
         let live = self.0.store.info(&Volume::Live(id.clone()))?.ok_or_else(|| Error::internal(format!("container {id} has no live volume")))?;
@@ -392,6 +391,7 @@ impl Host {
             by: "sync".into(),
             databases,
             discard: !own,
+            told: Some(told),
         })
     }
 

@@ -326,7 +326,7 @@ impl Host {
     }
 
     fn settle_restore(&self, op: &OperationId, intent: &Intent, error: Option<&Error>) -> Result<()> {
-        let Intent::Restore { container, snapshot, keep, live, boot, was_running, run, databases, discard, .. } = intent else {
+        let Intent::Restore { container, snapshot, keep, live, boot, was_running, run, databases, discard, told, .. } = intent else {
             return Err(Error::internal("not a restore"));
         };
         if self.exchanged(container, *live)? {
@@ -350,7 +350,13 @@ impl Host {
             } else {
                 None
             };
-            return self.done(op, |tx| self.note_restore(tx, intent, kept.as_ref(), booted));
+            return self.done(op, |tx| {
+                let restored = self.note_restore(tx, intent, kept.as_ref(), booted)?;
+                match told {
+                    Some(told) => Ok(told.clone()),
+                    None => serde_json::to_value(restored).map_err(|e| Error::internal(e.to_string())),
+                }
+            });
         }
         self.thaw_unless_paused(container)?;
         let mut gone = self.0.store.delete(&Volume::Next(container.clone()))?;

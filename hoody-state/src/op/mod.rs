@@ -54,6 +54,9 @@ pub(crate) enum Intent {
         /// The state before is not kept: it is in a snapshot already.
         #[serde(default)]
         discard: bool,
+        /// What the caller's key is answered with in the end, where it is not the restore that was asked for.
+        #[serde(default)]
+        told: Option<serde_json::Value>,
     },
     /// Clone a snapshot of another container, bring its snapshots along, boot. From when its live volume exists the caller may have been told.
     Copy { container: ContainerId, source: ContainerId, snapshot: SnapshotName, run: RunId, start: bool },
