@@ -29,6 +29,9 @@ pub struct Global {
     /// The server's UNIX socket, which takes root without a token [env: HOODY_STATE_SOCKET]
     #[arg(long, global = true, value_name = "PATH")]
     pub socket: Option<PathBuf>,
+    /// The certificate of an https server, as `hoody-state-http certificate` prints it there, or of its authority [env: HOODY_STATE_CA]
+    #[arg(long, global = true, value_name = "PEM")]
+    pub server_ca: Option<PathBuf>,
     /// The token made by `hoody-state-http token create` [env: HOODY_TOKEN, the better place: a command line can be seen by others]
     #[arg(long, global = true, value_name = "TOKEN")]
     pub token: Option<String>,
@@ -264,7 +267,9 @@ pub enum Peer {
     /// Make a server known; its replication token is read from standard input or HOODY_PEER_TOKEN
     Add {
         /// https://HOST:PORT, or http://127.0.0.1:PORT for one on the same machine
-        url: String,
+        // Not `url`: that is the server that is asked.
+        #[arg(value_name = "URL")]
+        address: String,
         /// What to call it; its own name when absent
         #[arg(long)]
         name: Option<String>,

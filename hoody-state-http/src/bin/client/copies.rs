@@ -30,7 +30,7 @@ fn server(cx: &Context<'_>, wanted: &str) -> Outcome<String> {
         .iter()
         .map(|s| resolve::Named { id: text(&s["server_id"]), name: text(&s["server"]["name"]), place: String::new() })
         .collect();
-    resolve::pick("server", wanted, &all)
+    resolve::pick("peer", wanted, &all)
 }
 
 pub fn copy(cx: &mut Context<'_>, a: Copy) -> Outcome {
@@ -109,7 +109,7 @@ pub fn peer(cx: &mut Context<'_>, command: Peer) -> Outcome {
             let data = cx.client.get("/peers")?;
             cx.print(&data, |d| table(d.as_array().map_or(&[], Vec::as_slice), &PEERS))
         }
-        Peer::Add { url, name, ca } => {
+        Peer::Add { address, name, ca } => {
             let token = match std::env::var("HOODY_PEER_TOKEN") {
                 Ok(t) => t,
                 Err(_) => {
@@ -125,7 +125,8 @@ pub fn peer(cx: &mut Context<'_>, command: Peer) -> Outcome {
                 }
                 None => None,
             };
-            let body = object([("url", Some(json!(url))), ("token", Some(json!(token.trim()))), ("name", name.map(Value::from)), ("ca", ca.map(Value::from))]);
+            let body =
+                object([("url", Some(json!(address))), ("token", Some(json!(token.trim()))), ("name", name.map(Value::from)), ("ca", ca.map(Value::from))]);
             let data = cx.client.post("/peers", &body)?;
             cx.print(&data, |p| table(std::slice::from_ref(p), &PEERS))
         }

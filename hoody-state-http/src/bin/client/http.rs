@@ -7,7 +7,9 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use ureq::http::{Request, Response, header};
+use ureq::tls::{PemItem, RootCerts, TlsConfig, TlsProvider, parse_pem};
 use ureq::unversioned::resolver::DefaultResolver;
+use ureq::unversioned::transport::{Connector, RustlsConnector};
 use ureq::{Agent, Body, SendBody};
 
 /// Where the server's default port is.
@@ -37,10 +39,10 @@ impl Target {
             },
         };
         let url = url.trim_end_matches('/');
-        if url.strip_prefix("http://").is_some_and(|rest| !rest.is_empty()) {
+        if ["http://", "https://"].iter().any(|scheme| url.strip_prefix(scheme).is_some_and(|rest| !rest.is_empty())) {
             return Ok(Target::Url(url.to_owned()));
         }
-        Err(Failure::new(exit::USAGE, format!("{url:?} is no address of a server: write http://HOST:PORT (for https use a tunnel or the UNIX socket)")))
+        Err(Failure::new(exit::USAGE, format!("{url:?} is no address of a server: write http://HOST:PORT or https://HOST:PORT")))
     }
 }
 
@@ -54,12 +56,29 @@ pub struct Client {
 }
 
 impl Client {
-    pub fn new(target: &Target, token: Option<&str>) -> Outcome<Self> {
+    /// `ca`: a file with the certificate that an https server shows, or of the authority that signed it; else the public authorities count.
+    pub fn new(target: &Target, token: Option<&str>, ca: Option<&Path>) -> Outcome<Self> {
+        let mut tls = TlsConfig::builder().provider(TlsProvider::Rustls);
+        if let Some(file) = ca {
+            let unusable = |e: &dyn std::fmt::Display| Failure::new(exit::USAGE, format!("{} is no certificate in PEM: {e}", file.display()));
+            let pem = std::fs::read(file).map_err(|e| unusable(&e))?;
+            let mut certificates = Vec::new();
+            for item in parse_pem(&pem) {
+                if let PemItem::Certificate(c) = item.map_err(|e| unusable(&e))? {
+                    certificates.push(c);
+                }
+            }
+            if certificates.is_empty() {
+                return Err(unusable(&"there is none in it"));
+            }
+            tls = tls.root_certs(RootCerts::new_with_certs(&certificates));
+        }
         // Proxies of the environment are for the internet; ureq would otherwise use them for loopback.
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .proxy(None)
             .max_redirects(0)
+            .tls_config(tls.build())
             .user_agent(concat!("hoody-state/", env!("CARGO_PKG_VERSION")))
             .build();
         let (socket, base, shown) = match target {
@@ -67,7 +86,7 @@ impl Client {
             Target::Socket(path) => (Some(path.clone()), "http://127.0.0.1".to_owned(), path.display().to_string()),
         };
         let broken = Broken::default();
-        let agent = Agent::with_parts(config, Dial { socket, broken: broken.clone() }, DefaultResolver::default());
+        let agent = Agent::with_parts(config, Dial { socket, broken: broken.clone() }.chain(RustlsConnector::default()), DefaultResolver::default());
         if token.is_some_and(|t| !t.bytes().all(|b| b.is_ascii_graphic())) {
             return Err(Failure::new(exit::USAGE, "the token holds characters that no token has: is there a line break or a blank in it?"));
         }

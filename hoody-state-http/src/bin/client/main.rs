@@ -59,8 +59,14 @@ fn run(cli: Cli, out: &mut dyn Write, terminal: bool) -> Outcome<u8> {
     }
     let target = http::Target::choose(cli.global.url.as_deref(), cli.global.socket.as_deref(), |name| std::env::var(name).ok())?;
     let token = cli.global.token.clone().or_else(|| std::env::var("HOODY_TOKEN").ok()).filter(|t| !t.is_empty());
-    let mut cx =
-        Context { client: http::Client::new(&target, token.as_deref())?, json: cli.global.output == args::Output::Json, yes: cli.global.yes, out, terminal };
+    let ca = cli.global.server_ca.clone().or_else(|| std::env::var_os("HOODY_STATE_CA").filter(|c| !c.is_empty()).map(Into::into));
+    let mut cx = Context {
+        client: http::Client::new(&target, token.as_deref(), ca.as_deref())?,
+        json: cli.global.output == args::Output::Json,
+        yes: cli.global.yes,
+        out,
+        terminal,
+    };
     match cli.noun {
         Noun::Project(c) => project::run(&mut cx, c)?,
         Noun::Container(c) => return container::run(&mut cx, c),

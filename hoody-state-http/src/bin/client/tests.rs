@@ -139,7 +139,7 @@ fn a_flag_wins_over_the_environment() {
     assert_eq!(Target::choose(None, None, both).unwrap(), Target::Socket("/env".into()));
     assert_eq!(Target::choose(Some("http://flag"), None, both).unwrap(), Target::Url("http://flag".into()));
     assert_eq!(Target::choose(None, Some(Path::new("/flag")), both).unwrap(), Target::Socket("/flag".into()));
-    for bad in ["https://x", "x:1", "http://"] {
+    for bad in ["ftp://x", "x:1", "http://", "https://"] {
         assert_eq!(Target::choose(Some(bad), None, env(&[])).unwrap_err().exit, exit::USAGE, "{bad}");
     }
 }
@@ -362,7 +362,7 @@ fn a_refusal_in_the_middle_of_an_upload_is_read() {
             let answer = format!("HTTP/1.1 400 X\r\ncontent-type: {kind}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{text}", text.len());
             stream.write_all(answer.as_bytes()).unwrap();
         });
-        let client = crate::http::Client::new(&Target::Url(url), None).unwrap();
+        let client = crate::http::Client::new(&Target::Url(url), None, None).unwrap();
         let e = if from_file {
             client.upload("/images/x", &mut std::fs::File::open(&file).unwrap(), Some(64 << 20)).unwrap_err()
         } else {
@@ -424,4 +424,12 @@ fn completions_need_no_server() {
     let cli = Cli::try_parse_from(["hoody-state", "completions", "bash"]).unwrap();
     assert_eq!(run(cli, &mut out, false), Ok(0));
     assert!(String::from_utf8(out).unwrap().contains("snapshot"));
+}
+
+#[test]
+fn the_address_of_a_peer_is_not_the_server_that_is_asked() {
+    let cli = Cli::try_parse_from(["hoody-state", "--socket", "/s", "peer", "add", "https://other:1"]).unwrap();
+    assert_eq!((cli.global.url, cli.global.socket.is_some()), (None, true));
+    let crate::args::Noun::Peer(crate::args::Peer::Add { address, .. }) = cli.noun else { panic!("not peer add") };
+    assert_eq!(address, "https://other:1");
 }
