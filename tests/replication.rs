@@ -43,8 +43,13 @@ fn a_container_is_copied_synced_and_moved_byte_for_byte() {
     // Nothing changed: nothing goes over.
     f.b.post(&format!("/containers/{copy}/stop"), &json!({}));
     f.b.until(&copy, "stopped");
+    let before = f.bytes();
     let nothing = f.b.sync(&copy);
     assert_eq!(nothing["changed"], false, "{nothing}");
+    println!("a sync without changes took {} bytes on the wire", f.bytes() - before);
+    let before = f.bytes();
+    f.b.sync(&copy);
+    println!("the next one {} bytes", f.bytes() - before);
     f.a.sh(&c, "echo four > /state; dd if=/dev/urandom of=/data/new bs=1M count=4 2>/dev/null");
     let synced = f.b.sync(&copy);
     assert_eq!((&synced["changed"], &synced["kept"]), (&json!(true), &json!(null)), "{synced}");

@@ -91,6 +91,15 @@ impl Fleet {
         self.a.post(&format!("/containers/{id}/copy"), &body)["id"].as_str().unwrap().to_owned()
     }
 
+    /// What has gone over the wire in both directions, frames and all.
+    pub fn bytes(&self) -> u64 {
+        let name = &self.names[0];
+        let out = ip(&format!("-n {name} -j -s link show v{name}"));
+        let v: Value = serde_json::from_slice(&out.stdout).unwrap();
+        let of = |way: &str| v[0]["stats64"][way]["bytes"].as_u64().unwrap();
+        of("rx") + of("tx")
+    }
+
     pub fn cut(&self) {
         must(&format!("-n {} link set v{} down", self.names[0], self.names[0]));
     }

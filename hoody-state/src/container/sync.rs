@@ -119,6 +119,11 @@ impl Host {
         })?;
         let mut answer = begun(&op.id, id, source);
         op.forget_key();
+        if resumes {
+            // What it ends with is a copy's answer, not a sync's.
+            let told = serde_json::to_value(&answer).map_err(|e| Error::internal(e.to_string()))?;
+            self.write(Durability::Process, |tx| tx.answer_key_of(&op.id, &told))?;
+        }
         let done = if resumes {
             self.behind(op, caller.wait, |host, op| host.receive_steps(op).map(|_| (true, None)))?
         } else {
