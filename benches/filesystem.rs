@@ -8,22 +8,11 @@ use hoody_state::id::{ContainerId, ProjectId};
 use hoody_state::model::{DatabaseScope, DatabasesChoice, NewContainer, NewShare, NewSnapshot, RestoreOptions, ShareMode, ShareUpdate, ShareWord, Verb};
 use hoody_state::{Caller, Host};
 use hoody_state_workspace::worker::{import, line, play, said};
-use hoody_state_workspace::{RealHost, bare_delete, bare_snapshot, project};
+use hoody_state_workspace::{RealHost, bare_delete, bare_snapshot, median, ms, project};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 const ROUNDS: usize = 30;
-
-fn median(mut v: Vec<f64>) -> f64 {
-    v.sort_by(f64::total_cmp);
-    v[v.len() / 2]
-}
-
-fn ms(f: impl FnOnce()) -> f64 {
-    let t = Instant::now();
-    f();
-    t.elapsed().as_secs_f64() * 1e3
-}
 
 fn row(what: &str, figure: &str, beside: &str, target: &str) {
     println!("| {what} | {figure} | {beside} | {target} |");

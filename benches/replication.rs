@@ -10,22 +10,11 @@ use hoody_state::units::Bytes;
 use hoody_state::{Caller, Host};
 use hoody_state_http::transport::HttpTransport;
 use hoody_state_http::{Api, Options, serve};
-use hoody_state_workspace::{RealHost, bare_delete, bare_snapshot, container, fill, project, snapshot};
+use hoody_state_workspace::{RealHost, bare_delete, bare_snapshot, container, fill, median, ms, project, snapshot};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-fn median(mut v: Vec<f64>) -> f64 {
-    v.sort_by(f64::total_cmp);
-    v[v.len() / 2]
-}
-
-fn ms(f: impl FnOnce()) -> f64 {
-    let t = Instant::now();
-    f();
-    t.elapsed().as_secs_f64() * 1e3
-}
+use std::time::Duration;
 
 fn row(what: &str, ours: f64, beside: &str, bare: f64, target: &str) {
     println!("| {what} | {ours:.1} ms | {beside} {bare:.1} ms: {:.2} x | {target} |", ours / bare);

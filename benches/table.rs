@@ -8,23 +8,12 @@ use hoody_state::model::NewSnapshot;
 use hoody_state::units::Bytes;
 use hoody_state::{Caller, Host};
 use hoody_state_workspace::http::{Client, Served};
-use hoody_state_workspace::{RealHost, bare_delete, bare_snapshot, container, fill, project};
+use hoody_state_workspace::{RealHost, bare_delete, bare_snapshot, container, fill, median, ms, project};
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 const ROUNDS: usize = 40;
-
-fn median(mut v: Vec<f64>) -> f64 {
-    v.sort_by(f64::total_cmp);
-    v[v.len() / 2]
-}
-
-fn ms(f: impl FnOnce()) -> f64 {
-    let t = Instant::now();
-    f();
-    t.elapsed().as_secs_f64() * 1e3
-}
 
 /// Both in turn, the order changing each round, `before` ahead of each; medians of the first and the second.
 fn pair(rounds: usize, mut before: impl FnMut(), mut a: impl FnMut(usize), mut b: impl FnMut(usize)) -> (f64, f64) {

@@ -397,3 +397,16 @@ pub fn bare_delete(dir: &std::path::Path, name: &str) {
     let name = std::ffi::CString::new(name).unwrap();
     btrfs_uapi::subvolume::subvolume_delete(std::fs::File::open(dir).unwrap().as_fd(), &name).unwrap();
 }
+
+/// The middle one: what a bench says of figures that a noisy machine spreads.
+pub fn median(mut v: Vec<f64>) -> f64 {
+    v.sort_by(f64::total_cmp);
+    v[v.len() / 2]
+}
+
+/// How long it took, in milliseconds.
+pub fn ms(f: impl FnOnce()) -> f64 {
+    let t = std::time::Instant::now();
+    f();
+    t.elapsed().as_secs_f64() * 1e3
+}

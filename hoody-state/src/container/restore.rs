@@ -1,17 +1,17 @@
+use super::snapshots::fresh;
 use crate::catalog::containers::Desired;
 use crate::catalog::snapshots::{SnapshotRow, alias_in_use};
 use crate::catalog::{Durability, Tx, containers, ms, snapshots};
 use crate::error::{Error, Result};
 use crate::host::{Caller, Host};
 use crate::id::{ContainerId, RunId};
-use crate::model::{Consistency, RestoreOptions, Restored, Snapshot, Status};
+use crate::model::{RestoreOptions, Restored, Snapshot, Status};
 use crate::name::{Alias, SnapshotName};
 use crate::op::{DatabasesPlan, Intent, Op};
 use crate::snapshot::Volume;
-use crate::units::{Bytes, Generation};
+use crate::units::Generation;
 use jiff::Timestamp;
 use serde_json::json;
-use std::collections::BTreeMap;
 
 /// The row of the snapshot in which a restore keeps the state before.
 pub(super) fn kept_row(
@@ -22,21 +22,7 @@ pub(super) fn kept_row(
     parent: Option<SnapshotName>,
     why: String,
 ) -> SnapshotRow {
-    let snapshot = Snapshot {
-        name,
-        alias,
-        created_at: now,
-        last_used_at: None,
-        expires_at,
-        stateful: false,
-        size: Bytes(0),
-        parent,
-        description: Some(why),
-        labels: BTreeMap::new(),
-        pinned: None,
-        consistency: Consistency::Crash,
-        databases: None,
-    };
+    let snapshot = Snapshot { expires_at, parent, description: Some(why), ..fresh(name, alias, now) };
     SnapshotRow { snapshot, generation: Generation(0) }
 }
 

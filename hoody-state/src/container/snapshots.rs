@@ -40,6 +40,26 @@ pub(super) fn free_name(c: &rusqlite::Connection, id: &ContainerId, wanted: Snap
     Ok(name)
 }
 
+/// A snapshot of which nothing is known yet but what it is called and when it was asked for.
+pub(super) fn fresh(name: SnapshotName, alias: Option<Alias>, now: Timestamp) -> Snapshot {
+    Snapshot {
+        name,
+        alias,
+        created_at: now,
+        last_used_at: None,
+        expires_at: None,
+        stateful: false,
+        size: Bytes(0),
+        parent: None,
+        description: None,
+        labels: BTreeMap::new(),
+        pinned: None,
+        // Until it is known better.
+        consistency: Consistency::Crash,
+        databases: None,
+    }
+}
+
 impl Host {
     /// All snapshots of a container, newest first. Cost: one read of the catalog; the pool is not asked.
     ///
@@ -134,22 +154,7 @@ impl Host {
             Ok((r, free_name(c, id, SnapshotName::canonical(alias.as_ref(), now))?, parent, replaced))
         })?;
         let row = SnapshotRow {
-            snapshot: Snapshot {
-                name,
-                alias,
-                created_at: now,
-                last_used_at: None,
-                expires_at,
-                stateful: false,
-                size: Bytes(0),
-                parent,
-                description: new.description,
-                labels,
-                pinned: None,
-                // Until it is known better.
-                consistency: Consistency::Crash,
-                databases: None,
-            },
+            snapshot: Snapshot { expires_at, parent, description: new.description, labels, ..fresh(name, alias, now) },
             generation: Generation(0),
         };
         let replace = replaced.as_ref().map(|old| old.snapshot.name.clone());
