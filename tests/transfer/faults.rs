@@ -5,10 +5,43 @@ use hoody_state::Caller;
 use hoody_state::id::ContainerId;
 use hoody_state::model::{CopyRequest, PageRequest, Status, SyncRequest};
 use hoody_state::transfer::memory::Fault;
-use hoody_state_workspace::assert_clean;
+use hoody_state::units::Bytes;
+use hoody_state_workspace::{assert_clean, snapshot};
 
 fn only(two: &Two) -> Option<ContainerId> {
     two.there.containers(&PageRequest::first(), None, None).unwrap().rows.first().map(|c| c.id.clone())
+}
+
+/// What a copy has written since it was made, when no snapshot is left to count from.
+fn grown(host: &hoody_state::Host, copy: &ContainerId) -> Bytes {
+    for name in host.snapshots(copy).unwrap().snapshots {
+        host.delete_snapshot(&Caller::default(), copy, name.name.as_str()).unwrap();
+    }
+    snapshot(host, copy, "grown").unwrap().size
+}
+
+/// A crash between the clone and its record left a copy that counted everything it was made with as its own growth.
+#[test]
+fn a_copy_whose_record_of_the_clone_was_lost_counts_its_growth_from_the_clone() {
+    let two = Two::new();
+    two.b.crash_at(0);
+    let copy = two.copy(two.request());
+    idle(&two.there, &copy);
+    let (steps, grew) = (two.b.steps(), grown(&two.there, &copy));
+    for n in 1..=steps {
+        let mut two = Two::new();
+        two.b.crash_at(n);
+        let _ = two.here.copy_container(&Caller::default(), &two.source, two.request());
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        while two.b.steps() < n && only(&two).is_some_and(|c| two.there.container(&c).unwrap().status == Status::Copying) {
+            std::thread::sleep(std::time::Duration::from_millis(2));
+        }
+        two.restart_there();
+        settled(&two.there);
+        let Some(copy) = only(&two) else { continue };
+        idle(&two.there, &copy);
+        assert_eq!(grown(&two.there, &copy), grew, "step {n} of {steps}");
+    }
 }
 
 /// The target crashes before each step of a copy; after its next start the copy goes on by itself.

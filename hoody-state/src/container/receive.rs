@@ -147,7 +147,7 @@ impl Host {
             _ => Err(wrong_answer(&peer)),
         })?;
         self.0.store.create_home(&id)?;
-        let have = self.identities(&id)?;
+        let mut have = self.identities(&id)?;
         let missing = |o: &Offered| !have.iter().any(|(_, u)| *u == o.identity);
         op.progress.total.store(offered.iter().filter(|o| missing(o)).map(|o| o.bytes.0).sum(), Ordering::Relaxed);
         op.progress.begin_transfer();
@@ -157,7 +157,7 @@ impl Host {
         }
         for o in &offered {
             let wanted = o.snapshot.name == snapshot;
-            match self.receive_snapshot(op, &row, &peer, &source, o, &offered, limit, None) {
+            match self.receive_snapshot(op, &row, &peer, &source, o, &offered, &mut have, limit, None) {
                 // Deleted at the source since it was listed.
                 Err(e) if e.code() == "snapshot_not_found" && !wanted => {
                     tracing::info!(container = %id, snapshot = %o.snapshot.name, "went at the source meanwhile")
@@ -176,15 +176,17 @@ impl Host {
         let from = Volume::Snapshot(id.clone(), snapshot.clone());
         let live = Volume::Live(id.clone());
         op.step("clone")?;
-        if self.0.store.info(&live)?.is_none() {
-            let info = self.0.store.clone_volume(&from, &live, &op.id)?;
-            self.write(Durability::Process, |tx| {
-                tx.change_container(&id, "copy", None, |r| {
-                    r.state.origin = info.created;
-                    r.state.partial = false;
-                })
-            })?;
-        }
+        let info = match self.0.store.info(&live)? {
+            Some(cloned_before_a_crash) => cloned_before_a_crash,
+            None => self.0.store.clone_volume(&from, &live, &op.id)?,
+        };
+        op.step("note clone")?;
+        self.write(Durability::Process, |tx| {
+            tx.change_container(&id, "copy", None, |r| {
+                r.state.origin = info.created;
+                r.state.partial = false;
+            })
+        })?;
         self.finish_copy(op, &id, &snapshot, &run, start)
     }
 
@@ -208,7 +210,7 @@ impl Host {
         Ok(out)
     }
 
-    /// Brings one snapshot over, if it is not here yet; the name it has here. `name`: what it is to be called, if not as there.
+    /// Brings one snapshot over, if it is not here yet; the name it has here. `have`: what is here, which grows by it. `name`: what it is to be called, if not as there.
     #[allow(clippy::too_many_arguments)]
     pub(super) fn receive_snapshot(
         &self,
@@ -218,11 +220,11 @@ impl Host {
         source: &ContainerId,
         o: &Offered,
         offered: &[Offered],
+        have: &mut Vec<(SnapshotRow, Uuid)>,
         limit: Option<Bytes>,
         name: Option<SnapshotName>,
     ) -> Result<SnapshotName> {
         let id = &row.id;
-        let have = self.identities(id)?;
         if let Some((r, _)) = have.iter().find(|(_, u)| *u == o.identity) {
             return Ok(r.snapshot.name.clone());
         }
@@ -278,6 +280,7 @@ impl Host {
             }
             tx.put_snapshot(id, &new)
         })?;
+        have.push((new, o.identity));
         Ok(name)
     }
 

@@ -321,7 +321,7 @@ impl Host {
     fn bring_over(&self, op: &Op, row: &ContainerRow, advance: Option<SnapshotName>, limit: Option<Bytes>) -> Result<Brought> {
         let id = &row.id;
         let (source, peer) = self.source_of(row)?;
-        let have = self.identities(id)?;
+        let mut have = self.identities(id)?;
         let own_name = |u: Uuid| have.iter().find(|(_, x)| *x == u).map(|(r, _)| r.snapshot.name.clone());
         let (new, base) = match advance {
             Some(name) => {
@@ -361,7 +361,7 @@ impl Host {
         op.progress.total.store(new.bytes.0, Ordering::Relaxed);
         op.progress.begin_transfer();
         let name = self.0.catalog.read(|c| super::snapshots::free_name(c, id, new.snapshot.name.clone()))?;
-        let name = self.receive_snapshot(op, row, &peer, &source, &new, &base, limit, Some(name))?;
+        let name = self.receive_snapshot(op, row, &peer, &source, &new, &base, &mut have, limit, Some(name))?;
         Ok(Brought { changed: row.state.synced.as_ref() != Some(&name), name, at: None })
     }
 
