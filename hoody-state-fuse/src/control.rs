@@ -202,6 +202,7 @@ fn status(mount: &Mount) -> Status {
         numbers.insert(format!("refused_{}", format!("{cause:?}").to_lowercase()), *n);
     }
     numbers.extend(mount.requests().into_iter().map(|(name, n)| (format!("requests_{name}"), n)));
+    numbers.insert("kept_awake_us".to_owned(), mount.kept_awake_us());
     let volumes = volumes.into_iter().map(|(n, _, b)| (n.to_string_lossy().into_owned(), b)).collect();
     Status { volumes, passthrough: mount.passes_through(), files, counters: numbers }
 }

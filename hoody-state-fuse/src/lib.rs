@@ -15,6 +15,7 @@
 
 mod caller;
 pub mod control;
+mod cpu_latency;
 mod fs;
 pub mod locks;
 pub mod mount;

@@ -8,6 +8,7 @@ mod locking;
 mod requests;
 mod xattrs;
 
+use crate::cpu_latency::CpuLatency;
 use crate::locks::{Busy, LockService};
 use crate::sync_pool::SyncPool;
 use crate::table::Table;
@@ -40,6 +41,7 @@ pub(crate) struct Core {
     /// The volumes by name; when `single`, the only one is the root.
     pub volumes: RwLock<BTreeMap<OsString, Arc<Volume>>>,
     pub single: bool,
+    pub latency: CpuLatency,
     /// What the kernel asked for so far.
     pub requests: Requests,
     /// The kernel asks for nothing more.
@@ -68,7 +70,9 @@ impl Core {
     /// A request begins on an event loop.
     fn begin(&self, kind: Kind) -> Busy<'_> {
         self.requests.count(kind);
-        self.locks.busy()
+        let busy = self.locks.busy();
+        self.latency.request(busy.since());
+        busy
     }
 
     /// What frees blocks of the disk may take long: where somebody waits for a lock, it is done on another thread.

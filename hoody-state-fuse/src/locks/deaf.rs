@@ -22,6 +22,14 @@ pub struct Busy<'a> {
     since: Tick,
 }
 
+impl Busy<'_> {
+    /// Since when, in microseconds.
+    #[must_use]
+    pub fn since(&self) -> Tick {
+        self.since
+    }
+}
+
 impl LockService {
     /// An event loop begins with a request.
     #[must_use]

@@ -2,7 +2,7 @@
 
 use super::ranges::Ranges;
 use super::{Class, Intent, Limits, LockKind, Owner, Range, Request, Stamp, Task, Tick, VolumeId, rules};
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 /// What one owner holds.
 #[derive(Debug, Clone)]
@@ -28,7 +28,7 @@ pub(super) struct Waiter {
 pub(super) struct File {
     pub class: Class,
     pub volume: VolumeId,
-    pub holders: HashMap<Owner, Held>,
+    pub holders: BTreeMap<Owner, Held>,
     pub queue: VecDeque<Waiter>,
     pub intent: Option<Intent>,
     /// Next in line for the intent: it was told early that its snapshot is stale and is looking again.
@@ -48,7 +48,7 @@ impl File {
         File {
             class,
             volume,
-            holders: HashMap::new(),
+            holders: BTreeMap::new(),
             queue: VecDeque::new(),
             intent: None,
             heir: None,

@@ -480,22 +480,23 @@ impl Broker {
 
     fn is_grantable(&self, r: &Request, position: Option<usize>, view: &dyn View) -> bool {
         let Some(file) = self.files.get(&r.file) else { return true };
-        if file.conflicts(r.owner, r.range, r.kind).next().is_some() || self.is_held_back(r) {
-            return false;
-        }
-        if file.has_intent(r.owner) {
-            return true;
-        }
-        let needs = rules::needs_intent(file, r, view);
+        // What refuses most waiters comes first: all of them are asked again with each change.
+        let has_intent = file.has_intent(r.owner);
+        let needs = !has_intent && rules::needs_intent(file, r, view);
         if needs && (file.intent.is_some() || file.heir.is_some_and(|h| h != r.owner)) {
             return false;
         }
+        if file.conflicts(r.owner, r.range, r.kind).next().is_some() || self.is_held_back(r) {
+            return false;
+        }
         let ahead = position.unwrap_or(file.queue.len());
-        !file.queue.iter().take(ahead).any(|e| {
-            let e = &e.request;
-            e.owner != r.owner
-                && ((e.range.overlaps(r.range) && (e.kind == LockKind::Write || r.kind == LockKind::Write)) || (needs && rules::needs_intent(file, e, view)))
-        })
+        has_intent
+            || !file.queue.iter().take(ahead).any(|e| {
+                let e = &e.request;
+                e.owner != r.owner
+                    && ((e.range.overlaps(r.range) && (e.kind == LockKind::Write || r.kind == LockKind::Write))
+                        || (needs && rules::needs_intent(file, e, view)))
+            })
     }
 
     fn grant(&mut self, now: Tick, r: &Request, since: Tick, view: &dyn View, out: &mut Vec<Answer>) {
