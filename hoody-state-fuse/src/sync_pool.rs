@@ -29,6 +29,8 @@ impl SyncPool {
         let mut s = state.lock().unwrap_or_else(PoisonError::into_inner);
         s.jobs.push_back(Box::new(job));
         if s.idle >= s.jobs.len() {
+            // Not before, or it wakes only to wait for the mutex.
+            drop(s);
             wake.notify_one();
         } else if s.threads < MOST {
             s.threads += 1;
