@@ -9,6 +9,8 @@ use std::ffi::OsStr;
 
 /// The kernel's own limit on a value and on a list.
 const MOST: usize = 64 * 1024;
+/// What is tried first.
+const FEW: usize = 256;
 
 /// A value, or only its size if the caller asked for that.
 pub(super) fn send(reply: ReplyXattr, size: u32, value: Result<Vec<u8>, Errno>) {
@@ -32,6 +34,12 @@ impl Core {
 
     pub(super) fn getxattr(&self, id: u64, name: &OsStr) -> Result<Vec<u8>, Errno> {
         let (_open, path) = self.xattr_path(id)?;
+        // Most are small or not there, and the kernel asks for one before the first write of each transaction.
+        let mut few = [0; FEW];
+        match rustix::fs::getxattr(&path, name, &mut few[..]) {
+            Err(Errno::RANGE) => {}
+            n => return n.map(|n| few.into_iter().take(n).collect()),
+        }
         let mut value = vec![0; MOST];
         let n = rustix::fs::getxattr(path, name, &mut value[..])?;
         value.truncate(n);
