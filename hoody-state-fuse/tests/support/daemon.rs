@@ -18,15 +18,23 @@ pub struct Daemon {
 
 impl Daemon {
     pub fn start(volumes: bool) -> Self {
+        Self::start_with(volumes, &[])
+    }
+
+    pub fn start_with(volumes: bool, options: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         for d in ["back", "mnt"] {
             std::fs::create_dir(dir.path().join(d)).unwrap();
         }
-        let child = Self::spawn(&dir, volumes);
+        let child = Self::spawn_with(&dir, volumes, options);
         Daemon { child, dir }
     }
 
     pub fn spawn(dir: &tempfile::TempDir, volumes: bool) -> Child {
+        Self::spawn_with(dir, volumes, &[])
+    }
+
+    fn spawn_with(dir: &tempfile::TempDir, volumes: bool, options: &[&str]) -> Child {
         let backing = if volumes { PathBuf::from("-") } else { dir.path().join("back") };
         let mut child = Command::new(DAEMON)
             .arg("mount")
@@ -35,6 +43,7 @@ impl Daemon {
             .arg("--control")
             .arg(dir.path().join("sock"))
             .arg("--foreground")
+            .args(options)
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();

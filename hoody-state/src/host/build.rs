@@ -46,6 +46,8 @@ pub struct HostConfig {
     pub cgroup_parent: Option<String>,
     /// The program `hoody-state-fuse`; without it containers have no `/hoody/databases`.
     pub databases: Option<PathBuf>,
+    /// Idle processors may sleep while databases are busy too: a transaction takes up to four times as long then.
+    pub save_power: bool,
     /// How other servers are reached; nothing: they are not.
     pub transport: Option<Arc<dyn Transport>>,
     /// What an operator sets.
@@ -93,7 +95,7 @@ impl HostConfig {
     }
 
     fn daemon(&self, program: PathBuf) -> DaemonConfig {
-        DaemonConfig { program, socket: self.run.join("databases.sock"), mountpoint: self.run.join(DATABASES) }
+        DaemonConfig { program, socket: self.run.join("databases.sock"), mountpoint: self.run.join(DATABASES), save_power: self.save_power }
     }
 
     fn server(&self, pool: &crate::pool::PoolRecord) -> Server {

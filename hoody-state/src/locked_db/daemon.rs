@@ -22,6 +22,8 @@ pub struct DaemonConfig {
     pub socket: PathBuf,
     /// Where it mounts; made if need be.
     pub mountpoint: PathBuf,
+    /// It may not keep processors awake. Of one that runs already nothing changes.
+    pub save_power: bool,
 }
 
 /// A [`LockedDb`] whose daemon is looked after.
@@ -157,6 +159,9 @@ fn ensure(config: &DaemonConfig) -> Result<bool> {
     }
     let mut command = Command::new(&config.program);
     command.args(["mount", "-"]).arg(&config.mountpoint).arg("--control").arg(&config.socket).arg("--foreground");
+    if config.save_power {
+        command.arg("--save-power");
+    }
     command.stdin(Stdio::null()).stdout(Stdio::piped()).current_dir("/");
     crate::sys::process::enter_before_exec(&mut command, Vec::new());
     let mut child = command.spawn().map_err(|e| {

@@ -97,6 +97,9 @@ pub struct ServeArgs {
     /// Serve without /hoody/databases.
     #[arg(long)]
     pub no_databases: bool,
+    /// Let idle processors sleep while databases are busy too: a transaction takes up to four times as long.
+    #[arg(long)]
+    pub save_power: bool,
     /// First host id of the containers' user namespace, when the pool is made.
     #[arg(long, value_name = "N")]
     pub id_base: Option<u32>,
@@ -199,6 +202,7 @@ impl ServeArgs {
             runtime: self.runtime.clone(),
             id_base: self.id_base,
             databases: if self.no_databases { None } else { Some(self.databases.clone().unwrap_or_else(beside)) },
+            save_power: self.save_power,
             transport: Some(std::sync::Arc::new(hoody_state_http::transport::HttpTransport::new())),
             settings: Settings { undo_expiry: self.undo_expiry, ..Settings::default() },
             ..self.pool.config()?
