@@ -179,7 +179,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { keep: 10_000, read_phase: 500_000, read_phase_rollback: 5_000_000, wait: 60_000_000, turn: 3_000, quick: 400, doubt: 250_000 }
+        Limits { keep: 10_000, read_phase: 500_000, read_phase_rollback: 5_000_000, wait: 60_000_000, turn: 2_000, quick: 400, doubt: 250_000 }
     }
 }
 
