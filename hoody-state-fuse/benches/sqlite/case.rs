@@ -102,7 +102,17 @@ impl Outcome {
     }
 
     #[allow(clippy::cast_precision_loss)]
-    fn per_second(&self) -> f64 {
+    pub fn worst_us(&self) -> f64 {
+        self.report.worst_us as f64
+    }
+
+    #[allow(clippy::cast_precision_loss)]
+    pub fn errors(&self) -> f64 {
+        (self.report.busy + self.report.stale + self.report.other) as f64 + self.lost as f64
+    }
+
+    #[allow(clippy::cast_precision_loss)]
+    pub fn per_second(&self) -> f64 {
         self.report.ok as f64 / self.seconds
     }
 

@@ -1,18 +1,21 @@
 //! A workload for SQLite on any directory, native or mounted: processes × threads × journal mode × `synchronous` × pattern × kills.
 //!
 //! `cargo bench -p hoody-state-fuse --bench sqlite -- --dir /native=5000 --dir /mount=0 --strict /mount` runs each case on each directory in turn
-//! (the number is `busy_timeout` in ms) and prints one JSON line a case, then the ratio of the second directory to the first. Exit code 1 when a
+//! (the number is `busy_timeout` in ms) and prints one JSON line a case, then the ratio of the second directory to the first; with `--table`, at the end, the
+//! medians over all rounds. Exit code 1 when a
 //! `--strict` directory had an error, a lost update, or a failed integrity check.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod case;
+mod table;
 mod worker;
 
 use case::{Case, Outcome};
 use clap::Parser;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use table::Table;
 
 #[derive(Parser, Debug)]
 struct Args {
@@ -39,6 +42,9 @@ struct Args {
     seconds: f64,
     #[arg(long, default_value_t = 1)]
     rounds: u32,
+    /// Print the medians over all rounds, of two directories.
+    #[arg(long)]
+    table: bool,
     /// Given by `cargo bench`.
     #[arg(long, hide = true)]
     bench: bool,
@@ -57,8 +63,9 @@ fn main() -> ExitCode {
     }
     let args = Args::parse();
     let mut failed = false;
+    let mut table = Table::default();
     for round in 0..args.rounds {
-        for case in cases(&args) {
+        for (number, case) in cases(&args).into_iter().enumerate() {
             let mut dirs: Vec<(usize, &String)> = args.dirs.iter().enumerate().collect();
             if round % 2 == 1 {
                 dirs.reverse();
@@ -72,10 +79,14 @@ fn main() -> ExitCode {
                 outcomes.push((at, outcome));
             }
             outcomes.sort_by_key(|(at, _)| *at);
-            if let [(_, first), (_, second)] = &outcomes[..] {
-                println!("{}", second.ratio(first, &case));
+            if let Ok([(_, first), (_, second)]) = <[_; 2]>::try_from(outcomes) {
+                println!("{}", second.ratio(&first, &case));
+                table.add(number, &case, first, second);
             }
         }
+    }
+    if args.table {
+        print!("{}", table.text());
     }
     if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
