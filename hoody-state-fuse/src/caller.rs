@@ -1,6 +1,7 @@
 //! Making new inodes as the caller would have made them. The kernel has checked permissions already (`default_permissions`); what is left is the owner, the
 //! umask and, in the backing file system, the rules of setgid directories and default ACLs.
 
+use crate::threads::task_status;
 use nix::libc::mode_t;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, umask};
@@ -43,6 +44,18 @@ impl Drop for AsCaller {
     }
 }
 
+/// Whether a thread that changes a file of group `of` must leave no set-group-id bit: it is not in that group, and has no `CAP_FSETID`.
+pub(crate) fn may_not_keep_setgid(tid: u32, gid: u32, of: u32) -> bool {
+    gid != of && !task_status(tid).is_some_and(|status| is_in_group_or_privileged(&status, of))
+}
+
+fn is_in_group_or_privileged(status: &str, group: u32) -> bool {
+    const FSETID: u64 = 1 << 4;
+    let field = |name: &str| status.lines().find_map(|l| l.strip_prefix(name)).unwrap_or_default();
+    let capable = u64::from_str_radix(field("CapEff:").trim(), 16).is_ok_and(|c| c & FSETID != 0);
+    capable || field("Groups:").split_whitespace().any(|g| g.parse() == Ok(group))
+}
+
 /// Runs `f` so that what it changes loses its set-user-id and set-group-id bits, as with an ordinary writer.
 pub(crate) fn without_fsetid<T>(f: impl FnOnce() -> T) -> T {
     let Ok(before) = capabilities(None) else { return f() };
@@ -54,4 +67,18 @@ pub(crate) fn without_fsetid<T>(f: impl FnOnce() -> T) -> T {
         tracing::error!("CAP_FSETID could not be taken back: {e}");
     }
     value
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_in_group_or_privileged;
+
+    #[test]
+    fn a_group_or_the_capability_keeps_the_bit() {
+        let status = "Name:\tx\nGroups:\t4 1000 \nCapEff:\t0000000000000000\n";
+        assert!(is_in_group_or_privileged(status, 1000));
+        assert!(!is_in_group_or_privileged(status, 100));
+        assert!(is_in_group_or_privileged("Groups:\t\nCapEff:\t0000000000000010\n", 100));
+        assert!(!is_in_group_or_privileged("", 0));
+    }
 }

@@ -14,7 +14,7 @@ use std::mem::MaybeUninit;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 /// How to mount.
 #[derive(Debug, Clone)]
@@ -27,13 +27,15 @@ pub struct MountOptions {
     pub fresh_nodes: bool,
     /// Keep processors awake while requests come thick (see the module `cpu_latency`): a transaction takes a quarter to two thirds of the time.
     pub stay_awake: bool,
+    /// How many nodes are kept, each with a descriptor: beyond it names that nobody uses are forgotten. Default: half of the descriptors there may be.
+    pub most_nodes: Option<usize>,
     /// How long locks wait.
     pub limits: Limits,
 }
 
 impl Default for MountOptions {
     fn default() -> Self {
-        MountOptions { passthrough: true, event_loops: 1, fresh_nodes: true, stay_awake: true, limits: Limits::default() }
+        MountOptions { passthrough: true, event_loops: 1, fresh_nodes: true, stay_awake: true, most_nodes: None, limits: Limits::default() }
     }
 }
 
@@ -132,15 +134,19 @@ impl Mount {
     }
 
     fn start(volumes: BTreeMap<OsString, Arc<Volume>>, single: bool, mountpoint: &Path, source: &Path, options: &MountOptions) -> Result<Self, MountError> {
-        raise_open_files();
+        let descriptors = raise_open_files();
         let core = Arc::new(Core {
             table: Table::default(),
             locks: LockService::new(options.limits),
             sync: SyncPool::default(),
+            bulk: SyncPool::default(),
             passthrough: AtomicBool::new(options.passthrough),
             fresh: options.fresh_nodes,
             volumes: RwLock::new(volumes),
             single,
+            notifier: OnceLock::new(),
+            most_nodes: options.most_nodes.unwrap_or(descriptors / 2),
+            forgetting: AtomicBool::default(),
             latency: CpuLatency::start(options.stay_awake),
             requests: Default::default(),
             ended: Default::default(),
@@ -158,6 +164,7 @@ impl Mount {
         let failed = |source| MountError::Kernel { path: mountpoint.to_owned(), source };
         let session = Session::new(DatabaseFs(core.clone()), mountpoint, &config).map_err(failed)?;
         let notifier = session.notifier();
+        let _ = core.notifier.set(session.notifier());
         let session = session.spawn().map_err(failed)?;
         let mountpoint = mountpoint.canonicalize().unwrap_or_else(|_| mountpoint.to_owned());
         Ok(Mount { core, session: Mutex::new(Some(session)), notifier, mountpoint, next_volume: AtomicU64::new(2), farewell: Mutex::default() })
@@ -179,6 +186,12 @@ impl Mount {
     #[must_use]
     pub fn requests(&self) -> Vec<(&'static str, u64)> {
         self.core.requests.all().collect()
+    }
+
+    /// How many nodes are known now.
+    #[must_use]
+    pub fn nodes(&self) -> usize {
+        self.core.table.len()
     }
 
     /// For how long processors were kept awake, in microseconds.
@@ -245,7 +258,7 @@ impl Mount {
         Ok(())
     }
 
-    /// Removes a volume. What is open of it can still be read and written through its descriptors; its locks are let go, its waits end.
+    /// Removes a volume. What is open of it can still be read, written and locked through its descriptors; its waits end.
     ///
     /// # Errors
     /// No such volume.
@@ -298,6 +311,7 @@ impl Mount {
         let done = if session.guard.is_finished() { Ok(()) } else { rustix_unmount(&self.mountpoint) };
         drop(session);
         self.core.sync.end();
+        self.core.bulk.end();
         done
     }
 
@@ -384,12 +398,14 @@ fn mounted_from(at: &Path) -> Option<String> {
     table.lines().filter_map(of).next_back()
 }
 
-/// Each node has a descriptor: as many as the kernel allows.
-fn raise_open_files() {
+/// Each node has a descriptor: as many as the kernel allows. How many there may be now.
+fn raise_open_files() -> usize {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     let most = std::fs::read_to_string("/proc/sys/fs/nr_open").ok().and_then(|s| s.trim().parse().ok()).unwrap_or(1 << 20);
     let raised = setrlimit(Resource::RLIMIT_NOFILE, most, most).is_ok();
-    if !raised && let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+    let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return 1024 };
+    if !raised {
         let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
     }
+    usize::try_from(hard).unwrap_or(usize::MAX)
 }

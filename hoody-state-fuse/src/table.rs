@@ -7,7 +7,8 @@ use crate::volume::{Backing, Volume};
 use fuser::BackingId;
 use rustix::fs::{OFlags, Stat};
 use rustix::io::Errno;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -20,6 +21,10 @@ pub(crate) struct Node {
     pub kind: NodeKind,
     pub volume: Arc<Volume>,
     backing: Arc<Backing>,
+    /// The inode it stands for.
+    key: Key,
+    /// Where it was looked up last: the directory's node, and its name there.
+    place: Mutex<(u64, OsString)>,
     path: Arc<OwnedFd>,
     /// Data can pass through to it.
     pub passes: bool,
@@ -38,19 +43,27 @@ pub(crate) struct Node {
 
 /// A backing inode: the backing's number, device, inode.
 type Key = (u64, u64, u64);
+/// Device, inode.
+type Inode = (u64, u64);
 
 impl Node {
-    /// Its descriptor; ESTALE when its volume has another backing by now.
+    /// Its descriptor; ESTALE when its volume is removed, or has another backing by now.
     pub fn path(&self) -> Result<Arc<OwnedFd>, Errno> {
         let current = self.volume.backing();
-        if self.id == self.volume.root_node {
-            return Ok(current.root.clone());
+        if self.volume.is_removed() || (self.id != self.volume.root_node && !Arc::ptr_eq(&current, &self.backing)) {
+            return Err(Errno::STALE);
         }
-        if Arc::ptr_eq(&current, &self.backing) { Ok(self.path.clone()) } else { Err(Errno::STALE) }
+        Ok(self.own_path())
     }
 
+    /// Its descriptor, whatever became of its volume: for whoever has it open still.
+    pub fn own_path(&self) -> Arc<OwnedFd> {
+        if self.id == self.volume.root_node { self.volume.backing().root.clone() } else { self.path.clone() }
+    }
+
+    /// The attributes of the very inode, for whoever has it open still.
     pub fn stat(&self) -> Result<Stat, Errno> {
-        rustix::fs::fstat(&*self.path()?)
+        rustix::fs::fstat(&*self.own_path())
     }
 
     /// How long the kernel may rely on these attributes. A write that passes through clears set-user-id bits without the kernel's noticing.
@@ -80,11 +93,14 @@ pub(crate) struct Handle {
     pub passthrough: bool,
 }
 
-/// Both tables. Lock order: `nodes`, then `by_key`, then `locked`; never held during a system call.
+/// Both tables. Lock order: `nodes`, then `elsewhere` or a node's `place`; `locked` by itself; never held during a system call.
 #[derive(Debug, Default)]
 pub(crate) struct Table {
     nodes: RwLock<HashMap<u64, Arc<Node>>>,
-    locked: Mutex<HashMap<Key, Weak<LockedFile>>>,
+    /// By device and inode alone: whoever has a file open, by way of whatever backing or volume, locks the same one.
+    locked: Mutex<HashMap<Inode, Weak<LockedFile>>>,
+    /// The nodes of inodes whose number stands for another.
+    elsewhere: Mutex<HashMap<Key, u64>>,
     handles: RwLock<HashMap<u64, Arc<Handle>>>,
     /// The fresh node that each thread was shown last for an inode, while nobody has opened it. A node for each look-up would make the kernel throw its entry
     /// away and look up again; that a thread's own is shown to no other thread is what keeps two connections from opening one.
@@ -108,6 +124,8 @@ impl Table {
         let backing = volume.backing();
         let node = Node {
             id: volume.root_node,
+            key: (backing.index, 0, 0),
+            place: Mutex::default(),
             kind: NodeKind::Directory,
             volume: volume.clone(),
             path: backing.root.clone(),
@@ -123,12 +141,11 @@ impl Table {
         self.nodes.write().unwrap_or_else(PoisonError::into_inner).insert(volume.root_node, Arc::new(node));
     }
 
+    /// The volume's root directory is known no longer. The other nodes stay until the kernel forgets them: until then it may ask for any, and their numbers must not
+    /// stand for anything else.
     pub fn remove_volume(&self, volume: &Volume) {
-        let mut nodes = self.nodes.write().unwrap_or_else(PoisonError::into_inner);
-        nodes.retain(|_, n| n.volume.id != volume.id);
-        let left: HashSet<u64> = nodes.keys().copied().collect();
-        drop(nodes);
-        self.standing_by().retain(|_, id| left.contains(id));
+        volume.remove();
+        self.nodes.write().unwrap_or_else(PoisonError::into_inner).remove(&volume.root_node);
     }
 
     fn standing_by(&self) -> MutexGuard<'_, HashMap<(Key, u32), u64>> {
@@ -146,10 +163,11 @@ impl Table {
 
     /// The node of a looked-up inode, counted once more. `fresh`, with the thread that looks: another one than any that was opened before, or that another
     /// thread was shown.
-    pub fn enter(&self, parent: &Node, kind: NodeKind, path: OwnedFd, stat: &Stat, fresh: Option<u32>) -> Arc<Node> {
+    pub fn enter(&self, parent: &Node, name: &OsStr, kind: NodeKind, path: OwnedFd, stat: &Stat, fresh: Option<u32>) -> Arc<Node> {
         let backing = parent.backing();
         let passes = backing.passes_to(stat.st_dev, &path);
-        let slot = fresh.map(|tid| (key(&backing, stat), tid));
+        let key = key(&backing, stat);
+        let slot = fresh.map(|tid| (key, tid));
         let standing = slot.and_then(|s| self.standing_by().get(&s).copied());
         if let Some(node) = standing.and_then(|id| self.enter_again(id)) {
             if node.kind == kind {
@@ -157,16 +175,26 @@ impl Table {
             }
             self.forget(node.id, 1);
         }
-        let id = if fresh.is_some() { 1 << 62 | (1 + self.next_fresh.fetch_add(1, Ordering::Relaxed)) } else { backing.number(stat.st_dev, stat.st_ino) };
+        let unused = || 1 << 62 | (1 + self.next_fresh.fetch_add(1, Ordering::Relaxed));
         let mut nodes = self.nodes.write().unwrap_or_else(PoisonError::into_inner);
+        let id = if fresh.is_some() {
+            unused()
+        } else {
+            let mut elsewhere = self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner);
+            let number = elsewhere.get(&key).copied().unwrap_or_else(|| backing.number(stat.st_dev, stat.st_ino));
+            if nodes.get(&number).is_some_and(|n| n.key != key) { *elsewhere.entry(key).or_insert_with(unused) } else { number }
+        };
         if let Some(node) = nodes.get(&id) {
             // Its descriptor keeps the inode from being another one by now.
             node.lookups.fetch_add(1, Ordering::Relaxed);
             if node.kind == kind {
+                *node.place.lock().unwrap_or_else(PoisonError::into_inner) = (parent.id, name.to_owned());
                 return node.clone();
             }
             let same = Node {
                 id,
+                key,
+                place: Mutex::new((parent.id, name.to_owned())),
                 kind,
                 volume: node.volume.clone(),
                 backing: node.backing.clone(),
@@ -190,6 +218,8 @@ impl Table {
         }
         let node = Arc::new(Node {
             id,
+            key,
+            place: Mutex::new((parent.id, name.to_owned())),
             kind,
             volume: parent.volume.clone(),
             backing,
@@ -210,6 +240,18 @@ impl Table {
         node
     }
 
+    /// How many nodes there are.
+    pub fn len(&self) -> usize {
+        self.nodes.read().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Up to `most` names (with their directories' nodes) of files that nobody has open.
+    pub fn unused(&self, most: usize) -> Vec<(u64, OsString)> {
+        let nodes = self.nodes.read().unwrap_or_else(PoisonError::into_inner);
+        let unused = nodes.values().filter(|n| n.kind != NodeKind::Directory && Arc::strong_count(n) == 1);
+        unused.take(most).map(|n| n.place.lock().unwrap_or_else(PoisonError::into_inner).clone()).collect()
+    }
+
     /// Counts one more look-up of a node that is there.
     pub fn enter_again(&self, id: u64) -> Option<Arc<Node>> {
         let nodes = self.nodes.read().unwrap_or_else(PoisonError::into_inner);
@@ -223,6 +265,12 @@ impl Table {
         let Some(node) = nodes.get(&id) else { return };
         if node.id != node.volume.root_node && node.lookups.fetch_sub(count, Ordering::Relaxed) <= count {
             let gone = nodes.remove(&id);
+            if let Some(node) = &gone {
+                let mut elsewhere = self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner);
+                if elsewhere.get(&node.key) == Some(&id) {
+                    elsewhere.remove(&node.key);
+                }
+            }
             drop(nodes);
             if let Some(node) = &gone {
                 self.retire(node);
@@ -231,15 +279,14 @@ impl Table {
     }
 
     /// Whether this inode was seen to be a database.
-    pub fn is_database(&self, backing: &Backing, dev: u64, ino: u64) -> bool {
-        let key = (backing.index, dev, ino);
+    pub fn is_database(&self, dev: u64, ino: u64) -> bool {
         let locked = self.locked.lock().unwrap_or_else(PoisonError::into_inner);
-        locked.get(&key).and_then(Weak::upgrade).is_some_and(|l| l.class() == Class::Database)
+        locked.get(&(dev, ino)).and_then(Weak::upgrade).is_some_and(|l| l.class() == Class::Database)
     }
 
     /// What locks on a file are taken on, if somebody has looked it up.
-    pub fn locked_by_inode(&self, backing: &Backing, stat: &Stat) -> Option<Arc<LockedFile>> {
-        self.locked.lock().unwrap_or_else(PoisonError::into_inner).get(&key(backing, stat)).and_then(Weak::upgrade)
+    pub fn locked_by_inode(&self, stat: &Stat) -> Option<Arc<LockedFile>> {
+        self.locked.lock().unwrap_or_else(PoisonError::into_inner).get(&(stat.st_dev, stat.st_ino)).and_then(Weak::upgrade)
     }
 
     /// What locks on a node's file are taken on.
@@ -257,19 +304,21 @@ impl Table {
             _ => Class::Plain,
         };
         let mut all = self.locked.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = key(&node.backing, &stat);
+        let key = (stat.st_dev, stat.st_ino);
         let file = match all.get(&key).and_then(Weak::upgrade) {
             Some(file) => {
                 if class != Class::Plain {
                     file.set_class(class);
                 }
+                // Whoever uses it now is held with this volume.
+                file.volume.store(node.volume.id, Ordering::Relaxed);
                 file
             }
             None => {
                 let id = self.next_locked.fetch_add(1, Ordering::Relaxed);
                 let file = Arc::new(LockedFile {
                     id,
-                    volume: node.volume.id,
+                    volume: AtomicU64::new(node.volume.id),
                     class: Mutex::new(class),
                     fd,
                     place: Mutex::default(),
@@ -304,5 +353,35 @@ impl Table {
 
     pub fn remove_handle(&self, fh: u64) -> Option<Arc<Handle>> {
         self.handles.write().unwrap_or_else(PoisonError::into_inner).remove(&fh)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    /// A node's number has room for 2^40 inodes: two that differ above that were one file, and one's data were written into the other.
+    #[test]
+    fn an_inode_whose_number_stands_for_another_gets_one_of_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let volume = Volume::new(OsString::new(), 1, 1, Backing::open(dir.path()).unwrap());
+        let table = Table::default();
+        table.add_root(&volume);
+        let root = table.node(1).unwrap();
+        let enter = |ino: u64| {
+            let path = OwnedFd::from(File::open(dir.path()).unwrap());
+            let mut stat = rustix::fs::fstat(&path).unwrap();
+            stat.st_ino = ino;
+            table.enter(&root, "x".as_ref(), NodeKind::Plain, path, &stat, None).id
+        };
+        let (small, large) = (enter(300), enter(300 | 1 << 40));
+        assert_ne!(small, large);
+        assert_eq!((enter(300), enter(300 | 1 << 40)), (small, large), "each keeps its own");
+        table.forget(large, 2);
+        assert!(table.elsewhere.lock().unwrap().is_empty(), "and is forgotten with it");
+        table.forget(small, 2);
+        let again = enter(300 | 1 << 40);
+        assert_eq!(again, small, "a number that stands for nothing is free");
     }
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 /// One backing directory of a volume; another takes its place at a rebind.
@@ -38,6 +39,7 @@ pub(crate) struct Volume {
     /// Its root directory's node; stays through rebinds.
     pub root_node: u64,
     current: RwLock<Arc<Backing>>,
+    removed: AtomicBool,
 }
 
 /// The numbers of backings in use. One is free again when the last node of its backing is forgotten.
@@ -83,7 +85,7 @@ impl Backing {
     /// The node id and inode number of an inode: its own where there is one volume on one device.
     pub fn number(&self, dev: u64, ino: u64) -> u64 {
         let device = if dev == self.dev { 0 } else { self.device(dev, || false).0 };
-        // Bit 62 is for fresh nodes; numbers beyond these fields would take 2^40 inodes, 2^10 devices, 2^12 backings.
+        // Bit 62 is for fresh nodes. An inode beyond these fields (2^40 inodes, 2^10 devices) may be given the number of another: the table sees that.
         let number = (ino & 0xff_ffff_ffff) | (device & 0x3ff) << 40 | (self.index & 0xfff) << 50;
         // 1 is the mount's root.
         if number <= 1 { number | 1 << 61 } else { number & !(1 << 62) }
@@ -92,11 +94,20 @@ impl Backing {
 
 impl Volume {
     pub fn new(name: OsString, id: u64, root_node: u64, backing: Arc<Backing>) -> Arc<Self> {
-        Arc::new(Volume { name, id, root_node, current: RwLock::new(backing) })
+        Arc::new(Volume { name, id, root_node, current: RwLock::new(backing), removed: AtomicBool::default() })
     }
 
     pub fn backing(&self) -> Arc<Backing> {
         self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// It is served no longer: what is known of it is only good for what is open.
+    pub fn remove(&self) {
+        self.removed.store(true, Ordering::Release);
+    }
+
+    pub fn is_removed(&self) -> bool {
+        self.removed.load(Ordering::Acquire)
     }
 
     /// Exchanges the backing; the old one.

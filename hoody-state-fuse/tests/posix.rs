@@ -228,6 +228,30 @@ fn a_file_replaced_by_a_symlink_meanwhile_never_leads_out() {
     });
 }
 
+/// Each name that was ever looked at kept a descriptor until there were no more, for anybody.
+#[test]
+fn more_names_than_there_are_descriptors_for_can_be_looked_at() {
+    const MOST: usize = 100;
+    let m = Mounted::new(&MountOptions { most_nodes: Some(MOST), ..MountOptions::default() });
+    for i in 0..3000 {
+        fs::write(m.back().join(i.to_string()), b"x").unwrap();
+    }
+    let open = File::open(m.at().join("7")).unwrap();
+    for i in 0..3000 {
+        assert_eq!(fs::metadata(m.at().join(i.to_string())).unwrap().len(), 1);
+    }
+    let began = std::time::Instant::now();
+    while m.mount.nodes() > MOST {
+        assert!(began.elapsed() < std::time::Duration::from_secs(10), "{} nodes are kept", m.mount.nodes());
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        // Whoever looks next has more of them forgotten.
+        let _ = fs::metadata(m.at().join(format!("{:?}", began.elapsed())));
+    }
+    assert_eq!(open.metadata().unwrap().len(), 1, "what is open is kept");
+    fs::write(m.at().join("7"), b"new").unwrap();
+    assert_eq!(open.metadata().unwrap().len(), 3);
+}
+
 #[test]
 fn bad_places_are_refused_by_name() {
     let m = Mounted::new(&MountOptions::default());

@@ -131,7 +131,9 @@ impl Core {
             return Err(Errno::PERM);
         }
         let node = self.table.node(id)?;
-        let path = node.path()?;
+        let open = fh.and_then(|fh| self.table.handle(fh).ok()).filter(|h| !h.read_only);
+        // What is open can be changed whatever became of its volume.
+        let path = if open.is_some() || node.is_open() { node.own_path() } else { node.path()? };
         if change.uid.is_some() || change.gid.is_some() {
             let uid = change.uid.map(rustix::fs::Uid::from_raw);
             let gid = change.gid.map(rustix::fs::Gid::from_raw);
@@ -141,7 +143,6 @@ impl Core {
             rustix::fs::chmod(proc_path(&path), Mode::from_raw_mode(mode & 0o7777))?;
         }
         if let Some(size) = change.size {
-            let open = fh.and_then(|fh| self.table.handle(fh).ok()).filter(|h| !h.read_only);
             without_fsetid(|| match open {
                 Some(handle) => rustix::fs::ftruncate(&handle.file, size),
                 None => rustix::fs::ftruncate(reopen(&path, OFlags::WRONLY)?, size),

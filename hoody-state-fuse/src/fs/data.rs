@@ -6,7 +6,7 @@ use crate::caller::{AsCaller, without_fsetid};
 use crate::nodes::{NodeKind, Policy};
 use crate::recognise::{proc_path, reopen};
 use crate::table::{Handle, Node};
-use fuser::{BackingId, FileHandle, FopenFlags, ReplyCreate, ReplyEmpty, ReplyOpen, Request};
+use fuser::{BackingId, FileHandle, FopenFlags, ReplyCreate, ReplyEmpty, ReplyOpen, ReplyWrite, Request};
 use rustix::fs::{FallocateFlags, Mode, OFlags, SeekFrom, openat};
 use rustix::io::Errno;
 use std::ffi::OsStr;
@@ -26,6 +26,9 @@ fn backing_flags(flags: i32) -> OFlags {
     let mode = if mode == OFlags::RWMODE { OFlags::RDWR } else { mode };
     mode | (flags & (OFlags::TRUNC | OFlags::SYNC | OFlags::DSYNC | OFlags::NOATIME)) | OFlags::CLOEXEC
 }
+
+/// Copied by one request; the caller asks again for the rest, and can be killed in between.
+const LONGEST_COPY: usize = 64 << 20;
 
 fn fopen_flags(policy: Policy, passthrough: bool) -> FopenFlags {
     let mut flags = FopenFlags::empty();
@@ -89,7 +92,7 @@ impl Core {
             let (dir, name) = place?;
             let name = OsStr::from_bytes(name.as_bytes().strip_suffix(crate::nodes::shm::SUFFIX.as_bytes())?);
             let stat = rustix::fs::statat(&*dir, name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW).ok()?;
-            let database = self.table.locked_by_inode(&shm.backing(), &stat)?;
+            let database = self.table.locked_by_inode(&stat)?;
             let node = self.table.node(database.take_look(tid)?).ok()?;
             Some((database, node))
         };
@@ -220,11 +223,17 @@ impl Core {
         }
     }
 
-    pub(super) fn fallocate(&self, fh: u64, offset: u64, length: u64, mode: i32) -> Result<(), Errno> {
-        let handle = self.table.handle(fh)?;
+    /// On a thread apart from syncs, as it may write much.
+    pub(super) fn fallocate(&self, fh: u64, offset: u64, length: u64, mode: i32, reply: ReplyEmpty) {
         #[allow(clippy::cast_sign_loss)]
-        let flags = FallocateFlags::from_bits(mode as u32).ok_or(Errno::OPNOTSUPP)?;
-        rustix::fs::fallocate(&handle.file, flags, offset, length)
+        let flags = FallocateFlags::from_bits(mode as u32).ok_or(Errno::OPNOTSUPP);
+        match self.table.handle(fh).and_then(|h| Ok((h, flags?))) {
+            Err(e) => reply.error(fail(e)),
+            Ok((handle, flags)) => self.bulk.run(move || match without_fsetid(|| rustix::fs::fallocate(&handle.file, flags, offset, length)) {
+                Ok(()) => reply.ok(),
+                Err(e) => reply.error(fail(e)),
+            }),
+        }
     }
 
     pub(super) fn lseek(&self, fh: u64, offset: i64, whence: i32) -> Result<i64, Errno> {
@@ -238,11 +247,19 @@ impl Core {
         rustix::fs::seek(&handle.file, to).and_then(|at| i64::try_from(at).map_err(|_| Errno::OVERFLOW))
     }
 
-    pub(super) fn copy(&self, from: (u64, u64), to: (u64, u64), len: u64) -> Result<u32, Errno> {
-        let (source, target) = (self.table.handle(from.0)?, self.table.handle(to.0)?);
-        let (mut at, mut put) = (from.1, to.1);
-        let len = usize::try_from(len.min(0x7fff_f000)).unwrap_or(0x7fff_f000);
-        let n = rustix::fs::copy_file_range(&source.file, Some(&mut at), &target.file, Some(&mut put), len)?;
-        Ok(u32::try_from(n).unwrap_or(u32::MAX))
+    /// On a thread apart from syncs, as it may read and write much.
+    pub(super) fn copy(&self, from: (u64, u64), to: (u64, u64), len: u64, reply: ReplyWrite) {
+        let (source, target) = match (self.table.handle(from.0), self.table.handle(to.0)) {
+            (Ok(source), Ok(target)) => (source, target),
+            (Err(e), _) | (_, Err(e)) => return reply.error(fail(e)),
+        };
+        let len = usize::try_from(len).unwrap_or(LONGEST_COPY).min(LONGEST_COPY);
+        self.bulk.run(move || {
+            let (mut at, mut put) = (from.1, to.1);
+            match without_fsetid(|| rustix::fs::copy_file_range(&source.file, Some(&mut at), &target.file, Some(&mut put), len)) {
+                Ok(n) => reply.written(u32::try_from(n).unwrap_or(u32::MAX)),
+                Err(e) => reply.error(fail(e)),
+            }
+        });
     }
 }

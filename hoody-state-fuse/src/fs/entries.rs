@@ -74,10 +74,10 @@ impl Core {
     pub(super) fn enter(&self, tid: u32, parent: &Node, dir: &Arc<OwnedFd>, name: &OsStr, path: OwnedFd) -> Result<Entry, Errno> {
         let stat = rustix::fs::fstat(&path)?;
         let backing = parent.backing();
-        let kind = recognise::kind(dir.as_fd(), name, &path, &stat, &|dev, ino| self.table.is_database(&backing, dev, ino));
+        let kind = recognise::kind(dir.as_fd(), name, &path, &stat, &|dev, ino| self.table.is_database(dev, ino));
         let policy = kind.policy();
         let fresh = self.is_fresh(policy, backing.passes_to(stat.st_dev, &path));
-        let node = self.table.enter(parent, kind, path, &stat, fresh.then_some(tid));
+        let node = self.table.enter(parent, name, kind, path, &stat, fresh.then_some(tid));
         if matches!(kind, NodeKind::Database | NodeKind::Shm) {
             let locked = self.table.locked(&node)?;
             locked.set_place(dir.clone(), name.to_owned());

@@ -14,7 +14,7 @@ use crate::sync_pool::SyncPool;
 use crate::table::Table;
 use crate::volume::Volume;
 use fuser::{
-    BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, INodeNo, InitFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate,
+    BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, INodeNo, InitFlags, KernelConfig, LockOwner, Notifier, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate,
     ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyLock, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use requests::{Kind, Requests};
@@ -23,17 +23,23 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
-use std::time::SystemTime;
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, RwLock};
+use std::time::{Duration, SystemTime};
 
 /// Generations only matter to NFS servers, which this is not for.
 const GENERATION: fuser::Generation = fuser::Generation(0);
+
+/// How soon more names are forgotten, if that was not enough, and how often.
+const FORGET_AGAIN: Duration = Duration::from_millis(10);
+const FORGET_ROUNDS: u32 = 20;
 
 /// Everything the event loops and the control socket share.
 pub(crate) struct Core {
     pub table: Table,
     pub locks: Arc<LockService>,
     pub sync: SyncPool,
+    /// For what reads and writes much by one request.
+    pub bulk: SyncPool,
     /// Reads, writes and maps go to the backing file by themselves.
     pub passthrough: AtomicBool,
     /// A node for each look-up of a database.
@@ -42,6 +48,11 @@ pub(crate) struct Core {
     pub volumes: RwLock<BTreeMap<OsString, Arc<Volume>>>,
     pub single: bool,
     pub latency: CpuLatency,
+    /// How the kernel is told to forget; there once it is mounted.
+    pub notifier: OnceLock<Notifier>,
+    /// From how many nodes on names that nobody uses are forgotten: each node has a descriptor.
+    pub most_nodes: usize,
+    pub forgetting: AtomicBool,
     /// What the kernel asked for so far.
     pub requests: Requests,
     /// The kernel asks for nothing more.
@@ -67,6 +78,30 @@ impl Ended {
 }
 
 impl Core {
+    /// Where there are too many nodes, has the kernel forget names that nobody uses, on another thread: it may need an answer from this one for that.
+    fn forget_unused(self: &Arc<Self>) {
+        if self.table.len() <= self.most_nodes || self.forgetting.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let core = self.clone();
+        self.bulk.run(move || {
+            for _ in 0..FORGET_ROUNDS {
+                for (directory, name) in core.table.unused(core.most_nodes / 4 + 1) {
+                    if let Some(notifier) = core.notifier.get() {
+                        // It may be gone already.
+                        let _ = notifier.inval_entry(INodeNo(directory), &name);
+                    }
+                }
+                // The kernel says a little later what it has forgotten; some may be in use.
+                std::thread::sleep(FORGET_AGAIN);
+                if core.table.len() <= core.most_nodes {
+                    break;
+                }
+            }
+            core.forgetting.store(false, Ordering::Relaxed);
+        });
+    }
+
     /// A request begins on an event loop.
     fn begin(&self, kind: Kind) -> Busy<'_> {
         self.requests.count(kind);
@@ -141,6 +176,7 @@ impl Filesystem for DatabaseFs {
             Err(Errno::NOENT) => entries::absent(reply),
             Err(e) => reply.error(fail(e)),
         }
+        self.0.forget_unused();
     }
 
     fn forget(&self, _req: &Request, ino: INodeNo, nlookup: u64) {
@@ -228,6 +264,7 @@ impl Filesystem for DatabaseFs {
     fn create(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, flags: i32, reply: ReplyCreate) {
         let _busy = self.0.begin(Kind::Create);
         self.0.create(req, parent.0, name, mode, umask, flags, reply);
+        self.0.forget_unused();
     }
 
     fn read(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, offset: u64, size: u32, _flags: OpenFlags, _owner: Option<LockOwner>, reply: ReplyData) {
@@ -298,9 +335,9 @@ impl Filesystem for DatabaseFs {
         });
     }
 
-    fn setxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, value: &[u8], flags: i32, _position: u32, reply: ReplyEmpty) {
+    fn setxattr(&self, req: &Request, ino: INodeNo, name: &OsStr, value: &[u8], flags: i32, _position: u32, reply: ReplyEmpty) {
         let _busy = self.0.begin(Kind::Other);
-        answer!(reply, self.0.setxattr(ino.0, name, value, flags), () => reply.ok());
+        answer!(reply, self.0.setxattr(req, ino.0, name, value, flags), () => reply.ok());
     }
 
     fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
@@ -346,7 +383,7 @@ impl Filesystem for DatabaseFs {
 
     fn fallocate(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, offset: u64, length: u64, mode: i32, reply: ReplyEmpty) {
         let _busy = self.0.begin(Kind::Other);
-        answer!(reply, self.0.fallocate(fh.0, offset, length, mode), () => reply.ok());
+        self.0.fallocate(fh.0, offset, length, mode, reply);
     }
 
     fn lseek(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
@@ -373,6 +410,6 @@ impl Filesystem for DatabaseFs {
         reply: ReplyWrite,
     ) {
         let _busy = self.0.begin(Kind::Other);
-        answer!(reply, self.0.copy((fh_in.0, offset_in), (fh_out.0, offset_out), len), n => reply.written(n));
+        self.0.copy((fh_in.0, offset_in), (fh_out.0, offset_out), len, reply);
     }
 }

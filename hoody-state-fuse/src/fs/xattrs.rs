@@ -1,14 +1,16 @@
 //! Extended attributes, ACLs among them.
 
 use super::{Core, fail};
+use crate::caller::may_not_keep_setgid;
 use crate::recognise::proc_path;
-use fuser::ReplyXattr;
-use rustix::fs::XattrFlags;
+use fuser::{ReplyXattr, Request};
+use rustix::fs::{Mode, XattrFlags};
 use rustix::io::Errno;
 use std::ffi::OsStr;
 
 /// The kernel's own limit on a value and on a list.
 const MOST: usize = 64 * 1024;
+const ACCESS_ACL: &str = "system.posix_acl_access";
 /// What is tried first.
 const FEW: usize = 256;
 
@@ -54,10 +56,20 @@ impl Core {
         Ok(list)
     }
 
-    pub(super) fn setxattr(&self, id: u64, name: &OsStr, value: &[u8], flags: i32) -> Result<(), Errno> {
-        let (_open, path) = self.xattr_path(id)?;
+    pub(super) fn setxattr(&self, req: &Request, id: u64, name: &OsStr, value: &[u8], flags: i32) -> Result<(), Errno> {
+        let (open, path) = self.xattr_path(id)?;
         #[allow(clippy::cast_sign_loss)]
-        rustix::fs::setxattr(path, name, value, XattrFlags::from_bits_truncate(flags as u32))
+        rustix::fs::setxattr(&path, name, value, XattrFlags::from_bits_truncate(flags as u32))?;
+        if name != ACCESS_ACL {
+            return Ok(());
+        }
+        // The backing keeps the set-group-id bit for us; whoever is not of the file's group loses it natively.
+        let stat = rustix::fs::fstat(&*open)?;
+        let mode = Mode::from_raw_mode(stat.st_mode);
+        if mode.contains(Mode::SGID) && stat.st_mode & nix::libc::S_IFMT == nix::libc::S_IFREG && may_not_keep_setgid(req.pid(), req.gid(), stat.st_gid) {
+            rustix::fs::chmod(path, mode - Mode::SGID)?;
+        }
+        Ok(())
     }
 
     pub(super) fn removexattr(&self, id: u64, name: &OsStr) -> Result<(), Errno> {

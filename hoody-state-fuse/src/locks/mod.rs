@@ -22,6 +22,7 @@ use nix::libc::{EAGAIN, EDEADLK, EINTR, ESTALE, F_RDLCK, F_UNLCK, F_WRLCK};
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, Weak};
 use ticker::Bell;
 
@@ -30,8 +31,8 @@ use ticker::Bell;
 pub struct LockedFile {
     /// Its number in the broker.
     pub id: FileId,
-    /// Its volume: files of one are quiesced together.
-    pub volume: VolumeId,
+    /// The volume by which it was looked up last: files of one are quiesced together.
+    pub volume: AtomicU64,
     /// What it is now; a plain file may become a database.
     pub class: Mutex<Class>,
     /// An open descriptor of the backing file, for looking at headers (positional reads only).
@@ -273,7 +274,7 @@ impl LockService {
             ticket,
             file: file.id,
             class,
-            volume: file.volume,
+            volume: file.volume.load(Ordering::Relaxed),
             owner,
             task,
             range,
@@ -363,7 +364,7 @@ impl LockService {
         })
     }
 
-    /// The volume goes away: its locks are let go, its waits refused.
+    /// What a volume shows goes away: its waits are refused. Locks stay with whoever has the file open: others may have it open too.
     pub fn forget_volume(&self, volume: VolumeId) {
         self.change(|broker, _, now, out| broker.forget_volume(now, volume, out));
     }

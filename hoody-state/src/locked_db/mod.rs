@@ -40,7 +40,7 @@ pub trait LockedDb: Send + Sync {
     /// Serves `backing` as `volume`; where it shows. Errors: `volume_exists`, `bad_volume`.
     fn add_volume(&self, volume: &str, backing: &Path) -> Result<PathBuf>;
 
-    /// Serves it no longer: its locks are let go, its waits end. Error: `volume_not_found`.
+    /// Serves it no longer: its waits end; what is open stays open, with its locks. Error: `volume_not_found`.
     fn remove_volume(&self, volume: &str) -> Result<()>;
 
     /// Exchanges the directory behind a volume. Errors: `volume_not_found`, `bad_volume`.

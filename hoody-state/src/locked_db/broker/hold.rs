@@ -53,7 +53,7 @@ impl Broker {
         self.waiting.iter().filter_map(old).collect()
     }
 
-    /// Everything of a volume is let go, and its waits are refused: the volume goes away.
+    /// What a volume shows goes away: its waits are refused. What is held stays, until its owner closes the file: it may be open by way of another volume too, or shown again.
     pub fn forget_volume(&mut self, now: Tick, volume: VolumeId, out: &mut Vec<Answer>) {
         let ids: Vec<FileId> = self.files.iter().filter(|(_, f)| f.volume == volume).map(|(i, _)| *i).collect();
         for id in ids {
@@ -61,7 +61,7 @@ impl Broker {
             for ticket in tickets {
                 self.refuse_waiter(now, id, ticket, Cause::Gone, out);
             }
-            self.files.remove(&id);
+            self.forget_if_idle(id);
         }
     }
 }

@@ -260,6 +260,7 @@ impl Broker {
         self.note_user(request.owner, request.task);
         let file = self.files.entry(request.file).or_insert_with(|| File::new(request.class, request.volume));
         file.class = request.class;
+        file.volume = request.volume;
         // A thread that acts for a connection is known even if the kernel only tells it with the next request.
         if let Some(held) = file.holders.get_mut(&request.owner) {
             held.task = request.task;
