@@ -66,7 +66,7 @@ impl Core {
         // The backing keeps the set-group-id bit for us; whoever is not of the file's group loses it natively.
         let stat = rustix::fs::fstat(&*open)?;
         let mode = Mode::from_raw_mode(stat.st_mode);
-        if mode.contains(Mode::SGID) && stat.st_mode & nix::libc::S_IFMT == nix::libc::S_IFREG && may_not_keep_setgid(req.pid(), req.gid(), stat.st_gid) {
+        if mode.contains(Mode::SGID) && may_not_keep_setgid(req.pid(), req.gid(), stat.st_gid) {
             rustix::fs::chmod(path, mode - Mode::SGID)?;
         }
         Ok(())
