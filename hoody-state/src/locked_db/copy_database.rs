@@ -1,11 +1,11 @@
 //! Trees of databases: what is one, and making one tree what another is.
 
-use super::restore::copy_into;
+use super::restore::{BESIDE, copy_into, is_database, passing, with};
 use crate::error::{Error, IoContext, Result};
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -13,21 +13,6 @@ use std::time::Duration;
 
 /// How deep a tree of databases is looked at.
 const DEPTH: usize = 64;
-/// What belongs to a database besides its file.
-const BESIDE: [&str; 3] = ["-wal", "-shm", "-journal"];
-
-/// Whether a file begins as SQLite's do. No link is followed.
-fn is_database(path: &Path) -> bool {
-    let open = fs::OpenOptions::new().read(true).custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK).open(path);
-    let mut head = [0; 16];
-    open.is_ok_and(|mut f| f.metadata().is_ok_and(|m| m.is_file()) && f.read_exact(&mut head).is_ok()) && &head == b"SQLite format 3\0"
-}
-
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = OsString::from(path);
-    name.push(suffix);
-    name.into()
-}
 
 /// The names in a directory, in order; none when it is not there.
 fn names(dir: &Path) -> io::Result<BTreeSet<OsString>> {
@@ -49,7 +34,7 @@ pub(crate) fn list(root: &Path) -> io::Result<Vec<(PathBuf, u64)>> {
             if meta.is_dir() && depth < DEPTH {
                 todo.push((path, depth + 1));
             } else if meta.is_file() && is_database(&path) {
-                let more: u64 = ["-wal", "-journal"].iter().filter_map(|s| fs::symlink_metadata(beside(&path, s)).ok()).map(|m| m.len()).sum();
+                let more: u64 = ["-wal", "-journal"].iter().filter_map(|s| fs::symlink_metadata(with(&path, s)).ok()).map(|m| m.len()).sum();
                 found.push((path, meta.len() + more));
             }
         }
@@ -64,8 +49,9 @@ fn belongs_to(name: &OsStr) -> Option<OsString> {
     BESIDE.iter().find_map(|s| bytes.strip_suffix(s.as_bytes())).map(|b| OsStr::from_bytes(b).to_owned())
 }
 
-/// Makes the tree `to` what `from` is, while others use it: each database in one transaction of its own, other files by a rename each. `from` may be changed
-/// (its logs are taken in). What could not be done is said, a line each; the rest is done.
+/// Makes the tree `to` what `from` is, while others use it: each database in one transaction of its own, other files by a rename each. A target that is no
+/// database, or a damaged one, is exchanged for one by a rename ([`super::restore_database`] says what that means), and so is a database for an ordinary
+/// file. `from` may be changed (its logs are taken in). What could not be done is said, a line each, and is as it was; the rest is done.
 pub(crate) fn merge(from: &Path, to: &Path, timeout: Duration) -> Vec<Error> {
     let mut failed = Vec::new();
     merge_dir(from, to, timeout, 0, &mut failed);
@@ -86,6 +72,7 @@ fn merge_dir(from: &Path, to: &Path, timeout: Duration, depth: usize, failed: &m
         }
         let (a, b) = (from.join(name), to.join(name));
         let done = match (fs::symlink_metadata(&a).ok(), fs::symlink_metadata(&b).ok()) {
+            (Some(x), Some(y)) if x.is_file() && y.is_file() && is_database(&b) && x.len() > 0 && !is_database(&a) => no_database(&a, &b, &x),
             (Some(x), Some(y)) if x.is_file() && y.is_file() && database(name) => copy_into(&a, &b, timeout),
             (Some(x), None) if x.is_file() && database(name) => copy_into(&a, &b, timeout).and_then(|()| like(&b, &x)),
             (Some(x), y) if x.is_dir() && depth < DEPTH => {
@@ -125,11 +112,6 @@ fn like(path: &Path, meta: &fs::Metadata) -> Result<()> {
     Ok(())
 }
 
-/// A name beside `path` that nobody else uses.
-fn passing(path: &Path) -> PathBuf {
-    path.with_file_name(format!(".hoody-revert-{}", crate::id::OperationId::generate()))
-}
-
 fn exchange(from: &Path, to: &Path, meta: &fs::Metadata, dir: bool) -> Result<()> {
     let what = || format!("revert {}", to.display());
     let new = passing(to);
@@ -152,6 +134,22 @@ fn exchange(from: &Path, to: &Path, meta: &fs::Metadata, dir: bool) -> Result<()
         let _ = fs::remove_file(&new);
     }
     made
+}
+
+/// An ordinary file takes the name of a database, and what lies beside it is as beside that file.
+fn no_database(from: &Path, to: &Path, meta: &fs::Metadata) -> Result<()> {
+    exchange(from, to, meta, false)?;
+    for suffix in BESIDE {
+        let (a, b) = (with(from, suffix), with(to, suffix));
+        match fs::symlink_metadata(&a) {
+            Ok(x) if x.is_file() => exchange(&a, &b, &x, false)?,
+            _ => match fs::remove_file(&b) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e).io(|| format!("remove {}", b.display())),
+                _ => {}
+            },
+        }
+    }
+    Ok(())
 }
 
 fn link(from: &Path, to: &Path, meta: &fs::Metadata, dir: bool) -> Result<()> {
@@ -177,7 +175,7 @@ fn remove(path: &Path, dir: bool, database: bool) -> Result<()> {
     // The file first: who comes then makes a new one, and finds nothing of the old beside it that is whole.
     fs::remove_file(path).io(what)?;
     for suffix in BESIDE.iter().filter(|_| database) {
-        match fs::remove_file(beside(path, suffix)) {
+        match fs::remove_file(with(path, suffix)) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e).io(what),
             _ => {}
         }
