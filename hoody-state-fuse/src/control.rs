@@ -115,15 +115,20 @@ impl Control {
     }
 
     fn listen(self: &Arc<Self>, listener: &UnixListener) {
+        let mut failing = false;
         for stream in listener.incoming() {
             let stream = match stream {
                 Ok(s) => s,
                 Err(e) => {
-                    tracing::warn!("a control client could not be let in: {e}");
+                    // Said once, not ten times a second.
+                    if !std::mem::replace(&mut failing, true) {
+                        tracing::warn!("control clients cannot be let in: {e}");
+                    }
                     std::thread::sleep(BREATH);
                     continue;
                 }
             };
+            failing = false;
             let Some(mount) = self.mount.upgrade() else { return };
             let control = self.clone();
             let spawned = std::thread::Builder::new().name("control-client".into()).spawn(move || {

@@ -113,7 +113,10 @@ fn who_asked_for_the_end_is_answered_and_sees_it_only_when_it_has_come() {
     // Whoever asks once more waits as well.
     let unmount = || Command::new(DAEMON).arg("unmount").arg(d.dir.path().join("mnt")).arg("--control").arg(&socket).spawn().unwrap();
     let mut second = unmount();
-    std::thread::sleep(Duration::from_millis(200));
+    let descriptors = format!("/proc/{}/fd", second.id());
+    let links = || std::fs::read_dir(&descriptors).into_iter().flatten().flatten().filter_map(|e| std::fs::read_link(e.path()).ok());
+    soon("it is connected", || links().any(|to| to.to_string_lossy().starts_with("socket:")));
+    std::thread::sleep(Duration::from_millis(500));
     assert!(second.try_wait().unwrap().is_none());
     drop(user);
     end.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
@@ -174,13 +177,13 @@ fn a_status_tells_of_as_many_files_as_a_line_has_room_for_and_first_of_those_wai
     let whole = nix::libc::flock { l_type: 1, l_whence: 0, l_start: 0, l_len: 0, l_pid: 0 };
     let locked: Vec<std::fs::File> = (0..1200)
         .map(|n| {
-            let name = [&vec![1; 240][..], format!("{n:04}").as_bytes()].concat();
+            let name = [&vec![1; 240][..], format!("{n:04}.db").as_bytes()].concat();
             let file = std::fs::File::create(d.at("").join(std::ffi::OsStr::from_bytes(&name))).unwrap();
             nix::fcntl::fcntl(&file, nix::fcntl::FcntlArg::F_SETLK(&whole)).unwrap();
             file
         })
         .collect();
-    let last = d.at("").join(std::ffi::OsStr::from_bytes(&[&vec![1; 240][..], b"1199"].concat()));
+    let last = d.at("").join(std::ffi::OsStr::from_bytes(&[&vec![1; 240][..], b"1199.db"].concat()));
     let mut waits = Command::new("python3").args(["-c", "import fcntl,sys\nfcntl.lockf(open(sys.argv[1],'r+b'),fcntl.LOCK_EX)"]).arg(&last).spawn().unwrap();
     let mut status = d.locked_db().status().unwrap();
     soon("somebody waits", || {
@@ -188,9 +191,32 @@ fn a_status_tells_of_as_many_files_as_a_line_has_room_for_and_first_of_those_wai
         !status.files[0].waiters.is_empty()
     });
     assert_eq!((status.files.len(), status.counters["files_left_out"], status.counters["lock_users_left_out"]), (1000, 200, 0));
-    assert!(status.files[0].name.ends_with("1199") && status.files[1].waiters.is_empty());
+    assert!(status.files[0].name.ends_with("1199.db") && status.files[1].waiters.is_empty(), "{:?}", status.files[0]);
+    assert_eq!(status.files[1].name.len(), 247);
     drop(locked);
     assert!(waits.wait().unwrap().success());
+}
+
+#[test]
+fn a_link_on_the_mount_leads_no_restore_out_of_its_volume() {
+    let d = Daemon::start(true);
+    for at in ["vol", "vol/sub", "outside"] {
+        std::fs::create_dir(d.dir.path().join(at)).unwrap();
+    }
+    let db = d.locked_db();
+    let shown = db.add_volume("v", &d.dir.path().join("vol")).unwrap();
+    let (saved, outside) = (d.dir.path().join("saved.db"), d.dir.path().join("outside"));
+    make(saved.clone(), "wal").execute("UPDATE t SET v = 3", []).unwrap();
+    std::os::unix::fs::symlink(&outside, shown.join("way")).unwrap();
+    assert_eq!(db.restore_database("v", &saved, Path::new("way/a.db")).unwrap_err().code(), "bad_path");
+    assert!(!outside.join("a.db").exists());
+    assert_eq!(db.restore_database("w", &saved, Path::new("a.db")).unwrap_err().code(), "volume_not_found");
+    let user = make(shown.join("sub/a.db"), "wal");
+    db.restore_database("v", &saved, Path::new("sub/a.db")).unwrap();
+    assert_eq!(value(&user), 3);
+    std::fs::write(shown.join("rubbish.db"), "rubbish").unwrap();
+    db.restore_database("v", &saved, Path::new("rubbish.db")).unwrap();
+    assert_eq!(value(&open(shown.join("rubbish.db"))), 3);
 }
 
 #[test]
@@ -198,7 +224,11 @@ fn a_daemon_without_descriptors_does_not_spin_on_its_control_socket() {
     let d = Daemon::start(false);
     let pid = rustix::process::Pid::from_raw(i32::try_from(d.child.id()).unwrap());
     let set = |limit| rustix::process::prlimit(pid, rustix::process::Resource::Nofile, limit).unwrap();
-    let before = set(rustix::process::Rlimit { current: Some(3), maximum: Some(1 << 19) });
+    let out = format!("/proc/{}/fd/1", d.child.id());
+    soon("it needs no descriptor to start", || std::fs::read_link(&out).is_ok_and(|to| to == Path::new("/dev/null")));
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", d.child.id())).unwrap();
+    let maximum = limits.lines().find_map(|l| l.strip_prefix("Max open files")?.split_whitespace().nth(1)?.parse().ok());
+    let before = set(rustix::process::Rlimit { current: Some(3), maximum });
     let _waits = UnixStream::connect(d.dir.path().join("sock")).unwrap();
     let ticks = || {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", d.child.id())).unwrap();
@@ -207,6 +237,6 @@ fn a_daemon_without_descriptors_does_not_spin_on_its_control_socket() {
     let began = ticks();
     std::thread::sleep(Duration::from_secs(1));
     assert!(ticks() - began < 30, "it spins");
-    set(rustix::process::Rlimit { maximum: Some(1 << 19), ..before });
+    set(before);
     Client::connect(&d.dir.path().join("sock")).unwrap().ping().unwrap();
 }

@@ -99,17 +99,38 @@ pub(super) fn copy_into(from: &Path, to: &Path, timeout: Duration) -> Result<()>
     put(from, from, to, timeout)
 }
 
-/// Whether a file begins as SQLite's do. No link is followed.
+/// Whether a file begins as SQLite's do; one that cannot be looked at does not. No link is followed.
 pub(super) fn is_database(path: &Path) -> bool {
-    let open = std::fs::OpenOptions::new().read(true).custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK).open(path);
+    has_header(path).unwrap_or(false)
+}
+
+/// The same, where a mistake would cost something.
+pub(super) fn has_header(path: &Path) -> io::Result<bool> {
+    let mut file = std::fs::OpenOptions::new().read(true).custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK).open(path)?;
     let mut head = [0; 16];
-    open.is_ok_and(|mut f| f.metadata().is_ok_and(|m| m.is_file()) && f.read_exact(&mut head).is_ok()) && &head == b"SQLite format 3\0"
+    if !file.metadata()?.is_file() {
+        return Ok(false);
+    }
+    match file.read_exact(&mut head) {
+        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        r => r.map(|()| &head == b"SQLite format 3\0"),
+    }
 }
 
 /// From `source`, which people know as `from`: in place where that is possible.
 fn put(from: &Path, source: &Path, to: &Path, timeout: Duration) -> Result<()> {
-    let writable = std::fs::metadata(to).map_or(true, |m| m.len() == 0) || is_database(to);
-    if writable {
+    let what = || format!("look at {}", to.display());
+    // What is exchanged is the file itself, not a link to it.
+    let to = &match to.canonicalize() {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => to.to_owned(),
+        r => r.io(what)?,
+    };
+    let in_place = match std::fs::metadata(to) {
+        Ok(m) => m.len() == 0 || has_header(to).io(what)?,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => true,
+        Err(e) => return Err(e).io(what),
+    };
+    if in_place {
         match backup(from, source, to, timeout) {
             Err(Failed::Target(e)) => tracing::info!("{} is exchanged: {e}", to.display()),
             Err(Failed::Other(e)) => return Err(e),
@@ -125,6 +146,8 @@ fn exchange(from: &Path, source: &Path, to: &Path, timeout: Duration) -> Result<
     let was = std::fs::metadata(to).io(what)?;
     let new = passing(to);
     let made = (|| {
+        // Nobody else's until it has the owner and mode of the old.
+        std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new).io(what)?;
         backup(from, source, &new, timeout).map_err(Failed::into_error)?;
         std::os::unix::fs::chown(&new, Some(was.uid()), Some(was.gid())).io(what)?;
         std::fs::set_permissions(&new, was.permissions()).io(what)?;
@@ -193,6 +216,10 @@ fn backup(from: &Path, source: &Path, to: &Path, timeout: Duration) -> std::resu
     let left_wal = match make_writable(&source, &target) {
         Ok(left) => left,
         Err(e) if is_damage(&e) => return Err(Failed::Target(refused(from, to, &e))),
+        Err(e) if is_busy(&e) => {
+            let m = format!("{} is as it was ({e}): to take another page size it must be open to nobody else; end who uses it, and try again", to.display());
+            return Err(Failed::Other(Error::new(Kind::Busy, "databases_busy", m)));
+        }
         Err(e) => return Err(other(e)),
     };
     let copied = copy_pages(&source, &mut target, timeout);
@@ -226,6 +253,10 @@ fn make_writable(source: &Connection, target: &Connection) -> rusqlite::Result<b
 
 fn is_damage(e: &rusqlite::Error) -> bool {
     matches!(e.sqlite_error_code(), Some(rusqlite::ErrorCode::NotADatabase | rusqlite::ErrorCode::DatabaseCorrupt))
+}
+
+fn is_busy(e: &rusqlite::Error) -> bool {
+    matches!(e.sqlite_error_code(), Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked))
 }
 
 /// False when it stayed locked.
