@@ -202,7 +202,7 @@ impl Control {
                     }
                     self.ends(id, false);
                 }
-                Ok(Ask::Yield {}) => send(&self.yield_writes(mount))?,
+                Ok(Ask::Yield {}) => send(&self.yield_writes(mount, &|| hung_up(stream)))?,
                 Ok(ask) => send(&answer(mount, ask, &mut held, &|| hung_up(stream)))?,
                 // What follows cannot be trusted to begin a line.
                 Err(e) => return send(&error("bad_request", &format!("not a request: {e}"))),
@@ -262,14 +262,14 @@ impl Control {
         error("databases_unavailable", "it is not mounted any more, and goes on only for files that are open")
     }
 
-    fn yield_writes(&self, mount: &Mount) -> Reply {
+    fn yield_writes(&self, mount: &Mount, gone: &dyn Fn() -> bool) -> Reply {
         if !self.state().left {
             return error("bad_request", "it is mounted: only one that was unmounted yields");
         }
         let mut yielded = self.yielded.lock().unwrap_or_else(PoisonError::into_inner);
         if yielded.is_none() {
             let all: Vec<u64> = mount.list_volumes().into_iter().map(|(_, id, _)| id).collect();
-            match mount.locks().quiesce(&all, YIELD, FOR_GOOD) {
+            match mount.locks().quiesce_unless(&all, YIELD, FOR_GOOD, gone) {
                 Ok(held) => *yielded = Some(held),
                 Err(e) => {
                     let pids: Vec<String> = e.pids.iter().map(u32::to_string).collect();

@@ -31,7 +31,7 @@ pub(super) const BESIDE: [&str; 3] = ["-wal", "-shm", "-journal"];
 /// `not_a_database` when `from` is none; `databases_busy` when `to` stays locked for `timeout`; `io`.
 pub fn restore_database(from: &Path, to: &Path, timeout: Duration) -> Result<()> {
     let (_copy, source) = copied(from)?;
-    put(from, &source, to, timeout)
+    put(&Said { from, to }, &source, to, timeout)
 }
 
 /// The same for a path below a volume in which others make links: none is followed, and whatever they do meanwhile, nothing outside is written.
@@ -43,7 +43,7 @@ pub(super) fn restore_below(volume: &Path, from: &Path, to: &Path, timeout: Dura
     crate::sys::mount::in_root_of(&[("source", copy.path()), ("target", volume)], || {
         let target = Path::new("/target");
         no_links(target, to)?;
-        put(from, &Path::new("/source").join(name), &target.join(to), timeout)
+        put(&Said { from, to }, &Path::new("/source").join(name), &target.join(to), timeout)
     })
     .io(what)?
 }
@@ -96,7 +96,7 @@ fn copied(from: &Path) -> Result<(tempfile::TempDir, PathBuf)> {
 
 /// The same with a source that may be changed: its logs are taken in where it is.
 pub(super) fn copy_into(from: &Path, to: &Path, timeout: Duration) -> Result<()> {
-    put(from, from, to, timeout)
+    put(&Said { from, to }, from, to, timeout)
 }
 
 /// Whether a file begins as SQLite's do; one that cannot be looked at does not. No link is followed.
@@ -117,9 +117,15 @@ pub(super) fn has_header(path: &Path) -> io::Result<bool> {
     }
 }
 
-/// From `source`, which people know as `from`: in place where that is possible.
-fn put(from: &Path, source: &Path, to: &Path, timeout: Duration) -> Result<()> {
-    let what = || format!("look at {}", to.display());
+/// What people know the two files as.
+struct Said<'a> {
+    from: &'a Path,
+    to: &'a Path,
+}
+
+/// In place where that is possible.
+fn put(said: &Said<'_>, source: &Path, to: &Path, timeout: Duration) -> Result<()> {
+    let what = || format!("look at {}", said.to.display());
     // What is exchanged is the file itself, not a link to it.
     let to = &match to.canonicalize() {
         Err(e) if e.kind() == io::ErrorKind::NotFound => to.to_owned(),
@@ -131,24 +137,24 @@ fn put(from: &Path, source: &Path, to: &Path, timeout: Duration) -> Result<()> {
         Err(e) => return Err(e).io(what),
     };
     if in_place {
-        match backup(from, source, to, timeout) {
-            Err(Failed::Target(e)) => tracing::info!("{} is exchanged: {e}", to.display()),
+        match backup(said, source, to, timeout) {
+            Err(Failed::Target(e)) => tracing::info!("{} is exchanged: {e}", said.to.display()),
             Err(Failed::Other(e)) => return Err(e),
             Ok(()) => return Ok(()),
         }
     }
-    exchange(from, source, to, timeout)
+    exchange(said, source, to, timeout)
 }
 
 /// A new file in the place of `to`.
-fn exchange(from: &Path, source: &Path, to: &Path, timeout: Duration) -> Result<()> {
-    let what = || format!("exchange {}", to.display());
+fn exchange(said: &Said<'_>, source: &Path, to: &Path, timeout: Duration) -> Result<()> {
+    let what = || format!("exchange {}", said.to.display());
     let was = std::fs::metadata(to).io(what)?;
     let new = passing(to);
     let made = (|| {
         // Nobody else's until it has the owner and mode of the old.
         std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new).io(what)?;
-        backup(from, source, &new, timeout).map_err(Failed::into_error)?;
+        backup(said, source, &new, timeout).map_err(Failed::into_error)?;
         std::os::unix::fs::chown(&new, Some(was.uid()), Some(was.gid())).io(what)?;
         std::fs::set_permissions(&new, was.permissions()).io(what)?;
         File::open(&new).and_then(|f| f.sync_all()).io(what)
@@ -206,22 +212,25 @@ impl Failed {
     }
 }
 
-fn backup(from: &Path, source: &Path, to: &Path, timeout: Duration) -> std::result::Result<(), Failed> {
-    let other = |e: rusqlite::Error| Failed::Other(refused(from, to, &e));
+fn backup(said: &Said<'_>, source: &Path, to: &Path, timeout: Duration) -> std::result::Result<(), Failed> {
+    let other = |e: rusqlite::Error| Failed::Other(refused(said, &e));
     let source = Connection::open(source).map_err(other)?;
     source.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())).map_err(other)?;
     let mut target =
         Connection::open_with_flags(to, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX).map_err(other)?;
     target.busy_timeout(timeout).map_err(other)?;
-    let left_wal = match make_writable(&source, &target) {
-        Ok(left) => left,
-        Err(e) if is_damage(&e) => return Err(Failed::Target(refused(from, to, &e))),
-        Err(e) if is_busy(&e) => {
-            let m = format!("{} is as it was ({e}): to take another page size it must be open to nobody else; end who uses it, and try again", to.display());
-            return Err(Failed::Other(Error::new(Kind::Busy, "databases_busy", m)));
-        }
+    let left_wal = match must_leave_wal(&source, &target) {
+        Ok(must) => must,
+        Err(e) if is_damage(&e) => return Err(Failed::Target(refused(said, &e))),
         Err(e) => return Err(other(e)),
     };
+    if left_wal && let Err(e) = target.query_row("PRAGMA journal_mode=DELETE", [], |_| Ok(())) {
+        if !is_busy(&e) {
+            return Err(other(e));
+        }
+        let m = format!("{} is as it was ({e}): to take another page size it must be open to nobody else; end who uses it, and try again", said.to.display());
+        return Err(Failed::Other(Error::new(Kind::Busy, "databases_busy", m)));
+    }
     let copied = copy_pages(&source, &mut target, timeout);
     if left_wal && !matches!(copied, Ok(true)) {
         // As it was.
@@ -230,25 +239,22 @@ fn backup(from: &Path, source: &Path, to: &Path, timeout: Duration) -> std::resu
     match copied {
         Ok(true) => Ok(()),
         Ok(false) => {
-            let m = format!("{} stayed locked for {timeout:?} and is as it was: end the transaction that is open on it, and try again", to.display());
+            let m = format!("{} stayed locked for {timeout:?} and is as it was: end the transaction that is open on it, and try again", said.to.display());
             Err(Failed::Other(Error::new(Kind::Busy, "databases_busy", m)))
         }
         // Which of the two: the source was read before.
         Err(e) if is_damage(&e) && target.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())).is_err_and(|e| is_damage(&e)) => {
-            Err(Failed::Target(refused(from, to, &e)))
+            Err(Failed::Target(refused(said, &e)))
         }
         Err(e) => Err(other(e)),
     }
 }
 
-/// In WAL mode a database cannot change its page size, which the copy would have to: it leaves it, if nobody else is connected. Whether it did.
-fn make_writable(source: &Connection, target: &Connection) -> rusqlite::Result<bool> {
+/// In WAL mode a database cannot change its page size, which the copy would have to.
+fn must_leave_wal(source: &Connection, target: &Connection) -> rusqlite::Result<bool> {
     let size = |c: &Connection| c.query_row("PRAGMA page_size", [], |r| r.get::<_, i64>(0));
-    let mode = |c: &Connection, sql: &str| c.query_row(sql, [], |r| r.get::<_, String>(0));
-    if mode(target, "PRAGMA journal_mode")? != "wal" || size(source)? == size(target)? {
-        return Ok(false);
-    }
-    mode(target, "PRAGMA journal_mode=DELETE").map(|_| true)
+    let mode: String = target.query_row("PRAGMA journal_mode", [], |r| r.get(0))?;
+    Ok(mode == "wal" && size(source)? != size(target)?)
 }
 
 fn is_damage(e: &rusqlite::Error) -> bool {
@@ -279,7 +285,8 @@ pub(super) fn with(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-fn refused(from: &Path, to: &Path, e: &rusqlite::Error) -> Error {
+fn refused(said: &Said<'_>, e: &rusqlite::Error) -> Error {
+    let (from, to) = (said.from, said.to);
     match e.sqlite_error_code() {
         Some(rusqlite::ErrorCode::NotADatabase | rusqlite::ErrorCode::DatabaseCorrupt) => {
             Error::new(Kind::Corrupt, "not_a_database", format!("{} cannot be restored from: {e}; {} is as it was", from.display(), to.display()))
