@@ -3,45 +3,141 @@
 
 use crate::locks::Held;
 use crate::mount::{Mount, MountError};
-use hoody_state::locked_db::broker::{Class, LockKind, Range};
-use hoody_state::locked_db::fuse::{Ask, LONGEST_LINE, Reply};
+use hoody_state::locked_db::broker::{Class, FileStatus, LockKind, Range};
+use hoody_state::locked_db::fuse::{Ask, Client, LONGEST_LINE, Reply, left_socket};
 use hoody_state::locked_db::{FileLocks, LockUser, Status};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
-use std::collections::BTreeMap;
-use std::ffi::OsStr;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::os::unix::fs::PermissionsExt as _;
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::{OsStr, OsString};
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 /// Nothing is held longer, whatever is asked for.
 const LONGEST_LEASE: Duration = Duration::from_secs(60);
 
+/// Until the process ends.
+const FOR_GOOD: Duration = Duration::from_secs(100 * 365 * 86_400);
+
+/// What a status tells of at most; the rest is counted. With the longest text of each it stays well below [`LONGEST_LINE`].
+const MOST_FILES: usize = 1000;
+const MOST_USERS: usize = 100;
+const MOST_RANGES: usize = 16;
+const MOST_BYTES: usize = 8 << 20;
+
+/// After a failed accept (no descriptor is free, say) the next would fail as well.
+const BREATH: Duration = Duration::from_millis(100);
+
+/// How long a successor waits for the write transactions that are open on a daemon it succeeds.
+const YIELD: Duration = Duration::from_secs(10);
+
+/// The control socket of a mount, and who is connected to it.
+///
+/// A daemon that is unmounted while files are open goes on for those who have them open. Its place is free for a successor then, so its socket goes aside
+/// (to `<socket>.old`) and other connections end; the successor asks it there to hold the writes of its users for good, for neither knows the locks of the other.
+pub struct Control {
+    mount: Weak<Mount>,
+    socket: PathBuf,
+    /// Device and inode of the socket: by its name there may be a successor's.
+    identity: (u64, u64),
+    state: Mutex<State>,
+    yielded: Mutex<Option<Held>>,
+}
+
+#[derive(Default)]
+struct State {
+    left: bool,
+    clients: HashMap<u64, Connected>,
+    next: u64,
+}
+
+struct Connected {
+    stream: UnixStream,
+    /// It asked for the end, and sees it only when it has come.
+    ends: bool,
+}
+
 /// Listens on `socket` (made anew, for root alone) and serves until the process ends.
 ///
 /// # Errors
 /// The socket cannot be made.
-pub fn serve(mount: &Arc<Mount>, socket: &Path) -> std::io::Result<()> {
+pub fn serve(mount: &Arc<Mount>, socket: &Path) -> io::Result<Arc<Control>> {
     match std::fs::symlink_metadata(socket) {
         Ok(m) if std::os::unix::fs::FileTypeExt::is_socket(&m.file_type()) => {
             if UnixStream::connect(socket).is_ok() {
-                return Err(std::io::Error::new(std::io::ErrorKind::AddrInUse, format!("another daemon listens on {}", socket.display())));
+                return Err(io::Error::new(io::ErrorKind::AddrInUse, format!("another daemon listens on {}", socket.display())));
             }
             std::fs::remove_file(socket)?;
         }
-        Ok(_) => return Err(std::io::Error::new(std::io::ErrorKind::AlreadyExists, format!("{} is there and no socket", socket.display()))),
+        Ok(_) => return Err(io::Error::new(io::ErrorKind::AlreadyExists, format!("{} is there and no socket", socket.display()))),
         Err(_) => {}
     }
     let listener = UnixListener::bind(socket)?;
     std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o600))?;
-    let mount = Arc::downgrade(mount);
-    std::thread::Builder::new().name("control".into()).spawn(move || {
+    let control = Arc::new(Control {
+        mount: Arc::downgrade(mount),
+        socket: socket.to_owned(),
+        identity: identity(socket)?,
+        state: Mutex::default(),
+        yielded: Mutex::default(),
+    });
+    let served = control.clone();
+    std::thread::Builder::new().name("control".into()).spawn(move || served.listen(&listener))?;
+    Ok(control)
+}
+
+/// Before a daemon takes the place of `socket`: one that was there before and still serves files that are open holds their writes from now on.
+///
+/// # Errors
+/// A write transaction is open there, and does not end.
+pub fn succeed(socket: &Path) -> hoody_state::Result<()> {
+    let old = left_socket(socket);
+    let Ok(mut client) = Client::connect(&old) else { return Ok(()) };
+    match client.ask(&Ask::Yield {}) {
+        Err(e) if e.code() == "databases_busy" => Err(e),
+        // It ended meanwhile.
+        _ => Ok(()),
+    }
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    std::fs::symlink_metadata(path).map(|m| (m.dev(), m.ino()))
+}
+
+impl Control {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn listen(self: &Arc<Self>, listener: &UnixListener) {
+        let mut failing = false;
         for stream in listener.incoming() {
-            let (Ok(stream), Some(mount)) = (stream, mount.upgrade()) else { continue };
+            let stream = match stream {
+                Ok(s) => s,
+                Err(e) => {
+                    // Said once, not ten times a second.
+                    if !std::mem::replace(&mut failing, true) {
+                        tracing::warn!("control clients cannot be let in: {e}");
+                    }
+                    std::thread::sleep(BREATH);
+                    continue;
+                }
+            };
+            failing = false;
+            let Some(mount) = self.mount.upgrade() else { return };
+            let control = self.clone();
             let spawned = std::thread::Builder::new().name("control-client".into()).spawn(move || {
-                if let Err(e) = converse(&mount, &stream) {
+                let said = control.enter(&stream).and_then(|id| {
+                    let said = control.converse(&mount, &stream, id);
+                    control.state().clients.remove(&id);
+                    said
+                });
+                if let Err(e) = said {
                     tracing::debug!("a control client left: {e}");
                 }
             });
@@ -49,41 +145,147 @@ pub fn serve(mount: &Arc<Mount>, socket: &Path) -> std::io::Result<()> {
                 tracing::warn!("a control client was turned away: {e}");
             }
         }
-    })?;
-    Ok(())
+    }
+
+    fn enter(&self, stream: &UnixStream) -> io::Result<u64> {
+        let stream = stream.try_clone()?;
+        let mut state = self.state();
+        let id = state.next;
+        state.next += 1;
+        // Who comes when it has left already knows that.
+        if !state.left {
+            state.clients.insert(id, Connected { stream, ends: false });
+        }
+        Ok(id)
+    }
+
+    fn converse(&self, mount: &Mount, stream: &UnixStream, id: u64) -> io::Result<()> {
+        let mut out = stream;
+        let mut send = |reply: &Reply| {
+            let mut line = serde_json::to_vec(reply)?;
+            line.push(b'\n');
+            out.write_all(&line)
+        };
+        if getsockopt(stream, PeerCredentials)?.uid() != 0 {
+            return send(&error("denied", "only root may use this socket"));
+        }
+        let mut held: Option<Held> = None;
+        let mut lines = BufReader::new(stream);
+        loop {
+            let mut line = Vec::new();
+            let n = lines.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut line)?;
+            if n == 0 {
+                return Ok(());
+            }
+            if line.last() != Some(&b'\n') {
+                return send(&error("bad_request", "a request is one line of JSON, ended by a newline"));
+            }
+            match serde_json::from_slice(&line) {
+                // The process ends with the mount, and whoever asked for that is told first.
+                Ok(Ask::Unmount {}) => {
+                    self.ends(id, true);
+                    let _farewell = mount.farewell();
+                    send(&match self.unmount(mount) {
+                        Ok(()) => Reply::Done { path: None },
+                        Err(e) => {
+                            self.ends(id, false);
+                            error("databases_failed", &format!("it stays mounted: {e}"))
+                        }
+                    })?;
+                }
+                Ok(Ask::Ping {}) => {
+                    self.ends(id, true);
+                    let reply = self.ping(mount);
+                    send(&reply)?;
+                    if matches!(reply, Reply::Error { .. }) {
+                        return Ok(());
+                    }
+                    self.ends(id, false);
+                }
+                Ok(Ask::Yield {}) => send(&self.yield_writes(mount, &|| hung_up(stream)))?,
+                Ok(ask) => send(&answer(mount, ask, &mut held, &|| hung_up(stream)))?,
+                // What follows cannot be trusted to begin a line.
+                Err(e) => return send(&error("bad_request", &format!("not a request: {e}"))),
+            }
+        }
+    }
+
+    fn ends(&self, id: u64, ends: bool) {
+        if let Some(c) = self.state().clients.get_mut(&id) {
+            c.ends = ends;
+        }
+    }
+
+    /// Ends the mount; from then on its place is a successor's, whether files are open or not.
+    ///
+    /// # Errors
+    /// As [`Mount::unmount`].
+    pub fn unmount(&self, mount: &Mount) -> io::Result<()> {
+        mount.unmount()?;
+        self.leave();
+        Ok(())
+    }
+
+    /// Leaves the place: the socket goes aside, and who watches a connection sees it end.
+    fn leave(&self) {
+        let mut state = self.state();
+        if std::mem::replace(&mut state.left, true) {
+            return;
+        }
+        if identity(&self.socket).is_ok_and(|now| now == self.identity)
+            && let Err(e) = std::fs::rename(&self.socket, left_socket(&self.socket))
+        {
+            tracing::warn!("the control socket stays where it is: {e}");
+        }
+        for (_, gone) in state.clients.extract_if(|_, c| !c.ends) {
+            let _ = gone.stream.shutdown(std::net::Shutdown::Both);
+        }
+    }
+
+    /// The process ends: nothing of its socket stays, under either name.
+    pub fn end(&self) {
+        for path in [&self.socket, &left_socket(&self.socket)] {
+            if identity(path).is_ok_and(|now| now == self.identity) {
+                let _ = std::fs::remove_file(path);
+            }
+        }
+    }
+
+    fn ping(&self, mount: &Mount) -> Reply {
+        if mount.is_there() && !self.state().left {
+            return Reply::Done { path: None };
+        }
+        // Somebody else took the mount off, perhaps with files open: nobody can reach it any more.
+        if let Err(e) = self.unmount(mount) {
+            tracing::warn!("a mount that is gone cannot be ended: {e}");
+        }
+        error("databases_unavailable", "it is not mounted any more, and goes on only for files that are open")
+    }
+
+    fn yield_writes(&self, mount: &Mount, gone: &dyn Fn() -> bool) -> Reply {
+        if !self.state().left {
+            return error("bad_request", "it is mounted: only one that was unmounted yields");
+        }
+        let mut yielded = self.yielded.lock().unwrap_or_else(PoisonError::into_inner);
+        if yielded.is_none() {
+            let all: Vec<u64> = mount.list_volumes().into_iter().map(|(_, id, _)| id).collect();
+            match mount.locks().quiesce_unless(&all, YIELD, FOR_GOOD, gone) {
+                Ok(held) => *yielded = Some(held),
+                Err(e) => {
+                    let pids: Vec<String> = e.pids.iter().map(u32::to_string).collect();
+                    let m = format!("what was mounted here before is still written to by process {}: that transaction must end first", pids.join(", "));
+                    return error("databases_busy", &m);
+                }
+            }
+        }
+        Reply::Done { path: None }
+    }
 }
 
-fn converse(mount: &Mount, stream: &UnixStream) -> std::io::Result<()> {
-    let mut out = stream.try_clone()?;
-    let mut send = |reply: &Reply| {
-        let mut line = serde_json::to_vec(reply)?;
-        line.push(b'\n');
-        out.write_all(&line)
-    };
-    if getsockopt(stream, PeerCredentials)?.uid() != 0 {
-        return send(&error("denied", "only root may use this socket"));
-    }
-    let mut held: Option<Held> = None;
-    let mut lines = BufReader::new(stream);
-    loop {
-        let mut line = Vec::new();
-        let n = lines.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut line)?;
-        if n == 0 {
-            return Ok(());
-        }
-        if line.last() != Some(&b'\n') {
-            return send(&error("bad_request", "a request is one line of JSON, ended by a newline"));
-        }
-        match serde_json::from_slice(&line) {
-            Ok(ask) => {
-                // The process ends with the mount, and whoever asked for that is told first.
-                let _farewell = matches!(ask, Ask::Unmount {}).then(|| mount.farewell());
-                send(&answer(mount, ask, &mut held))?;
-            }
-            // What follows cannot be trusted to begin a line.
-            Err(e) => return send(&error("bad_request", &format!("not a request: {e}"))),
-        }
-    }
+/// Whether nobody is at the other end any more; nothing is read.
+fn hung_up(stream: &UnixStream) -> bool {
+    let mut at = [PollFd::new(stream.as_fd(), PollFlags::empty())];
+    poll(&mut at, PollTimeout::ZERO).is_ok() && at[0].revents().is_some_and(|r| r.intersects(PollFlags::POLLHUP | PollFlags::POLLERR))
 }
 
 fn error(code: &str, message: &str) -> Reply {
@@ -108,26 +310,23 @@ fn done(result: Result<(), MountError>) -> Reply {
     }
 }
 
-fn answer(mount: &Mount, ask: Ask, held: &mut Option<Held>) -> Reply {
+fn answer(mount: &Mount, ask: Ask, held: &mut Option<Held>, gone: &dyn Fn() -> bool) -> Reply {
     match ask {
         Ask::Status {} => Reply::Status(Box::new(status(mount))),
         Ask::AddVolume { volume, backing } => done(mount.add_volume(OsStr::new(&volume), &backing)),
         Ask::RemoveVolume { volume } => done(mount.remove_volume(OsStr::new(&volume))),
         Ask::Rebind { volume, backing } => done(mount.rebind(OsStr::new(&volume), &backing)),
-        Ask::Quiesce { volumes, timeout_ms, lease_ms } => quiesce(mount, &volumes, timeout_ms, lease_ms, held),
+        Ask::Quiesce { volumes, timeout_ms, lease_ms } => quiesce(mount, &volumes, timeout_ms, lease_ms, held, gone),
         Ask::Release {} => Reply::Released { whole: held.take().is_some_and(Held::release) },
         Ask::Park { pids } => {
             let threads = threads(&pids);
             Reply::Parked { count: mount.locks().park(&|tid| threads.contains(&tid)) }
         }
-        Ask::Unmount {} => match mount.unmount() {
-            Ok(()) => Reply::Done { path: None },
-            Err(e) => error("databases_failed", &format!("it stays mounted: {e}")),
-        },
+        Ask::Unmount {} | Ask::Ping {} | Ask::Yield {} => error("bad_request", "that is answered elsewhere"),
     }
 }
 
-fn quiesce(mount: &Mount, volumes: &[String], timeout_ms: u64, lease_ms: u64, held: &mut Option<Held>) -> Reply {
+fn quiesce(mount: &Mount, volumes: &[String], timeout_ms: u64, lease_ms: u64, held: &mut Option<Held>, gone: &dyn Fn() -> bool) -> Reply {
     if held.is_some() {
         return error("bad_request", "this connection holds writes already: release first");
     }
@@ -141,7 +340,7 @@ fn quiesce(mount: &Mount, volumes: &[String], timeout_ms: u64, lease_ms: u64, he
         Err(e) => return done(Err(e)),
     };
     let lease = Duration::from_millis(lease_ms).min(LONGEST_LEASE);
-    match mount.locks().quiesce(&ids, Duration::from_millis(timeout_ms).min(LONGEST_LEASE), lease) {
+    match mount.locks().quiesce_unless(&ids, Duration::from_millis(timeout_ms).min(LONGEST_LEASE), lease, gone) {
         Ok(guard) => {
             *held = Some(guard);
             Reply::Done { path: None }
@@ -159,33 +358,8 @@ fn threads(pids: &[i32]) -> std::collections::HashSet<u32> {
 fn status(mount: &Mount) -> Status {
     let volumes = mount.list_volumes();
     let (files, counters) = mount.locks().status();
-    let text = |range: Range, kind: LockKind| format!("{} {}-{}", if kind == LockKind::Write { "write" } else { "read" }, range.start, range.end);
     let volume_name = |id: u64| volumes.iter().find(|(_, v, _)| *v == id).map(|(n, _, _)| n.to_string_lossy().into_owned()).unwrap_or_default();
-    let files = files
-        .into_iter()
-        .map(|(f, name)| FileLocks {
-            volume: volume_name(f.volume),
-            name: name.unwrap_or_default().to_string_lossy().into_owned(),
-            class: match f.class {
-                Class::Plain => "plain",
-                Class::Database => "database",
-                Class::Shm => "shm",
-            }
-            .to_owned(),
-            intent: f.intent.map(|(o, since)| (f.holders.iter().find(|h| h.owner == o).map_or(0, |h| h.task.pid), since)),
-            holders: f
-                .holders
-                .iter()
-                .map(|h| LockUser {
-                    pid: h.task.pid,
-                    tid: h.task.tid,
-                    since_us: h.held,
-                    locks: h.ranges.iter().map(|(r, k)| text(*r, *k)).collect::<Vec<_>>().join(", "),
-                })
-                .collect(),
-            waiters: f.waiters.iter().map(|w| LockUser { pid: w.task.pid, tid: w.task.tid, since_us: w.waited, locks: text(w.range, w.kind) }).collect(),
-        })
-        .collect();
+    let (files, left_out) = most_waited_for(files, &volume_name);
     let mut numbers = BTreeMap::new();
     for (name, n) in [
         ("granted", counters.granted),
@@ -202,7 +376,66 @@ fn status(mount: &Mount) -> Status {
         numbers.insert(format!("refused_{}", format!("{cause:?}").to_lowercase()), *n);
     }
     numbers.extend(mount.requests().into_iter().map(|(name, n)| (format!("requests_{name}"), n)));
+    numbers.insert("files_left_out".to_owned(), left_out.files);
+    numbers.insert("lock_users_left_out".to_owned(), left_out.users);
     numbers.insert("kept_awake_us".to_owned(), mount.kept_awake_us());
     let volumes = volumes.into_iter().map(|(n, _, b)| (n.to_string_lossy().into_owned(), b)).collect();
     Status { volumes, passthrough: mount.passes_through(), files, counters: numbers }
+}
+
+/// What a status does not tell.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct LeftOut {
+    files: u64,
+    users: u64,
+}
+
+/// The files of a status, those first that somebody waits for the longest: as many as a line has room for.
+fn most_waited_for(mut files: Vec<(FileStatus, Option<OsString>)>, volume_name: &dyn Fn(u64) -> String) -> (Vec<FileLocks>, LeftOut) {
+    let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+    files.sort_by_key(|(f, _)| std::cmp::Reverse(f.waiters.iter().map(|w| w.waited + 1).max().unwrap_or(0)));
+    let (mut told, mut left_out, mut bytes) = (Vec::new(), LeftOut::default(), 0);
+    for (f, name) in &files {
+        if told.len() == MOST_FILES {
+            break;
+        }
+        let file = file_locks(f, volume_name(f.volume), name.as_deref().unwrap_or_default());
+        bytes += serde_json::to_vec(&file).map_or(0, |line| line.len());
+        if bytes > MOST_BYTES {
+            break;
+        }
+        left_out.users += count(f.holders.len() - file.holders.len() + f.waiters.len() - file.waiters.len());
+        told.push(file);
+    }
+    left_out.files = count(files.len() - told.len());
+    (told, left_out)
+}
+
+fn file_locks(f: &FileStatus, volume: String, name: &OsStr) -> FileLocks {
+    let text = |range: Range, kind: LockKind| format!("{} {}-{}", if kind == LockKind::Write { "write" } else { "read" }, range.start, range.end);
+    let texts = |ranges: &[(Range, LockKind)]| {
+        let mut all: Vec<String> = ranges.iter().take(MOST_RANGES).map(|(r, k)| text(*r, *k)).collect();
+        if ranges.len() > MOST_RANGES {
+            all.push(format!("and {} more", ranges.len() - MOST_RANGES));
+        }
+        all.join(", ")
+    };
+    FileLocks {
+        volume,
+        name: name.to_string_lossy().into_owned(),
+        class: match f.class {
+            Class::Plain => "plain",
+            Class::Database => "database",
+            Class::Shm => "shm",
+        }
+        .to_owned(),
+        intent: f.intent.map(|(o, since)| (f.holders.iter().find(|h| h.owner == o).map_or(0, |h| h.task.pid), since)),
+        holders: f.holders.iter().take(MOST_USERS).map(|h| LockUser { pid: h.task.pid, tid: h.task.tid, since_us: h.held, locks: texts(&h.ranges) }).collect(),
+        waiters: f
+            .waiters
+            .iter()
+            .take(MOST_USERS)
+            .map(|w| LockUser { pid: w.task.pid, tid: w.task.tid, since_us: w.waited, locks: text(w.range, w.kind) })
+            .collect(),
+    }
 }

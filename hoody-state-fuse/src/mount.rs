@@ -306,13 +306,27 @@ impl Mount {
     /// # Errors
     /// The kernel's.
     pub fn unmount(&self) -> std::io::Result<()> {
-        let Some(session) = self.session.lock().unwrap_or_else(PoisonError::into_inner).take() else { return Ok(()) };
+        let mut slot = self.session.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(session) = slot.take() else { return Ok(()) };
         // Somebody else may have unmounted it: then there may be another mount here by now, which is not ours to end.
-        let done = if session.guard.is_finished() { Ok(()) } else { rustix_unmount(&self.mountpoint) };
-        drop(session);
+        if !session.guard.is_finished()
+            && self.is_there()
+            && let Err(e) = rustix_unmount(&self.mountpoint)
+        {
+            *slot = Some(session);
+            return Err(e);
+        }
+        // Dropped, it would unmount by name once more while anything of this is in use: a successor's mount, perhaps. All that stays is a descriptor.
+        std::mem::forget(session);
         self.core.sync.end();
         self.core.bulk.end();
-        done
+        Ok(())
+    }
+
+    /// Whether anything is mounted at its place: somebody else may have detached it, and then it cannot be reached any more though it goes on.
+    pub(crate) fn is_there(&self) -> bool {
+        // Who cannot look does not know: it is there until it is known not to be.
+        std::fs::read_to_string("/proc/self/mountinfo").map_or(true, |table| source_on(&table, &self.mountpoint).is_some())
     }
 
     /// Waits until it is unmounted, by whomever, and the kernel asks for nothing more.
@@ -389,7 +403,10 @@ fn prepare(mountpoint: &Path, backing: Option<&Path>) -> Result<(), MountError> 
 
 /// The source of what is mounted on exactly this place.
 fn mounted_from(at: &Path) -> Option<String> {
-    let table = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
+    source_on(&std::fs::read_to_string("/proc/self/mountinfo").ok()?, at)
+}
+
+fn source_on(table: &str, at: &Path) -> Option<String> {
     let of = |line: &str| {
         let (left, right) = line.split_once(" - ")?;
         let place = left.split(' ').nth(4)?.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\");

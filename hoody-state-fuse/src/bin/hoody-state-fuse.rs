@@ -1,7 +1,7 @@
 //! `hoody-state-fuse`: mounts a directory so that nobody finds its SQLite databases locked.
 
 use clap::{Parser, Subcommand};
-use hoody_state::locked_db::fuse::{Ask, Client, Reply};
+use hoody_state::locked_db::fuse::{Ask, Client, Reply, left_socket};
 use hoody_state_fuse::control;
 use hoody_state_fuse::mount::{Mount, MountOptions};
 use nix::sys::signal::{SigSet, Signal};
@@ -147,7 +147,9 @@ fn run(what: What) -> Result<ExitCode> {
             Ok(if ended.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         What::Unmount { mountpoint, control } => {
-            let mut client = Client::connect(&socket(control, &mountpoint)?)?;
+            let socket = socket(control, &mountpoint)?;
+            // One that was unmounted before may not have ended yet.
+            let mut client = Client::connect(&socket).or_else(|e| Client::connect(&left_socket(&socket)).map_err(|_| e))?;
             client.ask(&Ask::Unmount {})?;
             // It is gone when the connection ends: then another may be mounted there.
             let mut end = client.into_stream();
@@ -186,23 +188,25 @@ fn serve(backing: &Path, mountpoint: &Path, socket: &Path, options: &MountOption
         signals.add(s);
     }
     signals.thread_block()?;
+    control::succeed(socket)?;
     let mount = Arc::new(if backing == Path::new("-") { Mount::volumes(mountpoint, options)? } else { Mount::single(backing, mountpoint, options)? });
-    control::serve(&mount, socket).map_err(|e| format!("the control socket {} cannot be made: {e}", socket.display()))?;
+    let control = control::serve(&mount, socket).map_err(|e| format!("the control socket {} cannot be made: {e}", socket.display()))?;
     let mut out = std::io::stdout();
     let how = if mount.passes_through() { "passthrough" } else { "page cache" };
     writeln!(out, "mounted {} on {} ({how}), control {}", backing.display(), mountpoint.display(), socket.display())?;
     out.flush()?;
     // Whoever started it in the background waits for the end of this stream.
     nix::unistd::dup2_stdout(std::fs::File::open("/dev/null")?)?;
-    let waiter = mount.clone();
+    let (waiter, leaver) = (mount.clone(), control.clone());
     std::thread::Builder::new().name("signals".into()).spawn(move || {
-        if signals.wait().is_ok()
-            && let Err(e) = waiter.unmount()
-        {
-            tracing::error!("it stays mounted: {e}");
+        // As often as it must be asked: it may fail.
+        while signals.wait().is_ok() {
+            if let Err(e) = leaver.unmount(&waiter) {
+                tracing::error!("it stays mounted: {e}");
+            }
         }
     })?;
     mount.wait();
-    let _ = std::fs::remove_file(socket);
+    control.end();
     Ok(ExitCode::SUCCESS)
 }

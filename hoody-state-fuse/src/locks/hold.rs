@@ -4,6 +4,9 @@ use super::{LockService, Tick, VolumeId, deliver};
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
+/// How often somebody who waits for quiet is asked whether to go on.
+const STEP: Duration = Duration::from_millis(25);
+
 /// Writes are held until this is dropped or its lease runs out.
 #[derive(Debug)]
 pub struct Held {
@@ -28,7 +31,21 @@ impl LockService {
     /// # Errors
     /// [`Unquiet`] when somebody still writes after `timeout`; nothing is held then.
     pub fn quiesce(self: &Arc<Self>, volumes: &[VolumeId], timeout: Duration, lease: Duration) -> Result<Held, Unquiet> {
-        let deadline = self.now() + micros(timeout);
+        self.hold_when_quiet(volumes, timeout, lease, None)
+    }
+
+    /// The same, given up soon after `stop` says so: nobody waits for it any more, and meanwhile it holds others up.
+    ///
+    /// # Errors
+    /// [`Unquiet`], as for [`LockService::quiesce`].
+    pub fn quiesce_unless(self: &Arc<Self>, volumes: &[VolumeId], timeout: Duration, lease: Duration, stop: &dyn Fn() -> bool) -> Result<Held, Unquiet> {
+        self.hold_when_quiet(volumes, timeout, lease, Some(stop))
+    }
+
+    fn hold_when_quiet(self: &Arc<Self>, volumes: &[VolumeId], timeout: Duration, lease: Duration, stop: Option<&dyn Fn() -> bool>) -> Result<Held, Unquiet> {
+        let began = self.now();
+        let deadline = began + micros(timeout);
+        let (mut look_at, mut stopped) = (began + micros(STEP), false);
         let mut table = self.lock();
         table.broker.hold(volumes);
         table.quiescers += 1;
@@ -47,15 +64,25 @@ impl LockService {
                 }
                 return Ok(Held { service: Arc::downgrade(self), id });
             }
-            if now >= deadline {
+            if stopped || now >= deadline {
                 table.quiescers -= 1;
                 let pids = table.broker.status(now).iter().filter(|f| writing.contains(&f.file)).flat_map(|f| f.holders.iter().map(|h| h.task.pid)).collect();
                 let ((), ready) = self.change_locked(&mut table, now, |broker, look, now, out| broker.let_go(now, look, volumes, out));
                 drop(table);
                 deliver(ready);
-                return Err(Unquiet { waited: timeout, pids });
+                return Err(Unquiet { waited: Duration::from_micros(now - began), pids });
             }
-            table = self.quiet.wait_timeout(table, Duration::from_micros(deadline - now)).unwrap_or_else(PoisonError::into_inner).0;
+            let until = if stop.is_some() { deadline.min(look_at) } else { deadline };
+            table = self.quiet.wait_timeout(table, Duration::from_micros(until.saturating_sub(now))).unwrap_or_else(PoisonError::into_inner).0;
+            if let Some(stop) = stop
+                && self.now() >= look_at
+            {
+                // Not under the lock: it is somebody else's code.
+                drop(table);
+                stopped = stop();
+                look_at = self.now() + micros(STEP);
+                table = self.lock();
+            }
         }
     }
 

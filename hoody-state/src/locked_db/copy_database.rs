@@ -1,11 +1,11 @@
 //! Trees of databases: what is one, and making one tree what another is.
 
-use super::restore::copy_into;
+use super::restore::{BESIDE, copy_into, has_header, is_database, passing, with};
 use crate::error::{Error, IoContext, Result};
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -13,21 +13,6 @@ use std::time::Duration;
 
 /// How deep a tree of databases is looked at.
 const DEPTH: usize = 64;
-/// What belongs to a database besides its file.
-const BESIDE: [&str; 3] = ["-wal", "-shm", "-journal"];
-
-/// Whether a file begins as SQLite's do. No link is followed.
-fn is_database(path: &Path) -> bool {
-    let open = fs::OpenOptions::new().read(true).custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK).open(path);
-    let mut head = [0; 16];
-    open.is_ok_and(|mut f| f.metadata().is_ok_and(|m| m.is_file()) && f.read_exact(&mut head).is_ok()) && &head == b"SQLite format 3\0"
-}
-
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = OsString::from(path);
-    name.push(suffix);
-    name.into()
-}
 
 /// The names in a directory, in order; none when it is not there.
 fn names(dir: &Path) -> io::Result<BTreeSet<OsString>> {
@@ -49,7 +34,7 @@ pub(crate) fn list(root: &Path) -> io::Result<Vec<(PathBuf, u64)>> {
             if meta.is_dir() && depth < DEPTH {
                 todo.push((path, depth + 1));
             } else if meta.is_file() && is_database(&path) {
-                let more: u64 = ["-wal", "-journal"].iter().filter_map(|s| fs::symlink_metadata(beside(&path, s)).ok()).map(|m| m.len()).sum();
+                let more: u64 = ["-wal", "-journal"].iter().filter_map(|s| fs::symlink_metadata(with(&path, s)).ok()).map(|m| m.len()).sum();
                 found.push((path, meta.len() + more));
             }
         }
@@ -64,8 +49,9 @@ fn belongs_to(name: &OsStr) -> Option<OsString> {
     BESIDE.iter().find_map(|s| bytes.strip_suffix(s.as_bytes())).map(|b| OsStr::from_bytes(b).to_owned())
 }
 
-/// Makes the tree `to` what `from` is, while others use it: each database in one transaction of its own, other files by a rename each. `from` may be changed
-/// (its logs are taken in). What could not be done is said, a line each; the rest is done.
+/// Makes the tree `to` what `from` is, while others use it: each database in one transaction of its own, other files by a rename each. A target that is no
+/// database, or a damaged one, is exchanged for one by a rename ([`super::restore_database`] says what that means), and so is a database for an ordinary
+/// file. `from` may be changed (its logs are taken in). What could not be done is said, a line each, and is as it was; the rest is done.
 pub(crate) fn merge(from: &Path, to: &Path, timeout: Duration) -> Vec<Error> {
     let mut failed = Vec::new();
     merge_dir(from, to, timeout, 0, &mut failed);
@@ -86,6 +72,7 @@ fn merge_dir(from: &Path, to: &Path, timeout: Duration, depth: usize, failed: &m
         }
         let (a, b) = (from.join(name), to.join(name));
         let done = match (fs::symlink_metadata(&a).ok(), fs::symlink_metadata(&b).ok()) {
+            (Some(x), Some(y)) if x.is_file() && y.is_file() && is_database(&b) && x.len() > 0 && has_header(&a).is_ok_and(|d| !d) => no_database(&a, &b, &x),
             (Some(x), Some(y)) if x.is_file() && y.is_file() && database(name) => copy_into(&a, &b, timeout),
             (Some(x), None) if x.is_file() && database(name) => copy_into(&a, &b, timeout).and_then(|()| like(&b, &x)),
             (Some(x), y) if x.is_dir() && depth < DEPTH => {
@@ -125,11 +112,6 @@ fn like(path: &Path, meta: &fs::Metadata) -> Result<()> {
     Ok(())
 }
 
-/// A name beside `path` that nobody else uses.
-fn passing(path: &Path) -> PathBuf {
-    path.with_file_name(format!(".hoody-revert-{}", crate::id::OperationId::generate()))
-}
-
 fn exchange(from: &Path, to: &Path, meta: &fs::Metadata, dir: bool) -> Result<()> {
     let what = || format!("revert {}", to.display());
     let new = passing(to);
@@ -152,6 +134,22 @@ fn exchange(from: &Path, to: &Path, meta: &fs::Metadata, dir: bool) -> Result<()
         let _ = fs::remove_file(&new);
     }
     made
+}
+
+/// An ordinary file takes the name of a database, and what lies beside it is as beside that file.
+fn no_database(from: &Path, to: &Path, meta: &fs::Metadata) -> Result<()> {
+    exchange(from, to, meta, false)?;
+    for suffix in BESIDE {
+        let (a, b) = (with(from, suffix), with(to, suffix));
+        match fs::symlink_metadata(&a) {
+            Ok(x) if x.is_file() => exchange(&a, &b, &x, false)?,
+            _ => match fs::remove_file(&b) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e).io(|| format!("remove {}", b.display())),
+                _ => {}
+            },
+        }
+    }
+    Ok(())
 }
 
 fn link(from: &Path, to: &Path, meta: &fs::Metadata, dir: bool) -> Result<()> {
@@ -177,7 +175,7 @@ fn remove(path: &Path, dir: bool, database: bool) -> Result<()> {
     // The file first: who comes then makes a new one, and finds nothing of the old beside it that is whole.
     fs::remove_file(path).io(what)?;
     for suffix in BESIDE.iter().filter(|_| database) {
-        match fs::remove_file(beside(path, suffix)) {
+        match fs::remove_file(with(path, suffix)) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e).io(what),
             _ => {}
         }
@@ -227,6 +225,90 @@ mod tests {
         assert_eq!(fs::read_to_string(to.join("a-wal")).unwrap(), "no log of any database");
         assert_eq!(fs::read_link(to.join("link")).unwrap(), Path::new("plain"));
         drop(source);
+    }
+
+    fn two_trees() -> (tempfile::TempDir, PathBuf, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let (from, to) = (dir.path().join("from"), dir.path().join("to"));
+        fs::create_dir(&from).unwrap();
+        fs::create_dir(&to).unwrap();
+        (dir, from, to)
+    }
+
+    fn first(path: &Path) -> i64 {
+        Connection::open(path).unwrap().query_row("SELECT x FROM t", [], |r| r.get(0)).unwrap()
+    }
+
+    /// SQLite's backup cannot write to what it does not take for a database: such a target could never be reverted.
+    #[test]
+    fn a_damaged_target_is_reverted_and_nothing_of_its_log_gets_into_the_new_one() {
+        let (_dir, from, to) = two_trees();
+        drop(database(&from.join("a.db"), 1));
+        drop(database(&from.join("torn.db"), 2));
+        // Its log is good, and would be taken in by whoever opens a database of that name.
+        let live = database(&to.join("a.db"), 9);
+        fs::copy(to.join("a.db-wal"), to.join("kept")).unwrap();
+        drop(live);
+        fs::rename(to.join("kept"), to.join("a.db-wal")).unwrap();
+        fs::write(to.join("a.db"), vec![7; 9000]).unwrap();
+        fs::set_permissions(to.join("a.db"), fs::Permissions::from_mode(0o640)).unwrap();
+        fs::write(to.join("torn.db"), [&b"SQLite format 3\0"[..], &[0xff; 3000]].concat()).unwrap();
+        let failed = merge(&from, &to, Duration::from_secs(1));
+        assert!(failed.is_empty(), "{failed:?}");
+        assert_eq!((first(&to.join("a.db")), first(&to.join("torn.db"))), (1, 2));
+        assert_eq!(fs::metadata(to.join("a.db")).unwrap().permissions().mode() & 0o777, 0o640);
+        assert_eq!(names(&to).unwrap().into_iter().collect::<Vec<_>>(), ["a.db", "torn.db"], "nothing is left over");
+    }
+
+    #[test]
+    fn a_plain_file_becomes_a_database_and_a_database_a_plain_file() {
+        let (_dir, from, to) = two_trees();
+        drop(database(&from.join("was-plain"), 3));
+        fs::write(to.join("was-plain"), "text").unwrap();
+        fs::write(from.join("was-db"), "text").unwrap();
+        fs::write(from.join("was-db-shm"), "also text").unwrap();
+        let open = database(&to.join("was-db"), 4);
+        assert!(to.join("was-db-wal").exists());
+        let failed = merge(&from, &to, Duration::from_secs(1));
+        assert!(failed.is_empty(), "{failed:?}");
+        drop(open);
+        assert_eq!(first(&to.join("was-plain")), 3);
+        assert_eq!(fs::read_to_string(to.join("was-db")).unwrap(), "text");
+        assert_eq!(fs::read_to_string(to.join("was-db-shm")).unwrap(), "also text");
+        assert!(!to.join("was-db-wal").exists());
+    }
+
+    #[test]
+    fn a_target_of_another_page_size_in_wal_mode_is_reverted_once_nobody_else_has_it_open() {
+        let (_dir, from, to) = two_trees();
+        drop(database(&from.join("a.db"), 1));
+        let other = Connection::open(to.join("a.db")).unwrap();
+        other.pragma_update(None, "page_size", 8192).unwrap();
+        other.execute_batch("CREATE TABLE pad(y)").unwrap();
+        drop(other);
+        let open = database(&to.join("a.db"), 2);
+        let failed = merge(&from, &to, Duration::from_millis(50));
+        assert_eq!(failed.iter().map(Error::code).collect::<Vec<_>>(), ["databases_busy"]);
+        open.execute("UPDATE t SET x = x + 5", []).unwrap();
+        drop(open);
+        assert_eq!(first(&to.join("a.db")), 7, "it is as it was");
+        assert_eq!(Connection::open(to.join("a.db")).unwrap().query_row("PRAGMA page_size", [], |r| r.get::<_, i64>(0)).unwrap(), 8192);
+        let failed = merge(&from, &to, Duration::from_secs(1));
+        assert!(failed.is_empty(), "{failed:?}");
+        assert_eq!(first(&to.join("a.db")), 1);
+    }
+
+    #[test]
+    fn a_source_that_is_damaged_leaves_a_damaged_target_and_its_log_as_they_were() {
+        let (_dir, from, to) = two_trees();
+        fs::write(from.join("a.db"), [&b"SQLite format 3\0"[..], &[0xff; 3000]].concat()).unwrap();
+        fs::write(to.join("a.db"), "rubbish").unwrap();
+        fs::write(to.join("a.db-wal"), "a log").unwrap();
+        let failed = merge(&from, &to, Duration::from_secs(1));
+        assert_eq!(failed.iter().map(Error::code).collect::<Vec<_>>(), ["not_a_database"]);
+        assert_eq!(fs::read_to_string(to.join("a.db")).unwrap(), "rubbish");
+        assert_eq!(fs::read_to_string(to.join("a.db-wal")).unwrap(), "a log");
+        assert_eq!(names(&to).unwrap().len(), 2);
     }
 
     #[test]

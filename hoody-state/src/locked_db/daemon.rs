@@ -3,7 +3,7 @@
 //! It is a process of its own in a session of its own: databases go on while the server restarts, which then finds it by its socket. That it died is noticed
 //! at once (the end of a connection), without looking again and again.
 
-use super::fuse::{Ask, Client, FuseLockedDb};
+use super::fuse::{Ask, Client, FuseLockedDb, left_socket};
 use super::{LockedDb, Quiesced, Status};
 use crate::error::{Error, IoContext, Kind, Result};
 use std::io::{BufRead as _, BufReader};
@@ -75,7 +75,9 @@ impl FuseDaemon {
     /// # Errors
     /// `databases_busy` when it does not end.
     pub fn take_down(config: &DaemonConfig) -> Result<()> {
-        if let Ok(mut client) = Client::connect(&config.socket) {
+        let old = left_socket(&config.socket);
+        // One that was unmounted before may not have ended yet.
+        if let Ok(mut client) = Client::connect(&config.socket).or_else(|_| Client::connect(&old)) {
             // One that was told before may end just now.
             if let Err(e) = client.ask(&Ask::Unmount {})
                 && Client::connect(&config.socket).is_ok()
@@ -95,6 +97,7 @@ impl FuseDaemon {
             nix::mount::umount2(&config.mountpoint, flags).io(|| format!("unmount {}", config.mountpoint.display()))?;
         }
         let _ = std::fs::remove_file(&config.socket);
+        let _ = std::fs::remove_file(&old);
         let _ = std::fs::remove_dir(&config.mountpoint);
         Ok(())
     }
@@ -148,9 +151,11 @@ fn watch(daemon: &Weak<FuseDaemon>, mut connection: UnixStream) {
     }
 }
 
-/// Starts a daemon if none answers; whether it did.
+/// Starts a daemon if none answers whose mount is there; whether it did. One that was unmounted while files were open lives on for those who have them
+/// open, and serves nobody else.
 fn ensure(config: &DaemonConfig) -> Result<bool> {
-    if Client::connect(&config.socket).and_then(|mut c| c.ask(&Ask::Status {})).is_ok() {
+    let answers = Client::connect(&config.socket).and_then(|mut c| c.ping()).is_ok();
+    if answers && crate::sys::mount::is_mounted(&config.mountpoint) {
         return Ok(false);
     }
     let unavailable = |m: String| Error::new(Kind::Unavailable, "databases_unavailable", m);

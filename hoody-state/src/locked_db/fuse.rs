@@ -1,6 +1,6 @@
 //! The daemon `hoody-state-fuse`, by its control socket: one line of JSON a request, one a reply.
 
-use super::memory::below;
+use super::restore::{below, restore_below};
 use super::{LockedDb, Quiesced, Status};
 use crate::error::{Error, Kind, Result};
 use serde::{Deserialize, Serialize};
@@ -16,6 +16,8 @@ pub const LONGEST_LINE: u64 = 16 << 20;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Ask {
+    /// Whether it lives and is mounted. Older daemons do not know this and answer `bad_request`.
+    Ping {},
     /// Who holds and who waits.
     Status {},
     /// Serve a directory under a name.
@@ -55,6 +57,8 @@ pub enum Ask {
     },
     /// End the mount and the daemon.
     Unmount {},
+    /// Asked of a daemon that was unmounted while files were open, by its successor: hold their writes until they are closed.
+    Yield {},
 }
 
 /// What is answered.
@@ -87,6 +91,14 @@ pub enum Reply {
     },
 }
 
+/// Where a daemon that was unmounted while files were open still answers: its place is a successor's.
+#[must_use]
+pub fn left_socket(socket: &Path) -> PathBuf {
+    let mut name = socket.as_os_str().to_owned();
+    name.push(".old");
+    name.into()
+}
+
 /// One connection to a daemon.
 #[derive(Debug)]
 pub struct Client {
@@ -111,6 +123,17 @@ impl Client {
     #[must_use]
     pub fn into_stream(self) -> UnixStream {
         self.stream.into_inner()
+    }
+
+    /// Whether a daemon answers that has not left its place; one too old to know `ping` is one.
+    ///
+    /// # Errors
+    /// None does.
+    pub fn ping(&mut self) -> Result<()> {
+        match self.ask(&Ask::Ping {}) {
+            Err(e) if e.code() != "bad_request" => Err(e),
+            _ => Ok(()),
+        }
     }
 
     /// Asks, and waits for the reply.
@@ -141,6 +164,7 @@ fn from_code(code: &str, message: String) -> Error {
         "volume_exists" => Error::new(Kind::Exists, "volume_exists", message),
         "bad_volume" => Error::new(Kind::Invalid, "bad_volume", message),
         "databases_busy" => Error::new(Kind::Busy, "databases_busy", message),
+        "databases_unavailable" => Error::new(Kind::Unavailable, "databases_unavailable", message),
         "bad_request" => Error::new(Kind::Invalid, "bad_request", message),
         _ => Error::new(Kind::Io, "databases_failed", message),
     }
@@ -191,10 +215,13 @@ impl LockedDb for FuseLockedDb {
     }
 
     fn restore_database(&self, volume: &str, from: &Path, to: &Path) -> Result<()> {
-        if !self.status()?.volumes.contains_key(volume) {
+        // What is there is looked at where it shows: who holds and who waits is not needed for it.
+        Client::connect(&self.socket)?.ping()?;
+        let at = if volume.is_empty() { self.mountpoint.clone() } else { below(&self.mountpoint, Path::new(volume))? };
+        if volume.contains('/') || !at.is_dir() {
             return Err(super::memory::not_found(volume));
         }
-        super::restore_database(from, &below(&self.mountpoint.join(volume), to)?, Duration::from_secs(30))
+        restore_below(&at, from, to, Duration::from_secs(30))
     }
 
     fn park(&self, pids: &[i32]) -> Result<usize> {

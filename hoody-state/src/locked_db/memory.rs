@@ -1,9 +1,10 @@
 //! Volumes without a mount: each shows as its own backing directory, SQLite's locks are the kernel's. For tests of what is built on top.
 
-use super::{LockedDb, Quiesced, Status, restore_database};
+use super::restore::restore_below;
+use super::{LockedDb, Quiesced, Status};
 use crate::error::{Error, Kind, Result};
 use std::collections::{BTreeMap, HashMap};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -53,14 +54,6 @@ fn directory(backing: &Path) -> Result<()> {
     Err(Error::new(Kind::Invalid, "bad_volume", format!("{} is no directory: a volume needs one", backing.display())))
 }
 
-/// A place below a volume: no way out of it by name.
-pub(super) fn below(volume: &Path, to: &Path) -> Result<PathBuf> {
-    if to.as_os_str().is_empty() || !to.components().all(|c| matches!(c, Component::Normal(_))) {
-        return Err(Error::new(Kind::Invalid, "bad_path", format!("{} must be a path below its volume, without `..`", to.display())));
-    }
-    Ok(volume.join(to))
-}
-
 impl LockedDb for MemoryLockedDb {
     fn path(&self, volume: &str) -> PathBuf {
         self.state().volumes.get(volume).cloned().unwrap_or_default()
@@ -105,7 +98,7 @@ impl LockedDb for MemoryLockedDb {
     }
 
     fn restore_database(&self, volume: &str, from: &Path, to: &Path) -> Result<()> {
-        restore_database(from, &below(&self.backing(volume)?, to)?, Duration::from_secs(30))
+        restore_below(&self.backing(volume)?, from, to, Duration::from_secs(30))
     }
 
     fn park(&self, _pids: &[i32]) -> Result<usize> {

@@ -47,6 +47,75 @@ fn a_database_is_restored_under_a_connection_that_stays_open_its_wal_included() 
 }
 
 #[test]
+fn a_target_overwritten_with_rubbish_is_restored() {
+    let dir = tempfile::tempdir().unwrap();
+    let (old, live) = (dir.path().join("old.db"), dir.path().join("live.db"));
+    let saved = Connection::open(&old).unwrap();
+    saved.execute_batch("CREATE TABLE t(v); INSERT INTO t VALUES(1)").unwrap();
+    std::fs::write(&live, "rubbish").unwrap();
+    std::os::unix::fs::symlink("live.db", dir.path().join("link.db")).unwrap();
+    restore_database(&old, &dir.path().join("link.db"), LONG).unwrap();
+    assert_eq!(value(&Connection::open(&live).unwrap()), 1, "the file itself, not the link");
+    assert!(dir.path().join("link.db").is_symlink());
+}
+
+#[test]
+fn a_link_in_a_volume_leads_no_restore_out_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    for d in ["volume/sub", "outside"] {
+        std::fs::create_dir_all(dir.path().join(d)).unwrap();
+    }
+    let at = |p: &str| dir.path().join(p);
+    Connection::open(at("old.db")).unwrap().execute_batch("CREATE TABLE t(v); INSERT INTO t VALUES(1)").unwrap();
+    Connection::open(at("outside/a.db")).unwrap().execute_batch("CREATE TABLE t(v); INSERT INTO t VALUES(2)").unwrap();
+    std::os::unix::fs::symlink(at("outside"), at("volume/way")).unwrap();
+    std::os::unix::fs::symlink(at("outside/a.db"), at("volume/a.db")).unwrap();
+    let db = MemoryLockedDb::new();
+    db.add_volume("v", &at("volume")).unwrap();
+    for to in ["way/a.db", "a.db", "way/new.db"] {
+        let refused = db.restore_database("v", &at("old.db"), Path::new(to)).unwrap_err();
+        assert_eq!(refused.code(), "bad_path", "{refused}");
+        assert!(refused.to_string().contains("symbolic link"), "{refused}");
+    }
+    assert_eq!(value(&Connection::open(at("outside/a.db")).unwrap()), 2);
+    assert!(!at("outside/new.db").exists());
+    for to in ["sub/a.db", "b.db"] {
+        db.restore_database("v", &at("old.db"), Path::new(to)).unwrap();
+        assert_eq!(value(&Connection::open(at("volume").join(to)).unwrap()), 1);
+    }
+    assert!(db.restore_database("v", &at("old.db"), Path::new("none/a.db")).is_err());
+}
+
+/// One of a version that does not know `ping` says so, and lives.
+#[test]
+fn an_old_daemon_is_taken_for_a_living_one() {
+    use std::io::{BufRead as _, BufReader, Write as _};
+    let dir = tempfile::tempdir().unwrap();
+    let config =
+        super::daemon::DaemonConfig { program: "/nonexistent".into(), socket: dir.path().join("sock"), mountpoint: dir.path().join("mnt"), save_power: false };
+    std::fs::create_dir(&config.mountpoint).unwrap();
+    let listener = std::os::unix::net::UnixListener::bind(&config.socket).unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            std::thread::spawn(move || {
+                let mut line = String::new();
+                BufReader::new(&stream).read_line(&mut line).unwrap();
+                let _ = stream.write_all(b"{\"error\":{\"code\":\"bad_request\",\"message\":\"not a request\"}}\n");
+            });
+        }
+    });
+    let open = || super::daemon::FuseDaemon::open(config.clone());
+    assert_eq!(open().err().unwrap().code(), "databases_unavailable", "nothing is mounted: another would be started");
+    let flags = nix::mount::MsFlags::empty();
+    nix::mount::mount(Some("test"), &config.mountpoint, Some("tmpfs"), flags, None::<&str>).unwrap();
+    let daemon = open().unwrap();
+    assert!(!daemon.is_fresh());
+    daemon.close();
+    nix::mount::umount(&config.mountpoint).unwrap();
+}
+
+#[test]
 fn what_is_no_database_leaves_the_target_as_it_was() {
     let dir = tempfile::tempdir().unwrap();
     let (bad, live) = (dir.path().join("bad"), dir.path().join("live.db"));
