@@ -86,9 +86,9 @@ fn run(service: &Weak<LockService>) {
 fn watch_signals(service: &LockService) {
     let now = service.now();
     let waits = service.lock().broker.waiting_since(now, WATCHED);
-    for (tid, file, ticket) in waits {
-        if signals::should_end(tid) {
-            service.change(|broker, look, now, out| broker.cancel(now, look, file, ticket, Cause::Interrupted, out));
+    for w in waits {
+        if signals::should_end(w.tid, w.asked_to_wait) {
+            service.change(|broker, look, now, out| broker.cancel(now, look, w.file, w.ticket, Cause::Interrupted, out));
         }
     }
 }

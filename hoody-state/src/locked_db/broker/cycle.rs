@@ -75,7 +75,7 @@ impl Broker {
 
     /// A shortest way from a wait to its own thread.
     fn find_cycle(&self, view: &dyn View, file: FileId, ticket: Ticket, doubtful: bool) -> Option<Vec<Hop>> {
-        let mut search = Search { broker: self, view, fronts: HashMap::new(), found: Vec::new(), looks: 0 };
+        let mut search = Search { broker: self, view, by_file: HashMap::new(), fronts: Vec::new(), found: Vec::new(), looks: 0 };
         search.reach(file, ticket, None);
         let start = search.found.first()?.request.task.tid;
         let mut next = 0;
@@ -89,7 +89,9 @@ impl Broker {
                 if edge.task.tid == start {
                     return Some(search.way(from));
                 }
-                if let Some((f, t)) = self.waiting.get(&edge.task.tid) {
+                if let Some((front, at)) = edge.waits_at {
+                    search.reach_at(front, at, from);
+                } else if let Some((f, t)) = self.waiting.get(&edge.task.tid) {
                     search.reach(*f, *t, from);
                 }
             }
@@ -153,6 +155,7 @@ impl Broker {
 /// A wait that a search has reached, and from where.
 struct Reached {
     request: Request,
+    front: usize,
     at: usize,
     from: Option<(usize, Owner, bool)>,
 }
@@ -162,6 +165,8 @@ struct Edge {
     owner: Owner,
     task: Task,
     by_intent: bool,
+    /// Where that thread waits, if it is here.
+    waits_at: Option<(usize, usize)>,
 }
 
 /// What a search has not met yet of one file. What it met once leads nowhere new, so it is taken off: else each of a thousand waiters would look at all others.
@@ -177,7 +182,8 @@ struct Front<'a> {
 struct Search<'a> {
     broker: &'a Broker,
     view: &'a dyn View,
-    fronts: HashMap<FileId, Front<'a>>,
+    by_file: HashMap<FileId, usize>,
+    fronts: Vec<Front<'a>>,
     found: Vec<Reached>,
     looks: usize,
 }
@@ -187,30 +193,36 @@ impl<'a> Search<'a> {
         let broker: &'a Broker = self.broker;
         let Some(file) = broker.files.get(&id) else { return };
         let Some(at) = file.position(ticket) else { return };
-        let looks = &mut self.looks;
-        let front = self.fronts.entry(id).or_insert_with(|| {
-            *looks += file.holders.len() + file.queue.len();
+        let front = *self.by_file.entry(id).or_insert(self.fronts.len());
+        if front == self.fronts.len() {
+            self.looks += file.holders.len() + file.queue.len();
             let holders = file.holders.iter().map(|(o, h)| (*o, h)).collect();
-            Front { file, holders, intent: file.intent, queue: (0..file.queue.len()).collect(), reached: vec![false; file.queue.len()] }
-        });
-        if let (Some(reached), Some(waiter)) = (front.reached.get_mut(at), file.queue.get(at))
+            let (queue, reached) = ((0..file.queue.len()).collect(), vec![false; file.queue.len()]);
+            self.fronts.push(Front { file, holders, intent: file.intent, queue, reached });
+        }
+        self.reach_at(front, at, from);
+    }
+
+    fn reach_at(&mut self, front: usize, at: usize, from: Option<(usize, Owner, bool)>) {
+        let Some(Front { file, reached, .. }) = self.fronts.get_mut(front) else { return };
+        if let (Some(reached), Some(waiter)) = (reached.get_mut(at), file.queue.get(at))
             && !std::mem::replace(reached, true)
         {
-            self.found.push(Reached { request: waiter.request, at, from });
+            self.found.push(Reached { request: waiter.request, front, at, from });
         }
     }
 
     /// For whom the `n`th wait reached waits, but for what was met before.
     fn blockers(&mut self, n: usize) -> Vec<Edge> {
         let mut edges = Vec::new();
-        let Some(Reached { request: r, at, .. }) = self.found.get(n) else { return edges };
-        let Some(front) = self.fronts.get_mut(&r.file) else { return edges };
+        let Some(Reached { request: r, front: here, at, .. }) = self.found.get(n) else { return edges };
+        let Some(front) = self.fronts.get_mut(*here) else { return edges };
         let file = front.file;
         self.looks += 1 + front.holders.len();
         front.holders.retain(|(owner, held)| {
             let blocks = *owner != r.owner && held.ranges.conflict(r.range, r.kind).is_some();
             if blocks {
-                edges.push(Edge { owner: *owner, task: held.task, by_intent: false });
+                edges.push(Edge { owner: *owner, task: held.task, by_intent: false, waits_at: None });
             }
             !blocks
         });
@@ -220,7 +232,7 @@ impl<'a> Search<'a> {
         let needs = rules::needs_intent(file, r, self.view);
         if needs && let Some(intent) = front.intent.take() {
             let task = file.held(intent.owner).map_or(intent.task, |h| h.task);
-            edges.push(Edge { owner: intent.owner, task, by_intent: true });
+            edges.push(Edge { owner: intent.owner, task, by_intent: true, waits_at: None });
         }
         if front.queue.first().is_none_or(|first| first >= at) {
             return edges;
@@ -230,7 +242,7 @@ impl<'a> Search<'a> {
             let Some(e) = file.queue.get(*i).filter(|_| i < at).map(|w| &w.request) else { return true };
             let blocks = e.owner != r.owner && (contend(e, r) || (needs && rules::needs_intent(file, e, self.view)));
             if blocks {
-                edges.push(Edge { owner: e.owner, task: e.task, by_intent: false });
+                edges.push(Edge { owner: e.owner, task: e.task, by_intent: false, waits_at: Some((*here, *i)) });
             }
             !blocks
         });
