@@ -2,15 +2,20 @@
 //! killed waiter would stay until its answer: so the tasks that wait are looked at.
 
 use super::super::threads::task_status;
-
-/// INT, TERM, HUP, QUIT, KILL: others (a timer, a child's end) must not turn into SQLITE_BUSY.
-const ENDING: u64 = bit(2) | bit(15) | bit(1) | bit(3) | KILL;
-const KILL: u64 = bit(9);
+use nix::libc::{SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGSTOP, SIGTERM, SIGTSTP, SIGTTIN, SIGTTOU, SIGURG, SIGWINCH};
 
 /// A signal's bit in the masks of `/proc/<tid>/status`.
-const fn bit(signal: u32) -> u64 {
+const fn bit(signal: i32) -> u64 {
     1 << (signal - 1)
 }
+
+const KILL: u64 = bit(SIGKILL);
+/// What people and supervisors end processes by. Others (a timer, a child's end) must not turn into SQLITE_BUSY.
+const ENDING: u64 = bit(SIGINT) | bit(SIGTERM) | bit(SIGHUP) | bit(SIGQUIT) | KILL;
+/// Without a handler nothing comes of them.
+const IDLE: u64 = bit(SIGCHLD) | bit(SIGURG) | bit(SIGWINCH) | bit(SIGCONT);
+/// Without a handler they stop the process, by way of one thread.
+const STOPPING: u64 = bit(SIGSTOP) | bit(SIGTSTP) | bit(SIGTTIN) | bit(SIGTTOU);
 
 /// The process of a thread.
 pub(super) fn process_of(tid: u32) -> Option<u32> {
@@ -18,37 +23,119 @@ pub(super) fn process_of(tid: u32) -> Option<u32> {
     status.lines().find_map(|l| l.strip_prefix("Tgid:"))?.trim().parse().ok()
 }
 
-/// Whether a thread has an ending signal pending that it would act on, or is gone.
-pub(super) fn should_end(tid: u32) -> bool {
-    task_status(tid).is_none_or(|s| pending(&s))
+/// Whether a thread has a signal pending that should end its wait, or is gone.
+pub(super) fn should_end(tid: u32, asked_to_wait: bool) -> bool {
+    // Of a thread outside this process's view nothing can be seen.
+    tid != 0 && task_status(tid).is_none_or(|s| interrupts(&s, asked_to_wait))
 }
 
 /// The same, from the text of `/proc/<tid>/status`.
-fn pending(status: &str) -> bool {
-    let mask = |key: &str| {
-        let line = status.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix(':'));
-        line.and_then(|v| u64::from_str_radix(v.trim(), 16).ok()).unwrap_or(0)
-    };
-    let pending = mask("SigPnd") | mask("ShdPnd");
-    let unheard = mask("SigBlk") | mask("SigIgn");
-    pending & KILL != 0 || pending & ENDING & !unheard != 0
+///
+/// Whoever did not ask to wait (SQLite) is answered only if it dies of the signal: to any other it would be an error that natively is none. Whoever did gets
+/// EINTR for all that it hears, as natively; but a signal to the whole process is heard by one thread, and another must not be told (the kernel's code for
+/// "look at your signals" would reach the program). That is the main thread, if it does not block the signal; of one that kills, all die.
+fn interrupts(status: &str, asked_to_wait: bool) -> bool {
+    let field = |key: &str| status.lines().find_map(|l| Some(l.strip_prefix(key)?.strip_prefix(':')?.trim()));
+    let mask = |key: &str| field(key).and_then(|v| u64::from_str_radix(v, 16).ok()).unwrap_or(0);
+    let (own, shared, caught) = (mask("SigPnd"), mask("ShdPnd"), mask("SigCgt"));
+    // Nobody blocks, ignores or catches KILL.
+    let heard = !(mask("SigBlk") | mask("SigIgn")) | KILL;
+    let deadly = heard & !(caught & !KILL);
+    if !asked_to_wait {
+        return (own | shared) & ENDING & deadly != 0;
+    }
+    let hears_for_all = field("Threads") == Some("1") || field("Tgid").is_some_and(|tgid| field("Pid") == Some(tgid));
+    let ends = heard & (caught | !IDLE);
+    let ends_here = if hears_for_all { ends } else { ends & deadly & !STOPPING };
+    own & ends != 0 || shared & ends_here != 0
 }
 
 #[cfg(test)]
 mod tests {
-    use super::pending;
+    use super::interrupts;
 
-    fn status(pnd: u64, shd: u64, blk: u64, ign: u64) -> String {
-        format!("Name:\tx\nSigPnd:\t{pnd:016x}\nShdPnd:\t{shd:016x}\nSigBlk:\t{blk:016x}\nSigIgn:\t{ign:016x}\nSigCgt:\t0\n")
+    const INT: u64 = 1 << 1;
+    const KILL: u64 = 1 << 8;
+    const ALRM: u64 = 1 << 13;
+    const TERM: u64 = 1 << 14;
+    const CHLD: u64 = 1 << 16;
+    const CONT: u64 = 1 << 17;
+    const STOP: u64 = 1 << 18;
+    const TSTP: u64 = 1 << 19;
+    const URG: u64 = 1 << 22;
+    const WINCH: u64 = 1 << 27;
+
+    /// Of a thread; the main one and the only one unless said otherwise.
+    #[derive(Default)]
+    struct Status {
+        own: u64,
+        shared: u64,
+        blocked: u64,
+        ignored: u64,
+        caught: u64,
+        /// One of several, and not the main one.
+        other: bool,
+        main_of_many: bool,
+    }
+
+    impl Status {
+        fn interrupts(&self, asked_to_wait: bool) -> bool {
+            let Status { own, shared, blocked, ignored, caught, other, main_of_many } = self;
+            let (pid, threads) = (if *other { 78 } else { 77 }, if *other || *main_of_many { 3 } else { 1 });
+            let text = format!(
+                "Name:\tx\nTgid:\t77\nNgid:\t0\nPid:\t{pid}\nPPid:\t1\nThreads:\t{threads}\nSigQ:\t1/7\nSigPnd:\t{own:016x}\nShdPnd:\t{shared:016x}\nSigBlk:\t{blocked:016x}\nSigIgn:\t{ignored:016x}\nSigCgt:\t{caught:016x}\n"
+            );
+            interrupts(&text, asked_to_wait)
+        }
     }
 
     #[test]
-    fn only_ending_signals_that_are_heard_count() {
-        assert!(pending(&status(1 << 14, 0, 0, 0)));
-        assert!(pending(&status(0, 1 << 8, u64::MAX, 0)), "nobody blocks KILL");
-        assert!(!pending(&status(1 << 14, 0, 1 << 14, 0)), "blocked");
-        assert!(!pending(&status(0, 1 << 14, 0, 1 << 14)), "ignored");
-        assert!(!pending(&status(1 << 13, 1 << 16, 0, 0)), "ALRM and CHLD");
-        assert!(!pending(""));
+    fn whoever_did_not_ask_to_wait_is_answered_only_if_it_dies() {
+        let ends = |s: Status| s.interrupts(false);
+        assert!(ends(Status { own: TERM, ..Status::default() }));
+        assert!(ends(Status { shared: INT, other: true, ..Status::default() }), "all threads die");
+        assert!(!ends(Status { own: TERM, blocked: TERM, ..Status::default() }));
+        assert!(!ends(Status { shared: TERM, ignored: TERM, ..Status::default() }));
+        assert!(!ends(Status { own: ALRM, shared: CHLD, ..Status::default() }));
+        assert!(!interrupts("", false));
+    }
+
+    #[test]
+    fn a_service_with_a_handler_for_term_is_not_told_that_its_database_is_locked() {
+        assert!(!Status { shared: TERM, caught: TERM, ..Status::default() }.interrupts(false));
+        assert!(!Status { own: TERM, caught: TERM, other: true, ..Status::default() }.interrupts(false));
+        assert!(Status { shared: TERM | INT, caught: TERM, ..Status::default() }.interrupts(false), "the other one kills");
+    }
+
+    #[test]
+    fn nothing_keeps_from_being_killed() {
+        for asked_to_wait in [false, true] {
+            for other in [false, true] {
+                assert!(Status { shared: KILL, blocked: u64::MAX, ignored: u64::MAX, caught: u64::MAX, other, ..Status::default() }.interrupts(asked_to_wait));
+            }
+        }
+    }
+
+    #[test]
+    fn whoever_asked_to_wait_is_interrupted_by_what_it_hears() {
+        let ends = |s: Status| s.interrupts(true);
+        assert!(ends(Status { shared: ALRM, caught: ALRM, ..Status::default() }));
+        assert!(ends(Status { own: ALRM, ..Status::default() }), "it dies of it");
+        assert!(ends(Status { shared: CHLD, caught: CHLD, ..Status::default() }));
+        assert!(ends(Status { shared: STOP, ..Status::default() }));
+        assert!(!ends(Status { own: ALRM, caught: ALRM, blocked: ALRM, ..Status::default() }));
+        assert!(!ends(Status { own: ALRM, ignored: ALRM, ..Status::default() }));
+        assert!(!ends(Status { own: CHLD | CONT, shared: URG | WINCH, ..Status::default() }), "nothing comes of them");
+        assert!(!interrupts("", true));
+    }
+
+    #[test]
+    fn a_signal_to_the_process_is_told_to_the_thread_that_hears_it() {
+        let ends = |s: Status| s.interrupts(true);
+        assert!(ends(Status { shared: ALRM, caught: ALRM, main_of_many: true, ..Status::default() }));
+        assert!(!ends(Status { shared: ALRM, caught: ALRM, other: true, ..Status::default() }), "errno 512 would reach the program");
+        assert!(!ends(Status { shared: TSTP, other: true, ..Status::default() }));
+        assert!(ends(Status { own: ALRM, caught: ALRM, other: true, ..Status::default() }), "sent to this very thread");
+        assert!(ends(Status { shared: TERM, other: true, ..Status::default() }), "all threads die");
     }
 }

@@ -154,3 +154,40 @@ fn many_threads_never_share_what_is_exclusive_and_all_are_answered() {
     }
     assert!(service.status().0.is_empty(), "nothing is held, nothing waits");
 }
+
+#[test]
+fn in_a_crowd_of_waiters_those_that_are_gone_are_all_found() {
+    let service = LockService::new(Limits::default());
+    let shm = file(1, Class::Shm);
+    ask(&service, &shm, call(1, rules::WRITE, F_WRLCK)).recv_timeout(SOON).unwrap().unwrap();
+    let (done, tids) = (Arc::new(std::sync::Barrier::new(401)), channel());
+    let alive: Vec<_> = (0..400)
+        .map(|_| {
+            let (done, tell) = (done.clone(), tids.0.clone());
+            std::thread::Builder::new()
+                .stack_size(64 * 1024)
+                .spawn(move || {
+                    tell.send(u32::try_from(nix::unistd::gettid().as_raw()).unwrap()).unwrap();
+                    done.wait();
+                })
+                .unwrap()
+        })
+        .collect();
+    // More than are looked at in one round; every third one is gone.
+    let waits: Vec<_> = (2..602_u64)
+        .map(|n| {
+            let (gone, who) = (n % 3 == 0, call(n, rules::WRITE, F_WRLCK));
+            let tid = if gone { who.tid } else { tids.1.recv().unwrap() };
+            (gone, ask(&service, &shm, LockCall { tid, ..who }))
+        })
+        .collect();
+    for (gone, wait) in waits {
+        if gone {
+            assert_eq!(wait.recv_timeout(Duration::from_secs(5)), Ok(Err(EINTR)));
+        } else {
+            assert!(wait.try_recv().is_err());
+        }
+    }
+    done.wait();
+    alive.into_iter().for_each(|t| t.join().unwrap());
+}

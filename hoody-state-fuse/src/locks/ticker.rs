@@ -1,7 +1,7 @@
 //! The thread that makes time pass for the broker. It sleeps for good while nobody waits.
 
 use super::super::threads::{self, Condvar, LINGER, Mutex};
-use super::{Cause, LockService, signals};
+use super::{Cause, LockService, Ticket, signals};
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
@@ -10,6 +10,8 @@ const STEP: Duration = Duration::from_micros(STEP_US);
 /// A wait is looked at for signals when it is this old, in microseconds.
 const WATCHED: u64 = 10_000;
 const WATCH_EVERY: u32 = 20;
+/// A look costs some ten microseconds: of a crowd, so many are looked at in one round, and the others in the next.
+const WATCHED_AT_ONCE: usize = 256;
 
 /// Wakes the ticker; rung before it sleeps, it does not sleep.
 #[derive(Default)]
@@ -43,6 +45,7 @@ fn run(service: &Weak<LockService>) {
     let mut idle = 0;
     let mut step: u32 = 0;
     let mut last = None;
+    let mut watched = 0;
     loop {
         let Some(service) = service.upgrade() else { return };
         step = step.wrapping_add(1);
@@ -59,7 +62,7 @@ fn run(service: &Weak<LockService>) {
             broker.tick(now, look, out);
         });
         if step.is_multiple_of(WATCH_EVERY) {
-            watch_signals(&service);
+            watch_signals(&service, &mut watched);
         }
         for id in service.overdue(now) {
             tracing::warn!("a hold on writes outlived its lease and was let go");
@@ -83,12 +86,17 @@ fn run(service: &Weak<LockService>) {
     }
 }
 
-fn watch_signals(service: &LockService) {
+/// Looks for signals of threads that wait; `last` is the request that was looked at last.
+fn watch_signals(service: &LockService, last: &mut Ticket) {
     let now = service.now();
-    let waits = service.lock().broker.waiting_since(now, WATCHED);
-    for (tid, file, ticket) in waits {
-        if signals::should_end(tid) {
-            service.change(|broker, look, now, out| broker.cancel(now, look, file, ticket, Cause::Interrupted, out));
+    let mut waits = service.lock().broker.waiting_since(now, WATCHED);
+    waits.sort_unstable_by_key(|w| w.ticket);
+    let next = waits.partition_point(|w| w.ticket <= *last);
+    waits.rotate_left(next);
+    for w in waits.into_iter().take(WATCHED_AT_ONCE) {
+        *last = w.ticket;
+        if signals::should_end(w.tid, w.asked_to_wait) {
+            service.change(|broker, look, now, out| broker.cancel(now, look, w.file, w.ticket, Cause::Interrupted, out));
         }
     }
 }

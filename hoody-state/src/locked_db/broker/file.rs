@@ -1,7 +1,7 @@
 //! The lock table of one file: who holds what, who waits, who has the intent.
 
 use super::ranges::Ranges;
-use super::{Class, Intent, Limits, LockKind, Owner, Range, Request, Stamp, Task, Tick, VolumeId, rules};
+use super::{Class, Intent, Limits, LockKind, Owner, Range, Request, Stamp, Task, Tick, Ticket, VolumeId, rules};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 /// What one owner holds.
@@ -22,6 +22,8 @@ pub(super) struct Waiter {
     pub stamp: Option<Stamp>,
     /// Granted so far to others that came later.
     pub bypassed: u32,
+    /// It has waited for [`Limits::doubt`], and was told so to who judges old waits.
+    pub old: bool,
 }
 
 #[derive(Debug)]
@@ -30,6 +32,8 @@ pub(super) struct File {
     pub volume: VolumeId,
     pub holders: BTreeMap<Owner, Held>,
     pub queue: VecDeque<Waiter>,
+    /// When the queue is to be looked through.
+    pub due: Tick,
     pub intent: Option<Intent>,
     /// Next in line for the intent: it was told early that its snapshot is stale and is looking again.
     pub heir: Option<Owner>,
@@ -50,6 +54,7 @@ impl File {
             volume,
             holders: BTreeMap::new(),
             queue: VecDeque::new(),
+            due: Tick::MAX,
             intent: None,
             heir: None,
             readers: HashSet::new(),
@@ -65,6 +70,19 @@ impl File {
 
     pub fn is_idle(&self) -> bool {
         self.holders.is_empty() && self.queue.is_empty() && self.intent.is_none() && self.heir.is_none() && self.readers.is_empty() && self.disproved.is_empty()
+    }
+
+    /// Whether anything here happens by time alone.
+    pub fn is_timed(&self) -> bool {
+        !self.queue.is_empty() || self.heir.is_some() || self.intent.is_some_and(|i| i.kept_until.is_some())
+    }
+
+    /// Where a waiter is in the queue.
+    pub fn position(&self, ticket: Ticket) -> Option<usize> {
+        // In the order of their tickets, but for the few that were let in at the front.
+        let at = self.queue.partition_point(|w| w.request.ticket < ticket);
+        let is_it = |w: &Waiter| w.request.ticket == ticket;
+        self.queue.get(at).is_some_and(is_it).then_some(at).or_else(|| self.queue.iter().position(is_it))
     }
 
     pub fn anyone_writes(&self, range: Range) -> bool {

@@ -1,6 +1,20 @@
 //! Holding all writes of some volumes for a moment, and answering the waits of tasks that are about to be frozen.
 
+use super::glance::Glance;
 use super::{Answer, Broker, Cause, FileId, Request, Tick, Ticket, View, VolumeId, rules};
+
+/// A wait, for whoever looks at the thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Waiting {
+    /// The thread.
+    pub tid: u32,
+    /// What it waits for.
+    pub file: FileId,
+    /// Its request.
+    pub ticket: Ticket,
+    /// It asked to wait (`F_SETLKW`), and so is ready to be interrupted.
+    pub asked_to_wait: bool,
+}
 
 impl Broker {
     /// From now on nobody begins to write in these volumes; who writes already goes on to the end.
@@ -20,6 +34,7 @@ impl Broker {
                 }
             }
         }
+        let view = &Glance::new(view);
         let ids: Vec<FileId> = self.files.iter().filter(|(_, f)| volumes.contains(&f.volume)).map(|(i, _)| *i).collect();
         for id in ids {
             self.pump(now, view, id, out);
@@ -43,14 +58,12 @@ impl Broker {
         self.waiting.iter().filter(|(tid, _)| of(**tid)).map(|(_, w)| *w).collect()
     }
 
-    /// The threads that have waited for at least `age`, with what they wait for.
+    /// The waits of threads that have lasted for at least `age`.
     #[must_use]
-    pub fn waiting_since(&self, now: Tick, age: Tick) -> Vec<(u32, FileId, Ticket)> {
-        let old = |(tid, (id, ticket)): (&u32, &(FileId, Ticket))| {
-            let waiter = self.files.get(id)?.queue.iter().find(|w| w.request.ticket == *ticket)?;
-            (now.saturating_sub(waiter.since) >= age).then_some((*tid, *id, *ticket))
-        };
-        self.waiting.iter().filter_map(old).collect()
+    pub fn waiting_since(&self, now: Tick, age: Tick) -> Vec<Waiting> {
+        let files = self.timed.iter().filter_map(|id| self.files.get(id));
+        let old = files.flat_map(|f| &f.queue).filter(|w| now.saturating_sub(w.since) >= age).map(|w| &w.request);
+        old.map(|r| Waiting { tid: r.task.tid, file: r.file, ticket: r.ticket, asked_to_wait: r.wait }).collect()
     }
 
     /// What a volume shows goes away: its waits are refused. What is held stays, until its owner closes the file: it may be open by way of another volume too, or shown again.

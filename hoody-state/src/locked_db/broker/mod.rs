@@ -16,13 +16,15 @@
 //! 6. *Deadlock*: at each wait a search over all files. A read-phase intent in the cycle is revoked, else a waiter that has written nothing is refused, else the requester.
 //! 7. *Readers*: a handle opened read-only needs no intent (nor the `-shm` of a connection that has its database open so). Others lose theirs when they only read for longer than [`Limits::read_phase`] ([`Limits::read_phase_rollback`]) and somebody
 //!    waits; they count as readers until they write. Time in which no requests were taken does not count: a request to write may be among them.
-//! 8. *Failure*: a wait ends at [`Limits::wait`]; a wait for oneself is answered at once.
+//! 8. *Failure*: a wait ends at [`Limits::wait`], but for `F_SETLKW` on an ordinary file; a wait for oneself is answered at once.
 //!
 //! **Guarantees**, tested by properties: never two conflicting grants; every request is answered once; no cycle of waits is left; a waiter is
-//! bypassed a bounded number of times. **Cost**: a request looks at each owner on that file.
+//! bypassed a bounded number of times. **Cost**: a request looks at each owner on that file, and one that waits at each wait that it leads to; time costs nothing
+//! for files where nobody waits, and little for who waits already.
 
 mod cycle;
 mod file;
+mod glance;
 mod hold;
 mod queries;
 mod ranges;
@@ -33,10 +35,12 @@ mod status;
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests;
 
+pub use hold::Waiting;
 pub use ranges::{Range, Ranges};
 pub use status::{FileStatus, HolderStatus, WaiterStatus};
 
 use file::{File, Waiter};
+use glance::Glance;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// A moment, in microseconds of a clock that never goes back.
@@ -49,6 +53,9 @@ pub type VolumeId = u64;
 pub type Ticket = u64;
 /// A wal-index header, or a digest of it: all that matters is whether it changed.
 pub type Stamp = u64;
+
+/// A queue is looked through again after this, in microseconds: what a [`View`] shows may change without a request.
+const LOOK_AGAIN: Tick = 20_000;
 
 /// Who holds a lock: a process or open file description (the kernel's lock owner) by way of one node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -167,7 +174,7 @@ pub struct Limits {
     /// The same in rollback mode. There whoever writes must wait for readers to end before it commits, so overtaking one gains little; and a connection that
     /// was only slow to go on and write would meet BUSY.
     pub read_phase_rollback: Tick,
-    /// No wait is longer.
+    /// No wait is longer, but for one that was asked for (`F_SETLKW`) on an ordinary file: natively it has no end.
     pub wait: Tick,
     /// A connection that comes back at once goes on with its next transaction, past those who wait, for this long: a hand-over costs more than a transaction.
     pub turn: Tick,
@@ -231,6 +238,9 @@ pub struct Broker {
     held_volumes: HashMap<VolumeId, u32>,
     /// Requests are not taken just now: who only seems to read may have asked to write.
     deaf: bool,
+    /// The files for which time matters; some for which it does no longer may be among them.
+    timed: HashSet<FileId>,
+    judge: cycle::Judge,
 }
 
 impl Broker {
@@ -246,6 +256,8 @@ impl Broker {
             migrating: HashSet::new(),
             held_volumes: HashMap::new(),
             deaf: false,
+            timed: HashSet::new(),
+            judge: cycle::Judge::default(),
         }
     }
 
@@ -257,6 +269,7 @@ impl Broker {
 
     /// Asks for a lock: the answer is in `out`, or comes later from another call.
     pub fn lock(&mut self, now: Tick, view: &dyn View, request: Request, out: &mut Vec<Answer>) {
+        let view = &Glance::new(view);
         self.note_user(request.owner, request.task);
         let file = self.files.entry(request.file).or_insert_with(|| File::new(request.class, request.volume));
         file.class = request.class;
@@ -304,10 +317,13 @@ impl Broker {
 
     fn enqueue(&mut self, now: Tick, view: &dyn View, request: Request) {
         let stamp = rules::takes_snapshot(&request).then(|| view.stamp(request.file));
-        let waiter = Waiter { request, since: now, stamp, bypassed: 0 };
+        let waiter = Waiter { request, since: now, stamp, bypassed: 0, old: false };
         self.waiting.insert(request.task.tid, (request.file, request.ticket));
         self.counters.waits += 1;
+        self.timed.insert(request.file);
+        let due = now + LOOK_AGAIN.min(self.limits.doubt).min(self.limits.wait);
         let Some(file) = self.files.get_mut(&request.file) else { return };
+        file.due = file.due.min(due);
         if file.heir == Some(request.owner) {
             file.heir = None;
             file.queue.push_front(waiter);
@@ -319,6 +335,7 @@ impl Broker {
     /// Unlocks bytes.
     #[allow(clippy::too_many_arguments)]
     pub fn unlock(&mut self, now: Tick, view: &dyn View, id: FileId, owner: Owner, task: Task, range: Range, out: &mut Vec<Answer>) {
+        let view = &Glance::new(view);
         self.note_user(owner, task);
         let Some(file) = self.files.get_mut(&id) else { return };
         let was_writing = file.is_writing(owner);
@@ -333,6 +350,7 @@ impl Broker {
 
     /// All locks of an owner on a file go: a descriptor was closed, or the process died.
     pub fn close(&mut self, now: Tick, view: &dyn View, id: FileId, owner: Owner, out: &mut Vec<Answer>) {
+        let view = &Glance::new(view);
         self.users.remove(&owner);
         let Some(file) = self.files.get_mut(&id) else { return };
         file.holders.remove(&owner);
@@ -353,31 +371,54 @@ impl Broker {
     /// Ends a wait from outside (a signal, a park). Nothing happens if it was answered already.
     pub fn cancel(&mut self, now: Tick, view: &dyn View, id: FileId, ticket: Ticket, cause: Cause, out: &mut Vec<Answer>) {
         if self.refuse_waiter(now, id, ticket, cause, out) {
-            self.pump(now, view, id, out);
+            self.pump(now, &Glance::new(view), id, out);
         }
     }
 
     /// Time passes: kept intents lapse, long readers lose theirs, waits end. Call it at least every few milliseconds while somebody waits.
     pub fn tick(&mut self, now: Tick, view: &dyn View, out: &mut Vec<Answer>) {
-        let ids: Vec<FileId> = self.files.iter().filter(|(_, f)| !f.queue.is_empty() || f.intent.is_some() || f.heir.is_some()).map(|(i, _)| *i).collect();
+        let view = &Glance::new(view);
+        let ids: Vec<FileId> = self.timed.iter().copied().collect();
         for id in ids {
-            self.lapse(now, view, id);
-            self.pump(now, view, id, out);
-            let Some(file) = self.files.get(&id) else { continue };
-            let late: Vec<(Ticket, bool)> = file
-                .queue
-                .iter()
-                .filter(|w| now.saturating_sub(w.since) >= self.limits.doubt)
-                .map(|w| (w.request.ticket, now.saturating_sub(w.since) >= self.limits.wait))
-                .collect();
-            for (ticket, over) in late {
-                if over {
-                    self.cancel(now, view, id, ticket, Cause::Timeout, out);
-                } else {
-                    self.break_cycles(now, view, id, ticket, true, out);
-                }
+            let lapsed = self.lapse(now, view, id);
+            if self.files.get(&id).is_some_and(|f| now >= f.due) {
+                self.look_through(now, view, id, out);
+            } else if lapsed {
+                self.pump(now, view, id, out);
+            }
+            if !self.files.get(&id).is_some_and(File::is_timed) {
+                self.timed.remove(&id);
             }
         }
+        self.judge(now, view, out);
+    }
+
+    /// Notices which waits have become old, and ends those that are over.
+    fn look_through(&mut self, now: Tick, view: &dyn View, id: FileId, out: &mut Vec<Answer>) {
+        let Some(file) = self.files.get_mut(&id) else { return };
+        let (mut due, mut over) = (now + LOOK_AGAIN, Vec::new());
+        for w in &mut file.queue {
+            let age = now.saturating_sub(w.since);
+            if !w.old && age >= self.limits.doubt {
+                w.old = true;
+                self.judge.wanted = true;
+            } else if !w.old {
+                due = due.min(w.since + self.limits.doubt);
+            }
+            if w.request.wait && w.request.class == Class::Plain {
+                continue;
+            }
+            if age >= self.limits.wait {
+                over.push(w.request.ticket);
+            } else {
+                due = due.min(w.since + self.limits.wait);
+            }
+        }
+        file.due = due;
+        for ticket in over {
+            self.refuse_waiter(now, id, ticket, Cause::Timeout, out);
+        }
+        self.pump(now, view, id, out);
     }
 
     /// While requests are not taken, nobody is held to have only read.
@@ -395,33 +436,38 @@ impl Broker {
     /// Whether anything happens by time alone.
     #[must_use]
     pub fn needs_ticks(&self) -> bool {
-        !self.waiting.is_empty() || self.files.values().any(|f| f.intent.is_some_and(|i| i.kept_until.is_some()))
+        !self.waiting.is_empty() || self.timed.iter().any(|id| self.files.get(id).is_some_and(File::is_timed))
     }
 
-    fn lapse(&mut self, now: Tick, view: &dyn View, id: FileId) {
-        let Some(file) = self.files.get_mut(&id) else { return };
+    /// What ends by time alone; whether anything did.
+    fn lapse(&mut self, now: Tick, view: &dyn View, id: FileId) -> bool {
+        let Some(file) = self.files.get_mut(&id) else { return false };
         let Some(intent) = file.intent else {
             // Nobody has it and the next in line did not come back.
-            file.heir = None;
-            return;
+            return file.heir.take().is_some();
         };
         if let Some(until) = intent.kept_until {
-            if now >= until {
-                file.quick.remove(&intent.owner);
-                if let Some(i) = &mut file.intent {
-                    i.kept_until = None;
-                    // Its turn is over.
-                    i.turn = 0;
-                }
-                self.settle(now, view, id, intent.owner);
+            if now < until {
+                return false;
             }
-            return;
+            file.quick.remove(&intent.owner);
+            if let Some(i) = &mut file.intent {
+                i.kept_until = None;
+                // Its turn is over.
+                i.turn = 0;
+            }
+            self.settle(now, view, id, intent.owner);
+            return true;
+        }
+        let phase = if file.class == Class::Database { self.limits.read_phase_rollback } else { self.limits.read_phase };
+        if self.deaf || now.saturating_sub(intent.since) < phase || file.is_writing(intent.owner) {
+            return false;
         }
         let waited_for = file.heir.is_some() || file.queue.iter().any(|w| rules::needs_intent(file, &w.request, view));
-        let phase = if file.class == Class::Database { self.limits.read_phase_rollback } else { self.limits.read_phase };
-        if waited_for && !self.deaf && now.saturating_sub(intent.since) >= phase && !file.is_writing(intent.owner) {
+        if waited_for {
             self.revoke(now, id);
         }
+        waited_for
     }
 
     /// Takes the intent from a connection that only reads.
@@ -555,7 +601,7 @@ impl Broker {
 
     fn refuse_waiter(&mut self, now: Tick, id: FileId, ticket: Ticket, cause: Cause, out: &mut Vec<Answer>) -> bool {
         let Some(file) = self.files.get_mut(&id) else { return false };
-        let Some(at) = file.queue.iter().position(|w| w.request.ticket == ticket) else { return false };
+        let Some(at) = file.position(ticket) else { return false };
         let Some(waiter) = file.queue.remove(at) else { return false };
         self.waiting.remove(&waiter.request.task.tid);
         self.answer(out, ticket, Err(cause), now.saturating_sub(waiter.since));

@@ -1,11 +1,12 @@
 //! The broker against an oracle, against a model of SQLite's own protocol, and rule by rule.
 
 mod clients;
+mod crowds;
 mod properties;
 mod rules;
 
 use super::{FileId, Stamp, View};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 
 /// Files as the tests say they are.
@@ -14,6 +15,8 @@ pub(super) struct World {
     pub wal: HashSet<FileId>,
     pub hot: HashSet<FileId>,
     pub stamps: RefCell<HashMap<FileId, Stamp>>,
+    /// How often it was asked.
+    pub looks: Cell<usize>,
 }
 
 impl World {
@@ -24,10 +27,12 @@ impl World {
 
 impl View for World {
     fn is_wal(&self, file: FileId) -> bool {
+        self.looks.set(self.looks.get() + 1);
         self.wal.contains(&file)
     }
 
     fn has_hot_journal(&self, file: FileId) -> bool {
+        self.looks.set(self.looks.get() + 1);
         self.hot.contains(&file)
     }
 

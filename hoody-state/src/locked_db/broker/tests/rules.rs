@@ -326,6 +326,47 @@ fn rule_8_no_wait_is_longer_than_the_cap() {
 }
 
 #[test]
+fn rule_8_a_wait_that_was_asked_for_on_an_ordinary_file_has_no_end() {
+    let mut b = Bench::new();
+    let ask = |b: &mut Bench, file, class, who: u32| {
+        b.ticket += 1;
+        let owner = Owner { lock_owner: u64::from(who), node: file };
+        let task = Task { tid: who, pid: who };
+        let r = Request { ticket: b.ticket, file, class, volume: 1, owner, task, range: Range::byte(120), kind: Write, wait: true, read_only: false };
+        b.broker.lock(b.now, &b.world, r, &mut b.out);
+        b.ticket
+    };
+    ask(&mut b, 5, Class::Plain, 1);
+    ask(&mut b, 6, Class::Shm, 1);
+    let (plain, shm) = (ask(&mut b, 5, Class::Plain, 2), ask(&mut b, 6, Class::Shm, 3));
+    for _ in 0..100 {
+        b.tick(Limits::default().wait / 10);
+    }
+    assert_eq!((b.got(plain), b.got(shm)), (None, Some(Err(Cause::Timeout))));
+    b.broker.unlock(b.now, &b.world, 5, Owner { lock_owner: 1, node: 5 }, Task { tid: 1, pid: 1 }, Range::byte(120), &mut b.out);
+    assert_eq!(b.got(plain), Some(Ok(())));
+}
+
+#[test]
+fn rule_6_a_doubtful_cycle_of_two_threads_is_broken_late_and_costs_one_of_them() {
+    let mut b = Bench::new();
+    let shared = |b: &mut Bench, file, who, tid| b.ask_as(file, who, Task { tid, pid: 9 }, MARK, Read, false);
+    // Threads 1 and 2 of a process that moves its connections each hold what the other waits for.
+    for (file, who) in [(1, 1), (2, 2)] {
+        let t = shared(&mut b, file, who, 9);
+        assert_eq!(b.got(t), Some(Ok(())));
+        let owner = Owner { lock_owner: u64::from(who), node: file * 100 + u64::from(who) };
+        // Another thread goes on with it.
+        b.broker.unlock(b.now, &b.world, file, owner, Task { tid: who, pid: 9 }, Range::byte(120), &mut b.out);
+        b.ask_as(file, who, Task { tid: who, pid: 9 }, WRITE, Write, false);
+    }
+    let (one, two) = (shared(&mut b, 2, 11, 1), shared(&mut b, 1, 12, 2));
+    assert_eq!((b.got(one), b.got(two)), (None, None), "others may go on with them");
+    b.tick(Limits::default().doubt);
+    assert_eq!([one, two].iter().filter(|t| b.got(**t) == Some(Err(Cause::Deadlock))).count(), 1);
+}
+
+#[test]
 fn a_hold_lets_the_writer_end_and_nobody_begin() {
     let mut b = Bench::new();
     b.grant(10, 1, PENDING, Read);

@@ -1,0 +1,33 @@
+//! What one call sees of the files: each looked at once, however many waiters it is asked about.
+
+use super::{FileId, Stamp, View};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+/// A [`View`] that remembers for the length of one call. A look may be a read of the file, and a queue of a thousand asks a thousand times.
+pub(super) struct Glance<'a> {
+    view: &'a dyn View,
+    wal: RefCell<BTreeMap<FileId, bool>>,
+    hot: RefCell<BTreeMap<FileId, bool>>,
+}
+
+impl<'a> Glance<'a> {
+    pub fn new(view: &'a dyn View) -> Self {
+        Glance { view, wal: RefCell::default(), hot: RefCell::default() }
+    }
+}
+
+impl View for Glance<'_> {
+    fn is_wal(&self, file: FileId) -> bool {
+        *self.wal.borrow_mut().entry(file).or_insert_with(|| self.view.is_wal(file))
+    }
+
+    fn has_hot_journal(&self, file: FileId) -> bool {
+        *self.hot.borrow_mut().entry(file).or_insert_with(|| self.view.has_hot_journal(file))
+    }
+
+    fn stamp(&self, file: FileId) -> Stamp {
+        // Asked once a grant, and must not be older than it.
+        self.view.stamp(file)
+    }
+}
