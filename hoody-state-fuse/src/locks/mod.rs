@@ -357,10 +357,7 @@ impl LockService {
     pub fn park(&self, of: &dyn Fn(u32) -> bool) -> usize {
         self.change(|broker, look, now, out| {
             let waits = broker.waiting_of(of);
-            for (file, ticket) in &waits {
-                broker.cancel(now, look, *file, *ticket, Cause::Parked, out);
-            }
-            waits.len()
+            broker.cancel_all(now, look, &waits, Cause::Parked, out)
         })
     }
 

@@ -93,10 +93,13 @@ fn watch_signals(service: &LockService, last: &mut Ticket) {
     waits.sort_unstable_by_key(|w| w.ticket);
     let next = waits.partition_point(|w| w.ticket <= *last);
     waits.rotate_left(next);
-    for w in waits.into_iter().take(WATCHED_AT_ONCE) {
-        *last = w.ticket;
-        if signals::should_end(w.tid, w.asked_to_wait) {
-            service.change(|broker, look, now, out| broker.cancel(now, look, w.file, w.ticket, Cause::Interrupted, out));
+    for some in waits.chunks(WATCHED_AT_ONCE) {
+        *last = some.last().map_or(0, |w| w.ticket);
+        let over: Vec<_> = some.iter().filter(|w| signals::should_end(w.tid, w.asked_to_wait)).map(|w| (w.file, w.ticket)).collect();
+        if over.is_empty() {
+            return;
         }
+        service.change(|broker, look, now, out| broker.cancel_all(now, look, &over, Cause::Interrupted, out));
+        // Where some are gone, others may be: a process with many threads was killed.
     }
 }

@@ -375,6 +375,23 @@ impl Broker {
         }
     }
 
+    /// Ends many waits from outside, as [`cancel`](Self::cancel) ends one; how many of them there still were.
+    pub fn cancel_all(&mut self, now: Tick, view: &dyn View, waits: &[(FileId, Ticket)], cause: Cause, out: &mut Vec<Answer>) -> usize {
+        let view = &Glance::new(view);
+        let (mut ended, mut files) = (0, HashSet::new());
+        for (id, ticket) in waits {
+            if self.refuse_waiter(now, *id, *ticket, cause, out) {
+                ended += 1;
+                files.insert(*id);
+            }
+        }
+        // Each queue is gone through once, not once for each.
+        for id in files {
+            self.pump(now, view, id, out);
+        }
+        ended
+    }
+
     /// Time passes: kept intents lapse, long readers lose theirs, waits end. Call it at least every few milliseconds while somebody waits.
     pub fn tick(&mut self, now: Tick, view: &dyn View, out: &mut Vec<Answer>) {
         let view = &Glance::new(view);

@@ -293,3 +293,21 @@ proptest! {
         prop_assert!(left.is_empty(), "{left:?} wait for themselves: {:?}", c.broker.status(c.now));
     }
 }
+
+/// A process with two thousand threads that was killed took seconds to go: each of them had the queue gone through once more.
+#[test]
+fn a_crowd_that_is_killed_costs_one_look_at_the_queue() {
+    let mut c = Crowd::new();
+    for who in 1..MANY + 2 {
+        c.ask(1, Class::Database, who, who, 0x4000_0001, LockKind::Write);
+    }
+    let all: Vec<_> = c.broker.waiting_since(0, 0).iter().map(|w| (w.file, w.ticket)).collect();
+    let (most, left) = all.split_at(all.len() - 1);
+    c.world.looks.set(0);
+    let twice = [most, most].concat();
+    assert_eq!(c.broker.cancel_all(0, &c.world, &twice, Cause::Interrupted, &mut c.out), most.len(), "each once");
+    assert!(c.world.looks.get() <= 2, "{}", c.world.looks.get());
+    c.broker.close(0, &c.world, 1, Owner { lock_owner: 1, node: 1 }, &mut c.out);
+    assert!(c.out.iter().any(|a| Some(&(1, a.ticket)) == left.first() && a.outcome.is_ok()), "who is left goes on");
+    assert_eq!(c.waits(), 0);
+}
