@@ -20,7 +20,9 @@ fn mode_after(dir: &Path, mode: u32, group: u32, code: &str) -> u32 {
     std::os::unix::fs::chown(&path, Some(NOBODY), Some(group)).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
     fs::set_permissions(dir.join("other"), fs::Permissions::from_mode(0o644)).unwrap();
-    let script = format!("import os,sys\nd=sys.argv[1]\np=d+'/file'\nos.setgroups([])\nos.setresgid({NOBODY},{NOBODY},{NOBODY})\nos.setresuid({NOBODY},{NOBODY},{NOBODY})\n{code}");
+    let script = format!(
+        "import os,sys\nd=sys.argv[1]\np=d+'/file'\nos.setgroups([])\nos.setresgid({NOBODY},{NOBODY},{NOBODY})\nos.setresuid({NOBODY},{NOBODY},{NOBODY})\n{code}"
+    );
     let done = Command::new("python3").args(["-c", &script]).arg(dir).output().expect("python3");
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     let after = fs::metadata(&path).unwrap().permissions().mode() & 0o7777;
@@ -48,7 +50,12 @@ fn whoever_changes_a_file_leaves_no_set_id_bits_by_any_way_of_changing_it() {
         }
         for (mode, group, code) in ways {
             let natively = mode_after(native.path(), mode, group, code);
-            assert_eq!(format!("{:o}", mode_after(&m.at(), mode, group, code)), format!("{natively:o}"), "{mode:o}, {code}, passthrough {}", options.passthrough);
+            assert_eq!(
+                format!("{:o}", mode_after(&m.at(), mode, group, code)),
+                format!("{natively:o}"),
+                "{mode:o}, {code}, passthrough {}",
+                options.passthrough
+            );
         }
     }
 }
