@@ -232,7 +232,8 @@ fn a_second_connection_of_one_thread_is_answered_at_once() {
     let a = make(d.at("a.db"), "wal");
     let b = open(d.at("a.db"));
     a.execute_batch("BEGIN IMMEDIATE").unwrap();
-    assert!(b.execute("UPDATE t SET v = 1", []).is_err(), "it would wait for itself");
+    let said = b.execute("UPDATE t SET v = 1", []).expect_err("it would wait for itself");
+    assert_eq!(said.sqlite_error_code(), Some(rusqlite::ErrorCode::DatabaseBusy), "{said}");
     a.execute_batch("COMMIT").unwrap();
     b.execute("UPDATE t SET v = 1", []).unwrap();
     // A reader of the same thread is no obstacle.
@@ -240,6 +241,26 @@ fn a_second_connection_of_one_thread_is_answered_at_once() {
     assert_eq!(value(&a), 1);
     b.execute("UPDATE t SET v = 2", []).unwrap();
     assert_eq!(value(&a), 1);
+}
+
+/// It was refused, tried for ten seconds, and said "locking protocol".
+#[test]
+fn a_thread_reads_by_one_connection_while_it_writes_by_another() {
+    let d = Daemon::start(false);
+    for journal in ["wal", "delete"] {
+        let name = format!("{journal}.db");
+        let a = make(d.at(&name), journal);
+        let b = open(d.at(&name));
+        for i in 1..4 {
+            a.execute_batch("BEGIN IMMEDIATE").unwrap();
+            a.execute("UPDATE t SET v = ?1", [i]).unwrap();
+            assert_eq!(value(&b), i - 1, "{journal}: what was there before");
+            a.execute_batch("COMMIT").unwrap();
+            assert_eq!(value(&b), i);
+        }
+        b.execute("UPDATE t SET v = 9", []).unwrap();
+        assert_eq!(value(&a), 9);
+    }
 }
 
 #[test]

@@ -59,12 +59,28 @@ impl Broker {
                 self.pump(now, view, id, out);
                 continue;
             }
+            if let Some((id, owner)) = self.could_only_read(view, &cycle) {
+                self.files.entry(id).and_modify(|f| drop(f.guests.insert(owner)));
+                self.pump(now, view, id, out);
+                continue;
+            }
             let writing = self.writing_threads();
             let victim = cycle.iter().find(|h| !writing.contains(&h.task.tid)).map_or((file, ticket), |h| (h.file, h.ticket));
             let cause = if cycle.len() == 1 { Cause::OwnThread } else { Cause::Deadlock };
             self.refuse_waiter(now, victim.0, victim.1, cause, out);
             self.pump(now, view, victim.0, out);
         }
+    }
+
+    /// A waiter in a cycle that waits to read, and only because it might write after that: who has the intent does not keep it from reading. (Refused, SQLite
+    /// would try for ten seconds and then say "locking protocol".) Should it write in the same transaction, it is refused then.
+    fn could_only_read(&self, view: &dyn View, cycle: &[Hop]) -> Option<(FileId, Owner)> {
+        cycle.iter().find_map(|hop| {
+            let file = self.files.get(&hop.file)?;
+            let r = &file.queue.get(file.position(hop.ticket)?)?.request;
+            let reads = r.kind == LockKind::Read && rules::needs_intent(file, r, view) && !file.guests.contains(&r.owner);
+            (reads && file.conflicts(r.owner, r.range, r.kind).next().is_none()).then_some((hop.file, r.owner))
+        })
     }
 
     /// The threads that are in the middle of changing some database.

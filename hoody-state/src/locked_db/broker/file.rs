@@ -39,6 +39,8 @@ pub(super) struct File {
     pub heir: Option<Owner>,
     /// Owners that lost a read-phase intent and have not written since.
     pub readers: HashSet<Owner>,
+    /// Owners that may read without the intent this once, since for the intent they would wait for themselves; until they let go of what they read, or write.
+    pub guests: HashSet<Owner>,
     /// Owners that were taken for readers, and then wrote what they had read.
     pub disproved: HashSet<Owner>,
     /// When owners ended their last transaction, until they begin the next.
@@ -58,6 +60,7 @@ impl File {
             intent: None,
             heir: None,
             readers: HashSet::new(),
+            guests: HashSet::new(),
             disproved: HashSet::new(),
             ended: HashMap::new(),
             quick: HashSet::new(),
@@ -123,8 +126,12 @@ impl File {
             held.task = Task { tid: task.tid, pid: if task.pid == 0 { held.task.pid } else { task.pid } };
         }
         held.ranges.set(range, kind);
+        let reads = rules::read_bytes(self.class).is_some_and(|bytes| held.ranges.holds(bytes));
         if held.ranges.is_empty() {
             self.holders.remove(&owner);
+        }
+        if !reads {
+            self.guests.remove(&owner);
         }
     }
 }

@@ -13,7 +13,8 @@
 //!    owner keeps the intent for [`Limits::keep`].
 //! 4. *Released* when its owner holds no READ or WRITE (`-shm`), nothing (database), or the file became WAL.
 //! 5. *Order*: first come, first served; the intent's holder never queues behind others.
-//! 6. *Deadlock*: at each wait a search over all files. A read-phase intent in the cycle is revoked, else a waiter that has written nothing is refused, else the requester.
+//! 6. *Deadlock*: at each wait a search over all files. A read-phase intent in the cycle is revoked; else a waiter that only waits because it might write after it reads may read; else a waiter that has
+//!    written nothing is refused, else the requester.
 //! 7. *Readers*: a handle opened read-only needs no intent (nor the `-shm` of a connection that has its database open so). Others lose theirs when they only read for longer than [`Limits::read_phase`] ([`Limits::read_phase_rollback`]) and somebody
 //!    waits; they count as readers until they write. Time in which no requests were taken does not count: a request to write may be among them.
 //! 8. *Failure*: a wait ends at [`Limits::wait`], but for `F_SETLKW` on an ordinary file; a wait for oneself is answered at once.
@@ -355,6 +356,7 @@ impl Broker {
         let Some(file) = self.files.get_mut(&id) else { return };
         file.holders.remove(&owner);
         file.readers.remove(&owner);
+        file.guests.remove(&owner);
         file.disproved.remove(&owner);
         file.quick.remove(&owner);
         file.ended.remove(&owner);
@@ -577,7 +579,7 @@ impl Broker {
             {
                 intent.since = now;
             }
-            if rules::begins_write(r) && file.readers.remove(&r.owner) {
+            if rules::begins_write(r) && (file.readers.remove(&r.owner) | file.guests.remove(&r.owner)) {
                 self.counters.upgrades_after_revocation += 1;
             }
             file.set(now, r.owner, Some(r.task), r.range, Some(r.kind));
@@ -607,6 +609,7 @@ impl Broker {
                     let kept_until = Some(now + self.limits.keep);
                     file.intent = Some(Intent { owner: request.owner, task: request.task, since: now, turn: now, kept_until });
                 }
+                file.guests.remove(&request.owner);
                 self.answer(out, request.ticket, Err(Cause::Stale), now.saturating_sub(since));
             } else {
                 self.grant(now, &request, since, view, out);
@@ -620,6 +623,7 @@ impl Broker {
         let Some(file) = self.files.get_mut(&id) else { return false };
         let Some(at) = file.position(ticket) else { return false };
         let Some(waiter) = file.queue.remove(at) else { return false };
+        file.guests.remove(&waiter.request.owner);
         self.waiting.remove(&waiter.request.task.tid);
         self.answer(out, ticket, Err(cause), now.saturating_sub(waiter.since));
         true

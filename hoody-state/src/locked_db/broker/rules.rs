@@ -45,9 +45,9 @@ pub(super) fn needs_intent(file: &File, r: &Request, view: &dyn View) -> bool {
     }
 }
 
-/// Rule 7: opened read-only, or it lost its intent to others while it only read.
+/// Rule 7: opened read-only, or it lost its intent to others while it only read; or a guest (rule 6).
 fn is_reader(file: &File, r: &Request) -> bool {
-    (r.read_only && !file.disproved.contains(&r.owner)) || file.readers.contains(&r.owner)
+    (r.read_only && !file.disproved.contains(&r.owner)) || file.readers.contains(&r.owner) || file.guests.contains(&r.owner)
 }
 
 /// A reader by its handle that asks to write on top of what it reads is none. (Alone, WRITE is what a read-only connection takes to recover a log.)
@@ -85,6 +85,15 @@ pub(super) fn write_bytes(class: Class) -> Option<Range> {
     match class {
         Class::Plain => None,
         Class::Shm => Some(WRITE),
+        Class::Database => Some(DATABASE),
+    }
+}
+
+/// The bytes of which an owner holds some while a transaction is open.
+pub(super) fn read_bytes(class: Class) -> Option<Range> {
+    match class {
+        Class::Plain => None,
+        Class::Shm => Some(WAL_INDEX),
         Class::Database => Some(DATABASE),
     }
 }

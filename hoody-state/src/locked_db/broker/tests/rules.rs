@@ -185,8 +185,38 @@ fn rule_6_two_writers_crossing_two_databases_lose_one_of_them_at_once() {
     let one = b.ask(2, 1, MARK, Read);
     assert_eq!(b.got(one), None);
     let two = b.ask(1, 2, MARK, Read);
+    assert_eq!(b.got(two), Some(Ok(())), "whatever it does next, it may read");
+    let two = b.ask(1, 2, WRITE, Write);
+    assert_eq!((b.got(one), b.got(two)), (Some(Ok(())), None));
+    let one = b.ask(2, 1, WRITE, Write);
     let refused = [one, two].iter().filter(|t| b.got(**t) == Some(Err(Cause::Deadlock))).count();
     assert_eq!(refused, 1);
+}
+
+/// Refused, SQLite tried for ten seconds and said "locking protocol"; natively the second connection of a thread reads while the first writes.
+#[test]
+fn rule_6_a_thread_that_writes_by_one_connection_reads_by_another() {
+    for (file, begin, write) in [(1, MARK, WRITE), (10, PENDING, RESERVED)] {
+        let mut b = Bench::new();
+        let me = Task { tid: 5, pid: 5 };
+        let ask = |b: &mut Bench, who, range, kind| {
+            let t = b.ask_as(file, who, me, range, kind, false);
+            b.got(t)
+        };
+        assert_eq!((ask(&mut b, 1, begin, Read), ask(&mut b, 1, write, Write)), (Some(Ok(())), Some(Ok(()))));
+        // Somebody else is in line.
+        let third = b.ask(file, 3, begin, Read);
+        assert_eq!(ask(&mut b, 2, begin, Read), Some(Ok(())));
+        assert_eq!(ask(&mut b, 2, write, Write), Some(Err(Cause::OwnThread)), "that would be to wait for itself");
+        b.unlock(file, 2, begin);
+        assert_eq!(b.got(third), None, "and it has taken nobody's turn");
+        b.unlock(file, 1, write);
+        b.unlock(file, 1, begin);
+        assert_eq!(b.got(third), Some(Ok(())));
+        // It was for once.
+        let again = b.ask_as(file, 2, me, begin, Read, false);
+        assert_eq!(b.got(again), None);
+    }
 }
 
 #[test]
@@ -348,7 +378,7 @@ fn rule_8_a_wait_that_was_asked_for_on_an_ordinary_file_has_no_end() {
 }
 
 #[test]
-fn rule_6_a_doubtful_cycle_of_two_threads_is_broken_late_and_costs_one_of_them() {
+fn rule_6_a_doubtful_cycle_of_two_threads_is_broken_late() {
     let mut b = Bench::new();
     let shared = |b: &mut Bench, file, who, tid| b.ask_as(file, who, Task { tid, pid: 9 }, MARK, Read, false);
     // Threads 1 and 2 of a process that moves its connections each hold what the other waits for.
@@ -363,7 +393,7 @@ fn rule_6_a_doubtful_cycle_of_two_threads_is_broken_late_and_costs_one_of_them()
     let (one, two) = (shared(&mut b, 2, 11, 1), shared(&mut b, 1, 12, 2));
     assert_eq!((b.got(one), b.got(two)), (None, None), "others may go on with them");
     b.tick(Limits::default().doubt);
-    assert_eq!([one, two].iter().filter(|t| b.got(**t) == Some(Err(Cause::Deadlock))).count(), 1);
+    assert_eq!([one, two].iter().filter(|t| b.got(**t) == Some(Ok(()))).count(), 1, "one may read after all");
 }
 
 #[test]
