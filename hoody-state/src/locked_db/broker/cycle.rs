@@ -60,7 +60,9 @@ impl Broker {
                 continue;
             }
             if let Some((id, owner)) = self.could_only_read(view, &cycle) {
-                self.files.entry(id).and_modify(|f| drop(f.guests.insert(owner)));
+                if let Some(file) = self.files.get_mut(&id) {
+                    file.guests.insert(owner);
+                }
                 self.pump(now, view, id, out);
                 continue;
             }
