@@ -9,10 +9,10 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use support::daemon::held_by;
 
 /// A mount with one volume, `v`, on the directory `a`; `b` is another directory.
 struct Volumes {
@@ -49,11 +49,7 @@ impl Drop for Volumes {
 /// A process that has the whole of a file locked until it is killed.
 fn locker(path: &Path) -> Child {
     let code = "import fcntl,sys,time\nf=open(sys.argv[1],'r+')\nfcntl.lockf(f,fcntl.LOCK_EX|fcntl.LOCK_NB)\nprint('held',flush=True)\ntime.sleep(60)";
-    let mut child = Command::new("python3").arg("-c").arg(code).arg(path).stdout(Stdio::piped()).spawn().expect("python3");
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    assert_eq!(line, "held\n");
-    child
+    held_by(code, path)
 }
 
 /// Whether another process can lock the file now.

@@ -12,6 +12,20 @@ fn only(two: &Two) -> Option<ContainerId> {
     two.there.containers(&PageRequest::first(), None, None).unwrap().rows.first().map(|c| c.id.clone())
 }
 
+/// A copy whose target crashed before its `n`th step and was started again; what the order was answered.
+fn crashed_at(n: u64) -> (Two, hoody_state::Result<hoody_state::model::Container>) {
+    let mut two = Two::new();
+    two.b.crash_at(n);
+    let ordered = two.here.copy_container(&Caller::default(), &two.source, two.request());
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    while two.b.steps() < n && only(&two).is_some_and(|c| two.there.container(&c).unwrap().status == Status::Copying) {
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    two.restart_there();
+    settled(&two.there);
+    (two, ordered)
+}
+
 /// What a copy has written since it was made, when no snapshot is left to count from.
 fn grown(host: &hoody_state::Host, copy: &ContainerId) -> Bytes {
     for name in host.snapshots(copy).unwrap().snapshots {
@@ -34,15 +48,7 @@ fn a_copy_whose_record_of_the_clone_was_lost_counts_its_growth_from_the_clone() 
     idle(&two.there, &copy);
     let (steps, grew) = (two.b.steps(), grown(&two.there, &copy));
     for n in 1..=steps {
-        let mut two = Two::new();
-        two.b.crash_at(n);
-        let _ = two.here.copy_container(&Caller::default(), &two.source, two.request());
-        std::thread::sleep(std::time::Duration::from_millis(20));
-        while two.b.steps() < n && only(&two).is_some_and(|c| two.there.container(&c).unwrap().status == Status::Copying) {
-            std::thread::sleep(std::time::Duration::from_millis(2));
-        }
-        two.restart_there();
-        settled(&two.there);
+        let (two, _) = crashed_at(n);
         let Some(copy) = only(&two) else { continue };
         idle(&two.there, &copy);
         assert_eq!(grown(&two.there, &copy), grew, "step {n} of {steps}");
@@ -58,15 +64,7 @@ fn a_copy_whose_target_crashes_at_any_step_is_finished() {
     let steps = two.b.steps();
     assert!(steps > 10, "{steps}");
     for n in 1..=steps {
-        let mut two = Two::new();
-        two.b.crash_at(n);
-        let ordered = two.here.copy_container(&Caller::default(), &two.source, two.request());
-        std::thread::sleep(std::time::Duration::from_millis(20));
-        while two.b.steps() < n && only(&two).is_some_and(|c| two.there.container(&c).unwrap().status == Status::Copying) {
-            std::thread::sleep(std::time::Duration::from_millis(2));
-        }
-        two.restart_there();
-        settled(&two.there);
+        let (two, ordered) = crashed_at(n);
         let when = format!("step {n} of {steps}");
         assert_clean(&two.there, &when);
         assert_clean(&two.here, &when);

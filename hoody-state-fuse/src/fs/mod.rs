@@ -33,6 +33,8 @@ const GENERATION: fuser::Generation = fuser::Generation(0);
 /// How soon more names are forgotten, if that was not enough, and how often.
 const FORGET_AGAIN: Duration = Duration::from_millis(10);
 const FORGET_ROUNDS: u32 = 20;
+/// Few enough that look-ups do not wait for the list of them.
+const FORGET_AT_ONCE: usize = 4096;
 
 /// Everything the event loops and the control socket share.
 pub(crate) struct Core {
@@ -87,7 +89,7 @@ impl Core {
         let core = self.clone();
         self.bulk.run(move || {
             for _ in 0..FORGET_ROUNDS {
-                for (directory, name) in core.table.unused(core.most_nodes / 4 + 1) {
+                for (directory, name) in core.table.unused((core.most_nodes / 4 + 1).min(FORGET_AT_ONCE)) {
                     if let Some(notifier) = core.notifier.get() {
                         // It may be gone already.
                         let _ = notifier.inval_entry(INodeNo(directory), &name);

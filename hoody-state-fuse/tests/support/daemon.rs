@@ -94,6 +94,11 @@ pub fn value(c: &Connection) -> i64 {
 /// A process that holds a write transaction until it is killed.
 pub fn holder(path: &std::path::Path) -> Child {
     let code = "import sqlite3,sys,time\nc=sqlite3.connect(sys.argv[1],timeout=0,isolation_level=None)\nc.execute('begin immediate')\nc.execute('update t set v=v+1')\nprint('held',flush=True)\ntime.sleep(60)";
+    held_by(code, path)
+}
+
+/// A process that runs `code` on a path, once it has said that it holds what it should.
+pub fn held_by(code: &str, path: &std::path::Path) -> Child {
     let mut child = Command::new("python3").arg("-c").arg(code).arg(path).stdout(Stdio::piped()).spawn().expect("python3");
     let mut line = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();

@@ -191,7 +191,7 @@ struct Edge {
 struct Front<'a> {
     file: &'a File,
     holders: Vec<(Owner, &'a super::file::Held)>,
-    intent: Option<super::Intent>,
+    intent: Option<super::file::Intent>,
     queue: Vec<usize>,
     reached: Vec<bool>,
 }

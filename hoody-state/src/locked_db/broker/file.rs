@@ -1,8 +1,20 @@
 //! The lock table of one file: who holds what, who waits, who has the intent.
 
 use super::ranges::Ranges;
-use super::{Class, Intent, Limits, LockKind, Owner, Range, Request, Stamp, Task, Tick, Ticket, VolumeId, rules};
+use super::{Class, Limits, LockKind, Owner, Range, Request, Stamp, Task, Tick, Ticket, VolumeId, rules};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+
+/// Who may write a database next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Intent {
+    pub owner: Owner,
+    pub task: Task,
+    pub since: Tick,
+    /// When its turn began; a turn is one or more transactions.
+    pub turn: Tick,
+    /// Held without a lock until then: its owner is looking again, or about to begin its next transaction.
+    pub kept_until: Option<Tick>,
+}
 
 /// What one owner holds.
 #[derive(Debug, Clone)]
