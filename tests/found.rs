@@ -359,3 +359,97 @@ fn an_image_imported_under_the_name_of_one_whose_volume_went_late_keeps_its_own(
     });
     assert_clean(&h, "after an image of the same name");
 }
+
+fn aliased(h: &Host, c: &hoody_state::id::ContainerId, alias: &str) -> hoody_state::model::Snapshot {
+    h.create_snapshot(&Caller::default(), c, NewSnapshot { alias: Some(alias.into()), ..Default::default() }).unwrap().snapshot
+}
+
+#[test]
+fn an_alias_given_anew_finds_the_new_snapshot_and_deletes_neither_by_mistake() {
+    let w = MemoryWorld::new();
+    let h = w.host();
+    let me = Caller::default();
+    let c = container(&h, &furnish(&h), "dev").unwrap();
+    w.write(&c, "state", "old");
+    aliased(&h, &c, "nightly");
+    h.rename_snapshot(&me, &c, "nightly", Some("nightly-old".into())).unwrap();
+    w.write(&c, "state", "new");
+    let new = aliased(&h, &c, "nightly");
+    assert_eq!(new.name.as_str(), "nightly-2");
+    w.write(&c, "state", "broken");
+
+    assert_eq!(h.snapshot(&c, "nightly").unwrap().snapshot.name, new.name);
+    assert_eq!(h.restore(&me, &c, "nightly", RestoreOptions::default()).unwrap().snapshot.unwrap().name, new.name);
+    assert_eq!(w.read(&c, "state").as_deref(), Some("new"));
+
+    // In a list the old one has the canonical name `nightly`: whoever deletes by that name must not lose the new one, nor the other way round.
+    for e in [
+        h.delete_snapshot(&me, &c, "nightly").unwrap_err(),
+        h.set_snapshot_expiry(&me, &c, "nightly", None).unwrap_err(),
+        h.rename_snapshot(&me, &c, "nightly", None).unwrap_err(),
+    ] {
+        assert_eq!(e.code(), "snapshot_ambiguous");
+        assert!(e.message().contains("nightly-2") && e.message().contains("nightly-old"), "{e}");
+    }
+    h.delete_snapshot(&me, &c, "nightly-2").unwrap();
+    assert_eq!(h.snapshot(&c, "nightly").unwrap().snapshot.alias.unwrap().as_str(), "nightly-old");
+    h.delete_snapshot(&me, &c, "nightly").unwrap();
+    assert_clean(&h, "after snapshots of one name");
+}
+
+#[test]
+fn aliases_that_reduce_to_one_canonical_name_find_their_own_snapshots() {
+    let w = MemoryWorld::new();
+    let h = w.host();
+    let c = container(&h, &furnish(&h), "dev").unwrap();
+    let (dotted, plain) = (aliased(&h, &c, "v1.0"), aliased(&h, &c, "v10"));
+    assert_ne!(dotted.name, plain.name);
+    assert_eq!(h.snapshot(&c, "v1.0").unwrap().snapshot.name, dotted.name);
+    assert_eq!(h.snapshot(&c, "v10").unwrap().snapshot.name, plain.name);
+    // A canonical name is never made that another snapshot has as its alias.
+    aliased(&h, &c, "x");
+    h.rename_snapshot(&Caller::default(), &c, "x", Some("y".into())).unwrap();
+    assert_eq!(aliased(&h, &c, ".y.").name.as_str(), "y-2");
+}
+
+#[test]
+fn no_two_snapshots_show_one_name() {
+    let w = MemoryWorld::new();
+    let h = w.host();
+    let me = Caller::default();
+    let c = container(&h, &furnish(&h), "dev").unwrap();
+    let unnamed = h.create_snapshot(&me, &c, NewSnapshot::default()).unwrap().snapshot.name;
+    let again = NewSnapshot { alias: Some(unnamed.to_string()), ..Default::default() };
+    assert_eq!(h.create_snapshot(&me, &c, again).unwrap_err().code(), "alias_in_use");
+    aliased(&h, &c, "a");
+    h.rename_snapshot(&me, &c, "a", Some("b".into())).unwrap();
+    aliased(&h, &c, "a");
+    // Without its alias `b` it would be called `a`, as the second one is.
+    assert_eq!(h.rename_snapshot(&me, &c, "b", None).unwrap_err().code(), "alias_in_use");
+    assert_eq!(h.restore(&me, &c, "b", RestoreOptions { keep_current: Some(unnamed.to_string()), ..Default::default() }).unwrap_err().code(), "alias_in_use");
+}
+
+#[test]
+fn an_undo_restores_its_own_snapshot_though_another_has_its_name_as_alias() {
+    let w = MemoryWorld::new();
+    let h = w.host();
+    let me = Caller::default();
+    let c = container(&h, &furnish(&h), "dev").unwrap();
+    aliased(&h, &c, "s");
+    w.write(&c, "state", "overwritten");
+    let undo = h.restore(&me, &c, "s", RestoreOptions::default()).unwrap().undo.unwrap();
+    h.rename_snapshot(&me, &c, undo.as_str(), Some("kept".into())).unwrap();
+    aliased(&h, &c, undo.as_str());
+    h.undo(&me, &c).unwrap();
+    assert_eq!(w.read(&c, "state").as_deref(), Some("overwritten"));
+}
+
+#[test]
+fn a_name_that_is_the_id_of_another_revokes_neither() {
+    let w = MemoryWorld::new();
+    let h = w.host();
+    let (first, _) = h.create_token("first", None, hoody_state::model::Rights::Full).unwrap();
+    h.create_token(first.id.as_str(), None, hoody_state::model::Rights::Full).unwrap();
+    assert_eq!(h.revoke_token(first.id.as_str()).unwrap_err().code(), "name_ambiguous");
+    assert_eq!(h.tokens().unwrap().len(), 2);
+}

@@ -109,6 +109,8 @@ pub const CODES: &[Row] = &[
     row("path_too_long", 409, "a path in the container is longer than BTRFS can send"),
     row("too_many_volumes", 409, "the container has more subvolumes inside than can be sent"),
     row("alias_in_use", 409, "another snapshot of the container has this alias"),
+    row("snapshot_ambiguous", 409, "the alias of one snapshot is the canonical name of another: say which"),
+    row("name_ambiguous", 409, "the id of one thing is the name of another: give the id of the other"),
     row("snapshot_pinned", 409, "the snapshot is pinned: unpin it first"),
     row("databases_shared", 409, "other containers use the databases too: say databases: revert or keep"),
     row("databases_busy", 409, "a database is being written for longer than can be waited for"),

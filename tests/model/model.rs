@@ -6,7 +6,8 @@ use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-pub const ALIASES: [&str; 4] = ["a", "b", "- -c d", "日本"];
+/// Several reduce to the same canonical name (`cd`), and one is what a second `a` is called (`a-2`).
+pub const ALIASES: [&str; 7] = ["a", "b", "- -c d", "日本", "cd", "c.d", "a-2"];
 pub const IMAGES: [&str; 3] = ["tiny", "golden", "team/other"];
 pub const NAMES: [&str; 3] = ["one", "two", "three"];
 pub const PATHS: [&str; 3] = ["etc/passwd", "hoody/storage/x", "y"];
@@ -124,11 +125,20 @@ pub struct Con {
 }
 
 impl Con {
+    /// The alias wins over the canonical name.
     pub fn find(&self, which: &str) -> Option<String> {
-        if self.snaps.contains_key(which) {
-            return Some(which.to_owned());
-        }
-        self.by_alias(which)
+        self.by_alias(which).or_else(|| self.snaps.contains_key(which).then(|| which.to_owned()))
+    }
+
+    /// As [`Con::find`], unless the word means one snapshot by its alias and another by its canonical name.
+    fn find_unambiguous(&self, which: &str) -> Result<String, &'static str> {
+        let found = self.find(which).ok_or("snapshot_not_found")?;
+        if found != which && self.snaps.contains_key(which) { Err("snapshot_ambiguous") } else { Ok(found) }
+    }
+
+    /// The snapshot that is shown under this name: its alias, or its canonical name if it has none.
+    fn showing(&self, name: &str) -> Option<String> {
+        self.by_alias(name).or_else(|| self.snaps.get(name).is_some_and(|s| s.alias.is_none()).then(|| name.to_owned()))
     }
 
     fn by_alias(&self, alias: &str) -> Option<String> {
@@ -146,7 +156,7 @@ impl Con {
     fn free(&self, wanted: SnapshotName) -> String {
         let mut n = 1;
         let mut name = wanted.clone();
-        while self.snaps.contains_key(name.as_str()) {
+        while self.find(name.as_str()).is_some() {
             n += 1;
             name = wanted.numbered(n);
         }
@@ -245,29 +255,30 @@ impl Model {
             }
             Action::Snapshot { name, alias: a, days, replace } => self.snapshot(name, alias(a), days, replace)?,
             Action::Restore { name, which, keep, start } => {
-                let word = self.con(name)?.word(which);
-                self.restore(name, &word, alias(keep), start)?;
+                let c = self.con(name)?;
+                let target = c.find(&c.word(which)).ok_or("snapshot_not_found")?;
+                self.restore(name, target, alias(keep), start)?;
             }
             Action::Undo { name } => {
                 let undo = self.con(name)?.undo.clone().ok_or("nothing_to_undo")?;
-                self.restore(name, &undo, None, None)?;
+                self.restore(name, undo, None, None)?;
             }
             Action::Rename { name, which, alias: a } => {
                 let c = self.con(name)?;
-                let s = c.find(&c.word(which)).ok_or("snapshot_not_found")?;
-                if alias(a).and_then(|a| c.by_alias(a)).is_some_and(|o| o != s) {
+                let s = c.find_unambiguous(&c.word(which))?;
+                if c.showing(alias(a).unwrap_or(&s)).is_some_and(|o| o != s) {
                     return Err("alias_in_use");
                 }
                 c.snaps.get_mut(&s).unwrap().alias = alias(a).map(str::to_owned);
             }
             Action::Pin { name, which, pin } => {
                 let c = self.con(name)?;
-                let s = c.find(&c.word(which)).ok_or("snapshot_not_found")?;
+                let s = c.find_unambiguous(&c.word(which))?;
                 c.snaps.get_mut(&s).unwrap().pinned = pin;
             }
             Action::DeleteSnapshot { name, which } => {
                 let c = self.con(name)?;
-                let s = c.find(&c.word(which)).ok_or("snapshot_not_found")?;
+                let s = c.find_unambiguous(&c.word(which))?;
                 if c.snaps[&s].pinned {
                     return Err("snapshot_pinned");
                 }
@@ -336,7 +347,7 @@ impl Model {
         if full {
             return Err("pool_full");
         }
-        let old = alias.and_then(|a| c.by_alias(a));
+        let old = alias.and_then(|a| c.showing(a));
         match &old {
             Some(_) if !replace => return Err("alias_in_use"),
             Some(o) if c.snaps[o].pinned => return Err("snapshot_pinned"),
@@ -358,14 +369,13 @@ impl Model {
         Ok(())
     }
 
-    fn restore(&mut self, name: usize, word: &str, keep: Option<&str>, start: Option<bool>) -> Said {
+    fn restore(&mut self, name: usize, target: String, keep: Option<&str>, start: Option<bool>) -> Said {
         let (now, full) = (self.now, self.full);
         let c = self.con(name)?;
-        let target = c.find(word).ok_or("snapshot_not_found")?;
         if full {
             return Err("pool_full");
         }
-        if keep.is_some_and(|a| c.by_alias(a).is_some()) {
+        if keep.is_some_and(|a| c.showing(a).is_some()) {
             return Err("alias_in_use");
         }
         let wanted = match keep {

@@ -35,6 +35,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("request_timeout", "it takes 30 s: by hand"),
     ("exec_failed", "runtime/oci: it takes processes"),
     ("invalid_cwd", "runtime/oci: it takes processes"),
+    ("name_ambiguous", "tests/found.rs"),
     ("not_ready", "it takes a pool that went away"),
 ];
 
@@ -186,6 +187,10 @@ fn snapshots(s: &Server, seen: &mut Seen) {
     seen.expect("validation_error", &s.call("PUT", &format!("{base}/x/expiry"), r#"{"expires_at":"soon"}"#));
     s.call("PUT", &format!("{base}/x/pin"), "{}").data();
     seen.expect("snapshot_pinned", &s.call("DELETE", &format!("{base}/x"), ""));
+    s.call("POST", &base, r#"{"alias":"nightly"}"#).data();
+    s.call("PUT", &format!("{base}/nightly/alias"), r#"{"alias":"nightly-old"}"#).data();
+    s.call("POST", &base, r#"{"alias":"nightly"}"#).data();
+    seen.expect("snapshot_ambiguous", &s.call("DELETE", &format!("{base}/nightly"), ""));
 }
 
 /// Fails or holds up the next step of an operation.

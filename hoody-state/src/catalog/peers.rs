@@ -74,8 +74,14 @@ impl Tx<'_> {
 
     /// Forgets a peer by its id, its server's id or its name.
     pub(crate) fn delete_peer(&mut self, which: &str) -> Result<()> {
-        if self.conn.execute("DELETE FROM peers WHERE id = ?1 OR server_id = ?1 OR name = ?1", [which])? == 0 {
-            let shown: String = which.chars().take(100).collect();
+        let deleted = self.conn.execute("DELETE FROM peers WHERE id = ?1 OR server_id = ?1 OR name = ?1", [which])?;
+        let shown: String = which.chars().take(100).collect();
+        if deleted > 1 {
+            // The transaction is rolled back.
+            let m = format!("{shown:?} is the id of one peer and the name of another: delete the other one by its id first");
+            return Err(Error::conflict("name_ambiguous", m));
+        }
+        if deleted == 0 {
             return Err(Error::not_found("peer_not_found", format!("there is no peer with the id or name {shown:?}")));
         }
         Ok(())

@@ -76,15 +76,45 @@ pub(crate) fn pinned(c: &Connection, id: &ContainerId) -> Result<Option<Snapshot
     c.prepare_cached(&sql)?.query_row([id.as_str()], row).optional()?.transpose()
 }
 
-/// By canonical name, else by alias.
-pub(crate) fn get(c: &Connection, id: &ContainerId, name: &str) -> Result<SnapshotRow> {
-    if let Some(r) = by_name(c, id, name)? {
-        return Ok(r);
+/// The snapshot that shows this name: that which has it as its alias, or has no alias and has it as its canonical name.
+///
+/// No two snapshots of a container show the same name: who gives one asks here first.
+pub(crate) fn showing(c: &Connection, id: &ContainerId, name: &str) -> Result<Option<SnapshotRow>> {
+    if let Some(r) = by_alias(c, id, name)? {
+        return Ok(Some(r));
     }
-    by_alias(c, id, name)?.ok_or_else(|| {
+    Ok(by_name(c, id, name)?.filter(|r| r.snapshot.alias.is_none()))
+}
+
+/// Whether a new snapshot may have this canonical name: no other has it as its canonical name or as its alias.
+pub(crate) fn is_free(c: &Connection, id: &ContainerId, name: &str) -> Result<bool> {
+    let sql = "SELECT EXISTS(SELECT 1 FROM snapshots WHERE container_id = ?1 AND (name = ?2 OR alias = ?2))";
+    Ok(!c.prepare_cached(sql)?.query_row([id.as_str(), name], |r| r.get::<_, bool>(0))?)
+}
+
+/// By alias, else by canonical name: a name that was given last wins over one that a snapshot once had.
+pub(crate) fn get(c: &Connection, id: &ContainerId, name: &str) -> Result<SnapshotRow> {
+    let found = by_alias(c, id, name)?.map_or_else(|| by_name(c, id, name), |r| Ok(Some(r)))?;
+    found.ok_or_else(|| {
         let shown: String = name.chars().take(100).collect();
         Error::not_found("snapshot_not_found", format!("container {id} has no snapshot with the name or alias {shown:?}"))
     })
+}
+
+/// As [`get`], for what cannot be undone. Error: `snapshot_ambiguous` when the alias of one snapshot is the canonical name of another: a caller who took
+/// the name from a list means the other one.
+pub(crate) fn get_unambiguous(c: &Connection, id: &ContainerId, name: &str) -> Result<SnapshotRow> {
+    let found = get(c, id, name)?;
+    if found.snapshot.name.as_str() == name {
+        return Ok(found);
+    }
+    let Some(other) = by_name(c, id, name)? else { return Ok(found) };
+    let other = other.snapshot.alias.map_or_else(|| other.snapshot.name.to_string(), |a| a.to_string());
+    let message = format!(
+        "{name:?} is the alias of snapshot {} and the canonical name of snapshot {other}: say {} or {other}; nothing was changed",
+        found.snapshot.name, found.snapshot.name
+    );
+    Err(Error::conflict("snapshot_ambiguous", message))
 }
 
 /// A snapshot that has expired.
@@ -171,6 +201,6 @@ pub(crate) fn alias_in_use(alias: Option<&Alias>) -> Error {
     Error::new(
         Kind::Exists,
         "alias_in_use",
-        format!("another snapshot of this container has the alias {shown:?}: choose another, or create it with on_alias_conflict: replace"),
+        format!("another snapshot of this container is called {shown:?}: choose another alias, or create it with on_alias_conflict: replace"),
     )
 }

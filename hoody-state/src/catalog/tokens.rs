@@ -95,7 +95,13 @@ impl Catalog {
     /// Revokes a token by id or name.
     pub(crate) fn revoke_token(&self, now: Timestamp, which: &str) -> Result<()> {
         self.write(Durability::Disk, now, |tx| {
-            if tx.conn.execute("DELETE FROM tokens WHERE id = ?1 OR name = ?1", [which])? == 0 {
+            let deleted = tx.conn.execute("DELETE FROM tokens WHERE id = ?1 OR name = ?1", [which])?;
+            if deleted > 1 {
+                // The transaction is rolled back.
+                let m = format!("{which:?} is the id of one token and the name of another: revoke the other one by its id first");
+                return Err(Error::conflict("name_ambiguous", m));
+            }
+            if deleted == 0 {
                 return Err(Error::not_found("token_not_found", format!("there is no token with the id or name {which:?}: `token list` shows them")));
             }
             Ok(())

@@ -274,7 +274,7 @@ impl Host {
         self.write(Durability::Process, |tx| {
             // Its alias may be another's here by now.
             if let Some(a) = &new.snapshot.alias
-                && snapshots::by_alias(tx.conn, id, a.as_str())?.is_some()
+                && snapshots::showing(tx.conn, id, a.as_str())?.is_some()
             {
                 new.snapshot.alias = None;
             }

@@ -1,4 +1,4 @@
-use super::snapshots::fresh;
+use super::snapshots::{free_name, fresh};
 use crate::catalog::containers::Desired;
 use crate::catalog::snapshots::{SnapshotRow, alias_in_use};
 use crate::catalog::{Durability, Tx, containers, ms, snapshots};
@@ -37,10 +37,20 @@ impl Host {
     /// `container_not_found`, `snapshot_not_found`, `invalid_alias`, `alias_in_use`, `pool_full`, `operation_in_progress`, `operation_state_conflict`;
     /// `start_failed` when the restored state does not boot: the restore itself stands then, and the undo snapshot is there.
     pub fn restore(&self, caller: &Caller, id: &ContainerId, name: &str, options: RestoreOptions) -> Result<Restored> {
+        self.restore_found(caller, id, options, |c| snapshots::get(c, id, name))
+    }
+
+    fn restore_found(
+        &self,
+        caller: &Caller,
+        id: &ContainerId,
+        options: RestoreOptions,
+        find: impl Fn(&rusqlite::Connection) -> Result<SnapshotRow>,
+    ) -> Result<Restored> {
         if let Some(t) = self.replay(caller)? {
             return Ok(t);
         }
-        self.snapshot(id, name)?;
+        self.0.catalog.read(|c| containers::get(c, id).and_then(|_| find(c)))?;
         let keep_alias = options.keep_current.as_deref().map(str::parse::<Alias>).transpose()?;
         let lock = self.0.locks.take(id.as_str(), "snapshot.restore")?;
         self.guard_space()?;
@@ -52,22 +62,16 @@ impl Host {
             }
             super::copy::whole(&row)?;
             if let Some(a) = &keep_alias
-                && snapshots::by_alias(c, id, a.as_str())?.is_some()
+                && snapshots::showing(c, id, a.as_str())?.is_some()
             {
                 return Err(alias_in_use(Some(a)));
             }
-            let target = snapshots::get(c, id, name)?;
+            let target = find(c)?;
             let wanted = match &keep_alias {
                 Some(a) => SnapshotName::canonical(Some(a), now),
                 None => now.strftime("undo-%Y%m%d-%H%M%S").to_string().parse()?,
             };
-            let mut undo = wanted.clone();
-            let mut n = 2;
-            while snapshots::by_name(c, id, undo.as_str())?.is_some() {
-                undo = wanted.numbered(n);
-                n += 1;
-            }
-            Ok((row, target, undo))
+            Ok((row, target, free_name(c, id, wanted)?))
         })?;
         let live = self
             .0
@@ -247,7 +251,11 @@ impl Host {
                 format!("container {id} has no undo snapshot: nothing was restored, or it has expired or been deleted"),
             ));
         };
-        self.restore(caller, id, undo.as_str(), RestoreOptions::default())
+        // By its canonical name: another snapshot may have been given it as an alias.
+        self.restore_found(caller, id, RestoreOptions::default(), |c| {
+            snapshots::by_name(c, id, undo.as_str())?
+                .ok_or_else(|| Error::not_found("snapshot_not_found", format!("snapshot {undo} has gone: nothing is left to undo")))
+        })
     }
 
     /// Whether a restore's exchange has taken place: the volume that was live is no longer at `live`.

@@ -29,11 +29,11 @@ fn labels(l: Option<BTreeMap<String, String>>) -> Result<BTreeMap<String, String
     Ok(l)
 }
 
-/// A name that no snapshot of the container has: the wanted one, or it with a number.
+/// A name that finds no snapshot of the container yet, neither as canonical name nor as alias: the wanted one, or it with a number.
 pub(super) fn free_name(c: &rusqlite::Connection, id: &ContainerId, wanted: SnapshotName) -> Result<SnapshotName> {
     let mut name = wanted.clone();
     let mut n = 2;
-    while snapshots::by_name(c, id, name.as_str())?.is_some() {
+    while !snapshots::is_free(c, id, name.as_str())? {
         name = wanted.numbered(n);
         n += 1;
     }
@@ -76,7 +76,7 @@ impl Host {
         })
     }
 
-    /// One snapshot, by its name, else by its alias.
+    /// One snapshot, by its alias, else by its canonical name.
     ///
     /// # Errors
     /// `container_not_found`, `snapshot_not_found`.
@@ -137,7 +137,7 @@ impl Host {
                 )
                 .with_data(json!({ "field": "snapshots", "container_id": id, "server_id": self.0.server.id, "current_count": n, "limit": max })));
             }
-            let holder = alias.as_ref().map(|a| snapshots::by_alias(c, id, a.as_str())).transpose()?.flatten();
+            let holder = alias.as_ref().map(|a| snapshots::showing(c, id, a.as_str())).transpose()?.flatten();
             let replaced = match (holder, new.on_alias_conflict) {
                 (None, _) => None,
                 (Some(_), OnAliasConflict::Error) => return Err(alias_in_use(alias.as_ref())),
@@ -286,16 +286,16 @@ impl Host {
         Ok(())
     }
 
-    /// Deletes a snapshot: gone for good when this returns; its space comes back behind.
+    /// Deletes a snapshot: gone for good when this returns; the pool reclaims its space in the background.
     ///
     /// # Errors
-    /// `container_not_found`, `snapshot_not_found`, `snapshot_pinned`, `operation_in_progress`.
+    /// `container_not_found`, `snapshot_not_found`, `snapshot_ambiguous`, `snapshot_pinned`, `operation_in_progress`.
     pub fn delete_snapshot(&self, caller: &Caller, id: &ContainerId, name: &str) -> Result<SnapshotDeleted> {
         if let Some(t) = self.replay(caller)? {
             return Ok(t);
         }
-        self.snapshot(id, name)?;
-        self.delete_the_snapshot(caller, id, |c| snapshots::get(c, id, name))
+        self.0.catalog.read(|c| containers::get(c, id).and_then(|_| snapshots::get_unambiguous(c, id, name)))?;
+        self.delete_the_snapshot(caller, id, |c| snapshots::get_unambiguous(c, id, name))
     }
 
     /// Deletes a snapshot that has expired, if it is still there and its expiry has not been put off meanwhile. By its name alone: its alias may be
@@ -374,19 +374,24 @@ impl Host {
         if let Some(t) = self.replay(caller)? {
             return Ok(t);
         }
-        self.snapshot(id, name)?;
+        self.0.catalog.read(|c| containers::get(c, id).and_then(|_| snapshots::get_unambiguous(c, id, name)))?;
         let _lock = self.0.locks.take(id.as_str(), "snapshot.update")?;
         self.change(caller, |tx| {
             let c = containers::get(tx.conn, id)?;
             if c.status == Status::Deleting {
                 return Err(super::delete::deleting(id));
             }
-            let mut row = snapshots::get(tx.conn, id, name)?;
+            let mut row = snapshots::get_unambiguous(tx.conn, id, name)?;
             f(&mut row.snapshot);
-            if let Some(a) = &row.snapshot.alias
-                && snapshots::by_alias(tx.conn, id, a.as_str())?.is_some_and(|o| o.snapshot.name != row.snapshot.name)
-            {
-                return Err(alias_in_use(Some(a)));
+            let shown = row.snapshot.alias.as_ref().map_or_else(|| row.snapshot.name.as_str(), Alias::as_str);
+            if snapshots::showing(tx.conn, id, shown)?.is_some_and(|o| o.snapshot.name != row.snapshot.name) {
+                return Err(match &row.snapshot.alias {
+                    Some(a) => alias_in_use(Some(a)),
+                    None => {
+                        let m = format!("without its alias the snapshot is called {shown}, which is the alias of another by now: give it another alias");
+                        Error::new(Kind::Exists, "alias_in_use", m)
+                    }
+                });
             }
             tx.put_snapshot(id, &row)?;
             if let Some(event) = event {
@@ -399,7 +404,7 @@ impl Host {
     /// Gives a snapshot another alias, or none. Its name stays.
     ///
     /// # Errors
-    /// `container_not_found`, `snapshot_not_found`, `invalid_alias`, `alias_in_use`, `operation_in_progress`.
+    /// `container_not_found`, `snapshot_not_found`, `snapshot_ambiguous`, `invalid_alias`, `alias_in_use`, `operation_in_progress`.
     pub fn rename_snapshot(&self, caller: &Caller, id: &ContainerId, name: &str, alias: Option<String>) -> Result<SnapshotAnswer> {
         let alias = alias.map(|a| a.parse::<Alias>()).transpose()?;
         self.edit(caller, id, name, Some("container.snapshot.renamed"), |s| s.alias = alias)
@@ -408,7 +413,7 @@ impl Host {
     /// Pins a snapshot, so that it is neither expired nor deleted, or unpins it.
     ///
     /// # Errors
-    /// `container_not_found`, `snapshot_not_found`, `validation_error`, `operation_in_progress`.
+    /// `container_not_found`, `snapshot_not_found`, `snapshot_ambiguous`, `validation_error`, `operation_in_progress`.
     pub fn pin_snapshot(&self, caller: &Caller, id: &ContainerId, name: &str, reason: Option<String>) -> Result<SnapshotAnswer> {
         super::validate::text("reason", reason.as_deref(), 1000)?;
         let answer = self.edit(caller, id, name, None, |s| s.pinned = reason)?;
@@ -419,10 +424,10 @@ impl Host {
     /// Sets when a snapshot is deleted by itself, or that it is not.
     ///
     /// # Errors
-    /// `container_not_found`, `snapshot_not_found`, `invalid_expiry` for a time that is past, `operation_in_progress`.
+    /// `container_not_found`, `snapshot_not_found`, `snapshot_ambiguous`, `invalid_expiry` for a time in the past, `operation_in_progress`.
     pub fn set_snapshot_expiry(&self, caller: &Caller, id: &ContainerId, name: &str, at: Option<Timestamp>) -> Result<SnapshotAnswer> {
         if at.is_some_and(|t| t <= self.0.clock.now()) {
-            return Err(Error::invalid("invalid_expiry", "expires_at is past: give a time to come, or delete the snapshot"));
+            return Err(Error::invalid("invalid_expiry", "expires_at is in the past: give a future time, or delete the snapshot"));
         }
         let answer = self.edit(caller, id, name, None, |s| s.expires_at = at)?;
         self.0.upkeep.expiry();
