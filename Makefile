@@ -4,7 +4,7 @@ DATA ?= $(CURDIR)/.demo
 PORT ?= 7878
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: run stop demo test unit setup build bench openapi clean
+.PHONY: run stop demo test unit setup build bench openapi fuzz clean
 
 ## run: install what is needed, build, start a server on a loop-image pool, show the story, leave the server up
 run: setup build
@@ -28,6 +28,10 @@ bench: setup
 ## openapi: write docs/openapi.json anew
 openapi:
 	UPDATE_OPENAPI=1 cargo test --locked -p hoody-state-http openapi
+
+## fuzz: every fuzz target, ten minutes in all
+fuzz: setup
+	scripts/fuzz.sh 600
 
 setup:
 	@SUDO="$(SUDO)" scripts/setup.sh
