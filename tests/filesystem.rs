@@ -20,6 +20,8 @@ mod revoke;
 mod share_limits;
 #[path = "filesystem/shares.rs"]
 mod shares;
+#[path = "filesystem/subvolumes.rs"]
+mod subvolumes;
 
 use hoody_state::Caller;
 use hoody_state::id::{ContainerId, ProjectId};

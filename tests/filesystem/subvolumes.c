@@ -1,0 +1,44 @@
+/* What a container does with subvolumes:
+ *     subvolumes create DIR NAME | destroy DIR NAME | destroy-by-id DIR ID | id DIR | snapshot FROM DIR NAME
+ * Says "ok", an id, or the error. With AS_USER in the environment it is that user. */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/btrfs.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+int main(int argc, char **argv) {
+    static struct btrfs_ioctl_vol_args v1;
+    static struct btrfs_ioctl_vol_args_v2 v2;
+    static struct btrfs_ioctl_ino_lookup_args look;
+    if (getenv("AS_USER") && (setgid(atoi(getenv("AS_USER"))) || setuid(atoi(getenv("AS_USER")))))
+        return 1;
+    int r = -1, dir = open(argv[2], O_RDONLY | O_DIRECTORY);
+    if (!strcmp(argv[1], "create")) {
+        strncpy(v1.name, argv[3], sizeof v1.name - 1);
+        r = ioctl(dir, BTRFS_IOC_SUBVOL_CREATE, &v1);
+    } else if (!strcmp(argv[1], "destroy")) {
+        strncpy(v1.name, argv[3], sizeof v1.name - 1);
+        r = ioctl(dir, BTRFS_IOC_SNAP_DESTROY, &v1);
+    } else if (!strcmp(argv[1], "destroy-by-id")) {
+        v2.flags = BTRFS_SUBVOL_SPEC_BY_ID;
+        v2.subvolid = strtoull(argv[3], 0, 10);
+        r = ioctl(dir, BTRFS_IOC_SNAP_DESTROY_V2, &v2);
+    } else if (!strcmp(argv[1], "snapshot")) {
+        v2.fd = dir;
+        strncpy(v2.name, argv[4], sizeof v2.name - 1);
+        r = ioctl(open(argv[3], O_RDONLY | O_DIRECTORY), BTRFS_IOC_SNAP_CREATE_V2, &v2);
+    } else if (!strcmp(argv[1], "id")) {
+        look.objectid = 256;
+        r = ioctl(dir, BTRFS_IOC_INO_LOOKUP, &look);
+        if (r == 0) {
+            printf("%llu\n", (unsigned long long)look.treeid);
+            return 0;
+        }
+    }
+    puts(r == 0 ? "ok" : strerror(errno));
+    return 0;
+}
