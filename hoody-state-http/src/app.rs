@@ -1,6 +1,6 @@
 //! What all routes share: the host, the threads its calls run on, the live events, the counters.
 
-use crate::auth::Identity;
+use crate::auth::{Identity, OpenRequests};
 use crate::envelope::ApiError;
 use crate::metrics::Metrics;
 use hoody_state::host::{Host, Subscription};
@@ -49,6 +49,7 @@ impl Api {
             let _ = sender.send(Arc::new(event.clone()));
         }));
         let app = App {
+            open: OpenRequests::new(host.clone()),
             host,
             options,
             metrics: Metrics::default(),
@@ -85,6 +86,8 @@ pub struct App {
     pub metrics: Metrics,
     /// Everything that happens, as it happens.
     pub events: broadcast::Sender<Arc<Event>>,
+    /// What is open, so that it ends when its token is revoked.
+    pub open: OpenRequests,
     closing: watch::Sender<bool>,
     reads: Arc<Semaphore>,
     changes: Arc<Semaphore>,

@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use hoody_state::id::ContainerId;
 use hoody_state::model::Status;
-use hoody_state::runtime::ExecSpec;
+use hoody_state::runtime::{Cancel, ExecSpec};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -84,6 +84,7 @@ pub async fn exec(State(app): State<Shared>, who: Identity, Id(id): Id<Container
             .filter(|ms| (1..=EXEC_TIMEOUT_MAX_MS).contains(ms))
             .ok_or_else(|| invalid("timeout_ms", format!("{ms} is out of range: 1 to {EXEC_TIMEOUT_MAX_MS}")))?,
     };
+    let cancel = Cancel::new()?;
     let spec = ExecSpec {
         command: body.command,
         env: body.env.unwrap_or_default(),
@@ -91,7 +92,10 @@ pub async fn exec(State(app): State<Shared>, who: Identity, Id(id): Id<Container
         stdin: body.stdin.unwrap_or_default().into_bytes(),
         timeout: Some(Duration::from_millis(timeout_ms)),
         output_limit: OUTPUT_LIMIT,
+        cancel: Some(cancel.clone()),
     };
+    // When the caller goes away, or its token is revoked, this is dropped: nobody will read what the command writes.
+    let _killed = OnDrop(cancel);
     let output = app
         .long(move |host| {
             who.check_container(host, &id)?;
@@ -106,6 +110,14 @@ pub async fn exec(State(app): State<Shared>, who: Identity, Id(id): Id<Container
         timed_out: output.timed_out,
     };
     ok("Command ended", answer)
+}
+
+struct OnDrop(Cancel);
+
+impl Drop for OnDrop {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
 }
 
 fn text(bytes: Vec<u8>) -> String {

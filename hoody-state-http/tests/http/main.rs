@@ -8,6 +8,7 @@ mod errors;
 mod events;
 mod hostile;
 mod idempotency;
+mod revoked;
 mod shapes;
 mod shares;
 mod socket_io;

@@ -33,6 +33,10 @@ pub(crate) fn all(c: &Connection) -> Result<Vec<Token>> {
     s.query_map([], row)?.map(|r| r?).collect()
 }
 
+pub(crate) fn get(c: &Connection, id: &TokenId) -> Result<Option<Token>> {
+    c.prepare_cached(&format!("SELECT {COLUMNS} FROM tokens WHERE id = ?1"))?.query_row([id.as_str()], row).optional()?.transpose()
+}
+
 /// The token's row, if it is one of ours. Only the hash is stored, so the look-up tells nothing by its time.
 pub(crate) fn authenticate(c: &Connection, token: &str) -> Result<Option<Token>> {
     if token.len() > 200 || !token.starts_with("hdy_") {

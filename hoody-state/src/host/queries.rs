@@ -1,7 +1,7 @@
 use super::Host;
 use crate::catalog::{Durability, events, operations, tokens};
 use crate::error::{Error, Result};
-use crate::id::{EventId, OperationId, ProjectId};
+use crate::id::{EventId, OperationId, ProjectId, TokenId};
 use crate::model::{Event, EventFilter, Operation, OperationStatus, PageRequest, Paged, PoolInfo, Reclaiming, Rights, Token};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
@@ -149,6 +149,14 @@ impl Host {
     /// Those of the catalog.
     pub fn tokens(&self) -> Result<Vec<Token>> {
         self.0.catalog.read(tokens::all)
+    }
+
+    /// A token as it is now; `None` once it is revoked.
+    ///
+    /// # Errors
+    /// Those of the catalog.
+    pub fn token(&self, id: &TokenId) -> Result<Option<Token>> {
+        self.0.catalog.read(|c| tokens::get(c, id))
     }
 
     /// Revokes a token by id or name.

@@ -161,8 +161,21 @@ impl Runtime for MemoryRuntime {
         if self.adopt(container)?.is_none() {
             return Err(Error::conflict("not_running", format!("container {container} does not run: start it first")));
         }
+        let mut timed_out = false;
+        if let [program, seconds] = &spec.command[..]
+            && program == "sleep"
+        {
+            let asked = seconds.parse().map_or(Duration::ZERO, Duration::from_secs);
+            let time = spec.timeout.map_or(asked, |t| t.min(asked));
+            timed_out = time < asked;
+            match &spec.cancel {
+                Some(cancel) if cancel.wait(time) => return Err(super::cancelled(container)),
+                Some(_) => {}
+                None => std::thread::sleep(time),
+            }
+        }
         let keep = spec.stdin.len().min(spec.output_limit);
-        Ok(ExecOutput { stdout: spec.stdin[..keep].to_vec(), truncated: keep < spec.stdin.len(), ..ExecOutput::default() })
+        Ok(ExecOutput { stdout: spec.stdin[..keep].to_vec(), truncated: keep < spec.stdin.len(), timed_out, ..ExecOutput::default() })
     }
 
     fn remount(&self, _container: &ContainerId, _at: &str, _source: &std::path::Path) -> Result<()> {

@@ -10,10 +10,13 @@
 //! 4. A restart of this process disturbs no run.
 //! 5. The console is kept, bounded, and never blocks the container.
 
+mod cancel;
 pub(crate) mod inside;
 pub mod memory;
 pub mod oci;
 pub mod suite;
+
+pub use cancel::Cancel;
 
 use crate::error::Result;
 use crate::id::{ContainerId, RunId};
@@ -114,6 +117,13 @@ pub struct ExecSpec {
     pub timeout: Option<Duration>,
     /// Bytes kept of each of stdout and stderr; what is over is read and dropped.
     pub output_limit: usize,
+    /// Ends it early: it is killed with what it started, and the call fails with `exec_cancelled`.
+    pub cancel: Option<Cancel>,
+}
+
+/// The command of a call that was cancelled has been killed.
+fn cancelled(c: &ContainerId) -> crate::Error {
+    crate::Error::new(crate::Kind::Cancelled, "exec_cancelled", format!("the command in container {c} was killed: its caller went away or cancelled it"))
 }
 
 /// What a command gave.

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use super::{ExecSpec, Exit, ExitListener, Limits, Network, RunSpec, Runtime};
+use super::{Cancel, ExecSpec, Exit, ExitListener, Limits, Network, RunSpec, Runtime};
 use crate::error::Kind;
 use crate::id::{ContainerId, RunId};
 use crate::units::Bytes;
@@ -201,6 +201,15 @@ fn commands(w: &dyn World) {
     assert_eq!((out.exit_code, out.stdout.as_slice(), out.truncated, out.timed_out), (0, &b"fed"[..], false, false));
     let out = r.exec(&c, &ExecSpec { output_limit: 2, ..cat.clone() }).unwrap();
     assert_eq!((out.stdout.as_slice(), out.truncated), (&b"fe"[..], true));
+    let cancel = Cancel::new().unwrap();
+    let long = ExecSpec { command: vec!["sleep".into(), "1000".into()], cancel: Some(cancel.clone()), ..cat.clone() };
+    std::thread::scope(|s| {
+        let running = s.spawn(|| r.exec(&c, &long));
+        std::thread::sleep(Duration::from_millis(300));
+        cancel.cancel();
+        assert_eq!(running.join().unwrap().unwrap_err().code(), "exec_cancelled");
+    });
+    assert_eq!(r.exec(&c, &long).unwrap_err().code(), "exec_cancelled", "one that is cancelled before it begins");
     r.kill(&c).unwrap();
     assert_eq!(r.exec(&c, &cat).unwrap_err().code(), "not_running");
     r.remove(&c).unwrap();

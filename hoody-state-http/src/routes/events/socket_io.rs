@@ -3,7 +3,9 @@
 //! Each event is one Socket.IO event `message` with `{type, event, eventId, timestamp, data}`. A client that was away asks the list for what it missed.
 
 use crate::app::{App, Shared};
-use crate::auth::Identity;
+use crate::auth::{Identity, Purpose, rights};
+use crate::envelope::ApiError;
+use crate::error_map;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
@@ -13,14 +15,12 @@ use socketioxide::extract::{SocketRef, TryData};
 use socketioxide::handler::ConnectHandler;
 use socketioxide::service::SocketIoService;
 use socketioxide::{SocketIo, TransportType};
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 use tokio::sync::broadcast::error::RecvError;
 use tower::ServiceExt;
 
-/// How often it is asked whether a token still holds.
-const CHECK: Duration = Duration::from_secs(15);
 /// The most that a client may send at once.
 const PAYLOAD: u64 = 16 << 10;
 
@@ -43,11 +43,23 @@ struct Told<'a> {
 
 /// Why a connection is refused; the client is told in a connect error.
 #[derive(Debug)]
-struct Refused(&'static str);
+struct Refused(Cow<'static, str>);
+
+impl Refused {
+    fn because(e: &ApiError) -> Self {
+        Refused(error_map::outer_message(e.error()).into())
+    }
+}
+
+impl From<&'static str> for Refused {
+    fn from(why: &'static str) -> Self {
+        Refused(why.into())
+    }
+}
 
 impl std::fmt::Display for Refused {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.0)
+        f.write_str(&self.0)
     }
 }
 
@@ -70,12 +82,11 @@ impl Sockets {
         let known = Known::default();
         let (asked, knows) = (Arc::downgrade(app), Arc::clone(&known));
         let admit = async move |socket: SocketRef, TryData(hello): TryData<Hello>| -> Result<(), Refused> {
-            let hello = hello.map_err(|_| Refused("a token is missing: send {\"token\": …} with the connection"))?;
-            let app = asked.upgrade().ok_or(Refused("the server ends"))?;
+            let hello = hello.map_err(|_| "a token is missing: send {\"token\": …} with the connection")?;
+            let app = asked.upgrade().ok_or("the server ends")?;
             let token = hello.token.strip_prefix("Bearer ").unwrap_or(&hello.token).to_owned();
-            let found = app.read(move |host| host.authenticate(&token)).await.map_err(|_| Refused("the server cannot look up tokens now: try again"))?;
-            let token = found.ok_or(Refused("the token is not known: make one with `hoody-state-http token create`"))?;
-            knows.lock().unwrap_or_else(PoisonError::into_inner).insert(socket.id.to_string(), Identity::Token(Arc::new(token)));
+            let token = rights::admit(&app, token, Purpose::Read).await.map_err(|e| Refused::because(&e))?;
+            knows.lock().unwrap_or_else(PoisonError::into_inner).insert(socket.id.to_string(), Identity::Token(token));
             Ok(())
         };
         let app = Arc::downgrade(app);
@@ -124,19 +135,17 @@ async fn no_upgrade(response: Response) -> Response {
 async fn follow(app: Arc<App>, who: Identity, socket: SocketRef) {
     let mut events = app.events.subscribe();
     let mut closing = app.closing();
-    let mut check = tokio::time::interval(CHECK);
-    check.tick().await;
+    let mut pass = app.open.enter(&who);
     while socket.connected() {
-        let next = tokio::select! {
-            event = events.recv() => Some(event),
-            _ = check.tick() => None,
+        let event = tokio::select! {
+            event = events.recv() => event,
+            () = pass.revoked() => break,
             () = async { drop(closing.wait_for(|c| *c).await) } => break,
         };
-        let goes_on = match next {
-            Some(Ok(event)) => !who.sees_event(&event) || tell(&socket, &event).is_ok(),
-            // A client that does not fetch what is ready for it is let go: it comes back and asks the list.
-            Some(Err(RecvError::Lagged(_) | RecvError::Closed)) => false,
-            None => still_known(&app, &who).await,
+        let goes_on = match event {
+            Ok(event) => !who.sees_event(&event) || tell(&socket, &event).is_ok(),
+            // A client that does not fetch what is ready for it is disconnected: it comes back and asks the list.
+            Err(RecvError::Lagged(_) | RecvError::Closed) => false,
         };
         if !goes_on {
             break;
@@ -148,10 +157,4 @@ async fn follow(app: Arc<App>, who: Identity, socket: SocketRef) {
 fn tell(socket: &SocketRef, event: &Event) -> Result<(), socketioxide::SendError> {
     let timestamp = event.created_at.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string();
     socket.emit("message", &Told { r#type: "event", event: &event.event_type, event_id: event.id.as_str(), timestamp, data: &event.payload })
-}
-
-async fn still_known(app: &Arc<App>, who: &Identity) -> bool {
-    let Identity::Token(token) = who else { return true };
-    let id = token.id.clone();
-    app.read(move |host| Ok(host.tokens()?.iter().any(|t| t.id == id))).await.unwrap_or(false)
 }

@@ -20,7 +20,7 @@ use std::time::Duration;
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::time::Instant;
 
-/// How often a comment is sent, however much else is, so that both ends notice a lost connection and a revoked token.
+/// How often a comment is sent, however much else is, so that both ends notice a lost connection.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 /// Missed events are fetched so many at a time.
 const BATCH: u32 = 200;
@@ -69,7 +69,7 @@ struct Follower {
 }
 
 impl Follower {
-    /// The next piece of text; the end when the server ends or the token is revoked.
+    /// The next piece of text; nothing when the server ends.
     async fn next(&mut self) -> Option<String> {
         if !self.greeted {
             self.greeted = true;
@@ -101,7 +101,7 @@ impl Follower {
             }
             if beat {
                 self.beat = Instant::now();
-                return if self.still_known().await { Some(": heartbeat\n\n".to_owned()) } else { None };
+                return Some(": heartbeat\n\n".to_owned());
             }
         }
     }
@@ -123,13 +123,6 @@ impl Follower {
             && is(&self.filter.resource_id, &event.resource_id)
             && self.filter.start.is_none_or(|t| event.created_at >= t)
             && self.filter.end.is_none_or(|t| event.created_at <= t)
-    }
-
-    /// A revoked token's stream ends with the next heartbeat.
-    async fn still_known(&self) -> bool {
-        let Identity::Token(token) = &self.who else { return true };
-        let id = token.id.clone();
-        self.app.read(move |host| Ok(host.tokens()?.iter().any(|t| t.id == id))).await.unwrap_or(false)
     }
 }
 

@@ -11,7 +11,7 @@ use super::start::{cannot_run, read_log};
 use super::{OciRuntime, find, not_running, spec};
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::id::{ContainerId, OperationId};
-use crate::runtime::{ExecOutput, ExecSpec};
+use crate::runtime::{Cancel, ExecOutput, ExecSpec, cancelled};
 use crate::sys::process;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -57,14 +57,14 @@ impl OciRuntime {
 
         let mut pump = Pump::new(&mut helper.child, spec)?;
         let pidfd = process::pidfd_open(helper.child.id() as i32).io(|| "open a pidfd of the runtime")?;
-        let ended = pump.run(&pidfd)?;
-        if !ended {
+        let until = pump.run(&pidfd)?;
+        if until != Until::Ended {
             self.kill_exec(c, &name, &files);
             let _ = helper.child.kill();
         }
         let status = helper.child.wait().io(|| "wait for the runtime")?;
-        let mut result = End::of(status, !ended);
-        if self.config.subreaper && ended && status.success() {
+        let mut result = End::of(status, until);
+        if self.config.subreaper && until == Until::Ended && status.success() {
             result = self.follow(c, &name, &files, &mut pump)?;
         }
         drop(helper);
@@ -73,8 +73,11 @@ impl OciRuntime {
         self.watcher.reap_orphans();
         self.forget_exec_group(c, &name);
 
+        if result.until == Until::Cancelled {
+            return Err(cancelled(c));
+        }
         let mut out = pump.out;
-        (out.exit_code, out.timed_out) = (result.code, result.timed_out);
+        (out.exit_code, out.timed_out) = (result.code, result.until == Until::TimedOut);
         let said = read_log(&files.log);
         if out.exit_code == 0 || out.timed_out || said.is_empty() {
             return Ok(out);
@@ -88,8 +91,8 @@ impl OciRuntime {
         // A child that is dead but not reaped can be opened, and nobody else reaps it while we expect it.
         let pidfd = process::pidfd_open(pid).io(|| format!("open a pidfd of the command (process {pid})"))?;
         self.gather(c, name, pid);
-        let timed_out = !pump.run(&pidfd)?;
-        if timed_out {
+        let until = pump.run(&pidfd)?;
+        if until != Until::Ended {
             self.kill_exec(c, name, files);
             self.await_end(&pidfd, DYING)?;
         }
@@ -97,9 +100,9 @@ impl OciRuntime {
         let code = match waitid(Id::PIDFd(pidfd.as_fd()), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG) {
             Ok(WaitStatus::Exited(_, code)) => code,
             Ok(WaitStatus::Signaled(_, signal, _)) => 128 + signal as i32,
-            _ => process::pidfd_exit_code(&pidfd).unwrap_or(if timed_out { 137 } else { 255 }),
+            _ => process::pidfd_exit_code(&pidfd).unwrap_or(if until == Until::Ended { 255 } else { 137 }),
         };
-        Ok(End { code, timed_out })
+        Ok(End { code, until })
     }
 
     /// A runtime that knows v2 has put the command into `run`: it, and what it has forked since, goes into the group of this exec.
@@ -146,7 +149,7 @@ impl OciRuntime {
         Ok(out)
     }
 
-    /// The time is over: the command and what it started.
+    /// The time is over, or the caller has gone: ends the command and what it started.
     fn kill_exec(&self, c: &ContainerId, name: &str, files: &Files) {
         if let Some(dir) = self.cgroups.v2_dir(c) {
             let _ = fs::write(dir.join(name).join("cgroup.kill"), "1");
@@ -177,14 +180,25 @@ impl OciRuntime {
 /// How it ended.
 struct End {
     code: i32,
-    timed_out: bool,
+    until: Until,
 }
 
 impl End {
-    fn of(status: ExitStatus, timed_out: bool) -> Self {
+    fn of(status: ExitStatus, until: Until) -> Self {
         let code = status.code().or_else(|| status.signal().map(|s| 128 + s)).unwrap_or(255);
-        End { code: if timed_out { 137 } else { code }, timed_out }
+        End { code: if until == Until::Ended { code } else { 137 }, until }
     }
+}
+
+/// What ended the wait for a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Until {
+    /// Its end.
+    Ended,
+    /// Its time is over.
+    TimedOut,
+    /// Its caller has gone.
+    Cancelled,
 }
 
 /// The files of one exec, gone with it.
@@ -221,6 +235,7 @@ struct Pump<'a> {
     stderr: Option<fs::File>,
     limit: usize,
     deadline: Option<Instant>,
+    cancel: Option<&'a Cancel>,
     out: ExecOutput,
 }
 
@@ -234,18 +249,19 @@ impl<'a> Pump<'a> {
         }
         let stdin = stdin.filter(|_| !spec.stdin.is_empty());
         let deadline = spec.timeout.map(|t| Instant::now() + t);
-        Ok(Pump { stdin, pending: &spec.stdin, stdout, stderr, limit: spec.output_limit, deadline, out: ExecOutput::default() })
+        Ok(Pump { stdin, pending: &spec.stdin, stdout, stderr, limit: spec.output_limit, deadline, cancel: spec.cancel.as_ref(), out: ExecOutput::default() })
     }
 
-    /// Until the process ends (true) or the time is over (false).
-    fn run(&mut self, process: &OwnedFd) -> Result<bool> {
+    /// Until the process ends, its time is over or its caller has gone.
+    fn run(&mut self, process: &OwnedFd) -> Result<Until> {
         loop {
             let left = self.deadline.map(|d| d.saturating_duration_since(Instant::now()));
             if left.is_some_and(|l| l.is_zero()) {
-                return Ok(false);
+                return Ok(Until::TimedOut);
             }
             let timeout = left.map_or(PollTimeout::NONE, |l| PollTimeout::try_from(l + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX));
             let mut fds = vec![PollFd::new(process.as_fd(), PollFlags::POLLIN)];
+            fds.extend(self.cancel.map(|c| PollFd::new(c.as_fd(), PollFlags::POLLIN)));
             fds.extend(self.stdin.as_ref().map(|f| PollFd::new(f.as_fd(), PollFlags::POLLOUT)));
             fds.extend([&self.stdout, &self.stderr].into_iter().flatten().map(|f| PollFd::new(f.as_fd(), PollFlags::POLLIN)));
             match poll(&mut fds, timeout) {
@@ -253,10 +269,14 @@ impl<'a> Pump<'a> {
                 Err(e) => return Err(e).io(|| "poll the pipes of a command"),
             }
             let ended = fds[0].any() == Some(true);
+            let cancelled = self.cancel.is_some() && fds[1].any() == Some(true);
             self.feed();
             self.drain();
             if ended {
-                return Ok(true);
+                return Ok(Until::Ended);
+            }
+            if cancelled {
+                return Ok(Until::Cancelled);
             }
         }
     }

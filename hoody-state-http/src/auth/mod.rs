@@ -2,17 +2,26 @@
 //!
 //! TCP always needs a token. The UNIX socket takes root without one. A token that reaches some projects only sees nothing of
 //! the others (404, not 403); a read-only one changes nothing (403).
+//!
+//! `rights.rs` decides what a token may be used for, `open.rs` ends what is open when a token is revoked.
 
-use crate::app::Shared;
+mod open;
+pub mod rights;
+
+pub use open::{OpenRequests, Pass};
+pub use rights::Purpose;
+
+use crate::app::{App, Shared};
 use crate::envelope::ApiError;
 use axum::extract::{FromRequestParts, Request, State};
-use axum::http::{HeaderMap, Method, header, request::Parts};
+use axum::http::{HeaderMap, header, request::Parts};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use hoody_state::host::Host;
 use hoody_state::id::{ContainerId, ProjectId};
 use hoody_state::model::{Event, Operation, Token};
-use hoody_state::{Error, Kind, Result};
+use hoody_state::{Error, Result};
+use rights::{denied, invalid_token, missing_token};
 use std::sync::Arc;
 
 /// Where a connection comes from; put into each request by [`serve`](crate::serve).
@@ -78,7 +87,7 @@ impl Identity {
         if self.only().is_none() {
             return Ok(());
         }
-        Err(Error::new(Kind::Denied, "insufficient_permissions", "this concerns the whole server: it takes a token that reaches all projects"))
+        Err(denied("this concerns the whole server: it takes a token that reaches all projects"))
     }
 
     /// Hides the projects it does not reach.
@@ -133,62 +142,70 @@ impl<S: Sync> FromRequestParts<S> for Identity {
     }
 }
 
-/// Finds out who asks, and refuses changes to those who may only read.
+/// Finds out who asks and what for. Answers and streams end when the token is revoked.
 pub async fn authenticate(State(app): State<Shared>, mut request: Request, next: Next) -> Response {
-    let peer = request.extensions().get::<Peer>().copied();
-    let looks = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
-    let token = bearer(request.headers());
-    match identify(&app, token, peer, looks).await {
+    let purpose = Purpose::of(request.method());
+    match identify(&app, Shown::by(&request), purpose).await {
         Ok(identity) => {
-            request.extensions_mut().insert(identity);
-            next.run(request).await
+            request.extensions_mut().insert(identity.clone());
+            while_it_holds(&app, &identity, request, next).await
         }
         Err(e) => e.into_response(),
     }
 }
 
-/// Finds out whether another server asks; root may too, over the UNIX socket.
-pub async fn authenticate_peer(State(app): State<Shared>, request: Request, next: Next) -> Response {
-    let peer = request.extensions().get::<Peer>().copied();
-    let token = bearer(request.headers());
-    let known = async {
-        match token? {
-            None if peer == Some(Peer::Unix { uid: 0 }) => Ok(()),
-            None => Err(missing_token().into()),
-            Some(token) => match app.read(move |host| host.authenticate(&token)).await? {
-                Some(t) if t.replication => Ok(()),
-                Some(_) => Err(denied("this is for other servers: it takes a token made with `hoody-state-http token create --replication`")),
-                None => Err(invalid_token().into()),
-            },
+/// The same for what other servers ask; root may too, over the UNIX socket.
+pub async fn authenticate_peer(State(app): State<Shared>, mut request: Request, next: Next) -> Response {
+    match identify(&app, Shown::by(&request), Purpose::Replicate).await {
+        Ok(identity) => {
+            request.extensions_mut().insert(OtherServer(identity.clone()));
+            while_it_holds(&app, &identity, request, next).await
         }
-    };
-    match known.await {
-        Ok(()) => next.run(request).await,
-        Err::<(), ApiError>(e) => e.into_response(),
+        Err(e) => e.into_response(),
     }
 }
 
-fn denied(why: &str) -> ApiError {
-    Error::new(Kind::Denied, "insufficient_permissions", why).into()
+/// Another server that asks: the identity behind a replication token, or root. No [`Identity`], so that no other route takes it for one.
+#[derive(Debug, Clone)]
+pub struct OtherServer(pub Identity);
+
+impl<S: Sync> FromRequestParts<S> for OtherServer {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        parts.extensions.get::<OtherServer>().cloned().ok_or_else(|| missing_token().into())
+    }
 }
 
-async fn identify(app: &Shared, token: Result<Option<String>>, peer: Option<Peer>, looks: bool) -> Result<Identity, ApiError> {
-    let identity = match token? {
-        Some(token) => {
-            let found = app.read(move |host| host.authenticate(&token)).await?;
-            let found = found.ok_or_else(invalid_token)?;
-            if found.replication {
-                return Err(denied("this token is another server's, good for copying containers and nothing else"));
-            }
-            Identity::Token(Arc::new(found))
-        }
-        None if peer == Some(Peer::Unix { uid: 0 }) => Identity::Root,
-        None => return Err(missing_token().into()),
-    };
-    if !looks && !identity.may_change() {
-        return Err(Error::new(Kind::Denied, "insufficient_permissions", "this token may only read: use one that may change things").into());
+/// What a request shows: where it comes from, and its token.
+struct Shown {
+    peer: Option<Peer>,
+    token: Result<Option<String>>,
+}
+
+impl Shown {
+    fn by(request: &Request) -> Self {
+        Shown { peer: request.extensions().get().copied(), token: bearer(request.headers()) }
     }
-    Ok(identity)
+}
+
+async fn identify(app: &App, shown: Shown, purpose: Purpose) -> Result<Identity, ApiError> {
+    match shown.token? {
+        Some(token) => Ok(Identity::Token(rights::admit(app, token, purpose).await?)),
+        None if shown.peer == Some(Peer::Unix { uid: 0 }) => Ok(Identity::Root),
+        None => Err(missing_token().into()),
+    }
+}
+
+/// Runs the request. A token that is revoked meanwhile ends it as the client's departure would; a stream breaks off.
+async fn while_it_holds(app: &App, identity: &Identity, request: Request, next: Next) -> Response {
+    let mut pass = app.open.enter(identity);
+    let response = tokio::select! {
+        biased;
+        response = next.run(request) => response,
+        () = pass.revoked() => return ApiError::from(invalid_token()).into_response(),
+    };
+    response.map(|body| pass.guard(body))
 }
 
 /// The token: `Bearer T`, or a bare one that starts with `hdy_`.
@@ -201,12 +218,4 @@ fn bearer(headers: &HeaderMap) -> Result<Option<String>> {
         _ => return Err(invalid_token()),
     };
     if token.is_empty() { Err(invalid_token()) } else { Ok(Some(token.to_owned())) }
-}
-
-fn missing_token() -> Error {
-    Error::new(Kind::Denied, "missing_token", "a token is needed: send it as `Authorization: Bearer TOKEN` (make one with `hoody-state-http token create`)")
-}
-
-fn invalid_token() -> Error {
-    Error::new(Kind::Denied, "invalid_token", "this token is not known here: it was revoked, is of another server or misspelt")
 }
