@@ -27,7 +27,7 @@ bench: setup
 
 ## openapi: write docs/openapi.json anew
 openapi:
-	UPDATE_OPENAPI=1 cargo test --locked -p hoody-state-http openapi
+	UPDATE_OPENAPI=1 cargo test --locked -p hoody-state-http --test http document
 
 ## fuzz: every fuzz target, ten minutes in all
 fuzz: setup

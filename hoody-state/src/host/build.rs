@@ -259,7 +259,7 @@ impl HostBuilder {
             exits: Mutex::default(),
             usage: Mutex::default(),
             cpu: Mutex::default(),
-            upkeep: upkeep::Wake::default(),
+            upkeep: upkeep::Wake::new()?,
             _pool: pool,
         }));
         let weak = Arc::downgrade(&host.0);

@@ -1,11 +1,13 @@
-//! What happens by itself: expired snapshots go, deleted volumes are watched until their space has come back. Nothing wakes while nothing is due.
+//! What happens by itself: expired snapshots and shares are deleted, deleted volumes are watched until their space has come back. Nothing wakes while nothing
+//! is due. Expiry is a time of day: a suspend, or a clock that is set, puts off none ([`crate::sys::alarm`]).
 
 use super::{Caller, Host};
 use crate::catalog::{Durability, operations, snapshots};
 use crate::error::{Kind, Result};
 use crate::op::Intent;
-use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use crate::sys::alarm::{Alarm, Woken};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant, SystemTime};
 
 /// How long a look at all that is being reclaimed takes at least, if anything is left.
 const PASS: Duration = Duration::from_millis(100);
@@ -19,23 +21,39 @@ struct State {
 }
 
 impl State {
-    fn may_reclaim(&self) -> bool {
-        self.reclaim && !self.reclaiming
-    }
-
-    fn due(&self) -> bool {
-        self.closed || self.expiry || self.may_reclaim()
+    /// What is to be done now, taken out.
+    fn take(&mut self) -> Due {
+        let reclaim = self.reclaim && !self.reclaiming;
+        if reclaim {
+            self.reclaim = false;
+            self.reclaiming = true;
+        }
+        Due { closed: self.closed, expiry: std::mem::take(&mut self.expiry), reclaim }
     }
 }
 
+struct Due {
+    closed: bool,
+    expiry: bool,
+    reclaim: bool,
+}
+
 /// How the rest of the host wakes the upkeep.
-#[derive(Clone, Default)]
-pub(crate) struct Wake(Arc<(Mutex<State>, Condvar)>);
+#[derive(Clone)]
+pub(crate) struct Wake(Arc<(Mutex<State>, Alarm)>);
 
 impl Wake {
+    pub(super) fn new() -> Result<Self> {
+        Ok(Wake(Arc::new((Mutex::default(), Alarm::new()?))))
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn set(&self, f: impl FnOnce(&mut State)) {
-        f(&mut self.0.0.lock().unwrap_or_else(PoisonError::into_inner));
-        self.0.1.notify_all();
+        f(&mut self.state());
+        self.0.1.ring();
     }
 
     /// An expiry may have come nearer.
@@ -53,7 +71,7 @@ impl Wake {
     }
 
     pub(crate) fn is_closed(&self) -> bool {
-        self.0.0.lock().unwrap_or_else(PoisonError::into_inner).closed
+        self.state().closed
     }
 }
 
@@ -70,52 +88,42 @@ pub(super) fn start(host: &Host) -> Result<()> {
 }
 
 fn run(wake: &Wake, host: &Weak<super::Inner>) {
-    let mut next: Option<Duration> = None;
+    let mut next: Option<SystemTime> = None;
     loop {
-        let (expiry, reclaim) = {
-            let (lock, condvar) = &*wake.0;
-            let mut s = lock.lock().unwrap_or_else(PoisonError::into_inner);
-            let mut timed_out = false;
-            while !s.due() && !timed_out {
-                s = match next {
-                    None => condvar.wait(s).unwrap_or_else(PoisonError::into_inner),
-                    Some(d) => {
-                        let (s, t) = condvar.wait_timeout(s, d).unwrap_or_else(PoisonError::into_inner);
-                        timed_out = t.timed_out();
-                        s
-                    }
-                };
-            }
-            if s.closed {
-                return;
-            }
-            let reclaim = s.may_reclaim();
-            if reclaim {
-                s.reclaim = false;
-                s.reclaiming = true;
-            }
-            let expiry = std::mem::take(&mut s.expiry) || timed_out;
-            (expiry, reclaim)
-        };
+        let woken = wake.0.1.wait(next).unwrap_or_else(|e| {
+            tracing::warn!(error = %e, "cannot wait for the next expiry; looking again in a second");
+            std::thread::sleep(Duration::from_secs(1));
+            Woken { due: true, ..Woken::default() }
+        });
+        let due = wake.state().take();
+        if due.closed {
+            return;
+        }
         let Some(inner) = host.upgrade() else { return };
         let host = Host(inner);
-        if reclaim {
-            let (h, w) = (Arc::downgrade(&host.0), wake.clone());
-            let spawned = std::thread::Builder::new().name("reclaim".into()).spawn(move || {
-                watch_reclaim(&h, &w);
-                w.set(|s| s.reclaiming = false);
-            });
-            if let Err(e) = spawned {
-                tracing::warn!(error = %e, "cannot watch the pool reclaim space");
-                wake.set(|s| s.reclaiming = false);
-            }
+        if due.reclaim {
+            start_reclaim(wake, &host);
         }
-        if expiry {
-            next = host.expire_due().unwrap_or_else(|e| {
+        if due.expiry || woken.due || woken.clock_changed {
+            let after = host.expire_due().unwrap_or_else(|e| {
                 tracing::warn!(error = %e, "could not delete what has expired; trying again in a minute");
                 Some(Duration::from_secs(60))
             });
+            next = after.and_then(|d| SystemTime::now().checked_add(d));
         }
+    }
+}
+
+fn start_reclaim(wake: &Wake, host: &Host) {
+    let (h, w) = (Arc::downgrade(&host.0), wake.clone());
+    let spawned = std::thread::Builder::new().name("reclaim".into()).spawn(move || {
+        watch_reclaim(&h, &w);
+        w.set(|s| s.reclaiming = false);
+    });
+    if let Err(e) = spawned {
+        tracing::warn!(error = %e, "cannot watch the pool reclaim space");
+        // Not by `set`: its ring would only bring the same failure at once.
+        wake.state().reclaiming = false;
     }
 }
 

@@ -1,6 +1,7 @@
 //! Every `unsafe` of the crate: thin wrappers round system calls that the crates we use lack. Each block says why it is sound
 //! and each wrapper has a test.
 
+pub(crate) mod alarm;
 pub(crate) mod fs;
 pub(crate) mod mount;
 pub(crate) mod process;
