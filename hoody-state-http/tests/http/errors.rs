@@ -34,6 +34,8 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("share_mount_failed", "hoody-state/src/share/bind.rs"),
     ("request_timeout", "it takes 30 s: by hand"),
     ("exec_failed", "runtime/oci: it takes processes"),
+    ("container_task_limit", "runtime/oci: it takes processes"),
+    ("pool_task_limit", "runtime/oci: it takes processes"),
     ("invalid_cwd", "runtime/oci: it takes processes"),
     ("name_ambiguous", "tests/found.rs"),
     ("not_ready", "it takes a pool that went away"),

@@ -310,7 +310,7 @@ fn what_the_published_clients_ask_for_beside() {
     let none = json!({"has_realm_restrictions":false,"requires_realm_scope":false,"allowed_realm_ids":[],"allow_no_realm":true,"active_realm_id":null});
     assert_eq!(me["restrictions"], none);
     let pool = s.get("/api/v1/pool").data();
-    for key in ["total", "used", "free", "reserve", "health", "reclaiming"] {
+    for key in ["total", "used", "free", "reserve", "health", "tasks", "reclaiming"] {
         assert!(pool.get(key).is_some(), "{pool}");
     }
 }

@@ -106,7 +106,7 @@ impl CgroupTree {
             }
             (None, None) => missing("cpu", cpus)?,
         }
-        match v2_of("pids").map(Path::to_path_buf).or_else(|| self.v1_dir("pids", container)) {
+        match self.tasks_dir(container) {
             Some(d) => set(&d.join("pids.max"), &pids.or("max")),
             // A default of ours, not a wish of the caller's.
             None => Ok(()),

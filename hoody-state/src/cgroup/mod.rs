@@ -15,6 +15,7 @@ mod kill;
 mod layout;
 mod limits;
 mod stats;
+mod tasks;
 mod tree;
 
 pub(crate) use events::{read as read_events, wait as wait_events};

@@ -22,7 +22,12 @@ impl CgroupTree {
         // v1 counts its descendants' time too; v2's `cpu.stat` is there without the controller.
         let v1_cpu = self.v1_dir("cpuacct", container).and_then(|d| number(&d.join("cpuacct.usage")));
         let v2_cpu = || v2.as_ref().and_then(|d| usage_ns(&std::fs::read_to_string(d.join("cpu.stat")).ok()?));
-        Ok(RuntimeStats { processes: self.procs(container)?.len() as u64, cpu_ns: v1_cpu.or_else(v2_cpu), memory: v2_memory.or_else(v1_memory).map(Bytes) })
+        Ok(RuntimeStats {
+            processes: self.procs(container)?.len() as u64,
+            tasks: self.tasks(container),
+            cpu_ns: v1_cpu.or_else(v2_cpu),
+            memory: v2_memory.or_else(v1_memory).map(Bytes),
+        })
     }
 }
 

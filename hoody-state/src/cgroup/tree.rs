@@ -20,6 +20,8 @@ const REMOVE_TIMEOUT: Duration = Duration::from_secs(2);
 pub struct CgroupTree {
     layout: Layout,
     parent: String,
+    /// How many tasks all containers together may have; `None`: a share of what the host can have.
+    pub(super) tasks: Option<u64>,
 }
 
 impl CgroupTree {
@@ -44,7 +46,7 @@ impl CgroupTree {
                 format!("{parent:?} cannot be the parent of cgroups: it must be an absolute path such as /hoody/pool, segments of A-Z a-z 0-9 . _ - : @"),
             ));
         }
-        Ok(CgroupTree { layout, parent: parent.to_owned() })
+        Ok(CgroupTree { layout, parent: parent.to_owned(), tasks: None })
     }
 
     /// The hierarchies.
@@ -99,12 +101,14 @@ impl CgroupTree {
                 self.make(&dir)?;
                 self.enable_controllers(root)?;
                 Self::leave_some(&root.join(&self.parent[1..]));
+                self.limit_all_tasks();
             }
         }
         for dir in V1_USED.iter().filter(|c| !self.layout.v2_has(c)).filter_map(|c| self.v1_dir(c, container)) {
             if !dir.is_dir() {
                 self.make(&dir)?;
                 dir.parent().map(Self::leave_some);
+                self.limit_all_tasks();
             }
         }
         Ok(())

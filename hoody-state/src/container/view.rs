@@ -197,6 +197,7 @@ impl Host {
             status: status.into(),
             status_code,
             processes: s.processes,
+            tasks: s.tasks,
             started_at: started,
             cpu: s.cpu_ns.map(|ns| CpuStats { usage: ns, usage_percent: if r.status == Status::Running { self.cpu_percent(id, ns) } else { 0.0 } }),
             memory: s.memory.map(|m| MemoryStats { usage: m, total, usage_percent: percent(m.0 as f64, total.0.max(1) as f64) }),

@@ -15,7 +15,7 @@ use crate::pool::{Pool, PoolConfig, layout};
 use crate::ramdisk::tmpfs::TmpfsRamDisks;
 use crate::ramdisk::{RamDisks, memory::MemoryRamDisks};
 use crate::runtime::Runtime;
-use crate::runtime::oci::{OciConfig, OciRuntime};
+use crate::runtime::oci::{CONTAINER_TASKS, OciConfig, OciRuntime};
 use crate::share::ShareMount;
 use crate::share::bind::BindShareMount;
 use crate::share::memory::MemoryShareMount;
@@ -44,6 +44,10 @@ pub struct HostConfig {
     pub id_base: Option<u32>,
     /// The cgroup above the containers'. Default `/hoody/<first digits of the pool's id>`.
     pub cgroup_parent: Option<String>,
+    /// How many processes and threads a container may have. Default 4096.
+    pub container_tasks: Option<u64>,
+    /// How many processes and threads all containers of the pool may have together. Default: three quarters of what the host can have.
+    pub pool_tasks: Option<u64>,
     /// The program `hoody-state-fuse`; without it containers have no `/hoody/databases`.
     pub databases: Option<PathBuf>,
     /// Idle processors may sleep while databases are busy too: a transaction takes up to four times as long then.
@@ -83,7 +87,7 @@ impl HostConfig {
     fn cgroups(&self, pool: &crate::pool::PoolRecord) -> Result<CgroupTree> {
         let id = pool.pool_id.simple().to_string();
         let parent = self.cgroup_parent.clone().unwrap_or_else(|| format!("/hoody/{}", &id[..12]));
-        CgroupTree::new(&parent)
+        Ok(CgroupTree::new(&parent)?.with_task_limit(self.pool_tasks))
     }
 
     fn oci(&self, root: PathBuf, pool: &crate::pool::PoolRecord) -> Result<OciRuntime> {
@@ -91,6 +95,7 @@ impl HostConfig {
         let mut config = OciConfig::new(self.run.join("oci"), self.cgroups(pool)?, move |c| consoles.join(format!("{c}.log")));
         config.runtime.clone_from(&self.runtime);
         config.id_base = pool.id_base;
+        config.pids_limit = Some(self.container_tasks.unwrap_or(CONTAINER_TASKS));
         OciRuntime::new(config)
     }
 

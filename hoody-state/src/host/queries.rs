@@ -32,6 +32,7 @@ impl Host {
             free: s.free,
             reserve,
             health: if s.free < reserve { "low" } else { "ok" }.into(),
+            tasks: self.0.runtime.all_tasks(),
             reclaiming: what.into_iter().map(|(what, volumes)| Reclaiming { what, volumes }).collect(),
         })
     }

@@ -1,3 +1,4 @@
+use super::TaskStats;
 use crate::clock::rfc3339;
 use crate::id::{ContainerId, LogId, OperationId, ProjectId, ServerId};
 use crate::name::{ContainerName, ProjectAlias, SnapshotName};
@@ -409,6 +410,8 @@ pub struct ContainerStats {
     pub status_code: u32,
     /// How many.
     pub processes: u64,
+    /// Processes and threads, and how many there may be. Null where the host does not count them.
+    pub tasks: Option<TaskStats>,
     /// Of this run; when stopped, of the container's making.
     #[serde(with = "rfc3339")]
     #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]

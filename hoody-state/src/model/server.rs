@@ -26,8 +26,20 @@ pub struct PoolInfo {
     pub reserve: Bytes,
     /// `ok` or `low`.
     pub health: String,
+    /// Processes and threads of all containers together. Null where the host does not count them.
+    pub tasks: Option<TaskStats>,
     /// Volumes that are deleted and whose space is coming back.
     pub reclaiming: Vec<Reclaiming>,
+}
+
+/// Processes and threads, which the kernel calls tasks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct TaskStats {
+    /// How many there are.
+    pub usage: u64,
+    /// How many there may be. Null: no limit.
+    pub limit: Option<u64>,
 }
 
 /// Something whose space is coming back.

@@ -185,7 +185,7 @@ impl Runtime for MemoryRuntime {
     fn stats(&self, container: &ContainerId) -> Result<RuntimeStats> {
         let world = self.lock();
         let Some(row) = world.containers.get(container) else { return Ok(RuntimeStats::default()) };
-        Ok(RuntimeStats { processes: u64::from(row.running.is_some()), cpu_ns: None, memory: Some(row.memory) })
+        Ok(RuntimeStats { processes: u64::from(row.running.is_some()), memory: Some(row.memory), ..RuntimeStats::default() })
     }
 
     fn console(&self, container: &ContainerId, last: Option<Bytes>) -> Result<Vec<u8>> {

@@ -20,6 +20,7 @@ pub use cancel::Cancel;
 
 use crate::error::Result;
 use crate::id::{ContainerId, RunId};
+use crate::model::TaskStats;
 use crate::share::Tree;
 use crate::units::Bytes;
 use jiff::Timestamp;
@@ -146,6 +147,8 @@ pub struct ExecOutput {
 pub struct RuntimeStats {
     /// How many processes.
     pub processes: u64,
+    /// Processes and threads, and how many there may be. `None` where the host does not count them.
+    pub tasks: Option<TaskStats>,
     /// Processor time used in all, in nanoseconds, over all runs of the cgroup. `None` where the host does not count it.
     pub cpu_ns: Option<u64>,
     /// Memory charged. `None` where the host does not count it.
@@ -169,7 +172,7 @@ pub trait Runtime: Send + Sync {
     /// Makes the container's cgroup, or puts its limits right. May be repeated. Error: `invalid_limit`.
     fn prepare(&self, container: &ContainerId, limits: &Limits) -> Result<()>;
 
-    /// Starts a run. Errors: `runtime_not_found`, `start_failed` (with what the runtime said), `already_running`.
+    /// Starts a run. Errors: `runtime_not_found`, `start_failed` (with what the runtime said), `already_running`, `pool_task_limit`.
     fn start(&self, spec: &RunSpec) -> Result<Running>;
 
     /// What runs now of this container, if anything; from the kernel, not from memory. From then on its exit is reported.
@@ -188,7 +191,7 @@ pub trait Runtime: Send + Sync {
     /// Kills everything at once and returns when nothing is left. A container that does not run is no error.
     fn kill(&self, container: &ContainerId) -> Result<()>;
 
-    /// Runs a command in a running container. Errors: `not_running`, `exec_failed`.
+    /// Runs a command in a running container. Errors: `not_running`, `exec_failed`, `container_task_limit`, `pool_task_limit`.
     fn exec(&self, container: &ContainerId, spec: &ExecSpec) -> Result<ExecOutput>;
 
     /// Exchanges what is mounted from the host at `at` in a running container for `source`, however its daemon fares; a paused one too. Nothing where
@@ -197,6 +200,11 @@ pub trait Runtime: Send + Sync {
 
     /// What it uses. Zeros when it has no cgroup.
     fn stats(&self, container: &ContainerId) -> Result<RuntimeStats>;
+
+    /// Processes and threads of all containers together, and how many there may be. `None` where the host does not count them.
+    fn all_tasks(&self) -> Option<TaskStats> {
+        None
+    }
 
     /// The last bytes of the console, whole lines where possible; `None`: all that is kept.
     fn console(&self, container: &ContainerId, last: Option<Bytes>) -> Result<Vec<u8>>;

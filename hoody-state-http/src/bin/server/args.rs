@@ -103,6 +103,12 @@ pub struct ServeArgs {
     /// First host id of the containers' user namespace, when the pool is made.
     #[arg(long, value_name = "N")]
     pub id_base: Option<u32>,
+    /// Processes and threads that a container may have at once.
+    #[arg(long, value_name = "N", default_value_t = hoody_state::runtime::oci::CONTAINER_TASKS, value_parser = clap::value_parser!(u64).range(32..))]
+    pub container_tasks: u64,
+    /// Processes and threads that all containers may have together [default: three quarters of what the host can have].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(32..))]
+    pub pool_tasks: Option<u64>,
     /// How long the state before a restore is kept: 30m, 24h, 7d.
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = duration)]
     pub undo_expiry: Duration,
@@ -202,6 +208,8 @@ impl ServeArgs {
             runtime: self.runtime.clone(),
             id_base: self.id_base,
             databases: if self.no_databases { None } else { Some(self.databases.clone().unwrap_or_else(beside)) },
+            container_tasks: Some(self.container_tasks),
+            pool_tasks: self.pool_tasks,
             save_power: self.save_power,
             transport: Some(std::sync::Arc::new(hoody_state_http::transport::HttpTransport::new())),
             settings: Settings { undo_expiry: self.undo_expiry, ..Settings::default() },

@@ -8,6 +8,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// How many processes and threads a container may have, unless an operator says otherwise.
+pub const CONTAINER_TASKS: u64 = 4096;
+
 /// Where a container's console is kept.
 pub(super) type ConsolePath = Arc<dyn Fn(&ContainerId) -> PathBuf + Send + Sync>;
 
@@ -28,7 +31,7 @@ pub struct OciConfig {
     pub id_base: u32,
     /// How many ids a container has.
     pub id_count: u32,
-    /// How many tasks a container may have at once.
+    /// How many processes and threads a container may have at once.
     pub pids_limit: Option<u64>,
     /// What `stop` sends to init.
     pub stop_signal: i32,
@@ -44,7 +47,7 @@ pub struct OciConfig {
 }
 
 impl OciConfig {
-    /// The defaults: first runtime found, 1 MiB of console, ids 100000 to 165535, 8192 tasks, TERM, 60 s to start, 30 s to die, subreaper.
+    /// The defaults: first runtime found, 1 MiB of console, ids 100000 to 165535, 4096 processes and threads, TERM, 60 s to start, 30 s to die, subreaper.
     #[must_use]
     pub fn new(run_dir: impl Into<PathBuf>, cgroups: CgroupTree, console_path: impl Fn(&ContainerId) -> PathBuf + Send + Sync + 'static) -> Self {
         OciConfig {
@@ -55,7 +58,7 @@ impl OciConfig {
             cgroups,
             id_base: 100_000,
             id_count: 65_536,
-            pids_limit: Some(8192),
+            pids_limit: Some(CONTAINER_TASKS),
             stop_signal: nix::libc::SIGTERM,
             start_timeout: Duration::from_secs(60),
             kill_timeout: Duration::from_secs(30),

@@ -142,7 +142,8 @@ impl OciRuntime {
             if self.find_init(c, Duration::ZERO)?.is_none() {
                 return Err(not_running(c));
             }
-            return Err(Error::new(Kind::Conflict, "exec_failed", format!("container {c} could not run {name:?}: {said}")));
+            let failed = || Error::new(Kind::Conflict, "exec_failed", format!("container {c} could not run {name:?}: {said}"));
+            return Err(self.cgroups.out_of_tasks(c).unwrap_or_else(failed));
         };
         out.exit_code = code;
         out.stderr = format!("{name}: {why}\n").into_bytes();

@@ -23,13 +23,14 @@ mod spec;
 mod start;
 mod stop;
 
-pub use config::OciConfig;
+pub use config::{CONTAINER_TASKS, OciConfig};
 
 use super::{ExecOutput, ExecSpec, ExitListener, Limits, RunSpec, Running, Runtime, RuntimeStats};
 use crate::cgroup::CgroupTree;
 use crate::error::{Error, IoContext, Result};
 use crate::freeze::{self, FreezeState};
 use crate::id::ContainerId;
+use crate::model::TaskStats;
 use crate::runtime::inside::{self, Inside};
 use crate::share::{self, Source};
 use crate::sys::process;
@@ -76,6 +77,10 @@ impl OciRuntime {
         }
         let consoles = Arc::new(Consoles::new(config.console_path.clone(), config.console_limit, config.id_base)?);
         let cgroups = config.cgroups.clone();
+        if !config.looks_only {
+            // Containers may run that an earlier process started, with another limit or none.
+            cgroups.limit_all_tasks();
+        }
         let watcher = Watcher::new(cgroups.clone(), dirs.clone(), Arc::clone(&consoles))?;
         Ok(OciRuntime {
             config,
@@ -182,6 +187,10 @@ impl Runtime for OciRuntime {
         self.cgroups.stats(container)
     }
 
+    fn all_tasks(&self) -> Option<TaskStats> {
+        self.cgroups.all_tasks()
+    }
+
     fn console(&self, container: &ContainerId, last: Option<Bytes>) -> Result<Vec<u8>> {
         self.consoles.tail(container, last)
     }
@@ -207,6 +216,9 @@ fn not_running(container: &ContainerId) -> Error {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod calls;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tasks;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 mod testing;

@@ -49,6 +49,7 @@ impl OciRuntime {
         match began {
             Ok(r) => Ok(r),
             Err(e) => {
+                let e = self.cgroups.out_of_tasks(c).unwrap_or(e);
                 // Nothing of the run is left; what cannot be undone now is undone by the next kill.
                 if let Err(also) = self.kill_run(c) {
                     tracing::error!(container = %c, error = %also, "could not undo a start that failed");
