@@ -8,6 +8,8 @@ mod copies;
 mod databases;
 #[path = "filesystem/escape.rs"]
 mod escape;
+#[path = "filesystem/frozen.rs"]
+mod frozen;
 #[path = "filesystem/handles.rs"]
 mod handles;
 #[path = "filesystem/mounts.rs"]

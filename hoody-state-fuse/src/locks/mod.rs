@@ -353,7 +353,7 @@ impl LockService {
         (!table.broker.moves_connections(pid)).then(|| mine.collect())
     }
 
-    /// Answers what the threads for which `of` holds wait for: they are about to be frozen. How many waits ended.
+    /// Ends what the threads for which `of` holds wait for: the kernel is freezing them, and has them ask again when they are thawed. How many waits ended.
     pub fn park(&self, of: &dyn Fn(u32) -> bool) -> usize {
         self.change(|broker, look, now, out| {
             let waits = broker.waiting_of(of);
@@ -409,7 +409,8 @@ fn deliver(ready: Vec<Ready>) {
 fn errno(cause: Cause, class: Class) -> i32 {
     match cause {
         Cause::Deadlock | Cause::OwnThread if class == Class::Plain => EDEADLK,
-        Cause::Interrupted => EINTR,
+        // Of a task that is being frozen the kernel makes: freeze, then ask again (`fuse_setlk`: "locking is restartable").
+        Cause::Interrupted | Cause::Parked => EINTR,
         Cause::Gone => ESTALE,
         _ => EAGAIN,
     }

@@ -2,6 +2,7 @@ use super::places::Places;
 use crate::catalog::containers::{ContainerRow, Desired};
 use crate::catalog::{Durability, containers, ms};
 use crate::error::{Error, Result};
+use crate::freeze::{FreezeGuard, FreezeState};
 use crate::host::{Caller, Host};
 use crate::id::{ContainerId, RunId};
 use crate::model::{LifecycleAnswer, Status, Verb};
@@ -103,7 +104,7 @@ impl Host {
             }
             Verb::Pause => {
                 op.step("freeze")?;
-                self.0.freezer.freeze(&id, self.0.settings.freeze_timeout)?;
+                self.freeze(&id)?;
             }
             Verb::Resume => {
                 op.step("thaw")?;
@@ -144,6 +145,25 @@ impl Host {
         })?;
         self.note_exit(&id)?;
         Ok(answer)
+    }
+
+    /// Freezes a container. What its processes wait for at the databases does not put that off: see [`LockedDb::park`](crate::locked_db::LockedDb::park).
+    pub(super) fn freeze(&self, id: &ContainerId) -> Result<FreezeState> {
+        self.0.freezer.freeze_waking(id, self.0.settings.freeze_timeout, &|pids| self.end_lock_waits(pids))
+    }
+
+    /// The same until the guard is dropped.
+    pub(super) fn stand_still(&self, id: &ContainerId) -> Result<FreezeGuard<'_>> {
+        FreezeGuard::waking(&*self.0.freezer, id, self.0.settings.freeze_timeout, &|pids| self.end_lock_waits(pids))
+    }
+
+    fn end_lock_waits(&self, pids: &[i32]) {
+        let Some(db) = &self.0.databases else { return };
+        match db.park(pids) {
+            Ok(n) => tracing::debug!(waits = n, "waits for locks were ended for a freeze"),
+            // The freeze itself says if that mattered.
+            Err(e) => tracing::warn!(error = %e, "waits for locks could not be ended for a freeze"),
+        }
     }
 
     /// Boots a container from its live volume.

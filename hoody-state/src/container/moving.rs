@@ -106,7 +106,7 @@ impl Host {
             return Ok(None);
         }
         op.step("pause")?;
-        self.0.freezer.freeze(&id, self.0.settings.freeze_timeout)?;
+        self.freeze(&id)?;
         let stood_still = Instant::now();
         self.write(Durability::Process, |tx| tx.change_container(&id, "move", None, |r| r.status = Status::Paused))?;
         op.step("last snapshot")?;

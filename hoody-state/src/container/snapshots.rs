@@ -1,7 +1,6 @@
 use crate::catalog::snapshots::{SnapshotRow, alias_in_use};
 use crate::catalog::{Durability, Tx, containers, ms, snapshots};
 use crate::error::{Error, Kind, Result};
-use crate::freeze::FreezeGuard;
 use crate::host::{Caller, Host};
 use crate::id::{ContainerId, OperationId};
 use crate::model::{Consistency, NewSnapshot, OnAliasConflict, Snapshot, SnapshotAnswer, SnapshotDeleted, SnapshotList, Status};
@@ -180,7 +179,7 @@ impl Host {
             let moves = nested && container.status == Status::Running;
             // First the writers, then the tasks: one that is frozen ends no transaction.
             let moment = self.quiet_moment(&container);
-            let _still = if moves { Some(FreezeGuard::new(&*self.0.freezer, &id, self.0.settings.freeze_timeout)?) } else { None };
+            let _still = if moves { Some(self.stand_still(&id)?) } else { None };
             let own = || self.0.store.snapshot(&live, &Volume::Snapshot(id.clone(), row.snapshot.name.clone()), &op.id);
             if databases {
                 // Side by side: the two share a transaction of the pool.

@@ -9,7 +9,6 @@ use crate::catalog::containers::ContainerRow;
 use crate::catalog::snapshots::SnapshotRow;
 use crate::catalog::{Durability, containers, snapshots};
 use crate::error::{Error, Result};
-use crate::freeze::FreezeGuard;
 use crate::host::{Caller, Host};
 use crate::id::{ContainerId, OperationId, RunId};
 use crate::model::{NewSnapshot, Status, SyncAnswer, SyncRequest};
@@ -184,7 +183,7 @@ impl Host {
         let mut _still = None;
         if row.status == Status::Running && !own {
             op.step("stand still")?;
-            match FreezeGuard::new(&*self.0.freezer, &id, self.0.settings.freeze_timeout) {
+            match self.stand_still(&id) {
                 Ok(guard) => {
                     _still = Some(guard);
                     own = self.changed_here(op, &row)?;

@@ -1,6 +1,6 @@
 //! cgroup v1: `freezer.state`. It cannot notify, so that it is read again with short, growing, bounded pauses.
 
-use super::{FreezeState, Freezer, failed, not_found, timed_out};
+use super::{FreezeState, Freezer, Pauses, failed, not_found, timed_out};
 use crate::cgroup::CgroupTree;
 use crate::error::Result;
 use crate::id::ContainerId;
@@ -42,12 +42,13 @@ impl Cgroup1Freezer {
 }
 
 impl Freezer for Cgroup1Freezer {
-    fn freeze(&self, container: &ContainerId, timeout: Duration) -> Result<FreezeState> {
+    fn freeze_waking(&self, container: &ContainerId, timeout: Duration, wake: &dyn Fn(&[i32])) -> Result<FreezeState> {
         let deadline = Instant::now() + timeout;
         let before = self.before(container)?;
         if before == FreezeState::Thawed {
             self.write(container, "FROZEN")?;
         }
+        let mut pauses = Pauses::new();
         let mut pause = Duration::from_micros(20);
         while !self.read(container)?.starts_with("FROZEN") {
             if Instant::now() >= deadline {
@@ -56,6 +57,7 @@ impl Freezer for Cgroup1Freezer {
                 }
                 return Err(timed_out(&self.cgroups, container, timeout));
             }
+            pauses.wake(&self.cgroups, container, wake);
             std::thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(5));
             // A task that was being forked may have missed the first call.

@@ -1,11 +1,11 @@
 //! cgroup v2: `cgroup.freeze`, and `cgroup.events` by poll. What hybrid hosts use too.
 
-use super::{FreezeState, Freezer, failed, not_found, timed_out};
+use super::{FreezeState, Freezer, Pauses, failed, not_found, timed_out};
 use crate::cgroup::{CgroupTree, read_events, wait_events};
 use crate::error::Result;
 use crate::id::ContainerId;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Freezes by cgroup v2.
 #[derive(Debug)]
@@ -37,12 +37,21 @@ impl Cgroup2Freezer {
 }
 
 impl Freezer for Cgroup2Freezer {
-    fn freeze(&self, container: &ContainerId, timeout: Duration) -> Result<FreezeState> {
+    fn freeze_waking(&self, container: &ContainerId, timeout: Duration, wake: &dyn Fn(&[i32])) -> Result<FreezeState> {
+        let deadline = Instant::now() + timeout;
         let before = self.read(container)?;
         if before == FreezeState::Thawed {
             self.write(container, "1")?;
         }
-        let waited = wait_events(&self.dir(container)?, timeout, |e| e.frozen);
+        let dir = self.dir(container)?;
+        let mut pauses = Pauses::new();
+        let waited = loop {
+            let waited = wait_events(&dir, pauses.left(deadline), |e| e.frozen);
+            if !matches!(waited, Ok(false)) || Instant::now() >= deadline {
+                break waited;
+            }
+            pauses.wake(&self.cgroups, container, wake);
+        };
         if matches!(waited, Ok(true)) {
             return Ok(before);
         }

@@ -58,7 +58,7 @@ impl MemoryFreezer {
 }
 
 impl Freezer for MemoryFreezer {
-    fn freeze(&self, container: &ContainerId, timeout: Duration) -> Result<FreezeState> {
+    fn freeze_waking(&self, container: &ContainerId, timeout: Duration, _wake: &dyn Fn(&[i32])) -> Result<FreezeState> {
         if self.lock().stuck.contains(container) {
             return Err(Error::new(Kind::Timeout, "freeze_timeout", format!("container {container} did not freeze within {timeout:?} and runs on")));
         }

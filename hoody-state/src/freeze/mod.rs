@@ -19,7 +19,7 @@ use crate::cgroup::CgroupTree;
 use crate::error::{Error, Kind, Result};
 use crate::id::ContainerId;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Whether a group runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -32,8 +32,15 @@ pub enum FreezeState {
 
 /// Stops and continues all tasks of a container. See the [module](self).
 pub trait Freezer: Send + Sync {
-    /// Freezes; the state before. Errors: `freeze_timeout` (undone), `cgroup_not_found`.
-    fn freeze(&self, container: &ContainerId, timeout: Duration) -> Result<FreezeState>;
+    /// Freezes; the state before. `wake` ends waits that the freeze itself cannot end: it is called with the processes of the group once the kernel has been
+    /// told to freeze them and some have not stopped within a millisecond, and again, with growing pauses, until all have. A task that sleeps in a request to
+    /// a FUSE file system is such a case: it freezes only when that request is answered. Errors: `freeze_timeout` (undone), `cgroup_not_found`.
+    fn freeze_waking(&self, container: &ContainerId, timeout: Duration, wake: &dyn Fn(&[i32])) -> Result<FreezeState>;
+
+    /// Freezes what nobody has to wake; else as [`Freezer::freeze_waking`].
+    fn freeze(&self, container: &ContainerId, timeout: Duration) -> Result<FreezeState> {
+        self.freeze_waking(container, timeout, &|_| {})
+    }
 
     /// Thaws; the state before. Error: `cgroup_not_found`.
     fn thaw(&self, container: &ContainerId) -> Result<FreezeState>;
@@ -55,6 +62,36 @@ pub fn freezer(cgroups: &CgroupTree) -> Result<Box<dyn Freezer>> {
         return Ok(Box::new(cgroup1::Cgroup1Freezer::new(cgroups.clone())));
     }
     Err(Error::new(Kind::Unavailable, "no_freezer", "this machine cannot freeze: mount cgroup v2, or the freezer controller of v1"))
+}
+
+/// When `wake` is called while a freeze is under way: after a millisecond, then after twice as long each time, at most 50 ms.
+struct Pauses {
+    next: Duration,
+    at: Instant,
+}
+
+impl Pauses {
+    fn new() -> Self {
+        let next = Duration::from_millis(1);
+        Pauses { next, at: Instant::now() + next }
+    }
+
+    /// Until the next call, or until `deadline`.
+    fn left(&self, deadline: Instant) -> Duration {
+        self.at.min(deadline).saturating_duration_since(Instant::now())
+    }
+
+    /// Calls `wake` if it is time.
+    fn wake(&mut self, cgroups: &CgroupTree, container: &ContainerId, wake: &dyn Fn(&[i32])) {
+        if Instant::now() < self.at {
+            return;
+        }
+        if let Ok(pids) = cgroups.procs(container) {
+            wake(&pids);
+        }
+        self.next = (self.next * 2).min(Duration::from_millis(50));
+        self.at = Instant::now() + self.next;
+    }
 }
 
 fn not_found(container: &ContainerId) -> Error {
@@ -102,7 +139,15 @@ impl<'a> FreezeGuard<'a> {
     /// # Errors
     /// Those of [`Freezer::freeze`].
     pub fn new(freezer: &'a dyn Freezer, container: &ContainerId, timeout: Duration) -> Result<Self> {
-        let before = freezer.freeze(container, timeout)?;
+        Self::waking(freezer, container, timeout, &|_| {})
+    }
+
+    /// The same by [`Freezer::freeze_waking`].
+    ///
+    /// # Errors
+    /// Those of [`Freezer::freeze_waking`].
+    pub fn waking(freezer: &'a dyn Freezer, container: &ContainerId, timeout: Duration, wake: &dyn Fn(&[i32])) -> Result<Self> {
+        let before = freezer.freeze_waking(container, timeout, wake)?;
         Ok(FreezeGuard { freezer, container: container.clone(), before })
     }
 }

@@ -154,9 +154,11 @@ fn watch(daemon: &Weak<FuseDaemon>, mut connection: UnixStream) {
 /// Starts a daemon if none answers whose mount is there; whether it did. One that was unmounted while files were open lives on for those who have them
 /// open, and serves nobody else.
 fn ensure(config: &DaemonConfig) -> Result<bool> {
-    let answers = Client::connect(&config.socket).and_then(|mut c| c.ping()).is_ok();
-    if answers && crate::sys::mount::is_mounted(&config.mountpoint) {
-        return Ok(false);
+    match Client::connect(&config.socket).and_then(|mut c| c.ping()) {
+        Ok(()) if crate::sys::mount::is_mounted(&config.mountpoint) => return Ok(false),
+        // It lives: a second one could not take its place.
+        Err(e) if e.kind() == Kind::Timeout => return Err(e),
+        _ => {}
     }
     let unavailable = |m: String| Error::new(Kind::Unavailable, "databases_unavailable", m);
     if !crate::sys::mount::is_mounted(&config.mountpoint) {

@@ -61,6 +61,35 @@ pub enum Ask {
     Yield {},
 }
 
+impl Ask {
+    /// How long an answer may take: longer than any daemon that runs needs. One that is stopped (SIGSTOP) or hangs must not hold up its clients for good.
+    #[must_use]
+    pub fn deadline(&self) -> Duration {
+        const SLACK: Duration = Duration::from_secs(2);
+        match self {
+            Ask::Ping {} | Ask::Status {} | Ask::Park { .. } | Ask::Release {} => SLACK,
+            Ask::Quiesce { timeout_ms, .. } => Duration::from_millis(*timeout_ms).saturating_add(SLACK),
+            // The kernel may have much to forget.
+            Ask::AddVolume { .. } | Ask::RemoveVolume { .. } | Ask::Rebind { .. } => Duration::from_secs(10),
+            Ask::Unmount {} | Ask::Yield {} => Duration::from_secs(15),
+        }
+    }
+}
+
+/// What may be the matter with a daemon that lives and does not answer.
+const STOPPED: &str = "it is stopped or overloaded: continue it with `kill -CONT PID`, or end it with `kill -9 PID`, after which it is started again";
+
+/// Connects without waiting for a daemon that accepts nobody.
+fn connect_at_once(socket: &Path) -> std::io::Result<UnixStream> {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect};
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let fd = nix::sys::socket::socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    connect(std::os::fd::AsRawFd::as_raw_fd(&fd), &UnixAddr::new(socket)?)?;
+    let stream = UnixStream::from(fd);
+    stream.set_nonblocking(false)?;
+    Ok(stream)
+}
+
 /// What is answered.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -109,20 +138,28 @@ impl Client {
     /// Connects.
     ///
     /// # Errors
-    /// `databases_unavailable`: no daemon listens there.
+    /// `databases_unavailable`: no daemon listens there, or ([`Kind::Timeout`]) one that does not accept anybody.
     pub fn connect(socket: &Path) -> Result<Self> {
-        let stream = UnixStream::connect(socket).map_err(|e| {
-            let m =
-                format!("no hoody-state-fuse answers at {} ({e}): start it with `hoody-state-fuse mount … --control {}`", socket.display(), socket.display());
-            Error::new(Kind::Unavailable, "databases_unavailable", m)
+        let stream = connect_at_once(socket).map_err(|e| {
+            let at = socket.display();
+            let (kind, m) = match e.kind() {
+                // The queue of a socket that nobody accepts from is full.
+                std::io::ErrorKind::WouldBlock => (Kind::Timeout, format!("the hoody-state-fuse at {at} accepts nobody: {STOPPED}")),
+                _ => (Kind::Unavailable, format!("no hoody-state-fuse answers at {at} ({e}): start it with `hoody-state-fuse mount … --control {at}`")),
+            };
+            Error::new(kind, "databases_unavailable", m)
         })?;
         Ok(Client { stream: BufReader::new(stream) })
     }
 
-    /// The connection itself: it ends with the daemon.
+    /// The connection itself, without a deadline: it ends with the daemon.
     #[must_use]
     pub fn into_stream(self) -> UnixStream {
-        self.stream.into_inner()
+        let stream = self.stream.into_inner();
+        // It fails only for a time of zero.
+        let _ = stream.set_read_timeout(None);
+        let _ = stream.set_write_timeout(None);
+        stream
     }
 
     /// Whether a daemon answers that has not left its place; one too old to know `ping` is one.
@@ -136,12 +173,23 @@ impl Client {
         }
     }
 
-    /// Asks, and waits for the reply.
+    /// Asks, and waits for the reply until the [deadline](Ask::deadline) of the question. After an error the connection is of no use.
     ///
     /// # Errors
-    /// What the daemon answered, or that it went away.
+    /// What the daemon answered; `databases_unavailable`: it ended, or ([`Kind::Timeout`]) did not answer in time.
     pub fn ask(&mut self, ask: &Ask) -> Result<Reply> {
-        let gone = |e: std::io::Error| Error::new(Kind::Unavailable, "databases_unavailable", format!("hoody-state-fuse went away ({e})"));
+        let deadline = ask.deadline();
+        let gone = |e: std::io::Error| {
+            let (kind, m) = match e.kind() {
+                std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut => {
+                    (Kind::Timeout, format!("hoody-state-fuse has not answered for {deadline:?}: {STOPPED}"))
+                }
+                _ => (Kind::Unavailable, format!("hoody-state-fuse ended ({e})")),
+            };
+            Error::new(kind, "databases_unavailable", m)
+        };
+        let stream = self.stream.get_ref();
+        stream.set_write_timeout(Some(deadline)).and_then(|()| stream.set_read_timeout(Some(deadline))).map_err(gone)?;
         let mut line = serde_json::to_vec(ask).map_err(|e| Error::new(Kind::Internal, "internal", e.to_string()))?;
         line.push(b'\n');
         self.stream.get_mut().write_all(&line).map_err(gone)?;

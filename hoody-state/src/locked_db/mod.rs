@@ -8,7 +8,7 @@
 //!    or when the process that holds it dies.
 //! 2. After `rebind`, whoever opens a name sees the new directory; what was open stays open.
 //! 3. Volumes do not reach each other.
-//! 4. `park` answers the lock requests that some processes wait for, so that they can be frozen.
+//! 4. `park` ends the waits for locks of processes that are being frozen, and these do not notice: they ask again when they are thawed.
 //!
 //! [`broker`] decides, without I/O; [`fuse`] is the daemon `hoody-state-fuse` behind its control socket; [`memory`] is for tests.
 
@@ -54,7 +54,8 @@ pub trait LockedDb: Send + Sync {
     /// one step. Errors: `volume_not_found`, `not_a_database`, `databases_busy`.
     fn restore_database(&self, volume: &str, from: &Path, to: &Path) -> Result<()>;
 
-    /// Answers what these processes wait for; how many waits ended.
+    /// Ends what these processes wait for; how many waits ended. Only for processes that the kernel has been told to freeze: it then takes the answer (EINTR)
+    /// for "freeze first, then ask again", and the program sees nothing of it. To any other process it would be an error.
     fn park(&self, pids: &[i32]) -> Result<usize>;
 
     /// Who holds and who waits.
