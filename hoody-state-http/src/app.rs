@@ -2,34 +2,36 @@
 
 use crate::auth::{Identity, OpenRequests};
 use crate::envelope::ApiError;
+use crate::limits::{Counted, Limits};
 use crate::metrics::Metrics;
+use crate::serve::Table;
+use crate::slots::{self, Load, Slot, Slots};
 use hoody_state::host::{Host, Subscription};
 use hoody_state::id::ContainerId;
 use hoody_state::model::Event;
-use hoody_state::{Error, Kind, Result};
+use hoody_state::{Error, Result};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
-use tokio::sync::{Semaphore, broadcast, watch};
-
-/// How many calls of each sort run at once. Reads have their own threads, so that they never wait for changes.
-const READS: usize = 32;
-const CHANGES: usize = 64;
-const LONG: usize = 32;
-/// Snapshots that are sent to other servers at once.
-const STREAMS: usize = 16;
-/// Questions of other servers at once.
-const PEERS: usize = 16;
+use tokio::sync::{broadcast, watch};
 
 /// Live events kept for a slow reader; one that falls further behind catches up from the catalog.
 const EVENT_BACKLOG: usize = 256;
-
-/// The most blocking threads the server needs: for the runtime's builder.
-pub const BLOCKING_THREADS: usize = READS + CHANGES + LONG + STREAMS + PEERS + 8;
 
 /// What may be chosen about the API.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
     /// Whether `/metrics` is there.
     pub metrics: bool,
+    /// What it takes at once, and how long it waits for clients.
+    pub limits: Limits,
+}
+
+impl Options {
+    /// The most blocking threads that the server needs: for the runtime's builder.
+    #[must_use]
+    pub fn blocking_threads(&self) -> usize {
+        Counted::new(&self.limits).blocking_threads()
+    }
 }
 
 /// The API over one host.
@@ -50,16 +52,14 @@ impl Api {
         }));
         let app = App {
             open: OpenRequests::new(host.clone()),
+            counted: Counted::new(&options.limits),
+            connections: Table::new("connections", options.limits.connections, options.limits.connections_per_address),
+            socket_connections: Table::new("connections to the UNIX socket", options.limits.socket_connections, options.limits.socket_connections),
             host,
             options,
             metrics: Metrics::default(),
             events,
             closing: watch::Sender::new(false),
-            reads: Arc::new(Semaphore::new(READS)),
-            changes: Arc::new(Semaphore::new(CHANGES)),
-            long: Arc::new(Semaphore::new(LONG)),
-            streams: Arc::new(Semaphore::new(STREAMS)),
-            peers: Arc::new(Semaphore::new(PEERS)),
             _subscription: Mutex::new(subscription),
         };
         Api { app: Arc::new(app) }
@@ -68,6 +68,11 @@ impl Api {
     /// All routes.
     pub fn router(&self) -> axum::Router {
         crate::router::router(self.app.clone())
+    }
+
+    /// What the server shares with its routes.
+    pub(crate) fn app(&self) -> &Shared {
+        &self.app
     }
 
     /// Ends the streams (events, logs) that would go on for ever; other requests go on.
@@ -88,12 +93,13 @@ pub struct App {
     pub events: broadcast::Sender<Arc<Event>>,
     /// What is open, so that it ends when its token is revoked.
     pub open: OpenRequests,
+    /// What is under way.
+    pub counted: Counted,
+    /// Connections over TCP.
+    pub connections: Arc<Table>,
+    /// Connections to the UNIX socket.
+    pub socket_connections: Arc<Table>,
     closing: watch::Sender<bool>,
-    reads: Arc<Semaphore>,
-    changes: Arc<Semaphore>,
-    long: Arc<Semaphore>,
-    streams: Arc<Semaphore>,
-    peers: Arc<Semaphore>,
     // Behind a lock only so that it may be shared between threads whatever it is made of.
     _subscription: Mutex<Subscription>,
 }
@@ -107,7 +113,7 @@ impl App {
     /// # Errors
     /// Those of the call.
     pub async fn read<T: Send + 'static>(&self, call: impl FnOnce(&Host) -> Result<T> + Send + 'static) -> Result<T, ApiError> {
-        self.run(&self.reads, call).await
+        self.run(&self.counted.reads, call).await
     }
 
     /// Runs a call that changes something. It runs to its end even if the client goes away.
@@ -115,7 +121,7 @@ impl App {
     /// # Errors
     /// Those of the call.
     pub async fn change<T: Send + 'static>(&self, call: impl FnOnce(&Host) -> Result<T> + Send + 'static) -> Result<T, ApiError> {
-        self.run(&self.changes, call).await
+        self.run(&self.counted.changes, call).await
     }
 
     /// [`App::read`] of a container that the caller may see.
@@ -152,23 +158,22 @@ impl App {
         .await
     }
 
-    /// Runs a call that lasts as long as something outside does: a command, an upload, a wait.
+    /// Runs a call that may have to ask another server, and lasts as long as that takes.
     ///
     /// # Errors
     /// Those of the call.
-    pub async fn long<T: Send + 'static>(&self, call: impl FnOnce(&Host) -> Result<T> + Send + 'static) -> Result<T, ApiError> {
-        self.run(&self.long, call).await
+    pub async fn remote<T: Send + 'static>(&self, call: impl FnOnce(&Host) -> Result<T> + Send + 'static) -> Result<T, ApiError> {
+        self.run(&self.counted.remote, call).await
     }
 
-    /// Runs what writes a body, behind the answer.
+    /// Runs in the background what writes the body of an answer.
     ///
     /// # Errors
     /// `too_many_streams`, before anything is answered.
     pub fn stream(&self, write: impl FnOnce() + Send + 'static) -> Result<(), ApiError> {
-        let busy = || Error::new(Kind::Unavailable, "too_many_streams", format!("{STREAMS} snapshots are being sent already: ask again"));
-        let permit = self.streams.clone().try_acquire_owned().map_err(|_| busy())?;
+        let slot = self.counted.sends.take_now(&slots::current(), "too_many_streams")?;
         drop(tokio::task::spawn_blocking(move || {
-            let _permit = permit;
+            let _slot = slot;
             write();
         }));
         Ok(())
@@ -179,7 +184,16 @@ impl App {
     /// # Errors
     /// Those of the call.
     pub async fn answer_peer<T: Send + 'static>(&self, call: impl FnOnce(&Host) -> Result<T> + Send + 'static) -> Result<T, ApiError> {
-        self.run(&self.peers, call).await
+        self.run(&self.counted.peers, call).await
+    }
+
+    /// How much of everything is under way.
+    #[must_use]
+    pub fn loads(&self) -> BTreeMap<&'static str, Load> {
+        let mut loads = self.counted.loads();
+        loads.insert("connections", self.connections.load());
+        loads.insert("socket_connections", self.socket_connections.load());
+        loads
     }
 
     /// Turns true when the server ends.
@@ -188,16 +202,24 @@ impl App {
         self.closing.subscribe()
     }
 
-    async fn run<T: Send + 'static>(&self, permits: &Arc<Semaphore>, call: impl FnOnce(&Host) -> Result<T> + Send + 'static) -> Result<T, ApiError> {
-        let permit = permits.clone().acquire_owned().await.map_err(|e| Error::internal(e.to_string()))?;
+    /// Runs a call for which a slot was taken; the slot is held until the call ends, even if the client goes away.
+    ///
+    /// # Errors
+    /// Those of the call.
+    pub async fn in_slot<T: Send + 'static>(&self, slot: Slot, call: impl FnOnce(&Host) -> Result<T> + Send + 'static) -> Result<T, ApiError> {
         let host = self.host.clone();
         let joined = tokio::task::spawn_blocking(move || {
-            let _permit = permit;
+            let _slot = slot;
             call(&host)
         });
         match joined.await {
             Ok(result) => result.map_err(ApiError::from),
             Err(e) => Err(Error::internal(format!("the call ended early: {e}")).into()),
         }
+    }
+
+    async fn run<T: Send + 'static>(&self, slots: &Arc<Slots>, call: impl FnOnce(&Host) -> Result<T> + Send + 'static) -> Result<T, ApiError> {
+        let slot = slots.take(&slots::current(), self.options.limits.patience, "server_busy").await?;
+        self.in_slot(slot, call).await
     }
 }

@@ -3,7 +3,7 @@
 use crate::error_map::{self, Mapped};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use hoody_state::{Error, Kind};
+use hoody_state::Error;
 use serde::Serialize;
 use std::borrow::Cow;
 use utoipa::ToSchema;
@@ -119,8 +119,8 @@ impl IntoResponse for ApiError {
             data: self.error.data().cloned(),
         };
         let mut response = json(status, &body);
-        if self.error.kind() == Kind::Busy {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        if let Some(seconds) = error_map::retry_after(&self.error) {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         if status == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

@@ -126,6 +126,7 @@ pub const CODES: &[Row] = &[
     row("request_too_large", 413, "the body is larger than its limit"),
     row("image_too_large", 413, "the image is larger than the pool or its bounds"),
     row("idempotency_key_reused", 422, "the key was used with another request"),
+    row("address_limit", 429, "this address has as many connections, or Socket.IO sessions without a token, as one address may have"),
     row("internal", 500, "a bug of ours; the log has more"),
     row("interrupted", 500, "the server ended in the middle; what had begun was undone"),
     row("io", 500, "a system call failed; the log has more"),
@@ -140,6 +141,13 @@ pub const CODES: &[Row] = &[
     row("stream_refused", 502, "a stream from another server does what no honest one does"),
     row("pool_task_limit", 503, "all containers together have as many processes and threads as they may have: nothing can be started"),
     row("too_many_streams", 503, "as many snapshots are being sent to other servers as may be; ask again"),
+    row("server_busy", 503, "as many calls are under way as may be, in all or of this caller; try again in a moment"),
+    row("too_many_connections", 503, "the server has as many connections as it takes; try again in a moment"),
+    row("exec_limit", 503, "as many commands are running as may be, in all or in this project; try again when one has ended"),
+    row("upload_limit", 503, "as many images are being uploaded as may be, in all or by this caller; try again when one has ended"),
+    row("wait_limit", 503, "as many requests wait for operations as may, in all or of this caller: ask without `Prefer: wait`"),
+    row("stream_limit", 503, "as many logs and events are followed as may be, in all, in this project or by this caller"),
+    row("session_limit", 503, "as many Socket.IO sessions have not shown a token yet as may be; try again in a moment"),
     row("no_transport", 503, "this host was opened without a way to other servers"),
     row("databases_unavailable", 503, "the databases' daemon does not run"),
     row("ramdisk_failed", 503, "a RAM disk cannot be mounted"),
@@ -174,6 +182,23 @@ pub fn status(error: &Error) -> u16 {
 
 fn look_up(code: &str, kind: Kind) -> (u16, Option<&'static str>) {
     CODES.iter().find(|r| r.code == code).map_or_else(|| by_kind(kind), |r| (r.status, r.word))
+}
+
+/// After how many seconds it makes sense to try again; `None` when that depends on something else.
+#[must_use]
+pub fn retry_after(error: &Error) -> Option<u32> {
+    const LIMITS: &[&str] = &[
+        "address_limit",
+        "server_busy",
+        "too_many_connections",
+        "exec_limit",
+        "upload_limit",
+        "wait_limit",
+        "stream_limit",
+        "session_limit",
+        "too_many_streams",
+    ];
+    (error.kind() == Kind::Busy || LIMITS.contains(&error.code())).then_some(1)
 }
 
 /// The message to show.

@@ -1,7 +1,9 @@
 //! What a handler takes from a request: ids, queries, a JSON body with its caller.
 
-use crate::auth::Identity;
+use crate::auth::{Identity, OtherServer};
 use crate::envelope::ApiError;
+use crate::limits::Limits;
+use crate::serve::{Connection, Stalled};
 use axum::body::Body;
 use axum::extract::{FromRequest, FromRequestParts, RawPathParams, Request};
 use axum::http::{HeaderMap, Method, header, request::Parts};
@@ -18,8 +20,6 @@ use std::time::Duration;
 
 /// The most a JSON body may have.
 pub const JSON_LIMIT: usize = 1 << 20;
-/// How long a JSON body may take to come.
-const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long an answer is held for work that may outlast it, unless the request says otherwise.
 const DEFAULT_WAIT: Duration = Duration::from_millis(900);
 /// The longest `Prefer: wait` that is honoured: the published clients give up after 30 s.
@@ -126,7 +126,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Input<T> {
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
         let (parts, body) = request.into_parts();
         let key = idempotency_key(&parts.headers)?;
-        let bytes = read_body(&parts.headers, body).await?;
+        let bytes = read_body(&parts, body).await?;
         let identity = parts.extensions.get::<Identity>();
         let idempotency = key.filter(|_| takes_key(&parts)).map(|key| IdempotencyKey {
             scope: identity.map(Identity::scope).unwrap_or_default(),
@@ -183,18 +183,28 @@ fn fingerprint(method: &Method, path: &str, body: &[u8]) -> [u8; 32] {
     hash.finalize().into()
 }
 
-async fn read_body(headers: &HeaderMap, body: Body) -> Result<Bytes> {
-    let too_large = || Error::new(Kind::TooLarge, "request_too_large", format!("the body is larger than {JSON_LIMIT} bytes"));
-    let announced = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<u64>().ok());
-    if announced.is_some_and(|n| n > JSON_LIMIT as u64) {
+async fn read_body(parts: &Parts, body: Body) -> Result<Bytes> {
+    let defaults = Limits::default();
+    let limits = parts.extensions.get::<Connection>().map_or(&defaults, Connection::limits);
+    let known = parts.extensions.get::<Identity>().is_some() || parts.extensions.get::<OtherServer>().is_some();
+    let most = if known { JSON_LIMIT } else { limits.unauthenticated_body };
+    let too_large = || Error::new(Kind::TooLarge, "request_too_large", format!("the body is larger than {most} bytes"));
+    let announced = parts.headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<u64>().ok());
+    if announced.is_some_and(|n| n > most as u64) {
         return Err(too_large());
     }
-    match tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, JSON_LIMIT).collect()).await {
+    match tokio::time::timeout(limits.body_timeout, Limited::new(body, most).collect()).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(e)) if e.is::<LengthLimitError>() => Err(too_large()),
+        Ok(Err(e)) if Stalled::is_behind(e.as_ref()) => Err(too_slow(limits.progress_timeout)),
         Ok(Err(e)) => Err(invalid("body", format!("it ended early: {e}"))),
-        Err(_) => Err(Error::new(Kind::Timeout, "request_timeout", format!("the body did not come within {} s", BODY_TIMEOUT.as_secs()))),
+        Err(_) => Err(too_slow(limits.body_timeout)),
     }
+}
+
+/// A body that did not come in time.
+pub(crate) fn too_slow(limit: Duration) -> Error {
+    Error::new(Kind::Timeout, "request_timeout", format!("the body did not come within {} s", limit.as_secs_f32()))
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {

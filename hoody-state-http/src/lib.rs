@@ -10,6 +10,8 @@
 //! | `auth.rs` | who asks, and what a token may reach |
 //! | `extract.rs` | ids, queries, bodies, idempotency keys, `Prefer` |
 //! | `envelope.rs`, `error_map.rs` | the shape of answers and of errors |
+//! | `serve/` | connections: how many, and how long each may take |
+//! | `limits.rs`, `slots.rs` | what is taken at once, in all and of each caller |
 //! | `transport.rs`, `tls.rs` | other servers, and certificates |
 //! | `openapi.rs` | the document |
 
@@ -18,11 +20,13 @@ pub mod auth;
 pub mod envelope;
 pub mod error_map;
 pub mod extract;
+pub mod limits;
 pub mod metrics;
 pub mod openapi;
 pub mod router;
 pub mod routes;
 pub mod serve;
+pub mod slots;
 pub mod tls;
 pub mod transport;
 pub mod unix;

@@ -1,6 +1,7 @@
 //! A handful of figures in Prometheus' text form.
 
 use crate::app::Shared;
+use crate::slots::Load;
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
@@ -36,7 +37,7 @@ impl Metrics {
     ///
     /// # Errors
     /// Those of the host's lists.
-    pub fn render(&self, host: &Host) -> Result<String> {
+    pub fn render(&self, host: &Host, loads: &BTreeMap<&'static str, Load>) -> Result<String> {
         let mut out = String::from("# HELP hoody_state_requests_total Requests answered.\n# TYPE hoody_state_requests_total counter\n");
         for ((method, route, status), n) in self.0.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             let _ = writeln!(out, "hoody_state_requests_total{{method=\"{method}\",route=\"{route}\",status=\"{status}\"}} {n}");
@@ -50,7 +51,24 @@ impl Metrics {
         for (status, n) in containers_by_status(host)? {
             let _ = writeln!(out, "hoody_state_containers{{status=\"{status}\"}} {n}");
         }
+        gauges(&mut out, loads);
         Ok(out)
+    }
+}
+
+/// What is under way, how much of it there may be, and how often it was refused.
+fn gauges(out: &mut String, loads: &BTreeMap<&'static str, Load>) {
+    type Figure = (&'static str, &'static str, &'static str, fn(&Load) -> u64);
+    let figures: [Figure; 3] = [
+        ("under_way", "gauge", "Calls, streams and connections under way.", |l| l.used as u64),
+        ("under_way_limit", "gauge", "The most there may be.", |l| l.limit as u64),
+        ("refused_total", "counter", "Refused because there were as many as there may be.", |l| l.refused),
+    ];
+    for (name, kind, help, of) in figures {
+        let _ = writeln!(out, "# HELP hoody_state_{name} {help}\n# TYPE hoody_state_{name} {kind}");
+        for (what, load) in loads {
+            let _ = writeln!(out, "hoody_state_{name}{{what=\"{what}\"}} {}", of(load));
+        }
     }
 }
 

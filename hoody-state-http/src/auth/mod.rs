@@ -13,6 +13,8 @@ pub use rights::Purpose;
 
 use crate::app::{App, Shared};
 use crate::envelope::ApiError;
+use crate::serve::Connection;
+use crate::slots::{CALLER, Holder};
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::{HeaderMap, header, request::Parts};
 use axum::middleware::Next;
@@ -199,10 +201,14 @@ async fn identify(app: &App, shown: Shown, purpose: Purpose) -> Result<Identity,
 
 /// Runs the request. A token that is revoked meanwhile ends it as the client's departure would; a stream breaks off.
 async fn while_it_holds(app: &App, identity: &Identity, request: Request, next: Next) -> Response {
+    // From here on the connection is one of somebody who is known.
+    if let Some(connection) = request.extensions().get::<Connection>() {
+        connection.authenticated();
+    }
     let mut pass = app.open.enter(identity);
     let response = tokio::select! {
         biased;
-        response = next.run(request) => response,
+        response = CALLER.scope(Holder::caller(identity), next.run(request)) => response,
         () = pass.revoked() => return ApiError::from(invalid_token()).into_response(),
     };
     response.map(|body| pass.guard(body))

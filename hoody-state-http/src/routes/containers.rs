@@ -77,7 +77,7 @@ pub async fn get(State(app): State<Shared>, who: Identity, Id(id): Id<ContainerI
         Err(e) if e.error().code() == "container_not_found" => {
             // A copy that was ordered here and is on another server: whoever polls for it polls here.
             let elsewhere = app
-                .long(move |host| match host.project_elsewhere(&id)? {
+                .remote(move |host| match host.project_elsewhere(&id)? {
                     Some(p) if who.reaches(&p) => host.container_elsewhere(&id),
                     _ => Ok(None),
                 })

@@ -37,7 +37,7 @@ pub async fn copy(State(app): State<Shared>, who: Identity, Id(id): Id<Container
         who.check_server()?;
     }
     let copied = app
-        .long(move |host| {
+        .remote(move |host| {
             who.check_container(host, &id).map_err(of_source)?;
             host.copy_container(&input.caller, &id, input.body)
         })
@@ -51,7 +51,7 @@ pub async fn copy(State(app): State<Shared>, who: Identity, Id(id): Id<Container
     responses((status = 201, description = "One result a copy", body = Envelope<Forked>)))]
 pub async fn fork(State(app): State<Shared>, who: Identity, Id(id): Id<ContainerId>, input: Input<ForkRequest>) -> Reply<Forked> {
     let forked = app
-        .long(move |host| {
+        .remote(move |host| {
             who.check_container(host, &id).map_err(of_source)?;
             host.fork_container(&input.caller, &id, &input.body)
         })
@@ -66,7 +66,7 @@ pub async fn fork(State(app): State<Shared>, who: Identity, Id(id): Id<Container
     responses((status = 200, description = "Done, or begun: poll the container or the operation", body = Envelope<SyncAnswer>)))]
 pub async fn sync(State(app): State<Shared>, who: Identity, Id(id): Id<ContainerId>, input: Input<SyncRequest>) -> Reply<SyncAnswer> {
     let synced = app
-        .long(move |host| {
+        .remote(move |host| {
             who.check_container(host, &id)?;
             // It brings over what its source is now: whoever asks must be one who may see that.
             match (who.only(), host.source_of_copy(&id)?) {
@@ -89,7 +89,7 @@ pub async fn relocate(State(app): State<Shared>, who: Identity, Id(id): Id<Conta
     may_reach(&who, input.body.target_project_id.as_deref())?;
     who.check_server()?;
     let moved = app
-        .long(move |host| {
+        .remote(move |host| {
             who.check_container(host, &id)?;
             host.move_container(&input.caller, &id, &input.body)
         })

@@ -50,6 +50,6 @@ pub async fn metrics(State(app): State<Shared>) -> Result<Response, ApiError> {
         return Err(Error::not_found("route_not_found", "the metrics are off: start the server with --metrics").into());
     }
     let shared = app.clone();
-    let page = app.read(move |host| shared.metrics.render(host)).await?;
+    let page = app.read(move |host| shared.metrics.render(host, &shared.loads())).await?;
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], page).into_response())
 }

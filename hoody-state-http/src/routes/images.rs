@@ -5,14 +5,16 @@ use crate::app::Shared;
 use crate::auth::Identity;
 use crate::envelope::{Envelope, Reply, created, ok};
 use crate::extract::{Input, Name, Nothing, PageQuery, Query, caller};
+use crate::serve::Stalled;
+use crate::slots;
 use axum::body::{Body, BodyDataStream};
 use axum::extract::State;
 use axum::http::HeaderMap;
 use bytes::{Buf, Bytes};
 use futures_util::StreamExt;
-use hoody_state::Error;
 use hoody_state::id::ContainerId;
 use hoody_state::model::{Image, ImageFromSnapshot, Pagination};
+use hoody_state::{Error, Kind};
 use serde::Serialize;
 use std::io::{self, Read};
 use tokio::sync::mpsc;
@@ -55,12 +57,16 @@ pub async fn import(State(app): State<Shared>, who: Identity, Name(name): Name, 
     who.check_server()?;
     let caller = caller(&headers);
     let (sender, receiver) = mpsc::channel(PIECES);
-    let work = app.long(move |host| host.import_image(&caller, &name, &mut Upload { receiver, piece: Bytes::new(), whole: false }));
+    let slot = app.counted.uploads.take_now(&slots::current(), "upload_limit")?;
+    let work = app.in_slot(slot, move |host| host.import_image(&caller, &name, &mut Upload { receiver, piece: Bytes::new(), whole: false }));
     tokio::pin!(work);
     let image = tokio::select! {
         // The import may end before the upload does: when it refuses it.
         image = &mut work => image?,
-        () = pump(body.into_data_stream(), sender) => work.await?,
+        stalled = pump(body.into_data_stream(), sender) => match work.await {
+            Err(_) if stalled => return Err(Error::new(Kind::Timeout, "request_timeout", "the image came too slowly: nothing was kept of it").into()),
+            image => image?,
+        },
     };
     created("Image imported", image)
 }
@@ -71,17 +77,21 @@ enum Piece {
     End,
 }
 
-/// Carries the body over. If the client goes away this is dropped, and the reader sees the upload break off.
-async fn pump(mut body: BodyDataStream, sender: mpsc::Sender<Piece>) {
+/// Carries the body over; whether it ended because it came too slowly. If the client goes away this is dropped, and the reader sees the upload break off.
+async fn pump(mut body: BodyDataStream, sender: mpsc::Sender<Piece>) -> bool {
     loop {
+        let mut stalled = false;
         let piece = match body.next().await {
             Some(Ok(data)) => Piece::Data(data),
-            Some(Err(e)) => Piece::Broken(e.to_string()),
+            Some(Err(e)) => {
+                stalled = Stalled::is_behind(&e);
+                Piece::Broken(e.to_string())
+            }
             None => Piece::End,
         };
         let last = !matches!(piece, Piece::Data(_));
         if sender.send(piece).await.is_err() || last {
-            return;
+            return stalled;
         }
     }
 }

@@ -5,6 +5,7 @@ use crate::app::{App, Shared};
 use crate::auth::Identity;
 use crate::envelope::{ApiError, Envelope, Reply, ok};
 use crate::extract::{Id, Input, Query, invalid};
+use crate::slots::{Holder, Slot};
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::header;
@@ -84,6 +85,8 @@ pub async fn exec(State(app): State<Shared>, who: Identity, Id(id): Id<Container
             .filter(|ms| (1..=EXEC_TIMEOUT_MAX_MS).contains(ms))
             .ok_or_else(|| invalid("timeout_ms", format!("{ms} is out of range: 1 to {EXEC_TIMEOUT_MAX_MS}")))?,
     };
+    let project = app.look(who.clone(), id.clone(), |host, id| Ok(host.container(id)?.project_id)).await?;
+    let slot = app.counted.commands.take_now(&Holder::of(&who, project.as_str()), "exec_limit")?;
     let cancel = Cancel::new()?;
     let spec = ExecSpec {
         command: body.command,
@@ -96,12 +99,7 @@ pub async fn exec(State(app): State<Shared>, who: Identity, Id(id): Id<Container
     };
     // When the caller goes away, or its token is revoked, this is dropped: nobody will read what the command writes.
     let _killed = OnDrop(cancel);
-    let output = app
-        .long(move |host| {
-            who.check_container(host, &id)?;
-            host.exec(&id, &spec)
-        })
-        .await?;
+    let output = app.in_slot(slot, move |host| host.exec(&id, &spec)).await?;
     let answer = ExecAnswer {
         exit_code: output.exit_code,
         stdout: text(output.stdout),
@@ -140,13 +138,14 @@ pub struct LogsQuery {
     responses((status = 200, description = "The console", body = String, content_type = "text/plain")))]
 pub async fn logs(State(app): State<Shared>, who: Identity, Id(id): Id<ContainerId>, Query(q): Query<LogsQuery>) -> Result<Response, ApiError> {
     let tail = q.tail.map(|n| usize::try_from(n).map_err(|_| invalid("tail", format!("{n} is out of range: at least 0")))).transpose()?;
-    let whole = app.look(who, id.clone(), |host, id| host.console(id, None)).await?;
-    let first = last_lines(&whole, tail).to_vec();
+    let (project, seen) = app.look(who.clone(), id.clone(), |host, id| Ok((host.container(id)?.project_id, host.console(id, None)?))).await?;
+    let first = last_lines(&seen, tail).to_vec();
     let kind = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
     if !q.follow {
         return Ok((kind, first).into_response());
     }
-    let follower = Follower { app, id, seen: whole, first: Some(first) };
+    let slot = app.counted.followers.take_now(&Holder::of(&who, project.as_str()), "stream_limit")?;
+    let follower = Follower { app, id, seen, first: Some(first), _slot: slot };
     let body = stream::unfold(follower, |mut f| async move { f.next().await.map(|bytes| (Ok::<_, Infallible>(bytes), f)) });
     Ok((kind, Body::from_stream(body)).into_response())
 }
@@ -189,6 +188,7 @@ struct Follower {
     id: ContainerId,
     seen: Vec<u8>,
     first: Option<Vec<u8>>,
+    _slot: Slot,
 }
 
 impl Follower {
@@ -209,10 +209,10 @@ impl Follower {
                 })
                 .await
                 .ok()?;
-            let fresh = news(&self.seen, &now).to_vec();
+            let new = news(&self.seen, &now).to_vec();
             self.seen = now;
-            if !fresh.is_empty() {
-                return Some(fresh);
+            if !new.is_empty() {
+                return Some(new);
             }
             if !alive {
                 return None;

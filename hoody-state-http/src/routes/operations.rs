@@ -6,6 +6,7 @@ use crate::auth::Identity;
 use crate::envelope::{Envelope, Reply, ok};
 use crate::error_map;
 use crate::extract::{Id, Input, Nothing, PageQuery, Query, preferred_wait};
+use crate::slots;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use hoody_state::host::Host;
@@ -77,7 +78,8 @@ pub async fn get(State(app): State<Shared>, who: Identity, Id(id): Id<OperationI
     let operation = match preferred_wait(&headers) {
         None => app.read(move |host| find(host, &who, &id)).await?,
         Some(wait) => {
-            app.long(move |host| {
+            let slot = app.counted.waits.take_now(&slots::current(), "wait_limit")?;
+            app.in_slot(slot, move |host| {
                 find(host, &who, &id)?;
                 host.wait_operation(&id, wait)
             })

@@ -38,7 +38,7 @@ pub async fn list(State(app): State<Shared>, who: Identity) -> Reply<Vec<Peer>> 
 #[utoipa::path(post, path = "/peers", tag = "copies", operation_id = "add_peer", request_body = NewPeer, responses((status = 201, description = "Known", body = Envelope<Peer>)))]
 pub async fn add(State(app): State<Shared>, who: Identity, input: Input<NewPeer>) -> Reply<Peer> {
     who.check_server()?;
-    created("Peer added", app.long(move |host| host.add_peer(&input.caller, input.body)).await?)
+    created("Peer added", app.remote(move |host| host.add_peer(&input.caller, input.body)).await?)
 }
 
 /// Forgets a peer, by its id, its server's id or its name. What was copied stays.

@@ -6,6 +6,8 @@ use crate::app::Shared;
 use crate::auth::Identity;
 use crate::envelope::{ApiError, Envelope, Reply, ok};
 use crate::extract::{Id, Input, Nothing, PageQuery, Query};
+use crate::limits::Timeouts;
+use crate::slots::Load;
 use axum::extract::State;
 use axum::routing::{MethodRouter, delete, put};
 use hoody_state::clock::rfc3339;
@@ -15,6 +17,7 @@ use hoody_state::{Error, Kind};
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use utoipa_axum::routes;
 
 pub(crate) fn routes() -> Routes {
@@ -155,13 +158,31 @@ pub async fn login(_: Input<Nothing>) -> ApiError {
     Error::new(Kind::Denied, "invalid_credentials", message).into()
 }
 
-/// The pool: space, health, what is being reclaimed.
-#[utoipa::path(get, path = "/pool", tag = "server", operation_id = "get_pool", responses((status = 200, description = "Figures", body = Envelope<PoolInfo>)))]
-pub async fn pool(State(app): State<Shared>, who: Identity) -> Reply<PoolInfo> {
+/// The pool and the server.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct PoolAnswer {
+    #[serde(flatten)]
+    pool: PoolInfo,
+    /// What the server takes at once, and how long it waits for clients.
+    server: ServerLimits,
+}
+
+/// What the server takes at once, and how long it waits for clients.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct ServerLimits {
+    /// Calls, streams and connections: how many there are, and how many there may be.
+    under_way: BTreeMap<&'static str, Load>,
+    #[serde(flatten)]
+    timeouts: Timeouts,
+}
+
+/// The pool: space, health, what is being reclaimed; and what the server takes at once.
+#[utoipa::path(get, path = "/pool", tag = "server", operation_id = "get_pool", responses((status = 200, description = "Figures", body = Envelope<PoolAnswer>)))]
+pub async fn pool(State(app): State<Shared>, who: Identity) -> Reply<PoolAnswer> {
     let mut pool = app.read(|host| host.pool()).await?;
     if who.only().is_some() {
         // What is reclaimed has the names of other projects' containers and snapshots.
         pool.reclaiming.clear();
     }
-    ok("Pool", pool)
+    ok("Pool", PoolAnswer { pool, server: ServerLimits { under_way: app.loads(), timeouts: Timeouts::of(&app.options.limits) } })
 }

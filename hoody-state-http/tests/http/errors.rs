@@ -9,6 +9,7 @@ use hoody_state::snapshot::memory::MemoryStore;
 use hoody_state::units::Bytes;
 use hoody_state::{Error, Kind, Result};
 use hoody_state_http::error_map::CODES;
+use hoody_state_http::limits::Limits;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
@@ -32,7 +33,15 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("databases_unavailable", "tests/filesystem"),
     ("ramdisk_failed", "hoody-state/src/ramdisk"),
     ("share_mount_failed", "hoody-state/src/share/bind.rs"),
-    ("request_timeout", "it takes 30 s: by hand"),
+    ("request_timeout", "tests/http/slow.rs"),
+    ("address_limit", "tests/http/limits.rs"),
+    ("too_many_connections", "tests/http/limits.rs"),
+    ("server_busy", "tests/http/limits.rs"),
+    ("exec_limit", "tests/http/limits.rs"),
+    ("upload_limit", "tests/http/limits.rs"),
+    ("wait_limit", "tests/http/limits.rs"),
+    ("stream_limit", "tests/http/limits.rs"),
+    ("session_limit", "tests/http/limits.rs"),
     ("exec_failed", "runtime/oci: it takes processes"),
     ("container_task_limit", "runtime/oci: it takes processes"),
     ("pool_task_limit", "runtime/oci: it takes processes"),
@@ -197,7 +206,7 @@ fn snapshots(s: &Server, seen: &mut Seen) {
 
 /// Fails or holds up the next step of an operation.
 #[derive(Clone, Default)]
-struct Faults(Arc<(Mutex<Fault>, Condvar)>);
+pub struct Faults(Arc<(Mutex<Fault>, Condvar)>);
 
 #[derive(Default)]
 struct Fault {
@@ -211,17 +220,17 @@ impl Faults {
         self.0.0.lock().unwrap().fail = Some((kind, code));
     }
 
-    fn hold(&self, operation: &'static str) {
+    pub fn hold(&self, operation: &'static str) {
         let mut f = self.0.0.lock().unwrap();
         (f.hold, f.held) = (Some(operation), false);
     }
 
-    fn wait_held(&self) {
+    pub fn wait_held(&self) {
         let (f, timeout) = self.0.1.wait_timeout_while(self.0.0.lock().unwrap(), Duration::from_secs(10), |f| !f.held).unwrap();
         assert!(f.held && !timeout.timed_out());
     }
 
-    fn release(&self) {
+    pub fn release(&self) {
         self.0.0.lock().unwrap().hold = None;
         self.0.1.notify_all();
     }
@@ -245,19 +254,23 @@ impl StepHook for Faults {
     }
 }
 
-struct World {
-    s: Server,
-    faults: Faults,
+pub struct World {
+    pub s: Server,
+    pub faults: Faults,
     store: Arc<MemoryStore>,
     freezer: Arc<MemoryFreezer>,
     runtime: Arc<MemoryRuntime>,
 }
 
 fn world(settings: Settings) -> World {
+    world_with(settings, Limits::default())
+}
+
+pub fn world_with(settings: Settings, limits: Limits) -> World {
     let (faults, store, freezer, runtime) = (Faults::default(), Arc::new(MemoryStore::new()), Arc::new(MemoryFreezer::new()), Arc::new(MemoryRuntime::new()));
     let host =
         HostBuilder::new(None, store.clone(), freezer.clone(), runtime.clone()).unwrap().hook(Box::new(faults.clone())).settings(settings).open().unwrap();
-    let s = Server::over(host);
+    let s = Server::with(host, limits);
     let image = s.request("PUT", "/api/v1/images/debian/13").bytes(&crate::shapes::tar()).send();
     assert_eq!(image.status, 201, "{}", image.text());
     World { s, faults, store, freezer, runtime }

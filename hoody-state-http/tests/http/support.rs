@@ -2,6 +2,7 @@
 
 use hoody_state::host::Host;
 use hoody_state::id::ProjectId;
+use hoody_state_http::limits::Limits;
 use hoody_state_http::{Api, Options, serve, unix};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -29,11 +30,19 @@ impl Server {
     }
 
     pub fn over(host: Host) -> Server {
+        Server::with(host, Limits::default())
+    }
+
+    pub fn limited(limits: Limits) -> Server {
+        Server::with(Host::in_memory().unwrap(), limits)
+    }
+
+    pub fn with(host: Host, limits: Limits) -> Server {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("api.sock");
         let (token, stop) = (host.create_token("all", None, hoody_state::model::Rights::Full).unwrap().1, oneshot::channel::<()>());
         let (ready, address) = std::sync::mpsc::channel();
-        let (api, path) = (Api::new(host.clone(), Options { metrics: true }), socket.clone());
+        let (api, path) = (Api::new(host.clone(), Options { metrics: true, limits }), socket.clone());
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async move {

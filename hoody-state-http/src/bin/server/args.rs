@@ -1,5 +1,6 @@
 //! The command line.
 
+pub use crate::limits::LimitArgs;
 use clap::{Parser, Subcommand};
 use hoody_state::error::IoContext;
 use hoody_state::host::{HostConfig, Settings};
@@ -115,6 +116,8 @@ pub struct ServeArgs {
     /// Serve /metrics, to anybody who can reach the address.
     #[arg(long)]
     pub metrics: bool,
+    #[command(flatten)]
+    pub limits: LimitArgs,
 }
 
 /// Tokens.
@@ -226,7 +229,7 @@ fn beside() -> PathBuf {
 }
 
 /// `90s`, `30m`, `24h`, `7d`.
-fn duration(text: &str) -> Result<Duration, String> {
+pub fn duration(text: &str) -> Result<Duration, String> {
     let bad = || format!("{text:?} is no time: write 90s, 30m, 24h or 7d");
     let digits = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(bad)?;
     let n: u64 = text[..digits].parse().map_err(|_| bad())?;

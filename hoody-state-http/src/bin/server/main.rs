@@ -2,6 +2,7 @@
 
 mod args;
 mod check;
+mod limits;
 mod run;
 mod token;
 

@@ -5,7 +5,7 @@ use hoody_state::error::IoContext;
 use hoody_state::host::Host;
 use hoody_state::{Error, Kind, Result};
 use hoody_state_http::tls::{Identity, TlsAcceptor, likely_names};
-use hoody_state_http::{Api, Options, app, serve, unix};
+use hoody_state_http::{Api, Options, serve, unix};
 use sd_notify::NotifyState;
 use std::io::Write;
 use std::path::Path;
@@ -22,10 +22,12 @@ pub fn serve(args: &ServeArgs) -> Result<()> {
         return Err(Error::new(Kind::Denied, "not_root", "serving takes root: it mounts file systems and starts containers"));
     }
     let config = args.config()?;
+    let options = Options { metrics: args.metrics, limits: args.limits.limits() };
     take_descriptors();
     let tls = tls_identity(args)?.map(|i| i.acceptor()).transpose()?;
     // One thread answers; the calls of the library run on others, which end when there is nothing to do.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(app::BLOCKING_THREADS).build().io(|| "start the runtime")?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(options.blocking_threads()).build().io(|| "start the runtime")?;
     // Before the pool: an address in use must leave nothing mounted.
     let tcp = runtime.block_on(TcpListener::bind(args.listen)).map_err(|e| listen_error(args, e))?;
     let host = Host::open(&config)?;
@@ -33,7 +35,7 @@ pub fn serve(args: &ServeArgs) -> Result<()> {
         tracing::warn!("{}; everything but starting containers works", e.message());
     }
     let socket = args.socket.clone().unwrap_or_else(|| config.run.join("api.sock"));
-    let api = Api::new(host.clone(), Options { metrics: args.metrics });
+    let api = Api::new(host.clone(), options);
     let served = runtime.block_on(listen(tcp, tls, &socket, &api));
     // Calls whose client went away get a little longer; the journal makes good what is cut off.
     runtime.shutdown_timeout(Duration::from_secs(5));

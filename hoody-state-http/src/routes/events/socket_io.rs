@@ -6,8 +6,12 @@ use crate::app::{App, Shared};
 use crate::auth::{Identity, Purpose, rights};
 use crate::envelope::ApiError;
 use crate::error_map;
+use crate::extract::too_slow;
+use crate::serve::Connection;
+use crate::slots::{Holder, Slot, Slots};
 use axum::body::Body;
 use axum::extract::Request;
+use axum::http::Method;
 use axum::response::{IntoResponse, Response};
 use hoody_state::model::Event;
 use serde::{Deserialize, Serialize};
@@ -18,6 +22,7 @@ use socketioxide::{SocketIo, TransportType};
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::sync::broadcast::error::RecvError;
 use tower::ServiceExt;
 
@@ -63,12 +68,18 @@ impl std::fmt::Display for Refused {
     }
 }
 
+/// Lives as long as its session: the slot of one without a token, then that of a stream.
+#[derive(Clone)]
+struct Session(Arc<Mutex<Slot>>);
+
 type Known = Arc<Mutex<HashMap<String, Identity>>>;
 
 /// The service of all connections.
 #[derive(Clone)]
 pub(crate) struct Sockets {
     service: SocketIoService<NotHere>,
+    pending: Arc<Slots>,
+    body_timeout: Duration,
 }
 
 /// What is no Socket.IO request never comes here.
@@ -78,17 +89,27 @@ impl Sockets {
     /// Over the app's events.
     pub fn new(app: &Shared) -> Self {
         let not_here: NotHere = tower::util::BoxCloneSyncService::new(tower::service_fn(|_| async { Ok(axum::http::StatusCode::NOT_FOUND.into_response()) }));
-        let (service, io) = SocketIo::builder().transports([TransportType::Polling]).req_path("/").max_payload(PAYLOAD).build_with_inner_svc(not_here);
+        let (service, io) = SocketIo::builder()
+            .transports([TransportType::Polling])
+            .req_path("/")
+            .max_payload(PAYLOAD)
+            .connect_timeout(app.options.limits.session_timeout)
+            .build_with_inner_svc(not_here);
         let known = Known::default();
         let (asked, knows) = (Arc::downgrade(app), Arc::clone(&known));
         let admit = async move |socket: SocketRef, TryData(hello): TryData<Hello>| -> Result<(), Refused> {
             let hello = hello.map_err(|_| "a token is missing: send {\"token\": …} with the connection")?;
             let app = asked.upgrade().ok_or("the server ends")?;
             let token = hello.token.strip_prefix("Bearer ").unwrap_or(&hello.token).to_owned();
-            let token = rights::admit(&app, token, Purpose::Read).await.map_err(|e| Refused::because(&e))?;
-            knows.lock().unwrap_or_else(PoisonError::into_inner).insert(socket.id.to_string(), Identity::Token(token));
+            let who = Identity::Token(rights::admit(&app, token, Purpose::Read).await.map_err(|e| Refused::because(&e))?);
+            if let Some(session) = socket.req_parts().extensions.get::<Session>() {
+                let slot = app.counted.streams.take_now(&Holder::caller(&who), "stream_limit").map_err(|e| Refused::because(&e.into()))?;
+                *session.0.lock().unwrap_or_else(PoisonError::into_inner) = slot;
+            }
+            knows.lock().unwrap_or_else(PoisonError::into_inner).insert(socket.id.to_string(), who);
             Ok(())
         };
+        let (pending, body_timeout) = (Arc::clone(&app.counted.pending_sessions), app.options.limits.body_timeout);
         let app = Arc::downgrade(app);
         let serve = async move |socket: SocketRef| {
             let who = known.lock().unwrap_or_else(PoisonError::into_inner).remove(&socket.id.to_string());
@@ -97,7 +118,7 @@ impl Sockets {
             }
         };
         io.ns("/", serve.with(admit));
-        Sockets { service }
+        Sockets { service, pending, body_timeout }
     }
 
     /// Whether a request is one of Socket.IO's.
@@ -114,9 +135,20 @@ impl Sockets {
             *request.uri_mut() = uri;
         }
         let begins = !request.uri().query().unwrap_or_default().split('&').any(|p| p.starts_with("sid="));
-        let response = match self.service.oneshot(request).await {
-            Ok(response) => response.map(Body::new),
-            Err(never) => match never {},
+        if begins {
+            let address = request.extensions().get::<Connection>().map_or_else(String::new, |c| c.address.to_string());
+            match self.pending.take_share_now(&Holder { key: address, root: false }, "address_limit", "session_limit") {
+                Ok(slot) => drop(request.extensions_mut().insert(Session(Arc::new(Mutex::new(slot))))),
+                Err(e) => return ApiError::from(e).into_response(),
+            }
+        }
+        let sends = request.method() == Method::POST;
+        let answer = self.service.oneshot(request);
+        let answered = if sends { tokio::time::timeout(self.body_timeout, answer).await } else { Ok(answer.await) };
+        let response = match answered {
+            Ok(Ok(response)) => response.map(Body::new),
+            Ok(Err(never)) => match never {},
+            Err(_) => return ApiError::from(too_slow(self.body_timeout)).into_response(),
         };
         if begins { no_upgrade(response).await } else { response }
     }

@@ -8,6 +8,7 @@ use crate::app::{App, Shared};
 use crate::auth::Identity;
 use crate::envelope::ApiError;
 use crate::extract::invalid;
+use crate::slots::{Holder, Slot};
 use axum::body::Body;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
@@ -31,6 +32,7 @@ pub(super) async fn open(app: Shared, who: Identity, filter: EventFilter, header
         Some(Some(seq)) => Some(seq),
         Some(None) => return Err(invalid("Last-Event-ID", "it is no number: send the `id` of the last event").into()),
     };
+    let slot = app.counted.streams.take_now(&Holder::caller(&who), "stream_limit")?;
     // Listening begins before the catalog is read: nothing falls between the two.
     let live = app.events.subscribe();
     let last = match after {
@@ -48,6 +50,7 @@ pub(super) async fn open(app: Shared, who: Identity, filter: EventFilter, header
         ready: VecDeque::new(),
         greeted: false,
         beat: Instant::now(),
+        _slot: slot,
     };
     let body = stream::unfold(follower, |mut f| async move { f.next().await.map(|text| (Ok::<_, Infallible>(text), f)) });
     let kind = [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-store")];
@@ -66,6 +69,7 @@ struct Follower {
     greeted: bool,
     /// When the last heartbeat was.
     beat: Instant,
+    _slot: Slot,
 }
 
 impl Follower {
