@@ -18,12 +18,15 @@ impl Served {
         let (ready, is_ready) = std::sync::mpsc::channel();
         let path = socket.to_path_buf();
         let thread = std::thread::spawn(move || {
-            let runtime =
-                tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(hoody_state_http::app::BLOCKING_THREADS).build().unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .max_blocking_threads(hoody_state_http::Options::default().blocking_threads())
+                .build()
+                .unwrap();
             runtime.block_on(async {
                 let unix = hoody_state_http::unix::bind(&path).unwrap();
                 ready.send(()).unwrap();
-                let api = hoody_state_http::Api::new(host, hoody_state_http::Options { metrics: false });
+                let api = hoody_state_http::Api::new(host, hoody_state_http::Options::default());
                 hoody_state_http::serve::serve(&api, None, None, Some(unix), async {
                     let _ = stopped.await;
                 })
