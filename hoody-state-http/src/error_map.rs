@@ -138,7 +138,7 @@ pub const CODES: &[Row] = &[
     row("peer_failed", 502, "the other server could not do it; its log says why"),
     row("transfer_cut", 502, "a stream between servers broke off; what is whole stays"),
     row("stream_corrupt", 502, "a stream between servers was damaged; nothing of it was kept"),
-    row("stream_refused", 502, "a stream from another server does what no honest one does"),
+    row("stream_refused", 502, "a stream from another server does what no honest one does, or what this version does not know"),
     row("pool_task_limit", 503, "all containers together have as many processes and threads as they may have: nothing can be started"),
     row("too_many_streams", 503, "as many snapshots are being sent to other servers as may be; ask again"),
     row("server_busy", 503, "as many calls are under way as may be, in all or of this caller; try again in a moment"),

@@ -266,6 +266,19 @@ fn a_base_that_went_at_the_source_costs_a_larger_stream_and_no_snapshot() {
 }
 
 #[test]
+fn an_increment_that_cannot_be_applied_is_replaced_by_the_whole_snapshot() {
+    let two = Two::new();
+    two.b.store.refuse_increments();
+    let copy = two.copy(two.request());
+    assert_eq!(idle(&two.there, &copy).status, Status::Running);
+    assert_eq!(names(&two.there, &copy), names(&two.here, &two.source));
+    two.a.write(&two.source, "state", "four");
+    let synced = two.there.sync_container(&Caller::default(), &copy, &SyncRequest::default()).unwrap();
+    assert_eq!((synced.changed, two.b.read(&copy, "state").as_deref()), (Some(true), Some("four")));
+    assert_clean(&two.there, "after whole snapshots");
+}
+
+#[test]
 fn a_cancelled_sync_of_an_unfinished_copy_keeps_what_is_there() {
     let two = Two::new();
     let mut whole = 0;

@@ -239,8 +239,9 @@ impl Host {
         let own = |x: &Offered| have.iter().find(|(_, u)| *u == x.identity).map(|(r, _)| r.snapshot.name.clone());
         let to = Volume::Snapshot(id.clone(), name.clone());
         let mut lost: Vec<Uuid> = Vec::new();
+        let mut whole = false;
         loop {
-            let common = |x: &&Offered| have.iter().any(|(_, u)| *u == x.identity) && !lost.contains(&x.identity);
+            let common = |x: &&Offered| !whole && have.iter().any(|(_, u)| *u == x.identity) && !lost.contains(&x.identity);
             let base = parent.filter(common).or_else(|| offered.iter().rev().find(common));
             let request = |databases, base: Option<&Offered>| StreamRequest {
                 container: source.clone(),
@@ -261,6 +262,11 @@ impl Host {
             match (received, base) {
                 // It went at the source, or here: the next nearest will do.
                 (Err(e), Some(b)) if e.code() == "base_missing" => lost.push(b.identity),
+                // An increment that cannot be applied must not keep the copy from its source for ever: the whole snapshot needs no base.
+                (Err(e), Some(_)) if matches!(e.code(), "stream_refused" | "stream_corrupt") => {
+                    tracing::warn!(operation = %op.id, snapshot = %o.snapshot.name, error = %e, "an increment cannot be applied: the whole snapshot is sent");
+                    whole = true;
+                }
                 (r, _) => break r?,
             }
         }

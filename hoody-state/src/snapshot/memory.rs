@@ -49,6 +49,7 @@ struct State {
     generation: u64,
     last_id: u64,
     capacity: Bytes,
+    refuses_increments: bool,
 }
 
 /// A pool in memory.
@@ -77,6 +78,11 @@ impl MemoryStore {
     /// Makes the pool larger, or so small that it is full.
     pub fn set_capacity(&self, capacity: Bytes) {
         self.state().capacity = capacity;
+    }
+
+    /// Refuses increments that are received, as a store does that does not know a command of the stream.
+    pub fn refuse_increments(&self) {
+        self.state().refuses_increments = true;
     }
 
     /// Writes a whole file. Errors: `volume_not_found`, `volume_read_only`, `pool_full`.
@@ -335,6 +341,9 @@ impl SnapshotStore for MemoryStore {
         }
         let parcel: Parcel = serde_json::from_slice(&bytes).map_err(|_| corrupt())?;
         let mut s = self.state();
+        if base.is_some() && s.refuses_increments {
+            return Err(Error::invalid("stream_refused", "the stream from the other server was refused: increments are not taken here"));
+        }
         let base = base.map(|b| s.get(b).cloned()).transpose()?;
         if parcel.base != base.as_ref().map(|b| b.identity) {
             return Err(Error::conflict("base_missing", "the volume on which the stream is an increment is not here any more: begin again"));

@@ -6,6 +6,10 @@
 //!
 //! **Bounded.** Commands are of bounded size; the pool's reserve is looked at as data come in; endless attributes of one file are refused.
 
+mod data;
+mod flags;
+mod root;
+
 use super::stream::{Command, StreamReader, Time};
 use crate::error::{Error, Kind, Result};
 use nix::errno::Errno;
@@ -21,7 +25,6 @@ use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileExt;
 use std::rc::Rc;
 use uuid::Uuid;
 
@@ -58,8 +61,8 @@ pub(super) struct Target<'a> {
     pub base: Option<(BorrowedFd<'a>, Uuid)>,
     /// Names in the sender's root that look like the kernel's passing names and are none.
     pub keep: &'a [Vec<u8>],
-    /// Whether there is still room; an error ends the stream.
-    pub room: &'a dyn Fn() -> Result<()>,
+    /// Whether there is still room for so many bytes; an error ends the stream.
+    pub room: &'a dyn Fn(u64) -> Result<()>,
 }
 
 /// Whether a name is of the form that the kernel gives to what it is about to move or remove: `o257-9-0`.
@@ -90,6 +93,7 @@ pub(super) fn apply(input: impl Read, target: &Target<'_>) -> Result<Applied> {
         dirs: HashMap::new(),
         file: None,
         root_times: times_of(target.root)?,
+        inherited: root::set_aside(target.root)?,
         passing: HashSet::new(),
         xattrs: (Vec::new(), 0),
         bytes: 0,
@@ -99,6 +103,7 @@ pub(super) fn apply(input: impl Read, target: &Target<'_>) -> Result<Applied> {
         match reader.next()? {
             Command::End => {
                 apply.clear_passing()?;
+                apply.restore_inherited()?;
                 apply.settle_root()?;
                 return Ok(applied);
             }
@@ -115,6 +120,8 @@ struct Apply<'a> {
     file: Option<(Vec<u8>, File)>,
     /// What the root's times are to be in the end.
     root_times: (Time, Time),
+    /// What new files would inherit from the root.
+    inherited: root::Inherited,
     /// What the kernel has moved out of the way and not yet disposed of.
     passing: HashSet<Vec<u8>>,
     xattrs: (Vec<u8>, u32),
@@ -150,7 +157,7 @@ impl Apply<'_> {
         self.commands += 1;
         if self.bytes >= LOOK_BYTES || self.commands >= LOOK_COMMANDS {
             (self.bytes, self.commands) = (0, 0);
-            (self.target.room)()?;
+            (self.target.room)(0)?;
         }
         match command {
             Command::Write { path, offset, data } => self.write(path, *offset, data),
@@ -176,6 +183,9 @@ impl Apply<'_> {
                 self.passing.remove(*path);
                 self.at(path, "remove directory", |s| unlinkat(&*s.dir, s.name.as_c_str(), UnlinkatFlags::RemoveDir))
             }
+            Command::SetXattr { path: [], name, value } if self.inherited.takes(name) => self.inherited.set(name, value),
+            Command::RemoveXattr { path: [], name } if self.inherited.takes(name) => self.inherited.remove(name),
+            Command::Flags { path: [], flags } => self.inherited.set_flags(*flags),
             Command::SetXattr { path, name, value } => self.set_xattr(path, name, value),
             Command::RemoveXattr { path, name } => {
                 let (at, name) = (self.shown_path(path)?, OsStr::from_bytes(name).to_owned());
@@ -195,7 +205,9 @@ impl Apply<'_> {
                 let (uid, gid) = (Some(Uid::from_raw(*uid)), Some(Gid::from_raw(*gid)));
                 self.at(path, "change the owner of", |s| nix::unistd::fchownat(&*s.dir, s.name.as_c_str(), uid, gid, AtFlags::AT_SYMLINK_NOFOLLOW))
             }
-            Command::Hint => Ok(()),
+            Command::Fallocate { path, mode, offset, len } => self.fallocate(path, *mode, *offset, *len),
+            Command::Flags { path, flags } => self.flags(path, *flags),
+            Command::Extent => Ok(()),
             Command::Subvol { .. } | Command::Snapshot { .. } | Command::End => Err(hostile("a second volume in one stream")),
         }
     }
@@ -297,14 +309,6 @@ impl Apply<'_> {
         Ok(())
     }
 
-    fn write(&mut self, path: &[u8], offset: u64, data: &[u8]) -> Result<()> {
-        self.bytes += data.len() as u64;
-        if i64::try_from(offset.saturating_add(data.len() as u64)).is_err() {
-            return Err(hostile("a place beyond all files"));
-        }
-        self.open(path)?.write_all_at(data, offset).map_err(|e| Error::io(format!("write {:?}", shown(path)), e))
-    }
-
     fn set_xattr(&mut self, path: &[u8], name: &[u8], value: &[u8]) -> Result<()> {
         if self.xattrs.0 != path {
             self.xattrs = (path.to_owned(), 0);
@@ -316,22 +320,6 @@ impl Apply<'_> {
         self.bytes += (name.len() + value.len()) as u64;
         let at = self.shown_path(path)?;
         rustix::fs::lsetxattr(&at, OsStr::from_bytes(name), value, XattrFlags::empty()).map_err(|e| failed("set an attribute of", path, e))
-    }
-
-    fn clone_range(&mut self, path: &[u8], offset: u64, len: u64, from: Uuid, from_path: &[u8], from_offset: u64) -> Result<()> {
-        let root = match self.target.base {
-            _ if from == self.own => self.target.root,
-            Some((root, uuid)) if uuid == from => root,
-            _ => return Err(hostile(format!("it takes data from volume {from}, which is not its base"))),
-        };
-        let (parent, name) = split(from_path)?;
-        let dir = open_beneath(root, parent, OFlags::PATH | OFlags::DIRECTORY).map_err(|e| failed("open directory", parent, e))?;
-        let name = CString::new(name).map_err(|_| hostile("a name with a NUL"))?;
-        must_be_regular(dir.as_fd(), &name, from_path)?;
-        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
-        let source = nix::fcntl::openat(&dir, name.as_c_str(), flags, Mode::empty()).map_err(|e| failed("open", from_path, e))?;
-        let target = self.open(path)?;
-        btrfs_uapi::send_receive::clone_range(target.as_fd(), source.as_fd(), from_offset, len, offset).map_err(|e| failed("share data with", path, e))
     }
 
     fn chmod(&mut self, path: &[u8], mode: u32) -> Result<()> {

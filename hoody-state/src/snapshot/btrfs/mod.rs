@@ -14,6 +14,8 @@
 
 mod apply;
 mod delta;
+#[cfg(test)]
+mod differential_tests;
 mod nested;
 mod reclaim;
 mod send;

@@ -152,6 +152,14 @@ impl BtrfsStore {
         out.write_all(&[0]).and_then(|()| out.flush()).map_err(reader_gone)
     }
 
+    /// The kernel's own stream of a volume, without what is nested in it.
+    #[cfg(test)]
+    pub(super) fn kernel_stream(&self, volume: &Volume, base: Option<&Volume>) -> Result<Vec<u8>> {
+        let mut stream = Vec::new();
+        self.send_part(&self.parts(volume, base)?.remove(0), SendFlags::empty(), &mut stream)?;
+        Ok(stream)
+    }
+
     /// Whether two read-only volumes differ in anything that a send stream would tell. Cost follows what changed, without its data.
     pub(super) fn volumes_differ(&self, base: &Volume, volume: &Volume) -> Result<bool> {
         let parts = self.parts(volume, Some(base))?;
@@ -233,7 +241,7 @@ impl BtrfsStore {
             if let Some((fd, _)) = &from {
                 nested::remove_stubs(mount, fd.as_fd(), volume.as_fd())?;
             }
-            let room = || crate::pool::check_space(&self.space()?, crate::units::Bytes(0));
+            let room = |bytes| crate::pool::check_space(&self.space()?, crate::units::Bytes(bytes));
             let base = from.as_ref().map(|(fd, uuid)| (fd.as_fd(), *uuid));
             let target = Target { root: volume.as_fd(), base, keep: &part.keep, room: &room };
             let applied = apply(&mut input, &target)?;

@@ -34,6 +34,8 @@ mod attr {
     pub const CLONE_PATH: u16 = 22;
     pub const CLONE_OFFSET: u16 = 23;
     pub const CLONE_LEN: u16 = 24;
+    pub const FALLOCATE_MODE: u16 = 25;
+    pub const FILEATTR: u16 = 26;
     /// One more than the largest that any version has.
     pub const END: u16 = 40;
 }
@@ -130,14 +132,34 @@ pub(super) enum Command<'a> {
         atime: Time,
         mtime: Time,
     },
-    /// Says something that needs no doing: where data are, or flags that other file systems may not have.
-    Hint,
+    /// Makes a hole or reserves space; `mode` is that of fallocate(2).
+    Fallocate {
+        path: &'a [u8],
+        mode: u32,
+        offset: u64,
+        len: u64,
+    },
+    /// Sets a file's flags (`chattr`), as the flags of `struct btrfs_inode_item`.
+    Flags {
+        path: &'a [u8],
+        flags: u64,
+    },
+    /// Says where data are, in a stream that carries none.
+    Extent,
     End,
 }
 
 /// What is not a send stream, or a damaged one.
 pub(super) fn corrupt(what: impl std::fmt::Display) -> Error {
     Error::new(Kind::Corrupt, "stream_corrupt", format!("the stream from the other server is damaged: {what}; nothing of it was kept, try again"))
+}
+
+/// What is whole and means something that this program does not know.
+fn unknown(what: impl std::fmt::Display) -> Error {
+    Error::invalid(
+        "stream_refused",
+        format!("the stream from the other server was refused: {what}; nothing of it was kept. Bring both servers to one version of hoody-state"),
+    )
 }
 
 /// What ended before its end.
@@ -155,7 +177,7 @@ pub(super) struct StreamReader<R> {
 }
 
 impl<R: Read> StreamReader<R> {
-    /// Reads the header. Errors: `stream_corrupt`, `transfer_cut`.
+    /// Reads the header. Errors: `stream_corrupt`, `stream_refused`, `transfer_cut`.
     pub(super) fn new(mut input: R) -> Result<Self> {
         let mut header = [0; MAGIC.len() + 4];
         input.read_exact(&mut header).map_err(cut)?;
@@ -165,12 +187,12 @@ impl<R: Read> StreamReader<R> {
             return Err(corrupt("it does not begin as one"));
         }
         if !(1..=2).contains(&version) {
-            return Err(corrupt(format!("it is of version {version}, and this program knows 1 and 2")));
+            return Err(unknown(format!("it is of version {version}, and this program knows 1 and 2")));
         }
         Ok(StreamReader { input, version, payload: Vec::with_capacity(160 << 10), attributes: [None; attr::END as usize] })
     }
 
-    /// The next command. Errors: `stream_corrupt`, `transfer_cut` (a stream ends with [`Command::End`] only).
+    /// The next command. Errors: `stream_corrupt`, `stream_refused`, `transfer_cut` (a stream ends with [`Command::End`] only).
     pub(super) fn next(&mut self) -> Result<Command<'_>> {
         let mut header = [0; HEADER];
         self.input.read_exact(&mut header).map_err(cut)?;
@@ -224,6 +246,11 @@ impl<R: Read> StreamReader<R> {
         u32::try_from(self.number(kind)?).map_err(|_| corrupt(format!("attribute {kind} is too large")))
     }
 
+    /// A number of 32 bits.
+    fn int(&self, kind: u16) -> Result<u32> {
+        self.bytes(kind)?.try_into().map(u32::from_le_bytes).map_err(|_| corrupt(format!("attribute {kind} is not a number of 32 bits")))
+    }
+
     fn uuid(&self, kind: u16) -> Result<Uuid> {
         Uuid::from_slice(self.bytes(kind)?).map_err(|_| corrupt(format!("attribute {kind} is no UUID")))
     }
@@ -266,10 +293,18 @@ impl<R: Read> StreamReader<R> {
             19 => Command::Chown { path: path()?, uid: self.small(attr::UID)?, gid: self.small(attr::GID)? },
             20 => Command::Utimes { path: path()?, atime: self.time(attr::ATIME)?, mtime: self.time(attr::MTIME)? },
             21 => Command::End,
-            // Where an extent is (in a stream without data), and flags of files, which `btrfs receive` leaves out too.
-            22 | 24 => Command::Hint,
-            // 23, 25 and 26 (fallocate, encoded writes, verity) come only if they are asked for, and we do not.
-            other => return Err(corrupt(format!("command {other} is not known"))),
+            22 => Command::Extent,
+            23 => Command::Fallocate {
+                path: path()?,
+                mode: self.int(attr::FALLOCATE_MODE)?,
+                offset: self.number(attr::FILE_OFFSET)?,
+                len: self.number(attr::SIZE)?,
+            },
+            24 => Command::Flags { path: path()?, flags: self.number(attr::FILEATTR)? },
+            // The kernel writes these only when it is asked to, which this program does not do.
+            25 => return Err(unknown("it has compressed data (command 25), which nobody asked for")),
+            26 => return Err(unknown("it is of version 3 (command 26, fs-verity), which nobody asked for")),
+            other => return Err(unknown(format!("command {other} is not known"))),
         })
     }
 }
@@ -307,6 +342,19 @@ mod tests {
         let mut reader = StreamReader::new(&bytes[..]).unwrap();
         let Command::Write { offset: 7, data, .. } = reader.next().unwrap() else { panic!("no write") };
         assert_eq!(data.len(), 70_000);
+    }
+
+    #[test]
+    fn a_hole_and_flags_are_read() {
+        let n = |v: u64| v.to_le_bytes();
+        let bytes = stream(
+            2,
+            &[command(23, &[(15, b"f"), (25, &3u32.to_le_bytes()), (18, &n(4096)), (4, &n(8192))]), command(24, &[(15, b"f"), (26, &n(1 << 8))])],
+            End::Whole,
+        );
+        let mut reader = StreamReader::new(&bytes[..]).unwrap();
+        assert_eq!(reader.next().unwrap(), Command::Fallocate { path: b"f", mode: 3, offset: 4096, len: 8192 });
+        assert_eq!(reader.next().unwrap(), Command::Flags { path: b"f", flags: 1 << 8 });
     }
 
     #[test]
