@@ -51,7 +51,10 @@ fn a_container_is_copied_synced_and_moved_byte_for_byte() {
     f.b.sync(&copy);
     println!("the next one {} bytes", f.bytes() - before);
     // The file gets a hole, as a log does whose writer goes on at its old place after it was truncated.
-    f.a.sh(&c, "echo four > /state; : > /log; echo line | dd of=/log bs=1M seek=2 conv=notrunc 2>/dev/null; dd if=/dev/urandom of=/data/new bs=1M count=4 2>/dev/null");
+    f.a.sh(
+        &c,
+        "echo four > /state; : > /log; echo line | dd of=/log bs=1M seek=2 conv=notrunc 2>/dev/null; dd if=/dev/urandom of=/data/new bs=1M count=4 2>/dev/null",
+    );
     let synced = f.b.sync(&copy);
     assert_eq!((&synced["changed"], &synced["kept"]), (&json!(true), &json!(null)), "{synced}");
     let newest = f.b.newest(&copy);

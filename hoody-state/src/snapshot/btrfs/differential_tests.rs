@@ -182,8 +182,14 @@ fn data_of(root: &Path) -> BTreeMap<PathBuf, Vec<(u64, u64)>> {
 
 /// What `btrfs receive` makes of a stream.
 fn by_btrfs_progs(stream: &[u8], into: &Path) {
-    let mut child =
-        Command::new("btrfs").arg("receive").arg(into).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("btrfs of btrfs-progs");
+    let mut child = Command::new("btrfs")
+        .arg("receive")
+        .arg(into)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("btrfs of btrfs-progs");
     let mut input = child.stdin.take().unwrap();
     let written = input.write_all(stream);
     drop(input);
