@@ -68,6 +68,7 @@ pub const CODES: &[Row] = &[
     row("image_xattr", 400, "an extended attribute that cannot be kept"),
     row("image_no_root", 400, "the upload holds no root file system"),
     row("invalid_cwd", 400, "no working directory"),
+    row("working_directory_not_found", 400, "the container has no such directory for the command to run in"),
     row("invalid_idempotency_key", 400, "no idempotency key: 1 to 255 visible ASCII characters"),
     row("peer_is_self", 400, "the address is this server's own"),
     row("project_container_limit", 400, "the project has as many containers as it may have"),

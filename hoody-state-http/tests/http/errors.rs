@@ -46,6 +46,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("container_task_limit", "runtime/oci: it takes processes"),
     ("pool_task_limit", "runtime/oci: it takes processes"),
     ("invalid_cwd", "runtime/oci: it takes processes"),
+    ("working_directory_not_found", "runtime/oci: it takes processes"),
     ("name_ambiguous", "tests/found.rs"),
     ("not_ready", "it takes a pool that went away"),
 ];

@@ -17,6 +17,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use rustix::fs::{Mode, OFlags, ResolveFlags};
 use std::fs;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -24,6 +25,10 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{ChildStdin, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
+
+/// What follows the name of a program that is not there.
+const NOT_IN_PATH: &str = "not found: no program of this name is in PATH";
+const NO_FILE: &str = "not found: there is no such file, or the interpreter or loader that it names is missing";
 
 /// How long a killed command is waited for.
 const DYING: Duration = Duration::from_secs(2);
@@ -133,10 +138,13 @@ impl OciRuntime {
     /// The runtime complained: about the command, or about something else.
     fn failed(&self, c: &ContainerId, spec: &ExecSpec, mut out: ExecOutput, said: &str) -> Result<ExecOutput> {
         let name = spec.command.first().map_or("", String::as_str);
+        if let Some(e) = self.wrong_directory(c, spec)? {
+            return Err(e);
+        }
         let (code, why) = if said.contains("executable file not found") || said.contains("no such file or directory") && said.contains("exec") {
-            (127, "not found")
+            (127, if name.contains('/') { NO_FILE } else { NOT_IN_PATH })
         } else if said.contains("permission denied") && said.contains("exec") {
-            (126, "permission denied")
+            (126, "permission denied: it is a directory, or not executable")
         } else {
             // It may have ended, with init, while the command was being started.
             if self.find_init(c, Duration::ZERO)?.is_none() {
@@ -148,6 +156,24 @@ impl OciRuntime {
         out.exit_code = code;
         out.stderr = format!("{name}: {why}\n").into_bytes();
         Ok(out)
+    }
+
+    /// Why the command could not begin in its working directory. Asked only when it did not run: a runtime does not tell this from a missing program.
+    fn wrong_directory(&self, c: &ContainerId, spec: &ExecSpec) -> Result<Option<Error>> {
+        let Some(cwd) = spec.cwd.as_deref().filter(|d| !d.is_empty()) else { return Ok(None) };
+        let Some((_, pid, _)) = self.find_init(c, Duration::ZERO)? else { return Ok(None) };
+        let Ok(root) = rustix::fs::open(format!("/proc/{pid}/root"), OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) else {
+            return Ok(None);
+        };
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        let why = match rustix::fs::openat2(&root, cwd, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty(), resolve) {
+            Err(rustix::io::Errno::NOENT) => "is not there",
+            Err(rustix::io::Errno::NOTDIR) => "is no directory, or one of its parents is none",
+            Err(rustix::io::Errno::LOOP) => "is a loop of links",
+            _ => return Ok(None),
+        };
+        let what = format!("working directory {cwd:?} {why} in container {c}: make it, or give another cwd");
+        Ok(Some(Error::invalid("working_directory_not_found", what)))
     }
 
     /// The time is over, or the caller has gone: ends the command and what it started.

@@ -6,7 +6,7 @@ use crate::error::Kind;
 use crate::freeze::freezer;
 use crate::id::RunId;
 use crate::runtime::suite::{self, Exits, eventually};
-use crate::runtime::{Exit, Network};
+use crate::runtime::{Cancel, Exit, Network};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -236,11 +236,22 @@ fn commands_in_a_container() {
     // One that does not read what it is fed.
     assert_eq!(exec(&ExecSpec { stdin: vec![0; 1 << 20], ..sh("exit 4") }).exit_code, 4);
     let out = exec(&ExecSpec { command: vec!["nope".into()], output_limit: 1000, ..ExecSpec::default() });
-    assert_eq!((out.exit_code, text(&out.stderr)), (127, "nope: not found\n".into()));
+    assert_eq!((out.exit_code, text(&out.stderr)), (127, "nope: not found: no program of this name is in PATH\n".into()));
+    let out = exec(&ExecSpec { command: vec!["/bin/nope".into()], output_limit: 1000, ..ExecSpec::default() });
+    assert!(out.exit_code == 127 && text(&out.stderr).starts_with("/bin/nope: not found: there is no such file"), "{out:?}");
     assert_eq!(exec(&ExecSpec { command: vec!["/etc".into()], output_limit: 1000, ..ExecSpec::default() }).exit_code, 126);
     let out = exec(&ExecSpec { cwd: Some("/tmp".into()), env: BTreeMap::from([("K".into(), "v".into())]), ..sh("pwd; echo $K; echo $PATH") });
     assert!(text(&out.stdout).starts_with("/tmp\nv\n/usr/local/sbin:"), "{out:?}");
     assert_eq!(f.rt().exec(&c, &ExecSpec { cwd: Some("x".into()), ..sh("true") }).unwrap_err().code(), "invalid_cwd");
+    exec(&sh("echo x > /tmp/file; ln -s /tmp/loop /tmp/loop"));
+    for cwd in ["/nope", "/tmp/file", "/tmp/file/x", "/tmp/loop", "/../nope"] {
+        for command in ["pwd", "/bin/sh", "nope"] {
+            let e = f.rt().exec(&c, &ExecSpec { command: vec![command.into()], cwd: Some(cwd.into()), ..sh("true") }).unwrap_err();
+            assert_eq!(e.code(), "working_directory_not_found", "{cwd} {command}: {}", e.message());
+            assert!(e.message().contains(cwd), "{}", e.message());
+        }
+    }
+    assert_eq!(exec(&ExecSpec { cwd: Some("/tmp".into()), command: vec!["nope".into()], ..sh("") }).exit_code, 127);
     // A daemon that keeps the pipes is not waited for.
     let began = Instant::now();
     assert_eq!(exec(&sh("sleep 1000 & echo started")).exit_code, 0);
@@ -251,6 +262,22 @@ fn commands_in_a_container() {
     assert!(out.timed_out && out.exit_code == 137 && out.stdout == b"hi\n", "{out:?}");
     if f.rt().cgroups().layout().kind() == crate::cgroup::LayoutKind::Hybrid {
         eventually("the children to die", || f.rt().stats(&c).unwrap().processes == before);
+    }
+    // So does the departure of the caller, at any moment of the command's life.
+    for after in [0, 5, 20, 60, 300] {
+        let cancel = Cancel::new().unwrap();
+        let long = ExecSpec { cancel: Some(cancel.clone()), ..sh("sleep 997 & setsid sleep 996 & sleep 995") };
+        std::thread::scope(|s| {
+            let running = s.spawn(|| f.rt().exec(&c, &long));
+            std::thread::sleep(Duration::from_millis(after));
+            cancel.cancel();
+            let began = Instant::now();
+            assert_eq!(running.join().unwrap().unwrap_err().code(), "exec_cancelled");
+            assert!(began.elapsed() < LONG / 2);
+        });
+        if f.rt().cgroups().layout().kind() == crate::cgroup::LayoutKind::Hybrid {
+            eventually("what it started to die", || f.rt().stats(&c).unwrap().processes == before);
+        }
     }
     f.rt().kill(&c).unwrap();
     // Children of what has ended are reaped in their own time.
