@@ -247,3 +247,24 @@ fn a_snapshot_of_a_container_paused_in_a_transaction_says_so_and_is_sound() {
     }
     assert_clean(real.host(), "after snapshots of paused containers");
 }
+
+#[test]
+fn a_revert_brings_back_all_that_was_there_and_not_only_what_looks_changed() {
+    let real = real("revert-all");
+    import(&real);
+    let p = project(real.host(), "web");
+    let (a, b) = (container(&real, &p, "a", worker), container(&real, &p, "b", worker));
+    // What `cp -p` and package managers leave: the same size and the same time.
+    let stamp = "touch -d '2020-01-01 00:00:00'";
+    real.sh(&a, &format!("cd /hoody/databases; printf old! > code; {stamp} code; mkfifo -m 640 pipe; echo one > x; ln x y; mkdir dir; echo in > dir/file; {stamp} dir"));
+    real.sh(&a, &line("init /hoody/databases/data.db"));
+    snapshot(real.host(), &a, "s").unwrap();
+    real.sh(&b, &format!("cd /hoody/databases; printf new! > code; {stamp} code; rm pipe y; echo two > x; echo one > y; ln y z; echo more > dir/more; chmod 600 dir/file data.db"));
+    real.sh(&b, &line("add /hoody/databases/data.db 1 300"));
+    let options = RestoreOptions { databases: Some(DatabasesChoice::Revert), ..Default::default() };
+    real.host().restore(&Caller::default(), &a, "s", options).unwrap();
+    let seen = real.sh(&b, "cd /hoody/databases; cat code; ls; cat x y; stat -c '%h %a' x y pipe; stat -c %F pipe; ls dir; stat -c %Y code dir; stat -c %a dir/file data.db; test x -ef y && echo linked");
+    assert_eq!(seen, "old!code\ndata.db\ndir\npipe\nx\ny\none\none\n2 644\n2 644\n1 640\nfifo\nfile\n1577836800\n1577836800\n644\n644\nlinked\n", "{seen}");
+    assert_eq!(said::<i64>(&real.sh(&b, &line("sum /hoody/databases/data.db")), "sum"), 0);
+    assert_clean(real.host(), "after a revert");
+}

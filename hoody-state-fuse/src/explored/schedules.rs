@@ -221,7 +221,7 @@ fn a_park_answers_what_waits_and_nothing_twice() {
                     match c.ask(rules::WRITE, F_WRLCK) {
                         Ok(()) => {}
                         Err(e) => {
-                            assert_eq!((e, n), (EAGAIN, 2), "only the one that is to be frozen");
+                            assert_eq!((e, n), (EINTR, 2), "only the one that is to be frozen");
                             parked.fetch_add(1, Ordering::SeqCst);
                         }
                     }

@@ -8,12 +8,14 @@ use super::places::{project_volume, volume_name};
 use crate::catalog::containers::{self, ContainerRow};
 use crate::error::{Error, IoContext, Result};
 use crate::host::Host;
-use crate::id::{ContainerId, OperationId};
-use crate::locked_db::{Quiesced, copy_database, merge};
+use crate::id::{ContainerId, OperationId, ProjectId};
+use crate::locked_db::merge::{Trees, merge};
+use crate::locked_db::{Quiesced, copy_database};
 use crate::model::{Consistency, DatabaseScope, DatabasesChoice, SnapshotDatabase, Status};
 use crate::name::SnapshotName;
 use crate::op::DatabasesPlan;
 use crate::snapshot::Volume;
+use crate::sys::mount::{Access, in_root_of};
 use crate::units::Bytes;
 use serde_json::json;
 use std::path::Path;
@@ -159,7 +161,7 @@ impl Host {
                 let scratch = Volume::Staging(op.clone());
                 self.0.store.delete(&scratch)?;
                 self.0.store.clone_volume(&Volume::SnapshotDatabases(id.clone(), snapshot.clone()), &scratch, op)?;
-                let done = self.revert(&scratch, &project_volume(project));
+                let done = self.revert(&scratch, project);
                 let gone = self.0.store.delete(&scratch)?;
                 self.write(crate::catalog::Durability::Process, |tx| tx.add_reclaim(&gone.volumes, "a copy of databases that were reverted"))?;
                 done
@@ -167,12 +169,14 @@ impl Host {
         }
     }
 
-    fn revert(&self, from: &Volume, to: &str) -> Result<Vec<Error>> {
-        let (Some(db), Some(from)) = (&self.0.databases, self.0.store.path(from)) else { return Ok(Vec::new()) };
-        let what = || format!("revert the databases of {to}");
-        // In a root of its own: what links in the databases lead to is nothing of the host's.
-        crate::sys::mount::in_root_of(&[("source", &from), ("target", &db.path(to))], || merge(Path::new("/source"), Path::new("/target"), REVERT_PATIENCE))
-            .io(what)
+    fn revert(&self, from: &Volume, project: &ProjectId) -> Result<Vec<Error>> {
+        let seen = Volume::Databases(project.clone());
+        let (Some(db), Some(from), Some(seen)) = (&self.0.databases, self.0.store.path(from), self.0.store.path(&seen)) else { return Ok(Vec::new()) };
+        let to = db.path(&project_volume(project));
+        // In a root of its own: links in the databases lead to nothing of the host.
+        let shown = [("source", &*from, Access::Write), ("seen", &*seen, Access::Read), ("target", &*to, Access::Write)];
+        let trees = Trees { from: Path::new("/source"), seen: Path::new("/seen"), to: Path::new("/target") };
+        in_root_of(&shown, || merge(trees, REVERT_PATIENCE)).io(|| format!("revert the databases of project {project}"))
     }
 
     /// Puts away what the databases were before an exchange.

@@ -12,18 +12,19 @@
 //!
 //! [`broker`] decides, without I/O; [`fuse`] is the daemon `hoody-state-fuse` behind its control socket; [`memory`] is for tests.
 
+mod attributes;
 pub mod broker;
 pub(crate) mod copy_database;
 pub mod daemon;
 pub mod fuse;
 pub mod memory;
+pub(crate) mod merge;
 mod restore;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests;
 
-pub(crate) use copy_database::merge;
 pub use restore::restore_database;
 
 use crate::error::Result;
