@@ -256,7 +256,10 @@ fn a_revert_brings_back_all_that_was_there_and_not_only_what_looks_changed() {
     let (a, b) = (container(&real, &p, "a", worker), container(&real, &p, "b", worker));
     // What `cp -p` and package managers leave: the same size and the same time.
     let stamp = "touch -d '2020-01-01 00:00:00'";
-    real.sh(&a, &format!("cd /hoody/databases; printf old! > code; {stamp} code; mkfifo -m 640 pipe; echo one > x; ln x y; mkdir dir; echo in > dir/file; {stamp} dir"));
+    real.sh(
+        &a,
+        &format!("cd /hoody/databases; printf old! > code; {stamp} code; mkfifo -m 640 pipe; echo one > x; ln x y; mkdir dir; echo in > dir/file; {stamp} dir"),
+    );
     real.sh(&a, &line("init /hoody/databases/data.db"));
     snapshot(real.host(), &a, "s").unwrap();
     real.sh(&b, &format!("cd /hoody/databases; printf new! > code; {stamp} code; rm pipe y; echo two > x; echo one > y; ln y z; echo more > dir/more; chmod 600 dir/file data.db"));
