@@ -14,6 +14,7 @@
 #![cfg_attr(test, allow(clippy::duplicate_mod))]
 
 mod caller;
+mod connections;
 pub mod control;
 mod cpu_latency;
 mod fs;

@@ -3,13 +3,32 @@
 use crate::nodes::{NodeKind, database, journal, shm, wal};
 use rustix::fs::{FileType, Mode, OFlags, Stat, openat};
 use std::ffi::OsStr;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 
-/// What a looked-up file is. `known` says whether a regular file (by device and inode) was seen to be a database before.
-pub(crate) fn kind(directory: BorrowedFd<'_>, name: &OsStr, path: &OwnedFd, stat: &Stat, known: &dyn Fn(u64, u64) -> bool) -> NodeKind {
+/// What a file holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Content {
+    Empty,
+    /// SQLite's header.
+    Database,
+    Other,
+}
+
+/// What an open file holds, by its first bytes.
+pub(crate) fn content(file: impl AsFd) -> Content {
+    let mut head = [0; 16];
+    match rustix::io::pread(file, &mut head, 0) {
+        Ok(0) => Content::Empty,
+        Ok(16) if head == *MAGIC => Content::Database,
+        _ => Content::Other,
+    }
+}
+
+/// What a looked-up file is. `known` says of a regular file (by device and inode) that is known already whether it is a database.
+pub(crate) fn kind(directory: BorrowedFd<'_>, name: &OsStr, path: &OwnedFd, stat: &Stat, known: &dyn Fn(u64, u64) -> Option<bool>) -> NodeKind {
     match FileType::from_raw_mode(stat.st_mode) {
         FileType::Directory => NodeKind::Directory,
         FileType::Symlink => NodeKind::Symlink,
@@ -18,7 +37,7 @@ pub(crate) fn kind(directory: BorrowedFd<'_>, name: &OsStr, path: &OwnedFd, stat
     }
 }
 
-fn regular(directory: BorrowedFd<'_>, name: &OsStr, path: &OwnedFd, stat: &Stat, known: &dyn Fn(u64, u64) -> bool) -> NodeKind {
+fn regular(directory: BorrowedFd<'_>, name: &OsStr, path: &OwnedFd, stat: &Stat, known: &dyn Fn(u64, u64) -> Option<bool>) -> NodeKind {
     for (suffix, kind) in [(shm::SUFFIX, NodeKind::Shm), (wal::SUFFIX, NodeKind::Wal), (journal::SUFFIX, NodeKind::Journal)] {
         if let Some(of) = name.as_bytes().strip_suffix(suffix.as_bytes()).filter(|n| !n.is_empty()) {
             let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -32,22 +51,22 @@ fn regular(directory: BorrowedFd<'_>, name: &OsStr, path: &OwnedFd, stat: &Stat,
     if is_database(name, path, stat, known) { NodeKind::Database } else { NodeKind::Plain }
 }
 
-fn is_database(name: &OsStr, path: &OwnedFd, stat: &Stat, known: &dyn Fn(u64, u64) -> bool) -> bool {
+fn is_database(name: &OsStr, path: &OwnedFd, stat: &Stat, known: &dyn Fn(u64, u64) -> Option<bool>) -> bool {
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
         return false;
     }
-    if known(stat.st_dev, stat.st_ino) {
-        return true;
+    if let Some(is) = known(stat.st_dev, stat.st_ino) {
+        return is || (stat.st_size == 0 && has_database_name(name));
     }
     if stat.st_size == 0 {
-        return database::SUFFIXES.iter().any(|s| name.as_bytes().ends_with(s.as_bytes()));
+        return has_database_name(name);
     }
-    if stat.st_size < 16 {
-        return false;
-    }
-    let mut head = [0; 16];
-    let Ok(file) = reopen(path, OFlags::RDONLY) else { return false };
-    rustix::io::pread(&file, &mut head, 0) == Ok(16) && head == *MAGIC
+    stat.st_size >= 16 && reopen(path, OFlags::RDONLY).is_ok_and(|file| content(&file) == Content::Database)
+}
+
+/// Whether an empty file of this name is taken for a database to come.
+pub(crate) fn has_database_name(name: &OsStr) -> bool {
+    database::SUFFIXES.iter().any(|s| name.as_bytes().ends_with(s.as_bytes()))
 }
 
 /// Opens what a path descriptor stands for: the very inode, whatever its name leads to by now.

@@ -1,5 +1,6 @@
 //! Nodes (what the kernel knows by number) and handles (what it has open).
 
+use crate::connections::Connections;
 use crate::locks::{Class, LockedFile};
 use crate::nodes::NodeKind;
 use crate::recognise::reopen;
@@ -11,14 +12,15 @@ use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
 /// One node.
 #[derive(Debug)]
 pub(crate) struct Node {
     pub id: u64,
-    pub kind: NodeKind,
+    /// A [`NodeKind`]: an ordinary file may become a database, and the other way round.
+    kind: AtomicU8,
     pub volume: Arc<Volume>,
     backing: Arc<Backing>,
     /// The inode it stands for.
@@ -33,12 +35,8 @@ pub(crate) struct Node {
     locked: Mutex<Option<Arc<LockedFile>>>,
     /// The kernel wants one backing id a node while it is open.
     pub passthrough: Mutex<(usize, Option<Arc<BackingId>>)>,
-    /// Of a fresh node: for whose next look-up it stands by until it is opened.
-    stands_by: Option<(Key, u32)>,
-    /// Somebody opened it to write.
-    pub written: AtomicBool,
-    /// The connection that has it open has opened its `-shm`.
-    pub has_shm: AtomicBool,
+    /// Who has it open, where that may be SQLite.
+    pub connections: Connections,
 }
 
 /// A backing inode: the backing's number, device, inode.
@@ -66,10 +64,35 @@ impl Node {
         rustix::fs::fstat(&*self.own_path())
     }
 
-    /// How long the kernel may rely on these attributes. A write that passes through clears set-user-id bits without the kernel's noticing.
+    /// How long the kernel may rely on these attributes. A write that passes through clears set-user-id bits without the kernel's noticing; an empty file may
+    /// become a database.
     pub fn attr_ttl(&self, stat: &Stat) -> std::time::Duration {
-        let special = self.kind == NodeKind::Plain && stat.st_mode & 0o6000 != 0;
-        if special { crate::nodes::NEVER } else { self.kind.policy().attr_ttl }
+        let special = self.kind() == NodeKind::Plain && (stat.st_mode & 0o6000 != 0 || stat.st_size == 0);
+        if special || self.is_database() { crate::nodes::NEVER } else { self.kind().policy().attr_ttl }
+    }
+
+    /// What it is now.
+    pub fn kind(&self) -> NodeKind {
+        NodeKind::from_byte(self.kind.load(Ordering::Relaxed))
+    }
+
+    pub fn set_kind(&self, kind: NodeKind) {
+        self.kind.store(kind as u8, Ordering::Relaxed);
+    }
+
+    /// Whether it is a database, by its content or by the locks that somebody takes on it.
+    pub fn is_database(&self) -> bool {
+        let by_locks = || self.locked.lock().unwrap_or_else(PoisonError::into_inner).as_ref().is_some_and(|l| l.class() == Class::Database);
+        match self.kind() {
+            NodeKind::Database => true,
+            NodeKind::Plain => by_locks(),
+            _ => false,
+        }
+    }
+
+    /// Where it was looked up last: the directory's node, and its name there.
+    pub fn place(&self) -> (u64, OsString) {
+        self.place.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Whether data pass through it just now.
@@ -91,6 +114,8 @@ pub(crate) struct Handle {
     /// Whoever has it cannot write the database.
     pub reader: bool,
     pub passthrough: bool,
+    /// The connection that has this database open has opened its `-shm`.
+    pub has_shm: AtomicBool,
 }
 
 /// Both tables. Lock order: `nodes`, then `elsewhere` or a node's `place`; `locked` by itself; never held during a system call.
@@ -102,11 +127,8 @@ pub(crate) struct Table {
     /// The nodes of inodes whose number stands for another.
     elsewhere: Mutex<HashMap<Key, u64>>,
     handles: RwLock<HashMap<u64, Arc<Handle>>>,
-    /// The fresh node that each thread was shown last for an inode, while nobody has opened it. A node for each look-up would make the kernel throw its entry
-    /// away and look up again; that a thread's own is shown to no other thread is what keeps two connections from opening one.
-    standing_by: Mutex<HashMap<(Key, u32), u64>>,
     next_handle: AtomicU64,
-    next_fresh: AtomicU64,
+    next_number: AtomicU64,
     next_locked: AtomicU64,
 }
 
@@ -126,7 +148,7 @@ impl Table {
             id: volume.root_node,
             key: (backing.index, 0, 0),
             place: Mutex::default(),
-            kind: NodeKind::Directory,
+            kind: AtomicU8::new(NodeKind::Directory as u8),
             volume: volume.clone(),
             path: backing.root.clone(),
             passes: false,
@@ -134,9 +156,7 @@ impl Table {
             lookups: AtomicU64::new(1 << 60),
             locked: Mutex::default(),
             passthrough: Mutex::default(),
-            stands_by: None,
-            written: AtomicBool::default(),
-            has_shm: AtomicBool::default(),
+            connections: Connections::default(),
         };
         self.nodes.write().unwrap_or_else(PoisonError::into_inner).insert(volume.root_node, Arc::new(node));
     }
@@ -148,79 +168,34 @@ impl Table {
         self.nodes.write().unwrap_or_else(PoisonError::into_inner).remove(&volume.root_node);
     }
 
-    fn standing_by(&self) -> MutexGuard<'_, HashMap<(Key, u32), u64>> {
-        self.standing_by.lock().unwrap_or_else(PoisonError::into_inner)
+    /// A number that no inode has.
+    pub fn unused_number(&self) -> u64 {
+        1 << 62 | (1 + self.next_number.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Somebody opens it, or it is gone: the next look-up is given another.
-    pub fn retire(&self, node: &Node) {
-        let Some(slot) = node.stands_by else { return };
-        let mut all = self.standing_by();
-        if all.get(&slot) == Some(&node.id) {
-            all.remove(&slot);
-        }
-    }
-
-    /// The node of a looked-up inode, counted once more. `fresh`, with the thread that looks: another one than any that was opened before, or that another
-    /// thread was shown.
-    pub fn enter(&self, parent: &Node, name: &OsStr, kind: NodeKind, path: OwnedFd, stat: &Stat, fresh: Option<u32>) -> Arc<Node> {
+    /// The node of a looked-up inode, counted once more.
+    pub fn enter(&self, parent: &Node, name: &OsStr, kind: NodeKind, path: OwnedFd, stat: &Stat) -> Arc<Node> {
         let backing = parent.backing();
         let passes = backing.passes_to(stat.st_dev, &path);
         let key = key(&backing, stat);
-        let slot = fresh.map(|tid| (key, tid));
-        let standing = slot.and_then(|s| self.standing_by().get(&s).copied());
-        if let Some(node) = standing.and_then(|id| self.enter_again(id)) {
-            if node.kind == kind {
-                return node;
-            }
-            self.forget(node.id, 1);
-        }
-        let unused = || 1 << 62 | (1 + self.next_fresh.fetch_add(1, Ordering::Relaxed));
         let mut nodes = self.nodes.write().unwrap_or_else(PoisonError::into_inner);
-        let id = if fresh.is_some() {
-            unused()
-        } else {
+        let id = {
             let mut elsewhere = self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner);
             let number = elsewhere.get(&key).copied().unwrap_or_else(|| backing.number(stat.st_dev, stat.st_ino));
-            if nodes.get(&number).is_some_and(|n| n.key != key) { *elsewhere.entry(key).or_insert_with(unused) } else { number }
+            if nodes.get(&number).is_some_and(|n| n.key != key) { *elsewhere.entry(key).or_insert_with(|| self.unused_number()) } else { number }
         };
         if let Some(node) = nodes.get(&id) {
             // Its descriptor keeps the inode from being another one by now.
             node.lookups.fetch_add(1, Ordering::Relaxed);
-            if node.kind == kind {
-                *node.place.lock().unwrap_or_else(PoisonError::into_inner) = (parent.id, name.to_owned());
-                return node.clone();
-            }
-            let same = Node {
-                id,
-                key,
-                place: Mutex::new((parent.id, name.to_owned())),
-                kind,
-                volume: node.volume.clone(),
-                backing: node.backing.clone(),
-                path: node.path.clone(),
-                passes,
-                lookups: AtomicU64::new(node.lookups.load(Ordering::Relaxed)),
-                locked: Mutex::new(node.locked.lock().unwrap_or_else(PoisonError::into_inner).clone()),
-                passthrough: Mutex::default(),
-                stands_by: None,
-                written: AtomicBool::default(),
-                has_shm: AtomicBool::default(),
-            };
-            let open = node.passthrough.lock().unwrap_or_else(PoisonError::into_inner).0;
-            if open > 0 {
-                // Its handles rely on it; what it is called matters less.
-                return node.clone();
-            }
-            let same = Arc::new(same);
-            nodes.insert(id, same.clone());
-            return same;
+            node.set_kind(kind);
+            *node.place.lock().unwrap_or_else(PoisonError::into_inner) = (parent.id, name.to_owned());
+            return node.clone();
         }
         let node = Arc::new(Node {
             id,
             key,
             place: Mutex::new((parent.id, name.to_owned())),
-            kind,
+            kind: AtomicU8::new(kind as u8),
             volume: parent.volume.clone(),
             backing,
             path: Arc::new(path),
@@ -228,16 +203,19 @@ impl Table {
             lookups: AtomicU64::new(1),
             locked: Mutex::default(),
             passthrough: Mutex::default(),
-            stands_by: slot,
-            written: AtomicBool::default(),
-            has_shm: AtomicBool::default(),
+            connections: Connections::default(),
         });
         nodes.insert(id, node.clone());
-        drop(nodes);
-        if let Some(slot) = slot {
-            self.standing_by().insert(slot, id);
-        }
         node
+    }
+
+    /// The node of an inode found beneath the backing of another node.
+    pub fn by_inode(&self, beside: &Node, stat: &Stat) -> Option<Arc<Node>> {
+        let backing = beside.backing();
+        let key = key(&backing, stat);
+        let number = self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner).get(&key).copied();
+        let number = number.unwrap_or_else(|| backing.number(stat.st_dev, stat.st_ino));
+        self.node(number).ok().filter(|n| n.key == key)
     }
 
     /// How many nodes there are.
@@ -248,8 +226,8 @@ impl Table {
     /// Up to `most` names (with their directories' nodes) of files that nobody has open.
     pub fn unused(&self, most: usize) -> Vec<(u64, OsString)> {
         let nodes = self.nodes.read().unwrap_or_else(PoisonError::into_inner);
-        let unused = nodes.values().filter(|n| n.kind != NodeKind::Directory && Arc::strong_count(n) == 1);
-        unused.take(most).map(|n| n.place.lock().unwrap_or_else(PoisonError::into_inner).clone()).collect()
+        let unused = nodes.values().filter(|n| n.kind() != NodeKind::Directory && Arc::strong_count(n) == 1);
+        unused.take(most).map(|n| n.place()).collect()
     }
 
     /// Counts one more look-up of a node that is there.
@@ -271,22 +249,12 @@ impl Table {
                     elsewhere.remove(&node.key);
                 }
             }
-            drop(nodes);
-            if let Some(node) = &gone {
-                self.retire(node);
-            }
         }
     }
 
-    /// Whether this inode was seen to be a database.
-    pub fn is_database(&self, dev: u64, ino: u64) -> bool {
-        let locked = self.locked.lock().unwrap_or_else(PoisonError::into_inner);
-        locked.get(&(dev, ino)).and_then(Weak::upgrade).is_some_and(|l| l.class() == Class::Database)
-    }
-
     /// What locks on a file are taken on, if somebody has looked it up.
-    pub fn locked_by_inode(&self, stat: &Stat) -> Option<Arc<LockedFile>> {
-        self.locked.lock().unwrap_or_else(PoisonError::into_inner).get(&(stat.st_dev, stat.st_ino)).and_then(Weak::upgrade)
+    pub fn locked_by_inode(&self, dev: u64, ino: u64) -> Option<Arc<LockedFile>> {
+        self.locked.lock().unwrap_or_else(PoisonError::into_inner).get(&(dev, ino)).and_then(Weak::upgrade)
     }
 
     /// What locks on a node's file are taken on.
@@ -297,8 +265,8 @@ impl Table {
         }
         let stat = rustix::fs::fstat(&*node.path)?;
         // Read marks are moved through it.
-        let fd = reopen(&node.path, if node.kind == NodeKind::Shm { OFlags::RDWR } else { OFlags::RDONLY })?;
-        let class = match node.kind {
+        let fd = reopen(&node.path, if node.kind() == NodeKind::Shm { OFlags::RDWR } else { OFlags::RDONLY })?;
+        let class = match node.kind() {
             NodeKind::Database => Class::Database,
             NodeKind::Shm => Class::Shm,
             _ => Class::Plain,
@@ -322,8 +290,7 @@ impl Table {
                     class: Mutex::new(class),
                     fd,
                     place: Mutex::default(),
-                    last_used: Mutex::default(),
-                    looked: Mutex::default(),
+                    has_ordinary_locks: AtomicBool::default(),
                 });
                 if all.len() > 64 && all.len().is_power_of_two() {
                     all.retain(|_, w| w.strong_count() > 0);
@@ -373,7 +340,7 @@ mod tests {
             let path = OwnedFd::from(File::open(dir.path()).unwrap());
             let mut stat = rustix::fs::fstat(&path).unwrap();
             stat.st_ino = ino;
-            table.enter(&root, "x".as_ref(), NodeKind::Plain, path, &stat, None).id
+            table.enter(&root, "x".as_ref(), NodeKind::Plain, path, &stat).id
         };
         let (small, large) = (enter(300), enter(300 | 1 << 40));
         assert_ne!(small, large);

@@ -31,6 +31,11 @@ impl Clock {
     }
 }
 
+/// The parent of a process.
+pub(crate) fn parent_of(pid: u32) -> Option<u32> {
+    task_status(pid)?.lines().find_map(|l| l.strip_prefix("PPid:"))?.trim().parse().ok()
+}
+
 /// `/proc/<tid>/status`; none when the task is gone.
 pub(crate) fn task_status(tid: u32) -> Option<String> {
     std::fs::read_to_string(format!("/proc/{tid}/status")).ok()

@@ -34,8 +34,7 @@ fn file(class: Class) -> Arc<LockedFile> {
         class: Mutex::new(class),
         fd,
         place: Mutex::new(None),
-        last_used: Mutex::default(),
-        looked: Mutex::default(),
+        has_ordinary_locks: AtomicBool::default(),
     })
 }
 
@@ -81,6 +80,7 @@ impl Client {
             kind,
             wait: false,
             read_only: false,
+            apart: true,
         };
         self.service.setlk(
             &self.file,
@@ -100,8 +100,8 @@ impl Client {
     }
 
     fn close(&self) {
-        self.service.flush(&self.file, self.owner, self.owner);
-        self.service.release(&self.file, self.owner, self.owner);
+        self.service.flush(&self.file, self.owner, self.owner, self.owner);
+        self.service.release(&self.file, self.owner);
     }
 }
 

@@ -8,7 +8,6 @@ use crate::table::Node;
 use fuser::{FileAttr, INodeNo, TimeOrNow};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, StatVfs, Timespec, Timestamps};
 use rustix::io::Errno;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// What is to be changed.
@@ -108,22 +107,16 @@ impl Core {
         }
         let node = self.table.node(id)?;
         let stat = node.stat()?;
-        if node.kind == NodeKind::Database
-            && !node.has_shm.load(Ordering::Relaxed)
-            && node.is_open()
-            && let Some(locked) = self.table.locked_already(&node)
-        {
-            locked.note_look(tid, id);
-        }
         Ok((node.attr_ttl(&stat), attr(self.shown_as(tid, &node), &stat)))
     }
 
-    /// The inode number that a thread is shown: a database that is asked for by name (nobody has this node open) has the number of the connection by
-    /// which the thread uses it already, because SQLite compares the two.
+    /// The inode number that a thread is shown: of a database that its process has open several times, that of its own connection.
     fn shown_as(&self, tid: u32, node: &Node) -> u64 {
-        let by_name = node.kind == NodeKind::Database && self.is_fresh(node.kind.policy(), node.passes) && !node.is_open();
-        let own = || self.locks.own_node(&self.table.locked_already(node)?, tid);
-        if by_name { own().unwrap_or(node.id) } else { node.id }
+        let holder = || self.locks.connection_of(&self.table.locked_already(node)?, tid);
+        // An empty file may be about to become one.
+        let may_be_database = self.fresh && matches!(node.kind(), NodeKind::Database | NodeKind::Plain);
+        let number = if may_be_database { node.connections.look(tid, holder) } else { None };
+        number.unwrap_or(node.id)
     }
 
     pub(super) fn setattr(&self, id: u64, fh: Option<u64>, change: &Change) -> Result<(Duration, FileAttr), Errno> {

@@ -3,10 +3,12 @@
 use super::entries::Entry;
 use super::{Core, GENERATION, fail};
 use crate::caller::{AsCaller, without_fsetid};
+use crate::connections::inherits;
+use crate::locks::{Class, process_of};
 use crate::nodes::{NodeKind, Policy};
-use crate::recognise::{proc_path, reopen};
+use crate::recognise::{Content, content, has_database_name, proc_path, reopen};
 use crate::table::{Handle, Node};
-use fuser::{BackingId, FileHandle, FopenFlags, ReplyCreate, ReplyEmpty, ReplyOpen, ReplyWrite, Request};
+use fuser::{BackingId, FileHandle, FopenFlags, INodeNo, ReplyCreate, ReplyEmpty, ReplyOpen, ReplyWrite, Request};
 use rustix::fs::{FallocateFlags, Mode, OFlags, SeekFrom, openat};
 use rustix::io::Errno;
 use std::ffi::OsStr;
@@ -14,7 +16,7 @@ use std::fs::File;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::FileExt as _;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 
 /// The flags of an open that the backing file is opened with: what appends or bypasses caches is the kernel's business here.
@@ -25,6 +27,11 @@ fn backing_flags(flags: i32) -> OFlags {
     // 3 is for ioctl alone.
     let mode = if mode == OFlags::RWMODE { OFlags::RDWR } else { mode };
     mode | (flags & (OFlags::TRUNC | OFlags::SYNC | OFlags::DSYNC | OFlags::NOATIME)) | OFlags::CLOEXEC
+}
+
+/// Whether SQLite may open a database like this: it never appends, truncates, or opens only to write.
+fn may_be_sqlite(flags: i32) -> bool {
+    flags & (nix::libc::O_APPEND | nix::libc::O_TRUNC) == 0 && flags & nix::libc::O_ACCMODE != nix::libc::O_WRONLY
 }
 
 /// Copied by one request; the caller asks again for the rest, and can be killed in between.
@@ -67,24 +74,55 @@ impl Core {
     }
 
     fn handle_for(&self, tid: u32, node: &Arc<Node>, file: File, flags: i32, passthrough: bool) -> u64 {
-        self.table.retire(node);
         let read_only = flags & nix::libc::O_ACCMODE == nix::libc::O_RDONLY;
-        if !read_only {
-            node.written.store(true, Ordering::Relaxed);
+        let reader = read_only || (node.kind() == NodeKind::Shm && self.opened_by_reader(tid, node));
+        let empty = || node.kind() == NodeKind::Plain && file.metadata().is_ok_and(|m| m.len() == 0);
+        let is_connection = self.fresh && may_be_sqlite(flags) && (node.is_database() || empty());
+        let handle = Handle { node: node.clone(), file, read_only, reader, passthrough, has_shm: AtomicBool::default() };
+        let fh = self.table.add_handle(handle);
+        if is_connection {
+            node.connections.open(fh, tid, process_of(tid), inherits, || self.table.unused_number());
         }
-        let reader = read_only || (node.kind == NodeKind::Shm && self.opened_by_reader(tid, node));
-        if let Some(locked) = self.table.locked_already(node).filter(|_| node.kind == NodeKind::Database) {
-            locked.note_use(tid, node.id);
+        fh
+    }
+
+    /// What a file is may have changed since it was looked up.
+    fn recognise_again(&self, node: &Node, file: &File, flags: i32) -> Result<(), Errno> {
+        let readable = flags & nix::libc::O_ACCMODE != nix::libc::O_WRONLY;
+        let (parent, name) = node.place();
+        let is_database = match node.kind() {
+            NodeKind::Database => self.locks.is_database(&*self.table.locked(node)?),
+            NodeKind::Plain if readable => match content(file) {
+                Content::Database => true,
+                Content::Empty => has_database_name(&name),
+                Content::Other => false,
+            },
+            _ => return Ok(()),
+        };
+        if is_database == (node.kind() == NodeKind::Database) {
+            return Ok(());
         }
-        self.table.add_handle(Handle { node: node.clone(), file, read_only, reader, passthrough })
+        node.set_kind(if is_database { NodeKind::Database } else { NodeKind::Plain });
+        if is_database {
+            let locked = self.table.locked(node)?;
+            locked.set_class(Class::Database);
+            if let Ok(dir) = self.table.node(parent).and_then(|p| p.path()) {
+                locked.set_place(dir, name);
+            }
+            // The kernel may rely on attributes that it was given for an ordinary file.
+            if let Some(notifier) = self.notifier.get() {
+                let _ = notifier.inval_inode(INodeNo(node.id), -1, 0);
+            }
+        }
+        Ok(())
     }
 
     /// Whether a `-shm` is opened by a connection that has its database open read-only. SQLite opens the `-shm` of such a connection for writing all the
     /// same, right after it has asked for the attributes of its open database (to give the `-shm` the same mode): that request tells which connection it is,
-    /// where each has a node of its own. Since a writer taken for a reader would meet BUSY, no other connection of the process may be about to open its own:
-    /// none that could write, holds its database, and has no `-shm` yet.
+    /// the one by which the thread locked last. Since a writer taken for a reader would meet BUSY, no other connection of the process may be about to open its
+    /// own: none that could write, holds its database, and has no `-shm` yet.
     fn opened_by_reader(&self, tid: u32, shm: &Node) -> bool {
-        if !self.is_fresh(shm.kind.policy(), shm.passes) {
+        if !self.fresh {
             return false;
         }
         let looked = || {
@@ -92,18 +130,17 @@ impl Core {
             let (dir, name) = place?;
             let name = OsStr::from_bytes(name.as_bytes().strip_suffix(crate::nodes::shm::SUFFIX.as_bytes())?);
             let stat = rustix::fs::statat(&*dir, name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW).ok()?;
-            let database = self.table.locked_by_inode(&stat)?;
-            let node = self.table.node(database.take_look(tid)?).ok()?;
-            Some((database, node))
+            let node = self.table.by_inode(shm, &stat)?;
+            let fh = node.connections.take_look(tid)?;
+            Some((self.table.locked_already(&node)?, fh, self.table.handle(fh).ok()?))
         };
-        let Some((database, node)) = looked() else { return false };
-        let may_write = |n: &Node| n.written.load(Ordering::Relaxed);
-        let reader = !may_write(&node)
-            && self.locks.nodes_of_process(&database, tid).is_some_and(|mine| {
-                let opens_now = |id: &u64| self.table.node(*id).map_or(true, |n| may_write(&n) && !n.has_shm.load(Ordering::Relaxed));
-                mine.contains(&node.id) && !mine.iter().any(opens_now)
+        let Some((database, fh, connection)) = looked() else { return false };
+        let reader = connection.read_only
+            && self.locks.connections_of_process(&database, tid).is_some_and(|mine| {
+                let opens_now = |id: &u64| self.table.handle(*id).map_or(true, |h| !h.read_only && !h.has_shm.load(Ordering::Relaxed));
+                mine.contains(&fh) && !mine.iter().any(opens_now)
             });
-        node.has_shm.store(true, Ordering::Relaxed);
+        connection.has_shm.store(true, Ordering::Relaxed);
         reader
     }
 
@@ -114,6 +151,7 @@ impl Core {
             let file =
                 if flags & nix::libc::O_TRUNC == 0 { reopen(&path, backing_flags(flags)) } else { without_fsetid(|| reopen(&path, backing_flags(flags))) };
             let file = File::from(file?);
+            self.recognise_again(&node, &file, flags)?;
             let backing = self.backing_id(&node, &file, |fd| reply.open_backing(fd))?;
             Ok((node, file, backing))
         })();
@@ -121,7 +159,7 @@ impl Core {
             Err(e) => reply.error(fail(e)),
             Ok((node, file, backing)) => {
                 let fh = FileHandle(self.handle_for(tid, &node, file, flags, backing.is_some()));
-                let flags = fopen_flags(node.kind.policy(), backing.is_some());
+                let flags = fopen_flags(node.kind().policy(), backing.is_some());
                 match backing {
                     Some(id) => reply.opened_passthrough(fh, flags, &id),
                     None => reply.opened(fh, flags),
@@ -148,7 +186,7 @@ impl Core {
             // The very file that was made, whatever the name leads to by now.
             let fd = file.as_fd().try_clone_to_owned().map_err(|_| Errno::MFILE)?;
             let path = openat(rustix::fs::CWD, proc_path(&fd), OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-            let entry = self.enter(req.pid(), &parent, &dir, name, path)?;
+            let entry = self.enter(&parent, &dir, name, path)?;
             match self.backing_id(&entry.node, &file, |fd| reply.open_backing(fd)) {
                 Ok(backing) => Ok((entry, file, backing)),
                 Err(e) => {
@@ -161,7 +199,7 @@ impl Core {
             Err(e) => reply.error(fail(e)),
             Ok((Entry { node, attr, entry_ttl, attr_ttl }, file, backing)) => {
                 let fh = FileHandle(self.handle_for(req.pid(), &node, file, flags, backing.is_some()));
-                let flags = fopen_flags(node.kind.policy(), backing.is_some());
+                let flags = fopen_flags(node.kind().policy(), backing.is_some());
                 let ttl = entry_ttl.min(attr_ttl);
                 match backing {
                     Some(id) => reply.created_passthrough(&ttl, &attr, GENERATION, fh, flags, &id),
@@ -174,15 +212,11 @@ impl Core {
     pub(super) fn release(&self, fh: u64) {
         let Some(handle) = self.table.remove_handle(fh) else { return };
         if let Some(locked) = self.table.locked_already(&handle.node) {
-            self.locks.release(&locked, handle.node.id, fh);
+            self.locks.release(&locked, fh);
         }
+        handle.node.connections.close(fh);
         if handle.passthrough {
             Self::end_backing(&handle.node);
-            if !handle.node.is_open()
-                && let Some(locked) = self.table.locked_already(&handle.node)
-            {
-                locked.forget_node(handle.node.id);
-            }
         }
     }
 

@@ -11,6 +11,7 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::mem::MaybeUninit;
 use std::os::unix::ffi::OsStrExt as _;
+use std::sync::atomic::AtomicBool;
 
 impl Core {
     pub(super) fn opendir(&self, id: u64) -> Result<u64, Errno> {
@@ -19,7 +20,7 @@ impl Core {
         }
         let node = self.table.node(id)?;
         let file = File::from(reopen(&*node.path()?, OFlags::RDONLY | OFlags::DIRECTORY)?);
-        Ok(self.table.add_handle(Handle { node, file, read_only: true, reader: true, passthrough: false }))
+        Ok(self.table.add_handle(Handle { node, file, read_only: true, reader: true, passthrough: false, has_shm: AtomicBool::default() }))
     }
 
     pub(super) fn readdir(&self, id: u64, fh: u64, offset: u64, reply: &mut ReplyDirectory) -> Result<(), Errno> {

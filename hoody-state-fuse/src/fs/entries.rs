@@ -56,7 +56,7 @@ impl Core {
         if !self.single && id == 1 { Err(Errno::PERM) } else { self.table.node(id) }
     }
 
-    pub(super) fn lookup(&self, tid: u32, parent: u64, name: &OsStr) -> Result<Entry, Errno> {
+    pub(super) fn lookup(&self, parent: u64, name: &OsStr) -> Result<Entry, Errno> {
         if !self.single && parent == 1 {
             let volumes = self.volumes.read().unwrap_or_else(std::sync::PoisonError::into_inner);
             let volume = volumes.get(name).ok_or(Errno::NOENT)?;
@@ -67,31 +67,29 @@ impl Core {
         let parent = self.table.node(parent)?;
         let dir = parent.path()?;
         let path = openat(&*dir, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
-        self.enter(tid, &parent, &dir, name, path)
+        self.enter(&parent, &dir, name, path)
     }
 
     /// Makes (or finds) the node of what was opened under `name`.
-    pub(super) fn enter(&self, tid: u32, parent: &Node, dir: &Arc<OwnedFd>, name: &OsStr, path: OwnedFd) -> Result<Entry, Errno> {
+    pub(super) fn enter(&self, parent: &Node, dir: &Arc<OwnedFd>, name: &OsStr, path: OwnedFd) -> Result<Entry, Errno> {
         let stat = rustix::fs::fstat(&path)?;
-        let backing = parent.backing();
-        let kind = recognise::kind(dir.as_fd(), name, &path, &stat, &|dev, ino| self.table.is_database(dev, ino));
-        let policy = kind.policy();
-        let fresh = self.is_fresh(policy, backing.passes_to(stat.st_dev, &path));
-        let node = self.table.enter(parent, name, kind, path, &stat, fresh.then_some(tid));
+        let known = |dev, ino| self.table.locked_by_inode(dev, ino).map(|file| self.locks.is_database(&file));
+        let kind = recognise::kind(dir.as_fd(), name, &path, &stat, &known);
+        let node = self.table.enter(parent, name, kind, path, &stat);
         if matches!(kind, NodeKind::Database | NodeKind::Shm) {
             let locked = self.table.locked(&node)?;
             locked.set_place(dir.clone(), name.to_owned());
         }
         let attr = attributes::attr(node.id, &stat);
         let may_become_database = kind == NodeKind::Plain && stat.st_size == 0;
-        let entry_ttl = if may_become_database || (policy.fresh && !fresh) { NEVER } else { policy.entry_ttl };
+        let entry_ttl = if may_become_database { NEVER } else { kind.policy().entry_ttl };
         let attr_ttl = node.attr_ttl(&stat);
         Ok(Entry { node, attr, entry_ttl, attr_ttl })
     }
 
-    fn made(&self, tid: u32, parent: &Node, dir: &Arc<OwnedFd>, name: &OsStr) -> Result<Entry, Errno> {
+    fn made(&self, parent: &Node, dir: &Arc<OwnedFd>, name: &OsStr) -> Result<Entry, Errno> {
         let path = openat(&**dir, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
-        self.enter(tid, parent, dir, name, path)
+        self.enter(parent, dir, name, path)
     }
 
     pub(super) fn mknod(&self, req: &Request, parent: u64, name: &OsStr, mode: u32, umask: u32, rdev: u32) -> Result<Entry, Errno> {
@@ -106,7 +104,7 @@ impl Core {
                 rustix::fs::mknodat(&*dir, name, kind, Mode::from_raw_mode(mode), u64::from(rdev))?;
             }
         }
-        self.made(req.pid(), &parent, &dir, name)
+        self.made(&parent, &dir, name)
     }
 
     pub(super) fn mkdir(&self, req: &Request, parent: u64, name: &OsStr, mode: u32, umask: u32) -> Result<Entry, Errno> {
@@ -116,7 +114,7 @@ impl Core {
             let _as = AsCaller::new(req.uid(), req.gid(), umask);
             rustix::fs::mkdirat(&*dir, name, Mode::from_raw_mode(mode))?;
         }
-        self.made(req.pid(), &parent, &dir, name)
+        self.made(&parent, &dir, name)
     }
 
     pub(super) fn symlink(&self, req: &Request, parent: u64, name: &OsStr, target: &Path) -> Result<Entry, Errno> {
@@ -126,7 +124,7 @@ impl Core {
             let _as = AsCaller::new(req.uid(), req.gid(), 0);
             rustix::fs::symlinkat(target, &*dir, name)?;
         }
-        self.made(req.pid(), &parent, &dir, name)
+        self.made(&parent, &dir, name)
     }
 
     pub(super) fn readlink(&self, id: u64) -> Result<Vec<u8>, Errno> {
@@ -157,7 +155,7 @@ impl Core {
         rustix::fs::linkat(&*node.path()?, "", &*dir, name, AtFlags::EMPTY_PATH)?;
         // The kernel links its own inode: it must be given the same node.
         let stat: Stat = node.stat()?;
-        let policy = node.kind.policy();
+        let policy = node.kind().policy();
         let again = self.table.enter_again(node.id).ok_or(Errno::STALE)?;
         let attr = attributes::attr(again.id, &stat);
         Ok(Entry { node: again, attr, entry_ttl: policy.entry_ttl, attr_ttl: NEVER })

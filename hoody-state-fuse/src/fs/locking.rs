@@ -7,13 +7,16 @@ use rustix::io::Errno;
 
 /// A lock request as the service takes it.
 #[allow(clippy::too_many_arguments)]
-pub(super) fn call(req: &Request, node: u64, fh: u64, lock_owner: u64, range: (u64, u64), kind: i32, pid: u32, wait: bool) -> LockCall {
-    LockCall { node, fh, lock_owner, tid: req.pid(), pid, start: range.0, end: range.1, kind, wait, read_only: false }
+pub(super) fn call(req: &Request, node: u64, fh: u64, lock_owner: u64, range: (u64, u64), kind: i32, pid: u32, wait: bool, apart: bool) -> LockCall {
+    LockCall { node, fh, lock_owner, tid: req.pid(), pid, start: range.0, end: range.1, kind, wait, read_only: false, apart }
 }
 
 impl Core {
     pub(super) fn setlk(&self, mut call: LockCall, reply: ReplyEmpty) {
-        let found = self.table.handle(call.fh).and_then(|h| Ok((h.reader, self.table.locked(&h.node)?)));
+        let found = self.table.handle(call.fh).and_then(|h| {
+            h.node.connections.note_use(call.tid, call.fh);
+            Ok((h.reader, self.table.locked(&h.node)?))
+        });
         match found {
             Err(e) => reply.error(fail(e)),
             Ok((read_only, file)) => {
@@ -32,9 +35,9 @@ impl Core {
         Ok(self.locks.getlk(&file, &call))
     }
 
-    pub(super) fn flush(&self, node: u64, lock_owner: u64) {
+    pub(super) fn flush(&self, node: u64, fh: u64, lock_owner: u64) {
         if let Some(file) = self.table.node(node).ok().and_then(|n| self.table.locked_already(&n)) {
-            self.locks.flush(&file, node, lock_owner);
+            self.locks.flush(&file, node, fh, lock_owner);
         }
     }
 }

@@ -45,7 +45,7 @@ pub(crate) struct Core {
     pub bulk: SyncPool,
     /// Reads, writes and maps go to the backing file by themselves.
     pub passthrough: AtomicBool,
-    /// A node for each look-up of a database.
+    /// Connections of one process are told apart.
     pub fresh: bool,
     /// The volumes by name; when `single`, the only one is the root.
     pub volumes: RwLock<BTreeMap<OsString, Arc<Volume>>>,
@@ -118,10 +118,6 @@ impl Core {
         if self.locks.somebody_waits() { self.sync.run(job) } else { job() }
     }
 
-    /// Whether each connection gets a node of its own: only where data pass through, because two nodes would split the page cache.
-    pub fn is_fresh(&self, policy: crate::nodes::Policy, passes: bool) -> bool {
-        policy.fresh && self.fresh && passes && self.passthrough.load(Ordering::Relaxed)
-    }
 }
 
 /// The file system.
@@ -172,9 +168,9 @@ impl Filesystem for DatabaseFs {
         self.0.ended.set();
     }
 
-    fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+    fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let _busy = self.0.begin(Kind::Lookup);
-        match self.0.lookup(req.pid(), parent.0, name) {
+        match self.0.lookup(parent.0, name) {
             Ok(e) => e.send(reply),
             Err(Errno::NOENT) => entries::absent(reply),
             Err(e) => reply.error(fail(e)),
@@ -292,9 +288,9 @@ impl Filesystem for DatabaseFs {
         answer!(reply, self.0.write(fh.0, offset, data, kill), n => reply.written(n));
     }
 
-    fn flush(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, lock_owner: LockOwner, reply: ReplyEmpty) {
+    fn flush(&self, _req: &Request, ino: INodeNo, fh: FileHandle, lock_owner: LockOwner, reply: ReplyEmpty) {
         let _busy = self.0.begin(Kind::Flush);
-        self.0.flush(ino.0, lock_owner.0);
+        self.0.flush(ino.0, fh.0, lock_owner.0);
         reply.ok();
     }
 
@@ -360,7 +356,7 @@ impl Filesystem for DatabaseFs {
 
     fn getlk(&self, req: &Request, ino: INodeNo, fh: FileHandle, lock_owner: LockOwner, start: u64, end: u64, typ: i32, pid: u32, reply: ReplyLock) {
         let _busy = self.0.begin(Kind::Other);
-        let call = locking::call(req, ino.0, fh.0, lock_owner.0, (start, end), typ, pid, false);
+        let call = locking::call(req, ino.0, fh.0, lock_owner.0, (start, end), typ, pid, false, self.0.fresh);
         answer!(reply, self.0.getlk(call), c => match c {
             Some(c) => reply.locked(c.start, c.end, c.kind, c.pid),
             None => reply.locked(start, end, nix::libc::F_UNLCK, 0),
@@ -381,7 +377,7 @@ impl Filesystem for DatabaseFs {
         reply: ReplyEmpty,
     ) {
         let _busy = self.0.begin(if typ == nix::libc::F_UNLCK { Kind::Unlock } else { Kind::Lock });
-        self.0.setlk(locking::call(req, ino.0, fh.0, lock_owner.0, (start, end), typ, pid, sleep), reply);
+        self.0.setlk(locking::call(req, ino.0, fh.0, lock_owner.0, (start, end), typ, pid, sleep, self.0.fresh), reply);
     }
 
     fn fallocate(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, offset: u64, length: u64, mode: i32, reply: ReplyEmpty) {

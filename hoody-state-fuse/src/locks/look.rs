@@ -1,15 +1,14 @@
 //! What the broker may look up about a file: a positional read each, at most once in one decision.
 
-use super::{Class, FileId, LockedFile, is_sqlite_range};
-use hoody_state::locked_db::broker::{Range, Stamp, View};
+use super::{Class, FileId, LockedFile};
+use crate::recognise::{Content, content};
+use hoody_state::locked_db::broker::{Range, Stamp, View, rules};
 use rustix::fs::{AtFlags, Mode, OFlags};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hasher as _};
 use std::os::fd::AsFd as _;
 use std::sync::{Arc, PoisonError, Weak};
-
-const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 
 /// Reads up to `buf.len()` bytes at `at`; how many there were.
 fn read_at(file: &LockedFile, buf: &mut [u8], at: u64) -> usize {
@@ -18,12 +17,7 @@ fn read_at(file: &LockedFile, buf: &mut [u8], at: u64) -> usize {
 
 /// A plain file that somebody locks as SQLite does is a database, if it is empty or has the header.
 pub(super) fn notice_database(file: &LockedFile, range: Range) {
-    if !is_sqlite_range(range) || file.class() != Class::Plain {
-        return;
-    }
-    let mut head = [0; 16];
-    let n = read_at(file, &mut head, 0);
-    if n == 0 || head == *MAGIC {
+    if file.class() == Class::Plain && range.within(rules::DATABASE) && content(&file.fd) != Content::Other {
         file.set_class(Class::Database);
     }
 }

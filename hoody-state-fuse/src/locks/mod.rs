@@ -13,7 +13,10 @@ mod ticker;
 
 pub use deaf::Busy;
 pub use hold::{Held, Unquiet};
+pub(crate) use signals::process_of;
 pub use hoody_state::locked_db::broker::{Class, Limits};
+
+use crate::recognise::Content;
 
 use super::threads::{Clock, Condvar, Mutex, MutexGuard};
 use hoody_state::locked_db::broker::{self, Broker, Cause, Counters, FileId, FileStatus, LockKind, Owner, Range, Request, Task, Tick, Ticket, VolumeId, rules};
@@ -22,7 +25,7 @@ use nix::libc::{EAGAIN, EDEADLK, EINTR, ESTALE, F_RDLCK, F_UNLCK, F_WRLCK};
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, Weak};
 use ticker::Bell;
 
@@ -39,10 +42,8 @@ pub struct LockedFile {
     pub fd: OwnedFd,
     /// Where it was last looked up: the directory and its name there, to find its journal.
     pub place: Mutex<Option<(Arc<OwnedFd>, OsString)>>,
-    /// The node by which each thread opened or locked it last.
-    pub last_used: Mutex<HashMap<u32, u64>>,
-    /// The open node whose attributes each thread asked for since.
-    pub looked: Mutex<HashMap<u32, u64>>,
+    /// Somebody took locks on it that are not SQLite's, and that its process shares.
+    pub has_ordinary_locks: AtomicBool,
 }
 
 impl LockedFile {
@@ -55,28 +56,6 @@ impl LockedFile {
     /// It is a database from now on, or the `-shm` of one.
     pub fn set_class(&self, class: Class) {
         *self.class.lock().unwrap_or_else(PoisonError::into_inner) = class;
-    }
-
-    /// A thread opened it, or locked it, by this node.
-    pub fn note_use(&self, tid: u32, node: u64) {
-        self.take_look(tid);
-        self.last_used.lock().unwrap_or_else(PoisonError::into_inner).insert(tid, node);
-    }
-
-    /// Nobody has this node open any more.
-    pub fn forget_node(&self, node: u64) {
-        self.last_used.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, n| *n != node);
-        self.looked.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, n| *n != node);
-    }
-
-    /// A thread asked for the attributes of this open node.
-    pub fn note_look(&self, tid: u32, node: u64) {
-        self.looked.lock().unwrap_or_else(PoisonError::into_inner).insert(tid, node);
-    }
-
-    /// The open node whose attributes a thread asked for, if it has done nothing else with the file since; told once.
-    pub fn take_look(&self, tid: u32) -> Option<u64> {
-        self.looked.lock().unwrap_or_else(PoisonError::into_inner).remove(&tid)
     }
 
     /// It was looked up there.
@@ -108,10 +87,28 @@ pub struct LockCall {
     pub wait: bool,
     /// Whether the handle was opened read-only.
     pub read_only: bool,
+    /// Whether SQLite's locks belong to the connection (the handle) by which they are taken, and not to the process.
+    pub apart: bool,
+}
+
+/// What the locks of one handle go by. The top bit keeps handles and nodes apart.
+const fn by_handle(lock_owner: u64, fh: u64) -> Owner {
+    Owner { lock_owner, node: fh | 1 << 63 }
+}
+
+/// The handle that an owner's locks go by.
+fn handle_of(owner: Owner) -> Option<u64> {
+    (owner.node >> 63 == 1).then_some(owner.node & !(1 << 63))
 }
 
 impl LockCall {
-    fn owner(&self) -> Owner {
+    /// Ordinary locks belong to the process, as natively, and SQLite's to the connection.
+    fn owner(&self, class: Class) -> Owner {
+        let connection = self.apart && !rules::is_ordinary(class, self.range());
+        if connection { by_handle(self.lock_owner, self.fh) } else { self.process() }
+    }
+
+    fn process(&self) -> Owner {
         Owner { lock_owner: self.lock_owner, node: self.node }
     }
 
@@ -170,7 +167,7 @@ struct Table {
     files: HashMap<FileId, Weak<LockedFile>>,
     sweep_at: usize,
     /// Which owners took locks through a handle: they lose them when it is released.
-    takers: HashMap<(FileId, u64, u64), HashSet<u64>>,
+    takers: HashMap<(FileId, u64), HashSet<Owner>>,
     next_ticket: Ticket,
     leases: HashMap<u64, (Tick, Vec<VolumeId>)>,
     quiescers: u32,
@@ -246,30 +243,27 @@ impl LockService {
 
     /// `F_SETLK`, `F_SETLKW`: `answer` is called once, now or later.
     pub fn setlk(&self, file: &Arc<LockedFile>, call: LockCall, answer: Answer) {
-        let (owner, task, range) = (call.owner(), call.task(), call.range());
-        if file.class() == Class::Database {
-            file.note_use(call.tid, call.node);
-        }
+        let (task, range) = (call.task(), call.range());
         if call.kind == F_UNLCK {
-            self.change(|broker, look, now, out| {
-                if range == rules::WRITE && file.class() == Class::Shm {
-                    let me = Owner { lock_owner: u64::MAX, node: u64::MAX };
-                    look::move_read_mark(file, |at| broker.test(file.id, me, Range::byte(at), LockKind::Write).is_none());
-                }
-                broker.unlock(now, look, file.id, owner, task, range, out);
-            });
+            self.unlock(file, &call);
             answer(Ok(()));
             return;
         }
         look::notice_database(file, range);
         let class = file.class();
+        let owner = call.owner(class);
+        if owner == call.process() {
+            file.has_ordinary_locks.store(true, Ordering::Relaxed);
+        }
         let now = self.now();
         let mut table = self.lock();
         let ticket = table.next_ticket;
         table.next_ticket += 1;
         table.know(file);
-        table.takers.entry((file.id, call.node, call.fh)).or_default().insert(call.lock_owner);
-        table.parked.insert(ticket, (answer, class));
+        table.takers.entry((file.id, call.fh)).or_default().insert(owner);
+        // What is refused as on an ordinary file, with its error.
+        let refused_as = if rules::is_ordinary(class, range) { Class::Plain } else { class };
+        table.parked.insert(ticket, (answer, refused_as));
         let request = Request {
             ticket,
             file: file.id,
@@ -291,65 +285,105 @@ impl LockService {
         }
     }
 
+    fn unlock(&self, file: &LockedFile, call: &LockCall) {
+        let (task, range) = (call.task(), call.range());
+        let connection = if call.apart { by_handle(call.lock_owner, call.fh) } else { call.process() };
+        self.change(|broker, look, now, out| {
+            if range == rules::WRITE && file.class() == Class::Shm {
+                let me = Owner { lock_owner: u64::MAX, node: u64::MAX };
+                look::move_read_mark(file, |at| broker.test(file.id, me, Range::byte(at), LockKind::Write).is_none());
+            }
+            broker.unlock(now, look, file.id, connection, task, range, out);
+            // SQLite unlocks the whole of a database, and so does whoever locked it otherwise.
+            if connection != call.process() && file.has_ordinary_locks.load(Ordering::Relaxed) {
+                broker.unlock(now, look, file.id, call.process(), task, range, out);
+            }
+        });
+    }
+
+    /// Whether a file is a database now, by its content; one that is empty if it was known as one. It is an ordinary file as soon as its header is another's,
+    /// unless SQLite's locks are held on it.
+    #[must_use]
+    pub fn is_database(&self, file: &LockedFile) -> bool {
+        let was = file.class() == Class::Database;
+        match crate::recognise::content(&file.fd) {
+            Content::Database => file.class() != Class::Shm,
+            Content::Empty => was,
+            Content::Other => {
+                let stays = was && self.lock().broker.has_sqlite_locks(file.id);
+                if was && !stays {
+                    file.set_class(Class::Plain);
+                }
+                stays
+            }
+        }
+    }
+
     /// `F_GETLK`.
     #[must_use]
     pub fn getlk(&self, file: &Arc<LockedFile>, call: &LockCall) -> Option<Conflict> {
         let table = self.lock();
-        let (_, task, range, kind) = table.broker.test(file.id, call.owner(), call.range(), call.lock_kind())?;
+        let (_, task, range, kind) = table.broker.test(file.id, call.owner(file.class()), call.range(), call.lock_kind())?;
         Some(Conflict { start: range.start, end: range.end, kind: if kind == LockKind::Write { F_WRLCK } else { F_RDLCK }, pid: task.pid })
     }
 
-    /// A descriptor was closed by the process `lock_owner`: its POSIX locks on that node go (FLUSH).
-    pub fn flush(&self, file: &Arc<LockedFile>, node: u64, lock_owner: u64) {
+    /// A descriptor was closed by the process `lock_owner` (FLUSH): the locks of its connection go, and the ordinary ones that the process has on that node by
+    /// whatever descriptor.
+    pub fn flush(&self, file: &Arc<LockedFile>, node: u64, fh: u64, lock_owner: u64) {
+        let (connection, process) = (by_handle(lock_owner, fh), Owner { lock_owner, node });
+        let ordinary = file.has_ordinary_locks.load(Ordering::Relaxed);
         let now = self.now();
         let mut table = self.lock();
         // It may lock again through another handle before this one is released.
-        table.takers.retain(|(id, n, _), owners| {
-            if (*id, *n) == (file.id, node) {
-                owners.remove(&lock_owner);
+        if let Some(owners) = table.takers.get_mut(&(file.id, fh)) {
+            owners.remove(&connection);
+        }
+        if ordinary {
+            for (_, owners) in table.takers.iter_mut().filter(|((id, _), _)| *id == file.id) {
+                owners.remove(&process);
             }
-            !owners.is_empty()
+        }
+        let ((), ready) = self.change_locked(&mut table, now, |broker, look, now, out| {
+            broker.close(now, look, file.id, connection, out);
+            if ordinary {
+                broker.close(now, look, file.id, process, out);
+            }
         });
-        let owner = Owner { lock_owner, node };
-        let ((), ready) = self.change_locked(&mut table, now, |broker, look, now, out| broker.close(now, look, file.id, owner, out));
         drop(table);
         deliver(ready);
     }
 
     /// The last descriptor of a handle was closed: locks taken through it go (RELEASE).
-    pub fn release(&self, file: &Arc<LockedFile>, node: u64, fh: u64) {
+    pub fn release(&self, file: &Arc<LockedFile>, fh: u64) {
         let now = self.now();
         let mut table = self.lock();
-        let owners = table.takers.remove(&(file.id, node, fh)).unwrap_or_default();
+        let owners = table.takers.remove(&(file.id, fh)).unwrap_or_default();
         if owners.is_empty() {
             return;
         }
         let ((), ready) = self.change_locked(&mut table, now, |broker, look, now, out| {
-            for lock_owner in owners {
-                broker.close(now, look, file.id, Owner { lock_owner, node }, out);
+            for owner in owners {
+                broker.close(now, look, file.id, owner, out);
             }
         });
         drop(table);
         deliver(ready);
     }
 
-    /// The node whose inode number the calling thread must see when it asks for this database by name: that of its own connection, if there is no
-    /// doubt which. SQLite compares the two when it opens and closes, before it begins a journal, and before it removes a WAL at the last close.
+    /// The connection (its handle) by which a thread uses a database, if there is no doubt which.
     #[must_use]
-    pub fn own_node(&self, file: &Arc<LockedFile>, tid: u32) -> Option<u64> {
-        let last = file.last_used.lock().unwrap_or_else(PoisonError::into_inner).get(&tid).copied();
-        if last.is_some() {
-            return last;
-        }
-        self.lock().broker.used_by(file.id, tid, &|| signals::process_of(tid)).map(|o| o.node)
+    pub fn connection_of(&self, file: &Arc<LockedFile>, tid: u32) -> Option<u64> {
+        let owner = self.lock().broker.used_by(file.id, tid, &|| signals::process_of(tid))?;
+        handle_of(owner)
     }
 
-    /// The nodes by which the process of a thread holds locks on a file; nothing if its threads share connections, so that a thread says little about which.
+    /// The connections by which the process of a thread holds locks on a file; nothing if its threads share connections, so that a thread says little about
+    /// which.
     #[must_use]
-    pub fn nodes_of_process(&self, file: &LockedFile, tid: u32) -> Option<Vec<u64>> {
+    pub fn connections_of_process(&self, file: &LockedFile, tid: u32) -> Option<Vec<u64>> {
         let pid = signals::process_of(tid)?;
         let table = self.lock();
-        let mine = table.broker.holders_of(file.id).filter(|(_, task)| task.pid == pid).map(|(owner, _)| owner.node);
+        let mine = table.broker.holders_of(file.id).filter(|(_, task)| task.pid == pid).filter_map(|(owner, _)| handle_of(owner));
         (!table.broker.moves_connections(pid)).then(|| mine.collect())
     }
 
@@ -416,7 +450,3 @@ fn errno(cause: Cause, class: Class) -> i32 {
     }
 }
 
-/// Whether locking this range can only be SQLite's doing.
-fn is_sqlite_range(range: Range) -> bool {
-    range.within(rules::DATABASE)
-}

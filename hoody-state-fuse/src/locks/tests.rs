@@ -4,14 +4,14 @@ use crate::locks::{Class, Limits, LockCall, LockService, LockedFile};
 use hoody_state::locked_db::broker::{Range, rules};
 use nix::libc::{EAGAIN, EINTR, F_RDLCK, F_UNLCK, F_WRLCK};
 use std::os::fd::OwnedFd;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 fn file(id: u64, class: Class) -> Arc<LockedFile> {
     let fd = OwnedFd::from(tempfile::tempfile().unwrap());
-    Arc::new(LockedFile { id, volume: 1.into(), class: Mutex::new(class), fd, place: Mutex::new(None), last_used: Mutex::default(), looked: Mutex::default() })
+    Arc::new(LockedFile { id, volume: 1.into(), class: Mutex::new(class), fd, place: Mutex::new(None), has_ordinary_locks: AtomicBool::default() })
 }
 
 fn call(owner: u64, range: Range, kind: i32) -> LockCall {
@@ -26,6 +26,7 @@ fn call(owner: u64, range: Range, kind: i32) -> LockCall {
         kind,
         wait: false,
         read_only: false,
+        apart: true,
     }
 }
 
@@ -65,12 +66,12 @@ fn a_release_lets_go_of_what_was_taken_through_that_handle_and_not_of_what_was_t
     let plain = file(1, Class::Plain);
     let byte = Range::byte(0);
     ask(&service, &plain, call(1, byte, F_WRLCK)).recv_timeout(SOON).unwrap().unwrap();
-    service.flush(&plain, 1, 1);
+    service.flush(&plain, 1, 1, 1);
     let again = LockCall { fh: 99, ..call(1, byte, F_WRLCK) };
     ask(&service, &plain, again).recv_timeout(SOON).unwrap().unwrap();
-    service.release(&plain, 1, 1);
+    service.release(&plain, 1);
     assert_eq!(ask(&service, &plain, call(2, byte, F_WRLCK)).recv_timeout(SOON), Ok(Err(EAGAIN)));
-    service.release(&plain, 1, 99);
+    service.release(&plain, 99);
     assert_eq!(ask(&service, &plain, call(2, byte, F_WRLCK)).recv_timeout(SOON), Ok(Ok(())));
 }
 
@@ -106,7 +107,7 @@ fn a_reader_keeps_its_place_while_the_event_loop_does_not_listen() {
     drop(busy);
     ask(&service, &shm, LockCall { start: 120, end: 120, kind: F_WRLCK, ..first }).recv_timeout(SOON).unwrap().unwrap();
     assert_eq!((service.status().1.revoked, service.status().1.upgrades_after_revocation), (0, 0));
-    service.flush(&shm, 1, 1);
+    service.flush(&shm, 1, 1, 1);
     second.recv_timeout(Duration::from_secs(5)).unwrap().unwrap();
 }
 

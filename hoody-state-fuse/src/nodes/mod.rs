@@ -13,6 +13,7 @@ use std::time::Duration;
 
 /// What a file is to this file system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
 pub enum NodeKind {
     /// See [`directory`].
     Directory,
@@ -39,8 +40,6 @@ pub struct Policy {
     pub entry_ttl: Duration,
     /// How long the kernel may rely on attributes.
     pub attr_ttl: Duration,
-    /// Every look-up is another node (with passthrough): so SQLite asks us, and not itself, for locks between threads.
-    pub fresh: bool,
     /// The kernel need not tell of a close before the last one.
     pub no_flush: bool,
 }
@@ -51,6 +50,22 @@ pub const LONG: Duration = Duration::from_secs(3600);
 pub const NEVER: Duration = Duration::ZERO;
 
 impl NodeKind {
+    const ALL: [NodeKind; 8] = [
+        NodeKind::Directory,
+        NodeKind::Plain,
+        NodeKind::Database,
+        NodeKind::Shm,
+        NodeKind::Wal,
+        NodeKind::Journal,
+        NodeKind::Symlink,
+        NodeKind::Special,
+    ];
+
+    /// The kind that `kind as u8` stands for.
+    pub(crate) fn from_byte(byte: u8) -> Self {
+        Self::ALL.into_iter().find(|k| *k as u8 == byte).unwrap_or(NodeKind::Plain)
+    }
+
     /// How this kind is treated.
     #[must_use]
     pub fn policy(self) -> Policy {

@@ -2,4 +2,4 @@
 use super::{LONG, Policy};
 
 /// The kernel keeps size and times right itself when it writes through.
-pub const POLICY: Policy = Policy { entry_ttl: LONG, attr_ttl: LONG, fresh: false, no_flush: false };
+pub const POLICY: Policy = Policy { entry_ttl: LONG, attr_ttl: LONG, no_flush: false };

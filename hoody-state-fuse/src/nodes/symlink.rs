@@ -2,4 +2,4 @@
 use super::{LONG, Policy};
 
 /// A link's text never changes.
-pub const POLICY: Policy = Policy { entry_ttl: LONG, attr_ttl: LONG, fresh: false, no_flush: false };
+pub const POLICY: Policy = Policy { entry_ttl: LONG, attr_ttl: LONG, no_flush: false };

@@ -5,4 +5,4 @@ use super::{LONG, Policy};
 pub const SUFFIX: &str = "-wal";
 
 /// One node, like an ordinary file's.
-pub const POLICY: Policy = Policy { entry_ttl: LONG, attr_ttl: LONG, fresh: false, no_flush: true };
+pub const POLICY: Policy = Policy { entry_ttl: LONG, attr_ttl: LONG, no_flush: true };

@@ -23,6 +23,8 @@ pub(super) struct Held {
     /// The thread that acted for it last.
     pub task: Task,
     pub since: Tick,
+    /// Its locks are not SQLite's, whatever bytes they cover.
+    pub ordinary: bool,
 }
 
 /// A request that waits.
@@ -101,7 +103,7 @@ impl File {
     }
 
     pub fn anyone_writes(&self, range: Range) -> bool {
-        self.holders.values().any(|h| h.ranges.writes(range))
+        self.holders.values().any(|h| !h.ordinary && h.ranges.writes(range))
     }
 
     /// Whether the intent's holder may go on with another transaction although others wait.
@@ -111,7 +113,7 @@ impl File {
 
     /// Whether `owner` changes the database just now.
     pub fn is_writing(&self, owner: Owner) -> bool {
-        rules::write_bytes(self.class).is_some_and(|bytes| self.held(owner).is_some_and(|h| h.ranges.writes(bytes)))
+        rules::write_bytes(self.class).is_some_and(|bytes| self.held(owner).is_some_and(|h| !h.ordinary && h.ranges.writes(bytes)))
     }
 
     /// Whether somebody changes the database just now.
@@ -133,7 +135,7 @@ impl File {
         if kind.is_none() && !self.holders.contains_key(&owner) {
             return;
         }
-        let held = self.holders.entry(owner).or_insert_with(|| Held { ranges: Ranges::default(), task: task.unwrap_or_default(), since: now });
+        let held = self.holders.entry(owner).or_insert_with(|| Held { ranges: Ranges::default(), task: task.unwrap_or_default(), since: now, ordinary: false });
         if let Some(task) = task {
             held.task = Task { tid: task.tid, pid: if task.pid == 0 { held.task.pid } else { task.pid } };
         }

@@ -17,7 +17,9 @@
 //!    written nothing is refused, else the requester.
 //! 7. *Readers*: a handle opened read-only needs no intent (nor the `-shm` of a connection that has its database open so). Others lose theirs when they only read for longer than [`Limits::read_phase`] ([`Limits::read_phase_rollback`]) and somebody
 //!    waits; they count as readers until they write. Time in which no requests were taken does not count: a request to write may be among them.
-//! 8. *Failure*: a wait ends at [`Limits::wait`], but for `F_SETLKW` on an ordinary file; a wait for oneself is answered at once.
+//! 8. *Failure*: a wait ends at [`Limits::wait`], but for an ordinary `F_SETLKW`; a wait for oneself is answered at once.
+//! 9. *Ordinary locks*: on a file that is not SQLite's, and on bytes that SQLite does not lock, everything is as natively: without waiting a request is
+//!    refused at once, and none of this needs or keeps an intent, or counts as a write transaction.
 //!
 //! **Guarantees**, tested by properties: never two conflicting grants; every request is answered once; no cycle of waits is left; a waiter is
 //! bypassed a bounded number of times. **Cost**: a request looks at each owner on that file, and one that waits at each wait that it leads to; time costs nothing
@@ -128,7 +130,7 @@ impl Broker {
         }
         let in_the_way = self.files.get(&request.file).is_some_and(|f| f.conflicts(request.owner, request.range, request.kind).next().is_some());
         let refusal = match request.class {
-            Class::Plain if !request.wait => Some(Cause::Conflict),
+            class if !request.wait && rules::is_ordinary(class, request.range) => Some(Cause::Conflict),
             _ if rules::is_hint(&request, view) && (in_the_way || self.is_held_back(&request)) => Some(Cause::Hint),
             _ => None,
         };
@@ -249,7 +251,7 @@ impl Broker {
             } else if !w.old {
                 due = due.min(w.since + self.limits.doubt);
             }
-            if w.request.wait && w.request.class == Class::Plain {
+            if w.request.wait && rules::is_ordinary(w.request.class, w.request.range) {
                 continue;
             }
             if age >= self.limits.wait {
@@ -408,6 +410,11 @@ impl Broker {
                 self.counters.upgrades_after_revocation += 1;
             }
             file.set(now, r.owner, Some(r.task), r.range, Some(r.kind));
+            if rules::is_ordinary(r.class, r.range)
+                && let Some(held) = file.holders.get_mut(&r.owner)
+            {
+                held.ordinary = true;
+            }
         }
         // A shared lock taken over an exclusive one may end a write, as in SQLite's way down from EXCLUSIVE.
         self.settle(now, view, r.file, r.owner);

@@ -1,6 +1,6 @@
 //! What can be asked of the table without changing it, besides [`status`](Broker::status).
 
-use super::{Broker, FileId, LockKind, Owner, Range, Task, file, rules};
+use super::{Broker, Class, FileId, LockKind, Owner, Range, Task, file, rules};
 
 impl Broker {
     /// Who stands in the way of a lock (`F_GETLK`).
@@ -32,6 +32,12 @@ impl Broker {
     /// Who holds locks on a file, by which node, and by which process.
     pub fn holders_of(&self, file: FileId) -> impl Iterator<Item = (Owner, Task)> + '_ {
         self.files.get(&file).into_iter().flat_map(|f| f.holders.iter().map(|(o, h)| (*o, h.task)))
+    }
+
+    /// Whether somebody holds locks there that SQLite takes.
+    #[must_use]
+    pub fn has_sqlite_locks(&self, file: FileId) -> bool {
+        self.files.get(&file).is_some_and(|f| f.class != Class::Plain && f.holders.values().any(|h| !h.ordinary))
     }
 
     /// Whether a process was seen to use a connection by several threads.

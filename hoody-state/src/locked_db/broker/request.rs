@@ -14,12 +14,12 @@ pub type Ticket = u64;
 /// A wal-index header, or a digest of it: all that matters is whether it changed.
 pub type Stamp = u64;
 
-/// Who holds a lock: a process or open file description (the kernel's lock owner) by way of one node.
+/// Who holds a lock: a process or open file description (the kernel's lock owner) by way of one node or connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Owner {
     /// The kernel's lock owner.
     pub lock_owner: u64,
-    /// The FUSE node.
+    /// The FUSE node; of SQLite's locks, what stands for the connection.
     pub node: u64,
 }
 
@@ -90,7 +90,7 @@ pub trait View {
 /// Why a request was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Cause {
-    /// An ordinary lock on an ordinary file, asked for without waiting.
+    /// An ordinary lock, asked for without waiting.
     Conflict,
     /// SQLite asked only to find out (rule 2).
     Hint,

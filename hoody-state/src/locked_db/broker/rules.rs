@@ -22,8 +22,24 @@ pub const WAL_INDEX: Range = Range::new(120, 127);
 /// Of a `-shm`: the dead man's switch.
 pub const DMS: Range = Range::byte(128);
 
+/// Of a `-shm`: everything SQLite locks.
+const SHM: Range = Range::new(120, 128);
+
+/// Whether a lock on these bytes is not one that SQLite takes: it is granted, refused and waited for as natively.
+#[must_use]
+pub fn is_ordinary(class: Class, range: Range) -> bool {
+    match class {
+        Class::Plain => true,
+        Class::Database => !range.within(DATABASE),
+        Class::Shm => !range.within(SHM),
+    }
+}
+
 /// Rule 1: whether this request may be granted only to the owner of the file's intent.
 pub(super) fn needs_intent(file: &File, r: &Request, view: &dyn View) -> bool {
+    if is_ordinary(r.class, r.range) {
+        return false;
+    }
     let nothing = |range| file.held(r.owner).is_none_or(|h| !h.ranges.holds(range));
     match r.class {
         Class::Plain => false,
@@ -58,6 +74,7 @@ pub(super) fn disproves_reader(file: &File, r: &Request) -> bool {
 /// Rule 2: a request that SQLite only makes to find out; refused at once when somebody is in its way.
 pub(super) fn is_hint(r: &Request, view: &dyn View) -> bool {
     r.kind == LockKind::Write
+        && !is_ordinary(r.class, r.range)
         && match r.class {
             Class::Plain => false,
             Class::Shm => r.range.within(READ) || r.range == CKPT || r.range.overlaps(DMS),
@@ -100,5 +117,5 @@ pub(super) fn read_bytes(class: Class) -> Option<Range> {
 
 /// Whether a grant would let its owner begin to change the database.
 pub(super) fn begins_write(r: &Request) -> bool {
-    r.kind == LockKind::Write && write_bytes(r.class).is_some_and(|b| r.range.overlaps(b))
+    r.kind == LockKind::Write && !is_ordinary(r.class, r.range) && write_bytes(r.class).is_some_and(|b| r.range.overlaps(b))
 }
