@@ -51,8 +51,16 @@ fn a_connection_that_opens_and_closes_finds_its_own_file_under_its_name() {
         let file = std::fs::File::open(d.at("a.db")).unwrap();
         assert_eq!(file.metadata().unwrap().ino(), std::fs::metadata(d.at("a.db")).unwrap().ino());
     }
-    let (one, two) = (std::fs::File::open(d.at("a.db")).unwrap(), std::fs::File::open(d.at("a.db")).unwrap());
-    assert_ne!(one.metadata().unwrap().ino(), two.metadata().unwrap().ino(), "two connections are two files");
+    // SQLite asks right after it has opened a file, and then whenever it uses that connection.
+    let one = std::fs::File::open(d.at("a.db")).unwrap();
+    let first = one.metadata().unwrap().ino();
+    let two = std::fs::File::open(d.at("a.db")).unwrap();
+    let second = two.metadata().unwrap().ino();
+    assert_ne!(first, second, "two connections are two files");
+    assert_eq!(std::fs::metadata(d.at("a.db")).unwrap().ino(), second);
+    let lock = nix::libc::flock { l_type: 0, l_whence: 0, l_start: 0x4000_0002, l_len: 510, l_pid: 0 };
+    nix::fcntl::fcntl(&one, nix::fcntl::FcntlArg::F_SETLK(&lock)).unwrap();
+    assert_eq!(std::fs::metadata(d.at("a.db")).unwrap().ino(), first);
 }
 
 /// SQLite opens the `-shm` of a read-only connection for writing: it was taken for a possible writer, and such connections read one at a time.
@@ -104,7 +112,7 @@ fn nobody_is_taken_for_a_reader_while_a_writer_of_its_process_has_no_shm_yet() {
     assert_eq!((value(&reader), intents()), (0, 0));
 }
 
-/// A node that was looked up and not opened yet is shown again, but only to its own thread.
+/// SQLite compares the numbers that it is shown right after it has opened each file.
 #[test]
 fn connections_that_are_opened_at_the_same_time_are_never_one_file() {
     use std::os::unix::fs::MetadataExt as _;
@@ -117,13 +125,14 @@ fn connections_that_are_opened_at_the_same_time_are_never_one_file() {
                 for _ in 0..50 {
                     std::fs::metadata(d.at("a.db")).unwrap();
                     let file = std::fs::File::open(d.at("a.db")).unwrap();
-                    all.lock().unwrap().push(file);
+                    let number = file.metadata().unwrap().ino();
+                    all.lock().unwrap().push((file, number));
                 }
             });
         }
     });
     let open = all.into_inner().unwrap();
-    let numbers: std::collections::HashSet<u64> = open.iter().map(|f| f.metadata().unwrap().ino()).collect();
+    let numbers: std::collections::HashSet<u64> = open.iter().map(|(_, number)| *number).collect();
     assert_eq!(numbers.len(), open.len());
 }
 

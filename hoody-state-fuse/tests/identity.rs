@@ -32,7 +32,8 @@ fn end(mut child: Child) {
     child.wait().unwrap();
 }
 
-const TAKES_FLOCK: &str = "import fcntl,sys,time\nf=open(sys.argv[1],'a+')\nfcntl.flock(f,fcntl.LOCK_EX|fcntl.LOCK_NB)\nprint('held',flush=True)\ntime.sleep(60)";
+const TAKES_FLOCK: &str =
+    "import fcntl,sys,time\nf=open(sys.argv[1],'a+')\nfcntl.flock(f,fcntl.LOCK_EX|fcntl.LOCK_NB)\nprint('held',flush=True)\ntime.sleep(60)";
 const TRIES_FLOCK: &str =
     "import fcntl,sys\nf=open(sys.argv[1],'a+')\ntry:\n  fcntl.flock(f,fcntl.LOCK_EX|fcntl.LOCK_NB); print('locked')\nexcept BlockingIOError: print('refused')";
 
@@ -54,7 +55,9 @@ fn flock_excludes_whatever_the_file_is() {
 
 /// Takes a lock over some bytes; `0` bytes are all there may ever be.
 fn takes_lock(from: u64, bytes: u64) -> String {
-    format!("import fcntl,sys,time\nf=open(sys.argv[1],'a+')\nfcntl.lockf(f,fcntl.LOCK_EX|fcntl.LOCK_NB,{bytes},{from})\nprint('held',flush=True)\ntime.sleep(60)")
+    format!(
+        "import fcntl,sys,time\nf=open(sys.argv[1],'a+')\nfcntl.lockf(f,fcntl.LOCK_EX|fcntl.LOCK_NB,{bytes},{from})\nprint('held',flush=True)\ntime.sleep(60)"
+    )
 }
 
 fn tries_lock(from: u64, bytes: u64) -> String {
@@ -161,7 +164,8 @@ fn threads_of_one_process_make_one_database_and_none_finds_it_locked() {
                 for t in threads {
                     t.join().unwrap_or_else(|_| panic!("{journal} {options:?}"));
                 }
-                let (rows, different): (i64, i64) = open(path).query_row("SELECT count(*), count(DISTINCT v) FROM n", [], |r| Ok((r.get(0)?, r.get(1)?))).unwrap();
+                let (rows, different): (i64, i64) =
+                    open(path).query_row("SELECT count(*), count(DISTINCT v) FROM n", [], |r| Ok((r.get(0)?, r.get(1)?))).unwrap();
                 assert_eq!((rows, different), (120, 120), "{journal} {options:?}");
             }
         }
@@ -225,7 +229,10 @@ fn who_polls_a_database_sees_it_change_only_when_it_does() {
             })
             .collect();
         for _ in 0..3 {
-            python("import sqlite3,sys\nc=sqlite3.connect('file:'+sys.argv[1]+'?mode=ro',uri=True,timeout=0)\nc.execute('select * from t').fetchall()", &d.at("f.db"));
+            python(
+                "import sqlite3,sys\nc=sqlite3.connect('file:'+sys.argv[1]+'?mode=ro',uri=True,timeout=0)\nc.execute('select * from t').fetchall()",
+                &d.at("f.db"),
+            );
         }
         let seen: HashSet<_> = polls.into_iter().flat_map(|t| t.join().unwrap()).collect();
         assert_eq!(seen.len(), 1, "{journal}: {seen:?}");
@@ -262,7 +269,10 @@ fn an_open_database_is_not_shown_as_deleted() {
         let mut holds = holder(&d.at("f.db"));
         // Others look at it, open it, read it.
         shell(&d.at(""), "ls -l; stat f.db; head -c 100 f.db");
-        python("import sqlite3,sys\nc=sqlite3.connect('file:'+sys.argv[1]+'?mode=ro',uri=True,timeout=0)\nc.execute('select * from t').fetchall()", &d.at("f.db"));
+        python(
+            "import sqlite3,sys\nc=sqlite3.connect('file:'+sys.argv[1]+'?mode=ro',uri=True,timeout=0)\nc.execute('select * from t').fetchall()",
+            &d.at("f.db"),
+        );
         let open: Vec<_> = fs::read_dir(format!("/proc/{}/fd", holds.id()))
             .unwrap()
             .flatten()
@@ -288,7 +298,10 @@ fn only_further_opens_of_one_process_have_numbers_of_their_own() {
     let second = rw();
     assert_ne!(second.metadata().unwrap().ino(), stable);
     // Another process, and another thread that has not used it.
-    assert_eq!(python("import os,sys\nf=open(sys.argv[1],'rb')\nprint(os.fstat(f.fileno()).st_ino,os.stat(sys.argv[1]).st_ino)", &d.at("f.db")), format!("{stable} {stable}"));
+    assert_eq!(
+        python("import os,sys\nf=open(sys.argv[1],'rb')\nprint(os.fstat(f.fileno()).st_ino,os.stat(sys.argv[1]).st_ino)", &d.at("f.db")),
+        format!("{stable} {stable}")
+    );
     let path = d.at("f.db");
     assert_eq!(std::thread::spawn(move || fs::metadata(path).unwrap().ino()).join().unwrap(), stable);
     drop(second);

@@ -28,14 +28,7 @@ fn limits() -> Limits {
 
 fn file(class: Class) -> Arc<LockedFile> {
     let fd = OwnedFd::from(tempfile::tempfile().unwrap());
-    Arc::new(LockedFile {
-        id: 1,
-        volume: 1.into(),
-        class: Mutex::new(class),
-        fd,
-        place: Mutex::new(None),
-        has_ordinary_locks: AtomicBool::default(),
-    })
+    Arc::new(LockedFile { id: 1, volume: 1.into(), class: Mutex::new(class), fd, place: Mutex::new(None), has_ordinary_locks: AtomicBool::default() })
 }
 
 /// One connection, and the asserts that are made of each answer.

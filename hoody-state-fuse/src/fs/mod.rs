@@ -117,7 +117,6 @@ impl Core {
     fn slowly(&self, job: impl FnOnce() + Send + 'static) {
         if self.locks.somebody_waits() { self.sync.run(job) } else { job() }
     }
-
 }
 
 /// The file system.

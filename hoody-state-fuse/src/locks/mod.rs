@@ -13,8 +13,8 @@ mod ticker;
 
 pub use deaf::Busy;
 pub use hold::{Held, Unquiet};
-pub(crate) use signals::process_of;
 pub use hoody_state::locked_db::broker::{Class, Limits};
+pub(crate) use signals::process_of;
 
 use crate::recognise::Content;
 
@@ -449,4 +449,3 @@ fn errno(cause: Cause, class: Class) -> i32 {
         _ => EAGAIN,
     }
 }
-

@@ -50,16 +50,8 @@ pub const LONG: Duration = Duration::from_secs(3600);
 pub const NEVER: Duration = Duration::ZERO;
 
 impl NodeKind {
-    const ALL: [NodeKind; 8] = [
-        NodeKind::Directory,
-        NodeKind::Plain,
-        NodeKind::Database,
-        NodeKind::Shm,
-        NodeKind::Wal,
-        NodeKind::Journal,
-        NodeKind::Symlink,
-        NodeKind::Special,
-    ];
+    const ALL: [NodeKind; 8] =
+        [NodeKind::Directory, NodeKind::Plain, NodeKind::Database, NodeKind::Shm, NodeKind::Wal, NodeKind::Journal, NodeKind::Symlink, NodeKind::Special];
 
     /// The kind that `kind as u8` stands for.
     pub(crate) fn from_byte(byte: u8) -> Self {
