@@ -137,18 +137,24 @@ fn watch(path: &str, wanted: i64) {
 /// Imports an image with busybox and this program.
 pub fn import(real: &RealHost) {
     let dir = tempfile::tempdir().unwrap();
-    let root = dir.path();
+    let image = dir.path().join("image.tar");
+    make_image(&std::env::current_exe().unwrap(), PROGRAM, &image);
+    real.host().import_image(&Caller::default(), "worker", &mut std::fs::File::open(&image).unwrap()).unwrap();
+}
+
+/// Makes a tar of a root file system with busybox and a program, and with the libraries that the program needs.
+pub fn make_image(program: &Path, place: &str, image: &Path) {
+    let dir = tempfile::tempdir().unwrap();
     let mut tar = Vec::new();
     hoody_state::image::demo::busybox_rootfs(Path::new("/bin/busybox"), &mut tar).unwrap();
     let base = dir.path().join("base.tar");
     std::fs::write(&base, tar).unwrap();
-    let tree = root.join("tree");
+    let tree = dir.path().join("tree");
     std::fs::create_dir(&tree).unwrap();
     let run = |c: &mut Command| assert!(c.status().unwrap().success(), "{c:?}");
     run(Command::new("tar").arg("-xf").arg(&base).arg("-C").arg(&tree));
-    let exe = std::env::current_exe().unwrap();
-    run(Command::new("cp").arg(&exe).arg(tree.join(&PROGRAM[1..])));
-    let libraries = Command::new("ldd").arg(&exe).output().unwrap();
+    run(Command::new("cp").arg(program).arg(tree.join(&place[1..])));
+    let libraries = Command::new("ldd").arg(program).output().unwrap();
     for line in String::from_utf8(libraries.stdout).unwrap().lines() {
         if let Some(path) = line.split_whitespace().find(|w| w.starts_with('/')) {
             let to = tree.join(&path[1..]);
@@ -156,9 +162,7 @@ pub fn import(real: &RealHost) {
             run(Command::new("cp").arg("-L").arg(path).arg(&to));
         }
     }
-    let image = dir.path().join("image.tar");
-    run(Command::new("tar").arg("-cf").arg(&image).arg("-C").arg(&tree).arg("."));
-    real.host().import_image(&Caller::default(), "worker", &mut std::fs::File::open(&image).unwrap()).unwrap();
+    run(Command::new("tar").arg("-cf").arg(image).arg("-C").arg(&tree).arg("."));
 }
 
 /// The shell line that runs it.
