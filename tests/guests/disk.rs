@@ -12,10 +12,14 @@ use std::io::{BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 const BLOCK: u64 = 4096;
+/// How long a flush takes: about what a turning disk needs.
+const FLUSH: Duration = Duration::from_millis(6);
 
 /// What becomes of writes that were not flushed when the power was cut.
 #[derive(Debug, Clone, Copy)]
@@ -126,6 +130,7 @@ pub struct Disks {
     all: Vec<Arc<Mutex<Disk>>>,
     listeners: Vec<TcpListener>,
     serving: Mutex<Vec<(TcpStream, JoinHandle<()>)>>,
+    power: Arc<AtomicBool>,
 }
 
 impl Disks {
@@ -136,21 +141,34 @@ impl Disks {
             Arc::new(Mutex::new(Disk { name: (*name).to_owned(), size, file, cache: BTreeMap::new(), flushes: 0 }))
         };
         let all = names.iter().map(make).collect();
-        Disks { all, listeners: names.iter().map(|(_, port)| TcpListener::bind((address, *port)).unwrap()).collect(), serving: Mutex::default() }
+        Disks {
+            all,
+            listeners: names.iter().map(|(_, port)| TcpListener::bind((address, *port)).unwrap()).collect(),
+            serving: Mutex::default(),
+            power: Arc::default(),
+        }
     }
 
     /// Waits for the guest that boots to connect its disks; they then work until the cut.
     pub fn connect(&self) {
+        self.power.store(true, Ordering::SeqCst);
         for (disk, listener) in self.all.iter().zip(&self.listeners) {
             let (stream, disk) = (listener.accept().unwrap().0, Arc::clone(disk));
+            let power = Arc::clone(&self.power);
             let same = stream.try_clone().unwrap();
             // The connection ends with the guest, at any point of a request.
-            self.serving.lock().unwrap().push((same, std::thread::spawn(move || drop(serve(stream, &disk)))));
+            self.serving.lock().unwrap().push((same, std::thread::spawn(move || drop(serve(stream, &disk, &power)))));
         }
+    }
+
+    /// The power goes: no flush that is under way ends any more.
+    pub fn off(&self) {
+        self.power.store(false, Ordering::SeqCst);
     }
 
     /// The guest is gone: what its disks hold now. Says how much was lost.
     pub fn cut(&self, cache: Cache) -> String {
+        self.off();
         for (stream, thread) in self.serving.lock().unwrap().drain(..) {
             let _ = stream.shutdown(Shutdown::Both);
             thread.join().unwrap();
@@ -160,7 +178,7 @@ impl Disks {
 }
 
 /// Answers the requests of the guest's `nbd` driver, one after the other.
-fn serve(stream: TcpStream, disk: &Mutex<Disk>) -> std::io::Result<()> {
+fn serve(stream: TcpStream, disk: &Mutex<Disk>, power: &AtomicBool) -> std::io::Result<()> {
     const REQUEST: u32 = 0x2560_9513;
     const REPLY: u32 = 0x6744_6698;
     const FORCE_UNIT_ACCESS: u16 = 1;
@@ -186,7 +204,14 @@ fn serve(stream: TcpStream, disk: &Mutex<Disk>) -> std::io::Result<()> {
                 }
             }
             2 => return Ok(()),
-            3 => disk.lock().unwrap().flush(),
+            3 => {
+                // Meanwhile writes are lost if the power goes.
+                std::thread::sleep(FLUSH);
+                if !power.load(Ordering::SeqCst) {
+                    return Ok(());
+                }
+                disk.lock().unwrap().flush();
+            }
             4 => error = if disk.lock().unwrap().zero(offset, length) { 0 } else { nix::libc::EINVAL.cast_unsigned() },
             _ => error = nix::libc::EINVAL.cast_unsigned(),
         }

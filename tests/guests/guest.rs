@@ -53,12 +53,14 @@ impl Machine {
         std::fs::create_dir_all(&modules).unwrap();
         host(&format!("cp -r {MODULES}/{} {}", version.display(), modules.display()));
         host(&format!("depmod -b {} {}", shared.display(), version.display()));
-        for (program, path) in [
+        // Of an unoptimised program most is what debuggers read, and a guest would have to load it again after each cut.
+        for (program, built) in [
             ("guest-agent", env!("CARGO_BIN_EXE_guest-agent")),
             ("hoody-state-http", env!("CARGO_BIN_EXE_server-under-test")),
             ("hoody-state-fuse", env!("CARGO_BIN_EXE_fuse-under-test")),
         ] {
-            std::fs::copy(path, shared.join(program)).unwrap();
+            let path = std::env::var_os("HOODY_PROGRAMS").map_or_else(|| PathBuf::from(built), |dir| PathBuf::from(dir).join(program));
+            host(&format!("strip --strip-debug -o {} {}", shared.join(program).display(), path.display()));
         }
         std::fs::write(shared.join("init"), include_str!("init.sh")).unwrap();
         host(&format!("chmod 755 {}/init", shared.display()));
@@ -94,6 +96,7 @@ impl Machine {
     /// Cuts the power: every process of the guest is killed, and its memory is gone.
     pub fn kill(&mut self) {
         let Some(mut process) = self.process.take() else { return };
+        self.disks.off();
         let group = nix::unistd::Pid::from_raw(process.id().cast_signed());
         let _ = nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL);
         process.wait().unwrap();

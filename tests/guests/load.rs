@@ -24,22 +24,28 @@ pub struct View {
 }
 
 impl View {
+    /// Nothing if there is no such container.
     pub fn of(id: &str) -> Option<View> {
-        let answer = send("GET", &format!("/containers/{id}"), b"").expect("the server answers");
+        View::ask(id).expect("the server answers")
+    }
+
+    /// The same; nothing at all if the power was cut meanwhile.
+    fn ask(id: &str) -> Option<Option<View>> {
+        let ask = |path: &str| send("GET", &format!("/containers/{id}{path}"), b"");
+        let answer = ask("")?;
         if answer.status == 404 {
-            return None;
+            return Some(None);
         }
-        let status = answer.body["data"]["status"].as_str().unwrap().to_owned();
-        let mut agent = Agent::connect().unwrap();
-        let mut read = |path: String| agent.read(&format!("{POOL}/containers/{id}/{path}/state")).unwrap();
-        let list = get(&format!("/containers/{id}/snapshots"));
-        let snapshots = list["snapshots"].as_array().unwrap().iter().map(|s| {
-            let name = s["name"].as_str().unwrap().to_owned();
-            let state = read(format!("snapshots/{name}"));
-            (name, (s["alias"].as_str().map(str::to_owned), state))
-        });
-        let snapshots = snapshots.collect();
-        Some(View { status, state: read("live".into()), snapshots })
+        let status = answer.body["data"]["status"].as_str()?.to_owned();
+        let mut agent = Agent::connect()?;
+        let mut read = |path: String| agent.read(&format!("{POOL}/containers/{id}/{path}/state"));
+        let mut snapshots = BTreeMap::new();
+        for s in ask("/snapshots")?.body["data"]["snapshots"].as_array()? {
+            let name = s["name"].as_str()?.to_owned();
+            let state = read(format!("snapshots/{name}"))?;
+            snapshots.insert(name, (s["alias"].as_str().map(str::to_owned), state));
+        }
+        Some(Some(View { status, state: read("live".into())?, snapshots }))
     }
 
     /// What it is after the machine was switched off and on: what was paused has lost its processes, and starts again as what ran does.
@@ -112,8 +118,8 @@ impl Client {
             (20..52, Some(name)) => Act::Drop { name },
             (52..67, Some(name)) => Act::Restore { name },
             (67..73, _) if !self.writer => Act::Delete,
-            (73..83, _) if !self.writer && self.containers.len() < 3 => Act::Copy { name: format!("copy-{}-{n}", self.number) },
-            (83..86, _) if !self.writer && self.containers.len() < 3 => create,
+            (73..83, _) if !self.writer && self.containers.len() < 2 => Act::Copy { name: format!("copy-{}-{n}", self.number) },
+            (83..86, _) if !self.writer && self.containers.len() < 2 => create,
             _ if self.writer => Act::Verb { verb: "restart", to: "running" },
             _ => {
                 let (verb, to) = match (view.status.as_str(), dice % 3) {
@@ -184,9 +190,9 @@ impl Client {
     }
 
     /// Takes an acknowledged change into the model.
-    fn note(&mut self, id: &str, act: &Act, data: &Value) -> Option<()> {
-        let source = self.containers.get(id).cloned();
-        let view = self.containers.entry(id.to_owned()).or_default();
+    fn note(&mut self, from: &str, act: &Act, data: &Value) -> Option<()> {
+        let source = self.containers.get(from).cloned();
+        let view = self.containers.entry(from.to_owned()).or_default();
         match act {
             Act::Write { .. } => {}
             Act::Snapshot { alias } => {
@@ -203,7 +209,7 @@ impl Client {
                 }
             }
             Act::Verb { to, .. } => view.status = (*to).to_owned(),
-            Act::Delete => drop(self.containers.remove(id)),
+            Act::Delete => drop(self.containers.remove(from)),
             Act::Create { name } | Act::Copy { name } => {
                 self.containers.retain(|id, _| !id.is_empty());
                 let end = Instant::now() + PATIENCE;
@@ -213,7 +219,13 @@ impl Client {
                     let found = found.unwrap_or_else(|| panic!("{name} was acknowledged and is not in the list"));
                     let (id, status) = (found["id"].as_str().unwrap(), found["status"].as_str().unwrap());
                     if ["running", "stopped"].contains(&status) && found["operation_in_progress"].as_bool() != Some(true) {
-                        let mut new = if matches!(act, Act::Copy { .. }) { source.unwrap() } else { View::default() };
+                        let mut new = View::default();
+                        if let Some(source) = source.filter(|_| matches!(act, Act::Copy { .. })) {
+                            let now = View::ask(from)?.expect("the source of a copy stays");
+                            assert!(is_after(act, &source, &now), "the source of a copy was {source:#?} and is {now:#?}");
+                            self.containers.insert(from.to_owned(), now.clone());
+                            new = now;
+                        }
                         new.status = status.to_owned();
                         self.containers.insert(id.to_owned(), new);
                         break;
@@ -306,8 +318,8 @@ fn is_after(act: &Act, before: &View, now: &View) -> bool {
                 let status = if *to == "stopped" { "stopped" } else { "running" };
                 gone.is_empty() && added.is_empty() && now.state == before.state && now.status == status
             }
-            // Its source stays as it was.
-            Act::Copy { .. } => added.is_empty() && gone.is_empty() && stays,
+            // The source has one snapshot more, which the copy was made from.
+            Act::Copy { .. } => gone.is_empty() && added == [&(None, before.state.clone())] && stays,
             Act::Create { .. } | Act::Delete => false,
         }
 }
