@@ -4,7 +4,7 @@ DATA ?= $(CURDIR)/.demo
 PORT ?= 7878
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: run stop demo test unit setup build bench openapi fuzz clean
+.PHONY: run stop demo test unit setup build bench openapi fuzz power-cuts clean
 
 ## run: install what is needed, build, start a server on a loop-image pool, show the story, leave the server up
 run: setup build
@@ -32,6 +32,11 @@ openapi:
 ## fuzz: every fuzz target, ten minutes in all
 fuzz: setup
 	scripts/fuzz.sh 600
+
+## power-cuts: whole servers in guests, their power cut at CUTS random instants under load
+CUTS ?= 200
+power-cuts: setup
+	$(SUDO) env "PATH=$$PATH" "HOME=$$HOME" CUTS=$(CUTS) cargo test --locked --test guests power_cuts -- --nocapture
 
 setup:
 	@SUDO="$(SUDO)" scripts/setup.sh

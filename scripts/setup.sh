@@ -13,6 +13,10 @@ have curl || need+=(curl ca-certificates)
 have runc || have crun || have youki || need+=(runc)
 have mkfs.btrfs || need+=(btrfs-progs)
 [ -x /bin/busybox ] && ! /lib64/ld-linux-x86-64.so.2 --verify /bin/busybox 2>/dev/null || need+=(busybox-static)
+# Power cuts and cgroup v2 alone are tested in guests: a Linux kernel as an ordinary process, and the modules it loads.
+have linux.uml || need+=(user-mode-linux)
+have depmod || need+=(kmod)
+have mkfs.ext4 || need+=(e2fsprogs)
 # bindgen, which btrfs-uapi builds with, loads libclang.
 ldconfig -p | grep -q 'libclang[-.0-9]*\.so' && [ -n "$(find /usr/lib/clang /usr/lib/llvm-*/lib/clang -name stddef.h -print -quit 2>/dev/null)" ] || need+=(libclang-dev)
 if [ ${#need[@]} -gt 0 ]; then
