@@ -61,12 +61,22 @@ fn a_container_is_copied_synced_and_moved_byte_for_byte() {
     same(&f.a.tree(&c, &format!("snapshots/{}", f.a.newest(&c))), &f.b.tree(&copy, &format!("snapshots/{newest}")));
     same(&f.b.tree(&copy, "live"), &f.b.tree(&copy, &format!("snapshots/{newest}")));
 
+    // Whoever is root in the container says of its live volume that it is what both have already, and makes it read-only: it is compared all the same.
+    f.a.sh(&c, "echo five > /state");
+    let known = f.a.identity(&c, &format!("snapshots/{}", f.a.newest(&c)));
+    f.a.forge(&c, Some(known));
+    let synced = f.b.sync(&copy);
+    assert_eq!(synced["changed"], true, "{synced}");
+    same(&f.a.tree(&c, &format!("snapshots/{}", f.a.newest(&c))), &f.b.tree(&copy, "live"));
+    assert_eq!(std::fs::read_to_string(f.b.server.pool().join("containers").join(&copy).join("live/state")).unwrap(), "five\n");
+    f.a.forge(&c, None);
+
     let moved = f.a.post_waiting(&format!("/containers/{c}/move"), &json!({ "target_server_id": f.b.id, "name": "moved" }));
     let there = moved["target_container_id"].as_str().unwrap().to_owned();
     println!("moved with a downtime of {} ms", moved["downtime_ms"]);
     f.b.until(&there, "running");
     f.a.until(&c, "stopped");
-    assert_eq!(f.b.sh(&there, "cat /state"), "four\n");
+    assert_eq!(f.b.sh(&there, "cat /state"), "five\n");
     f.clean("after a copy, a sync and a move");
     f.end();
 }

@@ -1,7 +1,11 @@
 //! Two servers, a network namespace each, and a wire between the two that can be cut.
 
 use crate::server::{Request, Server};
+use btrfs_uapi::send_receive::received_subvol_set;
+use btrfs_uapi::subvolume::{SubvolumeFlags, subvolume_flags_set, subvolume_info};
 use serde_json::{Value, json};
+use std::fs::File;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -251,6 +255,26 @@ impl Node {
         let out = Command::new("btrfs").args(["subvolume", "create"]).arg(&at).output().unwrap();
         assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
         std::fs::write(at.join("in"), "nested").unwrap();
+    }
+
+    /// What a volume is known by on every server.
+    pub fn identity(&self, id: &str, volume: &str) -> uuid::Uuid {
+        let info = subvolume_info(self.open(id, volume).as_fd()).unwrap();
+        if info.received_uuid.is_nil() { info.uuid } else { info.received_uuid }
+    }
+
+    /// Writes an identity into a live volume and makes it read-only, as its owner may; without one it becomes writable again.
+    pub fn forge(&self, id: &str, identity: Option<uuid::Uuid>) {
+        let live = self.open(id, "live");
+        subvolume_flags_set(live.as_fd(), SubvolumeFlags::empty()).unwrap();
+        received_subvol_set(live.as_fd(), &identity.unwrap_or_default(), 7).unwrap();
+        if identity.is_some() {
+            subvolume_flags_set(live.as_fd(), SubvolumeFlags::RDONLY).unwrap();
+        }
+    }
+
+    fn open(&self, id: &str, volume: &str) -> File {
+        File::open(self.server.pool().join("containers").join(id).join(volume)).unwrap()
     }
 
     /// Everything of a tree that can be told, in order.

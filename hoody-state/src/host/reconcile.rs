@@ -228,7 +228,7 @@ impl Host {
             Intent::Snapshot { container, row, replace, databases } => {
                 let volume = Volume::Snapshot(container.clone(), row.snapshot.name.clone());
                 let along = Volume::SnapshotDatabases(container.clone(), row.snapshot.name.clone());
-                let there = |v: &Volume| Ok::<_, Error>(self.0.store.info(v)?.is_some_and(|i| i.read_only));
+                let there = |v: &Volume| Ok::<_, Error>(self.0.store.info(v)?.is_some_and(|i| i.read_only) && !self.0.store.claims_identity(v)?);
                 let whole = there(&volume)? && (!databases || there(&along)?);
                 self.thaw_unless_paused(container)?;
                 self.0.store.delete(&Volume::Staging(op.clone()))?;

@@ -291,6 +291,10 @@ impl SnapshotStore for MemoryStore {
         Ok(Space { total: s.capacity, used: s.used(), free: s.free() })
     }
 
+    fn claims_identity(&self, snapshot: &Volume) -> Result<bool> {
+        Ok(self.state().get(snapshot).is_ok_and(|entry| entry.received))
+    }
+
     fn path(&self, _volume: &Volume) -> Option<PathBuf> {
         None
     }

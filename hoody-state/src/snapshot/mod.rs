@@ -50,6 +50,15 @@ pub enum Volume {
     Staging(OperationId),
 }
 
+impl Volume {
+    /// Whether nobody but this program ever writes to it, and it is read-only. Whoever is root in a container owns the roots of the other volumes, and of what
+    /// is nested in them: nothing that is written there, nor the read-only flag, can be relied on.
+    #[must_use]
+    pub fn is_sealed(&self) -> bool {
+        matches!(self, Volume::Image(_) | Volume::Snapshot(..) | Volume::SnapshotDatabases(..))
+    }
+}
+
 impl fmt::Display for Volume {
     /// For people: `live volume of container 65f0…`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -155,7 +164,8 @@ pub trait SnapshotStore: Send + Sync {
     /// How full the pool is. Cheap: asked before every change.
     fn space(&self) -> Result<Space>;
 
-    /// What a read-only volume's content is known by, on whichever host it is: a copy that was received has the identity of what was sent.
+    /// What a read-only volume's content is known by, on whichever host it is: a copy that was received has the identity of what was sent. A snapshot of a
+    /// volume that is not [sealed](Volume::is_sealed) has one that never was anywhere before, whatever was written into the volume.
     fn identity(&self, volume: &Volume) -> Result<Option<Uuid>>;
 
     /// Writes a read-only volume, nested ones included, to `out`: whole, or as an increment on `base`, a read-only volume that the receiver has too.
@@ -172,6 +182,10 @@ pub trait SnapshotStore: Send + Sync {
     /// Whether two read-only volumes, one grown from the other, differ in anything: names, data, owners, modes, attributes, times. Cost follows what
     /// changed.
     fn differs(&self, base: &Volume, volume: &Volume) -> Result<bool>;
+
+    /// Whether a volume's identity is not its own by birth. A crash can leave a snapshot of a volume that is not sealed under its place with an identity that
+    /// somebody wrote into the volume at that very instant: recovery must not put it into a list.
+    fn claims_identity(&self, snapshot: &Volume) -> Result<bool>;
 
     /// The directory at which the volume's tree can be reached on this host, where there is one.
     fn path(&self, volume: &Volume) -> Option<PathBuf>;

@@ -16,6 +16,8 @@ mod apply;
 mod delta;
 #[cfg(test)]
 mod differential_tests;
+#[cfg(test)]
+mod forged_tests;
 mod nested;
 mod reclaim;
 mod send;
@@ -159,30 +161,32 @@ impl BtrfsStore {
 
     fn copy(&self, from: &Volume, to: &Volume, op: &OperationId, read_only: bool) -> Result<VolumeInfo> {
         let source = self.existing(from)?;
-        if read_only {
-            send::disown(source.as_fd()).map_err(|e| e.context(format!("snapshot {from}")))?;
-        }
         let place = self.place_for(to)?;
-        if !has_nested(source.as_fd())? {
+        // A read-only snapshot has the identity that its source claims. A sealed source has its own by right; what another claims is not taken over.
+        let claims = |volume: &OwnedFd| Ok::<_, Error>(read_only && !from.is_sealed() && send::has_foreign_identity(volume.as_fd())?);
+        if !has_nested(source.as_fd())? && !claims(&source)? {
             subvolume::snapshot_create(place.dir.as_fd(), source.as_fd(), &place.name, read_only, &[]).map_err(|e| self.copy_error(from, to, e))?;
             let copy = self.existing(to)?;
-            // A nested volume made between the question and the snapshot has left an empty stub in the copy: then it is done again, with care.
-            if !has_nested(source.as_fd())? || !nested::has_stub(self.mount(), source.as_fd(), copy.as_fd())? {
+            // A nested volume made between the question and the snapshot has left an empty stub in the copy, and an identity may have been written just then:
+            // it is done again, with care.
+            let stub = has_nested(source.as_fd())? && nested::has_stub(self.mount(), source.as_fd(), copy.as_fd())?;
+            if !stub && !claims(&copy)? {
                 return self.info_of(copy.as_fd());
             }
             drop(copy);
             self.delete(to)?;
         }
-        self.copy_with_nested(&source, to, op, read_only, &place)
+        self.copy_with_nested(from, &source, to, op, read_only, &place)
     }
 
-    fn copy_with_nested(&self, source: &OwnedFd, to: &Volume, op: &OperationId, read_only: bool, place: &Place) -> Result<VolumeInfo> {
+    fn copy_with_nested(&self, from: &Volume, source: &OwnedFd, to: &Volume, op: &OperationId, read_only: bool, place: &Place) -> Result<VolumeInfo> {
         if self.find(to)?.is_some() {
             return Err(exists(to));
         }
         self.delete(&Volume::Staging(op.clone()))?;
         let hidden = nested::Hidden::announce(self, to, op)?;
-        nested::copy_tree(self.mount(), source.as_fd(), place.dir.as_fd(), hidden.name(), read_only)?;
+        let how = nested::Copy { read_only, from_sealed: from.is_sealed() };
+        nested::copy_tree(self.mount(), source.as_fd(), place.dir.as_fd(), hidden.name(), how)?;
         // Changes reach the disk in the order they were made, or together: a crash cannot keep the rename and lose the seals.
         match renameat2(&place.dir, hidden.name(), &place.dir, place.name.as_c_str(), RenameFlags::RENAME_NOREPLACE) {
             Ok(()) => {}
@@ -298,6 +302,7 @@ impl SnapshotStore for BtrfsStore {
     }
 
     fn seal(&self, from: &Volume, to: &Volume) -> Result<VolumeInfo> {
+        let mut moved = false;
         if from != to
             && let Some(source) = self.find(from)?
         {
@@ -314,10 +319,15 @@ impl SnapshotStore for BtrfsStore {
                 Err(Errno::EEXIST) => return Err(exists(to)),
                 Err(e) => return Err(Error::io(format!("move {} to {}", self.shown(from), self.shown(to)), e)),
             }
+            moved = true;
         }
         let volume = self.find(to)?.ok_or_else(|| not_found(from))?;
         // What was written into it by plain writes goes to disk before nothing can be written any more.
         btrfs_uapi::filesystem::sync(self.mount()).io(|| format!("write out {to}"))?;
+        if moved && nested::is_read_only(volume.as_fd())? {
+            // Somebody who still has it open set the flag, which is not to pass for our seal.
+            nested::set_read_only(volume.as_fd(), false)?;
+        }
         nested::seal_tree(self.mount(), volume.as_fd())?;
         if let Volume::Staging(op) = from {
             reclaim::drop_staging_dir(self, op)?;
@@ -406,6 +416,10 @@ impl SnapshotStore for BtrfsStore {
 
     fn differs(&self, base: &Volume, volume: &Volume) -> Result<bool> {
         self.volumes_differ(base, volume)
+    }
+
+    fn claims_identity(&self, snapshot: &Volume) -> Result<bool> {
+        self.find(snapshot)?.map_or(Ok(false), |fd| send::has_foreign_identity(fd.as_fd()))
     }
 }
 

@@ -3,6 +3,7 @@
 //! They are made by whoever is root in the container, perhaps while we look. So names are bytes, every directory is opened by number,
 //! and what vanishes between two steps is taken as not having been there.
 
+use super::send::{disown, has_foreign_identity};
 use super::{BtrfsStore, has_nested};
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::id::OperationId;
@@ -23,6 +24,9 @@ use std::path::{Path, PathBuf};
 
 /// The inode number of the empty directory that stands in a snapshot where the source has a nested subvolume.
 const STUB_INO: u64 = 2;
+
+/// How often a seal is tried while somebody keeps writing identities into the volume.
+const SEAL_ROUNDS: u32 = 64;
 
 /// How often a delete looks again when somebody keeps making subvolumes inside.
 const DELETE_ROUNDS: u32 = 16;
@@ -159,11 +163,18 @@ struct Job {
     top: bool,
 }
 
+/// How a tree is copied.
+#[derive(Clone, Copy)]
+pub(super) struct Copy {
+    pub(super) read_only: bool,
+    /// Everything in a sealed source is read-only, so there the mark says what was so before. Not by the source's own flag: a container can set that.
+    pub(super) from_sealed: bool,
+}
+
 /// Copies `source` and all that is nested in it to `name` in `dir`, and seals what shall be read-only, children first. Inode numbers are the
-/// same in a copy, so the directory that held a nested volume is known by its number there too.
-pub(super) fn copy_tree(mount: BorrowedFd<'_>, source: BorrowedFd<'_>, dir: BorrowedFd<'_>, name: &CStr, read_only: bool) -> Result<()> {
-    // In a snapshot everything is read-only, so there the mark tells what was so before.
-    let from_snapshot = is_read_only(source)?;
+/// same in a copy, so the directory that held a nested volume is known by its number there too. Each copy is made writable, which gives it an identity of its own.
+pub(super) fn copy_tree(mount: BorrowedFd<'_>, source: BorrowedFd<'_>, dir: BorrowedFd<'_>, name: &CStr, how: Copy) -> Result<()> {
+    let Copy { read_only, from_sealed } = how;
     let duplicate = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().io(|| "duplicate a descriptor");
     let mut jobs = VecDeque::from([Job { source: duplicate(source)?, dir: duplicate(dir)?, name: name.to_owned(), top: true }]);
     let mut waiting: VecDeque<(Nested, u64)> = VecDeque::new();
@@ -204,7 +215,7 @@ pub(super) fn copy_tree(mount: BorrowedFd<'_>, source: BorrowedFd<'_>, dir: Borr
         }
         let mut seal = read_only;
         if !job.top {
-            let was = if from_snapshot { has_mark(job.source.as_fd(), WAS_READ_ONLY) } else { Ok(is_read_only(job.source.as_fd())?) };
+            let was = if from_sealed { has_mark(job.source.as_fd(), WAS_READ_ONLY) } else { Ok(is_read_only(job.source.as_fd())?) };
             let was = was.io(|| format!("read the mark of subvolume {source_id}"))?;
             set_mark(copy.as_fd(), WAS_READ_ONLY, was).io(|| format!("mark subvolume {copy_id}"))?;
             seal |= was;
@@ -221,9 +232,9 @@ pub(super) fn copy_tree(mount: BorrowedFd<'_>, source: BorrowedFd<'_>, dir: Borr
     Ok(())
 }
 
-/// Makes a volume and all that is nested in it read-only, children first; may be repeated.
+/// Makes a volume and all that is nested in it read-only, children first, each with an identity of its own; may be repeated.
 pub(super) fn seal_tree(mount: BorrowedFd<'_>, volume: BorrowedFd<'_>) -> Result<()> {
-    if is_read_only(volume)? {
+    if is_read_only(volume)? && !has_foreign_identity(volume)? {
         return Ok(());
     }
     if has_nested(volume)? {
@@ -234,10 +245,29 @@ pub(super) fn seal_tree(mount: BorrowedFd<'_>, volume: BorrowedFd<'_>) -> Result
                 set_read_only(fd.as_fd(), false)?;
                 set_mark(fd.as_fd(), WAS_READ_ONLY, true).io(|| format!("mark subvolume {}", n.id))?;
             }
-            set_read_only(fd.as_fd(), true)?;
+            seal(fd.as_fd())?;
         }
     }
-    set_read_only(volume, true)
+    seal(volume)
+}
+
+/// Makes one volume read-only without an identity that somebody wrote into it, perhaps at this very moment.
+fn seal(volume: BorrowedFd<'_>) -> Result<()> {
+    for _ in 0..SEAL_ROUNDS {
+        if has_foreign_identity(volume)? {
+            set_read_only(volume, false)?;
+            disown(volume)?;
+        }
+        set_read_only(volume, true)?;
+        if !has_foreign_identity(volume)? {
+            return Ok(());
+        }
+    }
+    Err(Error::new(
+        Kind::Busy,
+        "volume_in_use",
+        "a foreign identity is being written into a volume while it is made read-only: stop the container and try again",
+    ))
 }
 
 /// Deletes the subvolume `name` in `dir` and all that is nested in it; returns the ids.

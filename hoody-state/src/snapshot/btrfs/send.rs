@@ -52,13 +52,15 @@ pub(super) fn identity(volume: BorrowedFd<'_>) -> Result<Uuid> {
     Ok(if i.received_uuid.is_nil() { i.uuid } else { i.received_uuid })
 }
 
-/// Whoever is root in a container owns its volume's root, and may write into it that it was received from elsewhere; every snapshot would have that identity then.
+/// Whether a volume says that it was received from elsewhere. Whoever owns its root can write that into it (`BTRFS_IOC_SET_RECEIVED_SUBVOL`), a container's root
+/// for one, and a read-only snapshot inherits it.
+pub(super) fn has_foreign_identity(volume: BorrowedFd<'_>) -> Result<bool> {
+    Ok(!subvolume::subvolume_info(volume).io(|| "ask for a subvolume's identity")?.received_uuid.is_nil())
+}
+
+/// Takes a foreign identity off a volume that can be written.
 pub(super) fn disown(volume: BorrowedFd<'_>) -> Result<()> {
-    let i = subvolume::subvolume_info(volume).io(|| "ask for a subvolume's identity")?;
-    if i.received_uuid.is_nil() || nested::is_read_only(volume)? {
-        return Ok(());
-    }
-    received_subvol_set(volume, &Uuid::nil(), 0).io(|| "take an identity from a volume that can be written").map(drop)
+    received_subvol_set(volume, &Uuid::nil(), 0).io(|| "take a foreign identity off a volume").map(drop)
 }
 
 /// The volumes below `top` by their paths in it; parents first.

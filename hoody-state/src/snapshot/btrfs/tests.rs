@@ -59,7 +59,7 @@ impl Harness for OnLoop {
 crate::snapshot_suite!(OnLoop::new());
 
 /// Ends a thread beside the test, even when the test panics.
-struct StopOnDrop<'a>(&'a std::sync::atomic::AtomicBool);
+pub(super) struct StopOnDrop<'a>(pub(super) &'a std::sync::atomic::AtomicBool);
 
 impl Drop for StopOnDrop<'_> {
     fn drop(&mut self) {
@@ -266,7 +266,7 @@ fn a_copy_cut_short_is_found_under_its_staging_name() {
     let hidden = nested::Hidden::announce(&h.store, &target, &o).unwrap();
     let place = h.store.place_for(&target).unwrap();
     let source = h.store.existing(&live).unwrap();
-    nested::copy_tree(h.store.mount(), source.as_fd(), place.dir.as_fd(), hidden.name(), true).unwrap();
+    nested::copy_tree(h.store.mount(), source.as_fd(), place.dir.as_fd(), hidden.name(), nested::Copy { read_only: true, from_sealed: false }).unwrap();
     drop(hidden);
     assert_eq!(h.store.info(&target).unwrap(), None);
     assert_eq!(h.store.list(None).unwrap(), [live.clone(), Volume::Staging(o.clone())]);
@@ -274,7 +274,14 @@ fn a_copy_cut_short_is_found_under_its_staging_name() {
     assert_eq!(h.store.list(None).unwrap(), std::slice::from_ref(&live));
     // And the operation may simply be done again over what it left.
     let _ = nested::Hidden::announce(&h.store, &target, &o).unwrap();
-    nested::copy_tree(h.store.mount(), source.as_fd(), place.dir.as_fd(), CString::new(format!("~{o}")).unwrap().as_c_str(), true).unwrap();
+    nested::copy_tree(
+        h.store.mount(),
+        source.as_fd(),
+        place.dir.as_fd(),
+        CString::new(format!("~{o}")).unwrap().as_c_str(),
+        nested::Copy { read_only: true, from_sealed: false },
+    )
+    .unwrap();
     assert_eq!(h.store.snapshot(&live, &target, &o).unwrap().nested, 1);
     assert_eq!(h.store.list(None).unwrap(), [live, target]);
 }
