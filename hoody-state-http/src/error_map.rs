@@ -209,7 +209,7 @@ pub fn outer_message(error: &Error) -> String {
         Kind::Io | Kind::Internal => FAULT.to_owned(),
         Kind::Corrupt if look_up(error.code(), Kind::Corrupt).0 == 500 => FAULT.to_owned(),
         // Of a system call that found no room: it names a file of the host.
-        Kind::NoSpace if std::error::Error::source(error).is_some() => FULL.to_owned(),
+        Kind::NoSpace if std::error::Error::source(error).is_some_and(|s| s.is::<std::io::Error>()) => FULL.to_owned(),
         _ => error.message().to_owned(),
     }
 }

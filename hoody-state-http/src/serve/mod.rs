@@ -39,8 +39,9 @@ use tower::ServiceExt;
 /// How long requests in flight may go on once the server ends.
 const GRACE: Duration = Duration::from_secs(10);
 /// How much of a refused body is read and dropped, so that the client sees the answer rather than a reset, and how long.
-const LINGER_BYTES: usize = 4 << 20;
-const LINGER: Duration = Duration::from_secs(1);
+const LINGER: (usize, Duration) = (4 << 20, Duration::from_secs(1));
+/// The same for a client that has shown a token: an upload may be on its way through a long line.
+const LINGER_KNOWN: (usize, Duration) = (256 << 20, Duration::from_secs(3));
 /// The most of a request's head, and of what is read of a body at once.
 const BUFFER: usize = 64 << 10;
 /// Connections that are told at once that there are too many; more are closed without a word.
@@ -184,8 +185,8 @@ impl Server {
             }
             answer.extend_from_slice(b"\r\n");
             answer.extend_from_slice(&body);
-            if tokio::time::timeout(LINGER, stream.write_all(&answer)).await.is_ok_and(|w| w.is_ok()) {
-                linger(stream).await;
+            if tokio::time::timeout(LINGER.1, stream.write_all(&answer)).await.is_ok_and(|w| w.is_ok()) {
+                linger(stream, LINGER).await;
             }
         });
     }
@@ -244,7 +245,7 @@ async fn run<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         tracing::debug!(error = %e, "a connection ended early");
         return;
     }
-    linger(http.into_parts().io.into_inner().into_inner()).await;
+    linger(http.into_parts().io.into_inner().into_inner(), if pace.is_known() { LINGER_KNOWN } else { LINGER }).await;
 }
 
 async fn answer(request: Request<Incoming>, peer: Peer, connection: Connection, router: Router) -> Result<Response<AnswerBody>, Infallible> {
@@ -257,14 +258,14 @@ async fn answer(request: Request<Incoming>, peer: Peer, connection: Connection, 
 }
 
 /// Closing a socket with unread bytes resets it, and the client may lose the answer it is about to read.
-async fn linger<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) {
+async fn linger<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, (most, time): (usize, Duration)) {
     let drain = async {
         if stream.shutdown().await.is_err() {
             return;
         }
         let mut dropped = 0;
         let mut buf = vec![0; 16 << 10];
-        while dropped < LINGER_BYTES {
+        while dropped < most {
             match stream.read(&mut buf).await {
                 Ok(0) | Err(_) => break,
                 Ok(n) => dropped += n,
@@ -272,5 +273,5 @@ async fn linger<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) {
         }
     };
     // Whether it ended by itself is all the same.
-    let _ = tokio::time::timeout(LINGER, drain).await;
+    let _ = tokio::time::timeout(time, drain).await;
 }

@@ -71,6 +71,10 @@ impl Pace {
         self.lock().known = true;
     }
 
+    pub(super) fn is_known(&self) -> bool {
+        self.lock().known
+    }
+
     /// Since when it could be closed without harm; `None` if it is known or busy.
     #[must_use]
     pub fn unknown_and_idle_since(&self) -> Option<Instant> {

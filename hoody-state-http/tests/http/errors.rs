@@ -258,7 +258,7 @@ impl StepHook for Faults {
 pub struct World {
     pub s: Server,
     pub faults: Faults,
-    store: Arc<MemoryStore>,
+    pub store: Arc<MemoryStore>,
     freezer: Arc<MemoryFreezer>,
     runtime: Arc<MemoryRuntime>,
 }

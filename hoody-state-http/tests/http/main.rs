@@ -15,3 +15,4 @@ mod shares;
 mod slow;
 mod socket_io;
 mod support;
+mod uploads;

@@ -130,7 +130,7 @@ impl Client {
     /// Sends a stream, of a known length or not, after the server said that it wants it.
     pub fn upload(&self, path: &str, reader: &mut dyn Read, length: Option<u64>) -> Outcome<Value> {
         let request = self.request("PUT", path).header(header::CONTENT_TYPE, "application/octet-stream").header(header::EXPECT, "100-continue");
-        let mut reader = Upload { inner: reader, has_length: length.is_some(), broken: self.broken.clone() };
+        let mut reader = Upload { inner: reader, left: length, broken: self.broken.clone() };
         let answer = self.send(request.body(SendBody::from_reader(&mut reader)), length, None)?;
         self.data(answer)
     }

@@ -1,10 +1,12 @@
 //! Connections for ureq: TCP without proxies, and UNIX sockets.
 //!
-//! A server that refuses an upload half way answers and closes. Writing then fails while the answer waits to be read: so a broken
-//! pipe is no error here, but a mark that ends the upload, after which the answer is read.
+//! A server that refuses an upload half way answers and closes. So an upload ends as soon as the answer has come, and a broken pipe is no error here, but a mark that
+//! ends the upload, after which the answer is read.
 
+use nix::poll::{PollFd, PollFlags, PollTimeout};
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -50,7 +52,9 @@ impl Connector for Dial {
             }
         };
         let buffers = LazyBuffers::new(details.config.input_buffer_size(), details.config.output_buffer_size());
-        Ok(Some(Connection { stream, buffers, broken: self.broken.clone() }))
+        // Within TLS not all that comes is an answer.
+        let plain = details.uri.scheme_str() == Some("http");
+        Ok(Some(Connection { stream, buffers, plain, broken: self.broken.clone() }))
     }
 }
 
@@ -83,6 +87,15 @@ impl Stream {
         }
     }
 
+    /// Whether the server has answered, or closed, though it was not asked to yet.
+    fn has_input(&self) -> bool {
+        let fd = match self {
+            Stream::Tcp(s) => s.as_fd(),
+            Stream::Unix(s) => s.as_fd(),
+        };
+        nix::poll::poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], PollTimeout::ZERO).is_ok_and(|n| n > 0)
+    }
+
     fn write_all(&mut self, data: &[u8]) -> std::io::Result<()> {
         match self {
             Stream::Tcp(s) => s.write_all(data),
@@ -96,6 +109,7 @@ impl Stream {
 pub struct Connection {
     stream: Stream,
     buffers: LazyBuffers,
+    plain: bool,
     broken: Broken,
 }
 
@@ -113,6 +127,10 @@ impl Transport for Connection {
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
         if self.broken.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        if self.plain && self.stream.has_input() {
+            self.broken.store(true, Ordering::Relaxed);
             return Ok(());
         }
         self.stream.set_timeouts(false, timeout.not_zero().map(|t| *t))?;
@@ -142,16 +160,25 @@ impl Transport for Connection {
 /// What is uploaded. Once nobody reads it any more, it ends, or is filled up at once to the length that was announced.
 pub struct Upload<'a> {
     pub inner: &'a mut dyn Read,
-    pub has_length: bool,
+    /// What is left of the length that was announced.
+    pub left: Option<u64>,
     pub broken: Broken,
 }
 
 impl Read for Upload<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        match (self.broken.load(Ordering::Relaxed), self.has_length) {
-            (false, _) => self.inner.read(buffer),
-            (true, true) => Ok(buffer.len()),
-            (true, false) => Ok(0),
+        // A file that has grown since is sent as it was announced.
+        let most = self.left.map_or(buffer.len(), |left| usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len()));
+        if self.broken.load(Ordering::Relaxed) {
+            let filled = if self.left.is_some() { most } else { 0 };
+            self.left = self.left.map(|left| left - filled as u64);
+            return Ok(filled);
         }
+        let n = self.inner.read(&mut buffer[..most])?;
+        if n == 0 && most > 0 && self.left.is_some() {
+            return Err(std::io::Error::new(ErrorKind::UnexpectedEof, "the file became shorter while it was sent"));
+        }
+        self.left = self.left.map(|left| left - n as u64);
+        Ok(n)
     }
 }
