@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod copies;
+mod inotify;
 mod leftovers;
 mod random;
 mod rng;
@@ -74,6 +75,11 @@ fn at_random_instants_while_shares_change() {
     let number = |name: &str| std::env::var(name).ok().map(|v| v.parse::<u64>().unwrap_or_else(|_| panic!("{name}={v} is no number")));
     let seed = number("HOODY_SEED").unwrap_or_else(|| std::time::UNIX_EPOCH.elapsed().unwrap().as_millis() as u64);
     shares::kills(World::new("kill-shares"), number("HOODY_KILLS").unwrap_or(9), seed);
+}
+
+#[test]
+fn a_server_starts_checks_stops_and_unmounts_without_inotify() {
+    inotify::a_servers_life_without();
 }
 
 #[test]

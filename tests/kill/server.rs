@@ -70,6 +70,8 @@ pub struct Server {
     pub listen: String,
     /// The network namespace that it lives in, by its file.
     pub namespace: Option<PathBuf>,
+    /// What is done to each of its commands before it is started.
+    pub prepare: Option<fn(&mut Command)>,
     child: Option<Child>,
 }
 
@@ -81,7 +83,7 @@ impl Server {
             assert!(there, "this test needs {tool}: apt-get install {package}");
         }
         assert!(Path::new("/bin/busybox").exists(), "this test needs a static busybox: apt-get install busybox-static");
-        Server { dir: hoody_state_workspace::scratch(name), listen: "127.0.0.1:0".into(), namespace: None, child: None }
+        Server { dir: hoody_state_workspace::scratch(name), listen: "127.0.0.1:0".into(), namespace: None, prepare: None, child: None }
     }
 
     pub fn run(&self) -> PathBuf {
@@ -112,6 +114,9 @@ impl Server {
             }
             None => Command::new(program),
         };
+        if let Some(prepare) = self.prepare {
+            prepare(&mut c);
+        }
         c.arg(what).arg("--data").arg(self.dir.join("data")).arg("--run").arg(self.run());
         c
     }

@@ -49,7 +49,11 @@ pub fn new_container(name: &str) -> Value {
 impl World {
     /// A server with an image, a project, and three containers that nothing touches: one that counts, one paused, one stopped.
     pub fn new(name: &str) -> Self {
-        let mut server = Server::new(name);
+        Self::with(Server::new(name))
+    }
+
+    /// The same on a server that has not started yet.
+    pub fn with(mut server: Server) -> Self {
         server.start();
         let mut w = World {
             server,

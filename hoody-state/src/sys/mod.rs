@@ -5,3 +5,4 @@ pub(crate) mod alarm;
 pub(crate) mod fs;
 pub(crate) mod mount;
 pub(crate) mod process;
+pub(crate) mod userns;

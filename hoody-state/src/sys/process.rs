@@ -38,6 +38,22 @@ pub(crate) fn enter_before_exec(command: &mut Command, cgroup_procs: Vec<OwnedFd
     }
 }
 
+/// Whether this process may set the limits of processes in a user namespace that another user owns (CAP_SYS_RESOURCE). root in a restricted service or a
+/// container may not.
+pub(crate) fn may_limit_resources() -> bool {
+    rustix::thread::capabilities(None).is_ok_and(|sets| sets.effective.contains(rustix::thread::CapabilitySet::SYS_RESOURCE))
+}
+
+/// Makes the child of `command` start with these limits of open files, soft and hard.
+pub(crate) fn limit_open_files(command: &mut Command, (soft, hard): (u64, u64)) {
+    let limit = move || nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, soft, hard).map_err(io::Error::from);
+    // SAFETY: between fork and exec the closure makes the system call setrlimit alone, which is async-signal-safe, takes no lock and allocates nothing.
+    #[allow(unsafe_code)]
+    unsafe {
+        command.pre_exec(limit);
+    }
+}
+
 /// `struct pidfd_info` of its first version (Linux 6.13).
 #[repr(C)]
 #[derive(Default)]

@@ -3,7 +3,8 @@
 //! The file is opened for appending and belongs to the container's root, who may reopen, truncate or stretch it. Nothing here trusts
 //! its size: reading is bounded by the limit, and what the file holds on the disk is bounded by punching its head out (its offsets
 //! stay, so that writers never notice). Growth is noticed by inotify, at most once a second (more often only in a flood that
-//! passes the limit within that second), and not at all while nothing is written.
+//! passes the limit within that second), and not at all while nothing is written. Where the kernel gives no inotify instance or no watch (other programs of the
+//! host's root have all there are), the file is looked at once a second instead.
 
 use super::config::ConsolePath;
 use crate::error::{IoContext, Result};
@@ -29,21 +30,44 @@ pub(super) struct Consoles {
     path: ConsolePath,
     limit: u64,
     owner: u32,
-    inotify: Inotify,
-    watched: Mutex<HashMap<ContainerId, WatchDescriptor>>,
+    inotify: Option<Inotify>,
+    watched: Mutex<HashMap<ContainerId, Growth>>,
+}
+
+/// How the growth of a console is noticed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Growth {
+    /// The kernel says so.
+    Notified(WatchDescriptor),
+    /// By a look at the file, time and again.
+    Polled,
+}
+
+/// Whether inotify is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Notify {
+    /// If the kernel has an instance left.
+    IfPossible,
+    /// Not at all: nothing is watched, or it is looked at.
+    Never,
 }
 
 impl Consoles {
-    pub fn new(path: ConsolePath, limit: Bytes, owner: u32) -> Result<Self> {
-        let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).io(|| "make an inotify instance for consoles")?;
-        Ok(Consoles { path, limit: limit.0.clamp(8192, MAX_TAIL), owner, inotify, watched: Mutex::default() })
+    pub fn new(path: ConsolePath, limit: Bytes, owner: u32, notify: Notify) -> Self {
+        let init = || Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK);
+        let without = |e: nix::errno::Errno| {
+            tracing::warn!(error = %e, "no inotify instance: consoles are looked at once a second (raise fs.inotify.max_user_instances)");
+        };
+        let inotify = if notify == Notify::Never { None } else { init().map_err(without).ok() };
+        Consoles { path, limit: limit.0.clamp(8192, MAX_TAIL), owner, inotify, watched: Mutex::default() }
     }
 
-    pub fn fd(&self) -> BorrowedFd<'_> {
-        self.inotify.as_fd()
+    /// Becomes readable when something was written to a console whose growth the kernel notifies.
+    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.inotify.as_ref().map(AsFd::as_fd)
     }
 
-    fn watched(&self) -> MutexGuard<'_, HashMap<ContainerId, WatchDescriptor>> {
+    fn watched(&self) -> MutexGuard<'_, HashMap<ContainerId, Growth>> {
         self.watched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -81,36 +105,53 @@ impl Consoles {
         Ok(file)
     }
 
-    /// Keeps the console bounded from now on. A kernel out of watches costs the bound, not the start.
-    pub fn watch(&self, container: &ContainerId) {
+    /// Keeps the console bounded from now on. Whether [`poll`](Self::poll) must be called for that.
+    pub fn watch(&self, container: &ContainerId) -> bool {
         let path = self.path(container);
-        match self.inotify.add_watch(&path, AddWatchFlags::IN_MODIFY) {
-            Ok(wd) => {
-                self.watched().insert(container.clone(), wd);
+        let growth = match self.inotify.as_ref().map(|i| i.add_watch(&path, AddWatchFlags::IN_MODIFY)) {
+            Some(Ok(wd)) => Growth::Notified(wd),
+            Some(Err(e)) => {
+                tracing::warn!(%container, error = %e, "no inotify watch: the console is looked at once a second (raise fs.inotify.max_user_watches)");
+                Growth::Polled
             }
-            Err(e) => tracing::warn!(%container, error = %e, "the console is not kept bounded (fs.inotify.max_user_watches?)"),
-        }
+            None => Growth::Polled,
+        };
+        self.watched().insert(container.clone(), growth);
         // What was written before.
         self.trim(container);
+        growth == Growth::Polled
     }
 
     /// No longer.
     pub fn unwatch(&self, container: &ContainerId) {
-        if let Some(wd) = self.watched().remove(container) {
-            let _ = self.inotify.rm_watch(wd);
-        }
+        self.forget(container);
         self.trim(container);
+    }
+
+    fn forget(&self, container: &ContainerId) {
+        if let (Some(Growth::Notified(wd)), Some(inotify)) = (self.watched().remove(container), &self.inotify) {
+            let _ = inotify.rm_watch(wd);
+        }
     }
 
     /// Something was written: bounds those consoles, and says how long to look away.
     pub fn ready(&self) -> Duration {
         let mut written = HashSet::new();
-        while let Ok(events) = self.inotify.read_events() {
-            written.extend(events.iter().map(|e| e.wd));
+        while let Some(Ok(events)) = self.inotify.as_ref().map(Inotify::read_events) {
+            written.extend(events.iter().map(|e| Growth::Notified(e.wd)));
         }
-        let containers: Vec<ContainerId> = self.watched().iter().filter(|(_, wd)| written.contains(wd)).map(|(c, _)| c.clone()).collect();
+        self.trim_those(|growth| written.contains(growth)).unwrap_or(QUIET)
+    }
+
+    /// Bounds the consoles whose growth is not notified, and says when to look again; `None`: there are none.
+    pub fn poll(&self) -> Option<Duration> {
+        self.trim_those(|growth| *growth == Growth::Polled)
+    }
+
+    fn trim_those(&self, which: impl Fn(&Growth) -> bool) -> Option<Duration> {
+        let containers: Vec<ContainerId> = self.watched().iter().filter(|(_, growth)| which(growth)).map(|(c, _)| c.clone()).collect();
         let flood = containers.iter().filter(|c| self.trim(c)).count() > 0;
-        if flood { FLOOD } else { QUIET }
+        (!containers.is_empty()).then_some(if flood { FLOOD } else { QUIET })
     }
 
     /// Punches out what is over the limit; whether anything was.
@@ -170,9 +211,7 @@ impl Consoles {
 
     /// Takes the file away.
     pub fn remove(&self, container: &ContainerId) -> Result<()> {
-        if let Some(wd) = self.watched().remove(container) {
-            let _ = self.inotify.rm_watch(wd);
-        }
+        self.forget(container);
         let path = self.path(container);
         match fs::remove_file(&path) {
             Err(e) if e.kind() != ErrorKind::NotFound => Err(e).io(|| format!("remove {}", path.display())),
@@ -213,15 +252,15 @@ mod tests {
     use super::*;
     use std::sync::Arc;
 
-    fn consoles(dir: &Path, limit: u64) -> Consoles {
+    fn consoles(dir: &Path, limit: u64, notify: Notify) -> Consoles {
         let dir = dir.to_path_buf();
-        Consoles::new(Arc::new(move |c| dir.join(format!("sub/{c}.log"))), Bytes(limit), 100_000).unwrap()
+        Consoles::new(Arc::new(move |c| dir.join(format!("sub/{c}.log"))), Bytes(limit), 100_000, notify)
     }
 
     #[test]
     fn what_was_written_is_read_in_whole_lines() {
         let tmp = tempfile::tempdir().unwrap();
-        let (k, c) = (consoles(tmp.path(), 1 << 20), ContainerId::generate());
+        let (k, c) = (consoles(tmp.path(), 1 << 20, Notify::IfPossible), ContainerId::generate());
         assert_eq!(k.tail(&c, None).unwrap(), b"");
         k.open(&c).unwrap().write_all(b"one\ntwo\nthree\n").unwrap();
         k.open(&c).unwrap().write_all(b"four\n").unwrap();
@@ -235,17 +274,19 @@ mod tests {
 
     #[test]
     fn a_flood_is_bounded_and_its_end_kept() {
-        for dir in ["/tmp", "/dev/shm"] {
+        for (dir, notify) in [("/tmp", Notify::IfPossible), ("/dev/shm", Notify::IfPossible), ("/tmp", Notify::Never)] {
             let tmp = tempfile::tempdir_in(dir).unwrap();
-            let (k, c) = (consoles(tmp.path(), 64 << 10), ContainerId::generate());
+            let (k, c) = (consoles(tmp.path(), 64 << 10, notify), ContainerId::generate());
+            let look = || if notify == Notify::Never { k.poll().unwrap() } else { k.ready() };
+            assert_eq!(k.poll(), None, "nothing to look at");
             let mut f = k.open(&c).unwrap();
-            k.watch(&c);
+            assert_eq!(k.watch(&c), notify == Notify::Never);
             for i in 0..40_000 {
                 writeln!(f, "line {i} of many").unwrap();
             }
-            assert_eq!(k.ready(), FLOOD);
+            assert_eq!(look(), FLOOD);
             f.sync_all().unwrap();
-            k.ready();
+            look();
             let blocks = f.metadata().unwrap().blocks() * 512;
             assert!(blocks <= (64 << 10) + 8192, "{blocks} in {dir}");
             let tail = k.tail(&c, None).unwrap();
@@ -258,13 +299,15 @@ mod tests {
             let again = k.open(&c).unwrap();
             assert!(again.metadata().unwrap().len() <= 64 << 10);
             assert!(k.tail(&c, None).unwrap().ends_with(b"after\n"));
+            k.unwatch(&c);
+            assert_eq!(k.poll(), None, "no longer");
         }
     }
 
     #[test]
     fn a_container_that_stretches_its_console_harms_itself_alone() {
         let tmp = tempfile::tempdir().unwrap();
-        let (k, c) = (consoles(tmp.path(), 64 << 10), ContainerId::generate());
+        let (k, c) = (consoles(tmp.path(), 64 << 10, Notify::IfPossible), ContainerId::generate());
         let mut f = k.open(&c).unwrap();
         k.watch(&c);
         f.write_all(b"lost\n").unwrap();

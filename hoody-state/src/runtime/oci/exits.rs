@@ -51,6 +51,8 @@ struct Inner {
     /// Ended before they could be watched.
     ended: Vec<(ContainerId, RunId)>,
     console_at: Option<Instant>,
+    /// When to look at the consoles whose growth the kernel does not notify.
+    poll_at: Option<Instant>,
     stopping: bool,
 }
 
@@ -68,7 +70,9 @@ impl Watcher {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).io(|| "make an epoll instance")?;
         let wake = EventFd::from_flags(nix::sys::eventfd::EfdFlags::EFD_CLOEXEC | nix::sys::eventfd::EfdFlags::EFD_NONBLOCK).io(|| "make an eventfd")?;
         epoll.add(&wake, EpollEvent::new(EpollFlags::EPOLLIN, WAKE)).io(|| "watch an eventfd")?;
-        epoll.add(consoles.fd(), EpollEvent::new(EpollFlags::EPOLLIN, CONSOLE)).io(|| "watch the consoles")?;
+        if let Some(fd) = consoles.fd() {
+            epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, CONSOLE)).io(|| "watch the consoles")?;
+        }
         let inner = Mutex::new(Inner { last_token: CONSOLE, ..Inner::default() });
         let shared = Arc::new(Shared { epoll, wake, listener: OnceLock::new(), cgroups, dirs, consoles, inner });
         let of_thread = Arc::clone(&shared);
@@ -108,8 +112,12 @@ impl Watcher {
 
     /// Reports the end of this init once. It is watched already: nothing changes.
     pub fn watch(&self, container: &ContainerId, run: &RunId, pid: i32, pidfd: OwnedFd) -> Result<()> {
-        self.shared.consoles.watch(container);
+        let polled = self.shared.consoles.watch(container);
         let mut inner = self.shared.lock();
+        if polled && inner.poll_at.is_none() {
+            inner.poll_at = Some(Instant::now() + Duration::from_secs(1));
+            let _ = self.shared.wake.write(1);
+        }
         if inner.watches.values().any(|w| w.pid == pid && w.run == *run) {
             return Ok(());
         }
@@ -226,7 +234,7 @@ impl Shared {
     /// Until the next thing that is due; for ever when there is none.
     fn timeout(&self) -> EpollTimeout {
         let inner = self.lock();
-        let next = inner.watches.values().filter_map(|w| w.code_by).chain(inner.console_at).min();
+        let next = inner.watches.values().filter_map(|w| w.code_by).chain(inner.console_at).chain(inner.poll_at).min();
         match next {
             None => EpollTimeout::NONE,
             Some(at) => EpollTimeout::try_from(at.saturating_duration_since(Instant::now()) + Duration::from_millis(1)).unwrap_or(EpollTimeout::MAX),
@@ -238,11 +246,18 @@ impl Shared {
         let mut inner = self.lock();
         if inner.console_at.is_some_and(|at| at <= now) {
             inner.console_at = None;
-            let _ = self.epoll.modify(self.consoles.fd(), &mut EpollEvent::new(EpollFlags::EPOLLIN, CONSOLE));
+            self.listen_to_consoles(EpollFlags::EPOLLIN);
         }
+        let poll = inner.poll_at.take_if(|at| *at <= now).is_some();
         let late: Vec<u64> = inner.watches.iter().filter(|(_, w)| w.code_by.is_some_and(|at| at <= now)).map(|(t, _)| *t).collect();
         let ended = std::mem::take(&mut inner.ended);
         drop(inner);
+        if poll {
+            // A console that is added meanwhile sets the time itself.
+            if let Some(pause) = self.consoles.poll() {
+                self.lock().poll_at = Some(Instant::now() + pause);
+            }
+        }
         for token in late {
             self.exited(token, true);
         }
@@ -254,8 +269,14 @@ impl Shared {
     /// Looks away from the consoles for a while after each look, so that chatter does not keep us awake.
     fn console_ready(&self) {
         let pause = self.consoles.ready();
-        let _ = self.epoll.modify(self.consoles.fd(), &mut EpollEvent::new(EpollFlags::empty(), CONSOLE));
+        self.listen_to_consoles(EpollFlags::empty());
         self.lock().console_at = Some(Instant::now() + pause);
+    }
+
+    fn listen_to_consoles(&self, flags: EpollFlags) {
+        if let Some(fd) = self.consoles.fd() {
+            let _ = self.epoll.modify(fd, &mut EpollEvent::new(flags, CONSOLE));
+        }
     }
 
     /// `last`: nothing more will be learnt.

@@ -35,7 +35,7 @@ use crate::runtime::inside::{self, Inside};
 use crate::share::{self, Source};
 use crate::sys::process;
 use crate::units::Bytes;
-use console::Consoles;
+use console::{Consoles, Notify};
 use exits::Watcher;
 use record::Dirs;
 use std::collections::BTreeSet;
@@ -66,6 +66,7 @@ impl OciRuntime {
         for dir in [config.run_dir.clone(), dirs.state(), config.run_dir.join("containers"), dirs.hub()] {
             fs::create_dir_all(&dir).io(|| format!("make {}", dir.display()))?;
         }
+        fs::write(dirs.userns(), "").io(|| format!("make {}", dirs.userns().display()))?;
         // The specs hold the environments of containers.
         for dir in [dirs.state(), config.run_dir.join("containers")] {
             fs::set_permissions(&dir, fs::Permissions::from_mode(0o700)).io(|| format!("protect {}", dir.display()))?;
@@ -75,7 +76,9 @@ impl OciRuntime {
         if config.subreaper {
             nix::sys::prctl::set_child_subreaper(true).io(|| "become a child subreaper")?;
         }
-        let consoles = Arc::new(Consoles::new(config.console_path.clone(), config.console_limit, config.id_base)?);
+        // Who only looks watches no console, and takes no inotify instance from others.
+        let notify = if config.looks_only { Notify::Never } else { Notify::IfPossible };
+        let consoles = Arc::new(Consoles::new(config.console_path.clone(), config.console_limit, config.id_base, notify));
         let cgroups = config.cgroups.clone();
         if !config.looks_only {
             // Containers may run that an earlier process started, with another limit or none.
@@ -225,3 +228,6 @@ mod testing;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod user_limits;

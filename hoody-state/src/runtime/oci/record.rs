@@ -93,6 +93,11 @@ impl Dirs {
         self.run_dir.join("hub")
     }
 
+    /// Where the user namespace of a container that is being started is mounted, in the same namespace as the hub: a file.
+    pub fn userns(&self) -> PathBuf {
+        self.run_dir.join("userns")
+    }
+
     /// The pid the runtime wrote.
     pub fn pid_file(&self, c: &ContainerId, run: &RunId) -> Option<i32> {
         fs::read_to_string(self.bundle(c, run).join("init.pid")).ok()?.trim().parse().ok().filter(|p| *p > 0)

@@ -54,11 +54,14 @@ pub(crate) struct Host<'a> {
     pub id_base: u32,
     pub id_count: u32,
     pub cgroups_path: String,
-    pub nofile: u64,
+    /// Open files that a process may have, soft and hard. `None`: what the runtime was started with, since it cannot set this.
+    pub nofile: Option<(u64, u64)>,
     /// The host's `resolv.conf` (no symbolic link) and the mount options a bind of it must keep.
     pub resolv_conf: Option<(&'a Path, Vec<&'static str>)>,
     /// Where what is shared with the container is, in the mount namespace that the runtime is started in.
     pub hub: &'a Path,
+    /// Where the container's user namespace is mounted, in the mount namespace that the runtime is started in.
+    pub userns: &'a Path,
     /// The directory of this run.
     pub bundle: &'a Path,
 }
@@ -68,13 +71,16 @@ pub(crate) fn config(spec: &RunSpec, host: &Host<'_>) -> Result<Value> {
     let root = spec.root.as_deref().and_then(Path::to_str).filter(|r| r.starts_with('/'));
     let root = root.ok_or_else(|| Error::invalid("invalid_root", format!("container {}: its root must be an absolute path in UTF-8", spec.container)))?;
     let mut process = process(&spec.command, env(&spec.env, &spec.hostname), &spec.cwd)?;
-    process["rlimits"] = json!([{"type": "RLIMIT_NOFILE", "soft": host.nofile.min(65_536), "hard": host.nofile}]);
+    if let Some((soft, hard)) = host.nofile {
+        process["rlimits"] = json!([{"type": "RLIMIT_NOFILE", "soft": soft, "hard": hard}]);
+    }
     // A server with a protected score must not pass it on.
     process["oomScoreAdj"] = json!(0);
     let ids = json!([{"containerID": 0, "hostID": host.id_base, "size": host.id_count}]);
-    let mut namespaces = vec!["mount", "pid", "ipc", "uts", "user", "cgroup"];
+    let mut namespaces: Vec<Value> = ["mount", "pid", "ipc", "uts", "cgroup"].iter().map(|kind| json!({"type": kind})).collect();
+    namespaces.push(json!({"type": "user", "path": host.userns.to_string_lossy()}));
     if spec.network == Network::None {
-        namespaces.push("network");
+        namespaces.push(json!({"type": "network"}));
     }
     Ok(json!({
         "ociVersion": "1.0.2",
@@ -83,7 +89,7 @@ pub(crate) fn config(spec: &RunSpec, host: &Host<'_>) -> Result<Value> {
         "hostname": spec.hostname,
         "mounts": mounts(spec, host),
         "linux": {
-            "namespaces": namespaces.iter().map(|n| json!({"type": n})).collect::<Vec<_>>(),
+            "namespaces": namespaces,
             "uidMappings": ids,
             "gidMappings": ids,
             "cgroupsPath": host.cgroups_path,
@@ -203,9 +209,10 @@ mod tests {
             id_base: 100_000,
             id_count: 65_536,
             cgroups_path: "/p/c/run".into(),
-            nofile: 1024,
+            nofile: Some((1024, 4096)),
             resolv_conf,
             hub: Path::new("/hub"),
+            userns: Path::new("/userns"),
             bundle: Path::new("/bundle"),
         }
     }

@@ -11,7 +11,7 @@ use crate::runtime::{Network, RunSpec, Running};
 use crate::share::Tree;
 use crate::share::bind::{HUB, give, mount_of};
 use crate::sys::mount::in_private_namespace;
-use crate::sys::process;
+use crate::sys::{process, userns};
 use jiff::Timestamp;
 use nix::mount::MsFlags;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -19,13 +19,15 @@ use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::statvfs::{FsFlags, statvfs};
 use std::fs;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 const NOFILE: u64 = 1_048_576;
+/// What programs find without asking for more. Some close every number up to it when they start.
+const NOFILE_SOFT: u64 = 65_536;
 
 impl OciRuntime {
     /// See [`Runtime::start`](crate::runtime::Runtime::start). The exit of an init that ends at once may be reported before this returns.
@@ -62,15 +64,14 @@ impl OciRuntime {
     fn spec_of(&self, spec: &RunSpec) -> Result<serde_json::Value> {
         let resolv = fs::canonicalize("/etc/resolv.conf").ok().filter(|p| spec.network == Network::Host && p.is_file());
         let flags = resolv.as_deref().map(mount_flags).unwrap_or_default();
-        // More than our own the kernel may refuse, root or not.
-        let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(_, hard)| hard);
         let host = Host {
             id_base: self.config.id_base,
             id_count: self.config.id_count,
             cgroups_path: format!("{}/run", self.cgroups.path(&spec.container)),
-            nofile: NOFILE.min(limit),
+            nofile: Some(open_files()).filter(|_| process::may_limit_resources()),
             resolv_conf: resolv.as_deref().map(|p| (p, flags)),
             hub: &self.dirs.hub(),
+            userns: &self.dirs.userns(),
             bundle: &self.dirs.bundle(&spec.container, &spec.run),
         };
         spec::config(spec, &host)
@@ -97,6 +98,9 @@ impl OciRuntime {
         command.args(["run", "--detach", "--no-new-keyring", "--bundle"]).arg(&bundle).arg("--pid-file").arg(bundle.join("init.pid"));
         command.arg(oci_id(c, &spec.run)).stdin(Stdio::null()).stdout(console).stderr(errors);
         process::enter_before_exec(&mut command, self.start_groups(c)?);
+        if !process::may_limit_resources() {
+            process::limit_open_files(&mut command, open_files());
+        }
         let mut helper = self.spawn_with(spec, &mut command)?.map_err(|e| cannot_run(runtime, e))?;
         // Its copies of the console are closed: the last writer is the container.
         drop(command);
@@ -127,20 +131,35 @@ impl OciRuntime {
         Ok(Running { run: record.run, pid, started_at: record.started_at })
     }
 
-    /// Starts the runtime where it sees an empty hub for what is shared with the container: in a mount namespace that ends with it, so that the host's own
-    /// table of mounts stays short.
+    /// Starts the runtime where it sees the container's user namespace, and an empty hub for what is shared with the container: in a mount namespace that
+    /// ends with it, so that the host's own table of mounts stays short, and nothing is left to undo if this process is killed.
     fn spawn_with(&self, spec: &RunSpec, command: &mut Command) -> Result<std::io::Result<Helper<'_>>> {
-        if spec.shares.is_none() {
-            return Ok(self.watcher.spawn(command));
-        }
-        let hub = self.dirs.hub();
+        let c = &spec.container;
+        let userns = userns::make(self.owner_of(c), self.config.id_base, self.config.id_count).io(|| format!("make a user namespace for container {c}"))?;
+        let (hub, userns_at) = (self.dirs.hub(), self.dirs.userns());
         let started = in_private_namespace(|| -> std::io::Result<_> {
-            let flags = MsFlags::MS_NODEV | MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
-            nix::mount::mount(Some(HUB), &hub, Some("tmpfs"), flags, Some("mode=755,size=1m,nr_inodes=16k"))?;
+            let from = format!("/proc/self/fd/{}", userns.as_raw_fd());
+            nix::mount::mount(Some(from.as_str()), &userns_at, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
+            if spec.shares.is_some() {
+                let flags = MsFlags::MS_NODEV | MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
+                nix::mount::mount(Some(HUB), &hub, Some("tmpfs"), flags, Some("mode=755,size=1m,nr_inodes=16k"))?;
+            }
             Ok(self.watcher.spawn(command))
         });
-        let what = || format!("make the place for what is shared with container {}", spec.container);
+        let what = || format!("make the mounts from which container {c} starts");
         started.io(what)?.io(what)
+    }
+
+    /// The owner of the container's user namespace on the host: one of the containers' own ids, another for each container.
+    ///
+    /// All containers have the same ids on the host, and the runtime would make their namespaces as root. What the kernel counts by user and namespace (inotify
+    /// instances and watches, message queues, timers and pending signals, namespaces) it counts for the owner too, against the host's limit. With one owner
+    /// for all, a container could use up what the others and the host's root may have.
+    fn owner_of(&self, c: &ContainerId) -> u32 {
+        let number = c.as_str().as_bytes().iter().fold(0u64, |n, b| n.wrapping_mul(31).wrapping_add(u64::from(*b)));
+        // Never the containers' root.
+        let offset = 1 + number % u64::from(self.config.id_count.max(2) - 1);
+        self.config.id_base + u32::try_from(offset).unwrap_or(1)
     }
 
     /// Waits until the runtime has made the container's mounts, adds what is shared with it, and lets the runtime go on to start init.
@@ -229,6 +248,12 @@ impl Pipes {
         };
         Ok(Pipes { state: make(spec::STATE_PIPE)?, go: make(spec::GO_PIPE)? })
     }
+}
+
+/// How many files a process of a container may have open: soft and hard. More than our own the kernel may refuse, root or not.
+fn open_files() -> (u64, u64) {
+    let hard = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(_, hard)| hard).min(NOFILE);
+    (hard.min(NOFILE_SOFT), hard)
 }
 
 /// Waits for a process of the runtime by its pidfd; `None` when the time is over.
