@@ -270,7 +270,10 @@ impl Control {
         if yielded.is_none() {
             let all: Vec<u64> = mount.list_volumes().into_iter().map(|(_, id, _)| id).collect();
             match mount.locks().quiesce_unless(&all, YIELD, FOR_GOOD, gone) {
-                Ok(held) => *yielded = Some(held),
+                Ok(held) => {
+                    *yielded = Some(held);
+                    mount.give_up_claims();
+                }
                 Err(e) => {
                     let pids: Vec<String> = e.pids.iter().map(u32::to_string).collect();
                     let m = format!("what was mounted here before is still written to by process {}: that transaction must end first", pids.join(", "));
@@ -306,6 +309,8 @@ fn done(result: Result<(), MountError>) -> Reply {
             };
             error(code, &message)
         }
+        Err(e @ MountError::BackingInUse(_)) => error("backing_in_use", &e.to_string()),
+        Err(e @ MountError::Busy(_)) => error("databases_busy", &e.to_string()),
         Err(e) => error("databases_failed", &e.to_string()),
     }
 }

@@ -8,12 +8,14 @@
 //! | [`mount`] | mounting a directory, or several volumes under one mount |
 //! | [`nodes`] | the kinds of files that SQLite touches, one file a kind |
 //! | [`locks`] | who waits for whom: the shell round the broker |
+//! | [`claim`] | who serves a directory: one mount of this machine |
 //! | [`control`] | the control socket: status, quiesce, volumes, unmount |
 
 // `explored` compiles some modules a second time, on purpose.
 #![cfg_attr(test, allow(clippy::duplicate_mod))]
 
 mod caller;
+pub mod claim;
 mod connections;
 pub mod control;
 mod cpu_latency;

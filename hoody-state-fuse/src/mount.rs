@@ -1,5 +1,6 @@
 //! Mounting: one directory as the root, or several volumes side by side, each isolated from the others.
 
+use crate::claim::{self, Claim, InUse, Refused, Server};
 use crate::cpu_latency::CpuLatency;
 use crate::fs::{Core, DatabaseFs};
 use crate::locks::{Limits, LockService};
@@ -8,13 +9,14 @@ use crate::table::Table;
 use crate::volume::{Backing, Volume};
 use fuser::{BackgroundSession, Config, INodeNo, MountOption, Notifier, Session, SessionACL};
 use rustix::fs::{OFlags, RawDir};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
 
 /// How to mount.
 #[derive(Debug, Clone)]
@@ -31,11 +33,13 @@ pub struct MountOptions {
     pub most_nodes: Option<usize>,
     /// How long locks wait.
     pub limits: Limits,
+    /// Where its control socket will be, if it has one: told to whoever wants to serve the same directory.
+    pub control: Option<PathBuf>,
 }
 
 impl Default for MountOptions {
     fn default() -> Self {
-        MountOptions { passthrough: true, event_loops: 1, fresh_nodes: true, stay_awake: true, most_nodes: None, limits: Limits::default() }
+        MountOptions { passthrough: true, event_loops: 1, fresh_nodes: true, stay_awake: true, most_nodes: None, limits: Limits::default(), control: None }
     }
 }
 
@@ -73,6 +77,19 @@ pub enum MountError {
         /// The mountpoint.
         mountpoint: PathBuf,
     },
+    /// The mountpoint has something in it, which the mount would hide.
+    #[error(
+        "{} is not empty, and a mount would hide what is in it: give an empty directory, or mount that directory over itself (`hoody-state-fuse mount {}`)",
+        .0.display(),
+        .0.display()
+    )]
+    NotEmpty(PathBuf),
+    /// The backing is served already, or one that lies in it, or in which it lies.
+    #[error("{0}")]
+    BackingInUse(Box<InUse>),
+    /// A daemon that was unmounted while files of the backing were open is written to still.
+    #[error("{0}")]
+    Busy(String),
     /// Something is mounted there.
     #[error("{} is a mountpoint already: unmount it first (`hoody-state-fuse unmount`, or `umount`)", .0.display())]
     InUse(PathBuf),
@@ -96,6 +113,9 @@ pub struct Mount {
     notifier: Notifier,
     mountpoint: PathBuf,
     next_volume: AtomicU64,
+    server: Server,
+    /// The claims of this mount, also on what it served before while somebody has that open.
+    claims: Mutex<HashMap<(u64, u64), Weak<Claim>>>,
     /// Held by whoever has something to say yet when it has ended.
     farewell: Mutex<()>,
 }
@@ -109,19 +129,30 @@ impl std::fmt::Debug for Mount {
 /// What the source of our mounts begins with in `/proc/self/mountinfo`.
 const SOURCE: &str = "hoody-state:";
 
+/// How long what is mounted on the mountpoint already may take to answer.
+const ANSWER: std::time::Duration = std::time::Duration::from_secs(5);
+
 impl Mount {
-    /// Mounts `backing` on `mountpoint`.
+    /// Mounts `backing` on `mountpoint`. The two may be one directory: then it is mounted over itself, and nobody reaches the files beside the mount any more.
     ///
     /// # Errors
     /// As [`MountError`] says.
     pub fn single(backing: &Path, mountpoint: &Path, options: &MountOptions) -> Result<Self, MountError> {
         let unusable = |source| MountError::Backing { path: backing.to_owned(), source };
+        // First: a dead mount may cover the backing.
+        let at = prepare(mountpoint)?;
         let real = backing.canonicalize().map_err(unusable)?;
-        prepare(mountpoint, Some(&real))?;
-        let opened = Backing::open(&real).map_err(unusable)?;
+        if real != at {
+            refuse_nested(&real, &at)?;
+            refuse_full(&at)?;
+        }
+        let server = Server::new(at.clone(), options.control.clone());
+        let claim = claimed(&real, claim::open(&real).map_err(|e| unusable(e.into()))?, &server, &[])?;
+        let claims = HashMap::from([(claim.inode, Arc::downgrade(&claim))]);
+        let opened = Backing::claimed(&real, claim).map_err(unusable)?;
         let mut volumes = BTreeMap::new();
         volumes.insert(OsString::new(), Volume::new(OsString::new(), 1, 1, opened));
-        Self::start(volumes, true, mountpoint, &real, options)
+        Self::start(volumes, true, server, claims, &real, options)
     }
 
     /// Mounts an empty root on `mountpoint`, to which volumes are added.
@@ -129,11 +160,19 @@ impl Mount {
     /// # Errors
     /// As [`MountError`] says.
     pub fn volumes(mountpoint: &Path, options: &MountOptions) -> Result<Self, MountError> {
-        prepare(mountpoint, None)?;
-        Self::start(BTreeMap::new(), false, mountpoint, Path::new("volumes"), options)
+        let at = prepare(mountpoint)?;
+        refuse_full(&at)?;
+        Self::start(BTreeMap::new(), false, Server::new(at, options.control.clone()), HashMap::new(), Path::new("volumes"), options)
     }
 
-    fn start(volumes: BTreeMap<OsString, Arc<Volume>>, single: bool, mountpoint: &Path, source: &Path, options: &MountOptions) -> Result<Self, MountError> {
+    fn start(
+        volumes: BTreeMap<OsString, Arc<Volume>>,
+        single: bool,
+        server: Server,
+        claims: HashMap<(u64, u64), Weak<Claim>>,
+        source: &Path,
+        options: &MountOptions,
+    ) -> Result<Self, MountError> {
         let descriptors = raise_open_files();
         let core = Arc::new(Core {
             table: Table::default(),
@@ -161,13 +200,22 @@ impl Mount {
         config.acl = SessionACL::All;
         config.n_threads = Some(options.event_loops.max(1));
         config.clone_fd = options.event_loops > 1;
-        let failed = |source| MountError::Kernel { path: mountpoint.to_owned(), source };
-        let session = Session::new(DatabaseFs(core.clone()), mountpoint, &config).map_err(failed)?;
+        let mountpoint = server.mountpoint.clone();
+        let failed = |source| MountError::Kernel { path: mountpoint.clone(), source };
+        let session = Session::new(DatabaseFs(core.clone()), &mountpoint, &config).map_err(failed)?;
         let notifier = session.notifier();
         let _ = core.notifier.set(session.notifier());
         let session = session.spawn().map_err(failed)?;
-        let mountpoint = mountpoint.canonicalize().unwrap_or_else(|_| mountpoint.to_owned());
-        Ok(Mount { core, session: Mutex::new(Some(session)), notifier, mountpoint, next_volume: AtomicU64::new(2), farewell: Mutex::default() })
+        Ok(Mount {
+            core,
+            session: Mutex::new(Some(session)),
+            notifier,
+            mountpoint,
+            next_volume: AtomicU64::new(2),
+            server,
+            claims: Mutex::new(claims),
+            farewell: Mutex::default(),
+        })
     }
 
     /// Where it is mounted.
@@ -207,11 +255,15 @@ impl Mount {
         self.core.passthrough.load(Ordering::Relaxed) && volumes.values().all(|v| v.backing().passes)
     }
 
-    /// The volumes: name (empty for a single one), number, backing.
+    /// The volumes: name (empty for a single one), number, and a path of the backing. One that the mount covers is reached by this process's descriptor only.
     #[must_use]
     pub fn list_volumes(&self) -> Vec<(OsString, u64, PathBuf)> {
         let volumes = self.core.volumes.read().unwrap_or_else(PoisonError::into_inner);
-        volumes.values().map(|v| (v.name.clone(), v.id, v.backing().path.clone())).collect()
+        let reached = |b: &Backing| {
+            let covered = b.path == self.mountpoint;
+            if covered { PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), b.root.as_raw_fd())) } else { b.path.clone() }
+        };
+        volumes.values().map(|v| (v.name.clone(), v.id, reached(&v.backing()))).collect()
     }
 
     fn volume(&self, name: &OsStr) -> Result<Arc<Volume>, MountError> {
@@ -227,11 +279,40 @@ impl Mount {
         self.volume(name).map(|v| v.id)
     }
 
-    fn backing(&self, path: &Path) -> Result<Arc<Backing>, MountError> {
-        let unusable = |source| MountError::Backing { path: path.to_owned(), source };
+    /// A directory to be served as the volume `name`; claimed, unless this mount has claimed it already.
+    fn backing(&self, name: &OsStr, path: &Path) -> Result<Arc<Backing>, MountError> {
+        let unusable = |source: std::io::Error| MountError::Backing { path: path.to_owned(), source };
         refuse_nested(path, &self.mountpoint)?;
-        // Volumes may lie where others can put links: none is followed.
-        Backing::open(path).map_err(unusable)
+        let root = claim::open(path).map_err(|e| unusable(e.into()))?;
+        let inode = claim::inode(&root).map_err(|e| unusable(e.into()))?;
+        let volumes = self.core.volumes.read().unwrap_or_else(PoisonError::into_inner);
+        let served: Vec<(PathBuf, Arc<Claim>)> = volumes
+            .values()
+            // In its own place it may be served once more, or what lies in it or around it.
+            .filter(|v| v.name != name)
+            .filter_map(|v| Some((v.backing().path.clone(), v.backing().claim.clone()?)))
+            .collect();
+        drop(volumes);
+        // One claim at a time: two of one directory would be in each other's way.
+        let mut claims = self.claims.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = claims.get(&inode).and_then(Weak::upgrade);
+        let claim = match own {
+            Some(own) => {
+                claim::refuse_served(path, &own, &self.server, &served).map_err(|e| refused(path, e))?;
+                own
+            }
+            None => claimed(path, root, &self.server, &served)?,
+        };
+        claims.retain(|_, c| c.strong_count() > 0);
+        claims.insert(inode, Arc::downgrade(&claim));
+        drop(claims);
+        Backing::claimed(path, claim).map_err(unusable)
+    }
+
+    /// Whoever comes next may serve what this did: it was unmounted, and the writes of those who have files open are held.
+    pub(crate) fn give_up_claims(&self) {
+        let claims: Vec<Arc<Claim>> = self.claims.lock().unwrap_or_else(PoisonError::into_inner).values().filter_map(Weak::upgrade).collect();
+        claims.iter().for_each(|c| c.give_up());
     }
 
     /// Adds a volume: it shows under its name at once.
@@ -243,13 +324,17 @@ impl Mount {
         if self.core.single || !plain {
             return Err(MountError::Volume(format!("a volume cannot be called {:?}, or this mount has one volume only", name.display())));
         }
-        let backing = self.backing(backing)?;
+        let taken = || MountError::Volume(format!("there is a volume {} already", name.display()));
+        if self.volume(name).is_ok() {
+            return Err(taken());
+        }
+        let backing = self.backing(name, backing)?;
         let id = self.next_volume.fetch_add(1, Ordering::Relaxed);
         // The root's node is apart from all inode numbers.
         let volume = Volume::new(name.to_owned(), id, 1 << 61 | id << 1 | 1, backing);
         let mut volumes = self.core.volumes.write().unwrap_or_else(PoisonError::into_inner);
         if volumes.contains_key(name) {
-            return Err(MountError::Volume(format!("there is a volume {} already", name.display())));
+            return Err(taken());
         }
         self.core.table.add_root(&volume);
         volumes.insert(name.to_owned(), volume);
@@ -281,7 +366,7 @@ impl Mount {
     /// No such volume; the backing is no directory.
     pub fn rebind(&self, name: &OsStr, backing: &Path) -> Result<(), MountError> {
         let volume = self.volume(name)?;
-        let backing = self.backing(backing)?;
+        let backing = self.backing(name, backing)?;
         let mut stale = names(&backing);
         let old = volume.exchange(backing);
         stale.extend(names(&old));
@@ -372,8 +457,26 @@ fn refuse_nested(backing: &Path, mountpoint: &Path) -> Result<(), MountError> {
     Ok(())
 }
 
-/// Checks what a mount needs; takes away what a daemon that died left on the mountpoint.
-fn prepare(mountpoint: &Path, backing: Option<&Path>) -> Result<(), MountError> {
+fn refused(path: &Path, why: Refused) -> MountError {
+    match why {
+        Refused::InUse(in_use) => MountError::BackingInUse(in_use),
+        Refused::Busy(message) => MountError::Busy(message),
+        Refused::Io(source) => MountError::Backing { path: path.to_owned(), source },
+    }
+}
+
+fn claimed(path: &Path, root: OwnedFd, server: &Server, served: &[(PathBuf, Arc<Claim>)]) -> Result<Arc<Claim>, MountError> {
+    Claim::new(path, root, server, served).map_err(|e| refused(path, e))
+}
+
+/// A mount hides what its mountpoint has in it.
+fn refuse_full(mountpoint: &Path) -> Result<(), MountError> {
+    let mut entries = std::fs::read_dir(mountpoint).map_err(|source| MountError::Mountpoint { path: mountpoint.to_owned(), source })?;
+    if entries.next().is_some() { Err(MountError::NotEmpty(mountpoint.to_owned())) } else { Ok(()) }
+}
+
+/// Checks what a mount needs, and takes away what a daemon that died left on the mountpoint; the mountpoint without links.
+fn prepare(mountpoint: &Path) -> Result<PathBuf, MountError> {
     if !nix::unistd::geteuid().is_root() {
         return Err(MountError::NotRoot);
     }
@@ -381,10 +484,8 @@ fn prepare(mountpoint: &Path, backing: Option<&Path>) -> Result<(), MountError> 
     let unusable = |source| MountError::Mountpoint { path: mountpoint.to_owned(), source };
     // A dead mount cannot even be looked at, so its absolute name is all there is to go by.
     let absolute = std::path::absolute(mountpoint).map_err(unusable)?;
-    // Attributes may still be cached; how full it is must be asked of the daemon.
-    use rustix::io::Errno;
-    let dead = matches!(rustix::fs::statfs(&absolute), Err(Errno::NOTCONN | Errno::CONNABORTED | Errno::CONNREFUSED));
-    if dead {
+    // Over itself it may have been mounted again and again.
+    while is_dead(&absolute).map_err(unusable)? {
         if !mounted_from(&absolute).is_some_and(|s| s.starts_with(SOURCE)) {
             return Err(MountError::InUse(absolute));
         }
@@ -395,10 +496,25 @@ fn prepare(mountpoint: &Path, backing: Option<&Path>) -> Result<(), MountError> 
         return Err(unusable(std::io::Error::from_raw_os_error(nix::libc::ENOTDIR)));
     }
     let real = mountpoint.canonicalize().map_err(unusable)?;
-    if mounted_from(&real).is_some() {
+    if mounted_from(&real).is_some_and(|s| s.starts_with(SOURCE)) {
         return Err(MountError::InUse(real));
     }
-    backing.map_or(Ok(()), |b| refuse_nested(b, &real))
+    Ok(real)
+}
+
+/// Whether what is mounted there has no daemon any more. Attributes may still be cached; how full it is must be asked of the daemon. One that is stopped
+/// does not answer at all, and whoever asks waits with it.
+fn is_dead(at: &Path) -> std::io::Result<bool> {
+    use rustix::io::Errno;
+    let (tell, told) = std::sync::mpsc::channel();
+    let asked = at.to_owned();
+    std::thread::Builder::new().name("is-dead".into()).spawn(move || {
+        let _ = tell.send(matches!(rustix::fs::statfs(&asked), Err(Errno::NOTCONN | Errno::CONNABORTED | Errno::CONNREFUSED)));
+    })?;
+    told.recv_timeout(ANSWER).map_err(|_| {
+        let m = format!("what is mounted there has not answered for {ANSWER:?}; is its daemon stopped? Let it go on, or end it");
+        std::io::Error::new(std::io::ErrorKind::TimedOut, m)
+    })
 }
 
 /// The source of what is mounted on exactly this place.
@@ -409,7 +525,7 @@ fn mounted_from(at: &Path) -> Option<String> {
 fn source_on(table: &str, at: &Path) -> Option<String> {
     let of = |line: &str| {
         let (left, right) = line.split_once(" - ")?;
-        let place = left.split(' ').nth(4)?.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\");
+        let place = claim::unescaped(left.split(' ').nth(4)?);
         (Path::new(&place) == at).then(|| right.split(' ').nth(1).unwrap_or_default().to_owned())
     };
     table.lines().filter_map(of).next_back()

@@ -1,6 +1,6 @@
 //! A volume: a directory of the backing file system that shows as the root, or as one directory under it. Its backing can be exchanged.
 
-use rustix::fs::{Mode, OFlags};
+use crate::claim::Claim;
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
@@ -12,6 +12,8 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 #[derive(Debug)]
 pub(crate) struct Backing {
     pub root: Arc<OwnedFd>,
+    /// Nobody else serves it while files of this backing are open.
+    pub claim: Option<Arc<Claim>>,
     pub path: PathBuf,
     dev: u64,
     /// Distinguishes the inode numbers of this backing from those of others.
@@ -58,17 +60,25 @@ impl Drop for Backing {
 }
 
 impl Backing {
-    /// Opens a directory as a backing. The first of a process has the native inode numbers.
+    /// What somebody else might serve as well.
+    #[cfg(test)]
     pub fn open(path: &Path) -> std::io::Result<Arc<Self>> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = rustix::fs::openat2(rustix::fs::CWD, path, flags, Mode::empty(), rustix::fs::ResolveFlags::NO_SYMLINKS)?;
+        Self::new(path, Arc::new(crate::claim::open(path)?), None)
+    }
+
+    /// A directory as a backing. The first of a process has the native inode numbers.
+    pub fn claimed(path: &Path, claim: Arc<Claim>) -> std::io::Result<Arc<Self>> {
+        Self::new(path, claim.root.clone(), Some(claim))
+    }
+
+    fn new(path: &Path, root: Arc<OwnedFd>, claim: Option<Arc<Claim>>) -> std::io::Result<Arc<Self>> {
         let dev = rustix::fs::fstat(&root)?.st_dev;
         let mut used = used();
         let free = (0..BACKINGS).find(|i| !used.contains(i));
         let index = free.ok_or_else(|| std::io::Error::other("4096 directories are served already: remove a volume first"))?;
         used.insert(index);
         let passes = passes(&root);
-        Ok(Arc::new(Backing { root: Arc::new(root), passes, path: path.to_owned(), dev, index, devices: Mutex::default() }))
+        Ok(Arc::new(Backing { root, claim, passes, path: path.to_owned(), dev, index, devices: Mutex::default() }))
     }
 
     fn device(&self, dev: u64, passes: impl FnOnce() -> bool) -> (u64, bool) {

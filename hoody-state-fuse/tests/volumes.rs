@@ -125,3 +125,34 @@ fn what_is_open_can_be_looked_at_and_changed_after_a_rebind_and_a_removal() {
     works(8, 0o644);
     assert_eq!(fs::metadata(v.at("a/x.db")).unwrap().len(), 8, "it is the very file");
 }
+
+/// A volume's root kept the first directory open for ever: what a restore replaced took its space until the daemon ended.
+#[test]
+fn what_a_rebind_replaced_is_not_kept_open() {
+    let v = Volumes::new();
+    fs::create_dir(v.at("a/sub")).unwrap();
+    fs::write(v.at("a/sub/data"), b"x").unwrap();
+    assert_eq!(fs::read(v.at("mnt/v/sub/data")).unwrap(), b"x");
+    let used = File::open(v.at("mnt/v/sub/data")).unwrap();
+    let open = |name: &str| {
+        let of = v.at(name).canonicalize().unwrap();
+        let links = fs::read_dir("/proc/self/fd").unwrap().flatten().filter_map(|e| fs::read_link(e.path()).ok());
+        links.filter(|to| to.starts_with(&of)).count()
+    };
+    let soon = |name: &str, what: &str| {
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while open(name) > 0 {
+            assert!(std::time::Instant::now() < end, "{what}: {} open", open(name));
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+    };
+    v.rebind("b");
+    assert!(open("a") > 0, "somebody has a file of it open");
+    drop(used);
+    soon("a", "replaced by a rebind");
+    fs::write(v.at("mnt/v/new"), b"x").unwrap();
+    v.rebind("a");
+    soon("b", "replaced by a second");
+    v.mount.remove_volume(OsStr::new("v")).unwrap();
+    soon("a", "removed");
+}

@@ -115,6 +115,7 @@ pub const CODES: &[Row] = &[
     row("snapshot_pinned", 409, "the snapshot is pinned: unpin it first"),
     row("databases_shared", 409, "other containers use the databases too: say databases: revert or keep"),
     row("databases_busy", 409, "a database is being written for longer than can be waited for"),
+    row("backing_in_use", 409, "a directory of databases is mounted elsewhere on this machine; the message says where and by which process"),
     row("share_already_exists", 409, "this directory is shared with this target already"),
     row("nothing_to_undo", 409, "no restore is left to undo"),
     row("image_exists", 409, "there is an image of this name"),

@@ -211,6 +211,7 @@ fn from_code(code: &str, message: String) -> Error {
         "volume_not_found" => Error::new(Kind::NotFound, "volume_not_found", message),
         "volume_exists" => Error::new(Kind::Exists, "volume_exists", message),
         "bad_volume" => Error::new(Kind::Invalid, "bad_volume", message),
+        "backing_in_use" => Error::new(Kind::Conflict, "backing_in_use", message),
         "databases_busy" => Error::new(Kind::Busy, "databases_busy", message),
         "databases_unavailable" => Error::new(Kind::Unavailable, "databases_unavailable", message),
         "bad_request" => Error::new(Kind::Invalid, "bad_request", message),

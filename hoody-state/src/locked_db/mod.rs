@@ -38,13 +38,14 @@ pub trait LockedDb: Send + Sync {
     /// Where a volume shows, whether it is served or not.
     fn path(&self, volume: &str) -> PathBuf;
 
-    /// Serves `backing` as `volume`; where it shows. Errors: `volume_exists`, `bad_volume`.
+    /// Serves `backing` as `volume`; where it shows. Errors: `volume_exists`, `bad_volume`; `backing_in_use` (another mount of this machine serves it, or a
+    /// directory in it or around it).
     fn add_volume(&self, volume: &str, backing: &Path) -> Result<PathBuf>;
 
     /// Serves it no longer: its waits end; what is open stays open, with its locks. Error: `volume_not_found`.
     fn remove_volume(&self, volume: &str) -> Result<()>;
 
-    /// Exchanges the directory behind a volume. Errors: `volume_not_found`, `bad_volume`.
+    /// Exchanges the directory behind a volume. Errors: `volume_not_found`, `bad_volume`, `backing_in_use`.
     fn rebind(&self, volume: &str, backing: &Path) -> Result<()>;
 
     /// Holds every write in these volumes, once those under way have ended. Errors: `volume_not_found`; `databases_busy` (a write transaction did not end within

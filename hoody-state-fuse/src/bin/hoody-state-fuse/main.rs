@@ -1,5 +1,7 @@
 //! `hoody-state-fuse`: mounts a directory so that nobody finds its SQLite databases locked.
 
+mod log;
+
 use clap::{Parser, Subcommand};
 use hoody_state::locked_db::fuse::{Ask, Client, Reply, left_socket};
 use hoody_state_fuse::control;
@@ -23,18 +25,24 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum What {
-    /// Mount BACKING on MOUNTPOINT. Returns when it is mounted; the daemon goes on.
+    /// Mount BACKING on MOUNTPOINT, or a directory over itself. Returns when it is mounted; the daemon goes on.
     Mount {
         /// The directory that holds the files; `-` for volumes, added by the control socket.
         backing: PathBuf,
-        /// An empty directory.
-        mountpoint: PathBuf,
+        /// An empty directory. Without it BACKING is mounted over itself: nobody reaches its files beside the mount then, and no path changes.
+        mountpoint: Option<PathBuf>,
         /// Control socket, for root. Default: /run/hoody-state-fuse<MOUNTPOINT with dashes>.sock
         #[arg(long)]
         control: Option<PathBuf>,
         /// Stay in the foreground.
         #[arg(long)]
         foreground: bool,
+        /// Where the daemon in the background writes its log. Default: the system's log.
+        #[arg(long)]
+        log: Option<PathBuf>,
+        /// Let go of the caller's streams once it is mounted.
+        #[arg(long, hide = true)]
+        detached: bool,
         /// Let the page cache serve the files even where the kernel could pass through.
         #[arg(long)]
         no_passthrough: bool,
@@ -55,7 +63,7 @@ enum What {
         #[arg(long)]
         json: bool,
     },
-    /// Hold every write transaction while COMMAND runs: for a snapshot or a copy of the backing.
+    /// Hold every write transaction while COMMAND runs: for a snapshot or a copy of the backing, which it finds in $BACKING.
     Quiesce {
         /// Where it is mounted.
         mountpoint: PathBuf,
@@ -84,7 +92,7 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 fn main() -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_env("HOODY_STATE_LOG").unwrap_or_else(|_| "info".into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(log::Log).init();
     match run(Cli::parse().command) {
         Ok(code) => code,
         Err(e) => {
@@ -106,10 +114,20 @@ fn socket(named: Option<PathBuf>, mountpoint: &Path) -> Result<PathBuf> {
 
 fn run(what: What) -> Result<ExitCode> {
     match what {
-        What::Mount { backing, mountpoint, control, foreground, no_passthrough, event_loops, save_power } => {
+        What::Mount { backing, mountpoint, control, foreground, log, detached, no_passthrough, event_loops, save_power } => {
+            let mountpoint = match mountpoint {
+                Some(mountpoint) => mountpoint,
+                None if backing == Path::new("-") => return Err("volumes (`-`) need a mountpoint: `hoody-state-fuse mount - MOUNTPOINT`".into()),
+                None => backing.clone(),
+            };
             let socket = socket(control, &mountpoint)?;
-            let options = MountOptions { passthrough: !no_passthrough, event_loops, stay_awake: !save_power, ..MountOptions::default() };
-            if foreground { serve(&backing, &mountpoint, &socket, &options) } else { detach() }
+            let control = Some(socket.clone());
+            let options = MountOptions { passthrough: !no_passthrough, event_loops, stay_awake: !save_power, control, ..MountOptions::default() };
+            if !foreground && !detached {
+                return detach();
+            }
+            let log = log.as_deref().map(log::open).transpose()?;
+            serve(&backing, &mountpoint, &socket, &options, detached.then_some(log))
         }
         What::Status { mountpoint, control, json } => {
             let Reply::Status(status) = Client::connect(&socket(control, &mountpoint)?)?.ask(&Ask::Status {})? else { return Err("an odd answer".into()) };
@@ -134,9 +152,14 @@ fn run(what: What) -> Result<ExitCode> {
         }
         What::Quiesce { mountpoint, control, timeout_ms, lease_ms, command } => {
             let mut client = Client::connect(&socket(control, &mountpoint)?)?;
+            let Reply::Status(status) = client.ask(&Ask::Status {})? else { return Err("an odd answer".into()) };
             client.ask(&Ask::Quiesce { volumes: Vec::new(), timeout_ms, lease_ms })?;
             let (program, args) = command.split_first().ok_or("a command is needed")?;
-            let ended = Command::new(program).args(args).status().map_err(|e| format!("{program} cannot be run: {e}"));
+            let mut program_run = Command::new(program);
+            if let Some(backing) = status.volumes.get("") {
+                program_run.env("BACKING", backing);
+            }
+            let ended = program_run.args(args).status().map_err(|e| format!("{program} cannot be run: {e}"));
             let Reply::Released { whole } = client.ask(&Ask::Release {})? else { return Err("an odd answer".into()) };
             let ended = ended?;
             if !whole {
@@ -160,19 +183,23 @@ fn run(what: What) -> Result<ExitCode> {
     }
 }
 
-/// Runs the same command in the foreground in a session of its own, and waits until it says that it is mounted.
+/// Runs the same command in a session of its own, and waits until it says that it is mounted. Nothing of this process's streams stays open in it.
 fn detach() -> Result<ExitCode> {
     let mut daemon = Command::new(std::env::current_exe()?)
         .args(std::env::args_os().skip(1))
-        .arg("--foreground")
+        .arg("--detached")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
         .process_group(0)
         .spawn()?;
+    let errors = daemon.stderr.take().ok_or("no standard error")?;
+    let errors = std::thread::spawn(move || std::io::copy(&mut { errors }, &mut std::io::stderr()));
     let mut said = String::new();
     if let Some(mut out) = daemon.stdout.take() {
         out.read_to_string(&mut said)?;
     }
+    let _ = errors.join();
     if said.is_empty() {
         // It has said why on standard error.
         daemon.wait()?;
@@ -182,7 +209,8 @@ fn detach() -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn serve(backing: &Path, mountpoint: &Path, socket: &Path, options: &MountOptions) -> Result<ExitCode> {
+/// `detached`: where the log goes once it is mounted, for a daemon in the background.
+fn serve(backing: &Path, mountpoint: &Path, socket: &Path, options: &MountOptions, detached: Option<Option<std::fs::File>>) -> Result<ExitCode> {
     let mut signals = SigSet::empty();
     for s in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
         signals.add(s);
@@ -195,8 +223,11 @@ fn serve(backing: &Path, mountpoint: &Path, socket: &Path, options: &MountOption
     let how = if mount.passes_through() { "passthrough" } else { "page cache" };
     writeln!(out, "mounted {} on {} ({how}), control {}", backing.display(), mountpoint.display(), socket.display())?;
     out.flush()?;
-    // Whoever started it in the background waits for the end of this stream.
-    nix::unistd::dup2_stdout(std::fs::File::open("/dev/null")?)?;
+    // Whoever started it in the background waits for the end of these streams.
+    if let Some(log) = detached {
+        log::leave_the_caller(log)?;
+    }
+    nix::unistd::dup2_stdout(std::fs::File::options().write(true).open("/dev/null")?)?;
     let (waiter, leaver) = (mount.clone(), control.clone());
     std::thread::Builder::new().name("signals".into()).spawn(move || {
         // As often as it must be asked: it may fail.

@@ -1,0 +1,80 @@
+//! Where a directory is: by name, and in its file system, which is the same by way of every bind mount and in every mount namespace.
+
+use super::Relation;
+use rustix::fs::{AtFlags, StatxFlags};
+use std::collections::HashMap;
+use std::fs::read_link;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// Where a directory is. It holds for the moment: directories can be renamed.
+#[derive(Debug)]
+pub(super) struct Place {
+    path: PathBuf,
+    mount: u64,
+    /// The process in whose mount namespace that is.
+    of: u32,
+}
+
+impl Place {
+    /// Of a directory that this process has open by its own namespace.
+    pub fn of(dir: &OwnedFd) -> std::io::Result<Self> {
+        Self::seen_by(dir, std::process::id())
+    }
+
+    /// Of a directory that another process has open.
+    pub fn seen_by(dir: &OwnedFd, pid: u32) -> std::io::Result<Self> {
+        let path = read_link(format!("/proc/self/fd/{}", dir.as_raw_fd()))?;
+        let mount = rustix::fs::statx(dir, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)?.stx_mnt_id;
+        Ok(Place { path, mount, of: pid })
+    }
+
+    /// How this lies to `other`; nothing if neither lies in the other.
+    pub fn relation(&self, other: &Place, mounts: &mut Mounts) -> Option<Relation> {
+        let names = mounts.are_one_namespace(self.of, other.of).then(|| compare(&self.path, &other.path)).flatten();
+        if names.is_some() || self.mount == other.mount {
+            return names;
+        }
+        let (a, b) = (mounts.in_its_file_system(self)?, mounts.in_its_file_system(other)?);
+        (a.0 == b.0).then(|| compare(&a.1, &b.1)).flatten()
+    }
+}
+
+fn compare(a: &Path, b: &Path) -> Option<Relation> {
+    if a == b {
+        Some(Relation::Same)
+    } else if a.starts_with(b) {
+        Some(Relation::Inside)
+    } else if b.starts_with(a) {
+        Some(Relation::Above)
+    } else {
+        None
+    }
+}
+
+/// The mounts that processes see, each table read once.
+#[derive(Debug, Default)]
+pub(super) struct Mounts(HashMap<u32, String>);
+
+impl Mounts {
+    fn are_one_namespace(&self, a: u32, b: u32) -> bool {
+        let namespace = |pid| read_link(format!("/proc/{pid}/ns/mnt")).ok();
+        a == b || namespace(a).is_some_and(|n| namespace(b) == Some(n))
+    }
+
+    /// The file system a directory is on, and its path there.
+    fn in_its_file_system(&mut self, place: &Place) -> Option<(String, PathBuf)> {
+        let table = self.0.entry(place.of).or_insert_with(|| std::fs::read_to_string(format!("/proc/{}/mountinfo", place.of)).unwrap_or_default());
+        let id = place.mount.to_string();
+        let line = table.lines().find(|l| l.split(' ').next() == Some(&id))?;
+        let mut fields = line.split(' ').skip(2);
+        let (device, root, at) = (fields.next()?, fields.next()?, fields.next()?);
+        let below = place.path.strip_prefix(unescaped(at)).ok()?;
+        Some((device.to_owned(), Path::new(&unescaped(root)).join(below)))
+    }
+}
+
+/// A path as `mountinfo` writes it.
+pub(crate) fn unescaped(path: &str) -> String {
+    path.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
+}
