@@ -356,6 +356,7 @@ impl Mount {
         for n in names {
             self.forget_name(INodeNo(volume.root_node), &n);
         }
+        self.forget_names_below(&volume.backing());
         self.forget_name(INodeNo(1), name);
         Ok(())
     }
@@ -374,10 +375,18 @@ impl Mount {
         for n in stale {
             self.forget_name(INodeNo(volume.root_node), &n);
         }
+        self.forget_names_below(&old);
         if let Err(e) = self.notifier.inval_inode(INodeNo(volume.root_node), 0, 0) {
             tracing::warn!("the kernel keeps attributes of {}: {e}", name.display());
         }
         Ok(())
+    }
+
+    /// Also what is in use, in whatever directory: the kernel then lets go of it with its last use, and keeps nothing of the backing open.
+    fn forget_names_below(&self, backing: &Arc<Backing>) {
+        for (parent, name) in self.core.table.names_of(backing) {
+            self.forget_name(INodeNo(parent), &name);
+        }
     }
 
     fn forget_name(&self, parent: INodeNo, name: &OsStr) {

@@ -22,12 +22,12 @@ pub(crate) struct Node {
     /// A [`NodeKind`]: an ordinary file may become a database, and the other way round.
     kind: AtomicU8,
     pub volume: Arc<Volume>,
-    backing: Arc<Backing>,
+    /// Its backing and its descriptor. A volume's root has none of its own: it is whatever backs the volume.
+    own: Option<(Arc<Backing>, Arc<OwnedFd>)>,
     /// The inode it stands for.
     key: Key,
     /// Where it was looked up last: the directory's node, and its name there.
     place: Mutex<(u64, OsString)>,
-    path: Arc<OwnedFd>,
     /// Data can pass through to it.
     pub passes: bool,
     lookups: AtomicU64,
@@ -48,7 +48,7 @@ impl Node {
     /// Its descriptor; ESTALE when its volume is removed, or has another backing by now.
     pub fn path(&self) -> Result<Arc<OwnedFd>, Errno> {
         let current = self.volume.backing();
-        if self.volume.is_removed() || (self.id != self.volume.root_node && !Arc::ptr_eq(&current, &self.backing)) {
+        if self.volume.is_removed() || self.own.as_ref().is_some_and(|(own, _)| !Arc::ptr_eq(&current, own)) {
             return Err(Errno::STALE);
         }
         Ok(self.own_path())
@@ -56,7 +56,7 @@ impl Node {
 
     /// Its descriptor, whatever became of its volume: for whoever has it open still.
     pub fn own_path(&self) -> Arc<OwnedFd> {
-        if self.id == self.volume.root_node { self.volume.backing().root.clone() } else { self.path.clone() }
+        self.own.as_ref().map_or_else(|| self.volume.backing().root.clone(), |(_, path)| path.clone())
     }
 
     /// The attributes of the very inode, for whoever has it open still.
@@ -101,7 +101,7 @@ impl Node {
     }
 
     pub fn backing(&self) -> Arc<Backing> {
-        if self.id == self.volume.root_node { self.volume.backing() } else { self.backing.clone() }
+        self.own.as_ref().map_or_else(|| self.volume.backing(), |(backing, _)| backing.clone())
     }
 }
 
@@ -143,16 +143,14 @@ impl Table {
 
     /// The volume's root directory gets its node, which lives until the volume goes.
     pub fn add_root(&self, volume: &Arc<Volume>) {
-        let backing = volume.backing();
         let node = Node {
             id: volume.root_node,
-            key: (backing.index, 0, 0),
+            key: (volume.backing().index, 0, 0),
             place: Mutex::default(),
             kind: AtomicU8::new(NodeKind::Directory as u8),
             volume: volume.clone(),
-            path: backing.root.clone(),
+            own: None,
             passes: false,
-            backing,
             lookups: AtomicU64::new(1 << 60),
             locked: Mutex::default(),
             passthrough: Mutex::default(),
@@ -197,8 +195,7 @@ impl Table {
             place: Mutex::new((parent.id, name.to_owned())),
             kind: AtomicU8::new(kind as u8),
             volume: parent.volume.clone(),
-            backing,
-            path: Arc::new(path),
+            own: Some((backing, Arc::new(path))),
             passes,
             lookups: AtomicU64::new(1),
             locked: Mutex::default(),
@@ -228,6 +225,13 @@ impl Table {
         let nodes = self.nodes.read().unwrap_or_else(PoisonError::into_inner);
         let unused = nodes.values().filter(|n| n.kind() != NodeKind::Directory && Arc::strong_count(n) == 1);
         unused.take(most).map(|n| n.place()).collect()
+    }
+
+    /// The names (with their directories' nodes) of all files of a backing that the kernel knows.
+    pub fn names_of(&self, backing: &Arc<Backing>) -> Vec<(u64, OsString)> {
+        let nodes = self.nodes.read().unwrap_or_else(PoisonError::into_inner);
+        let of = nodes.values().filter(|n| n.own.as_ref().is_some_and(|(own, _)| Arc::ptr_eq(own, backing)));
+        of.map(|n| n.place()).collect()
     }
 
     /// Counts one more look-up of a node that is there.
@@ -263,9 +267,10 @@ impl Table {
         if let Some(l) = &*slot {
             return Ok(l.clone());
         }
-        let stat = rustix::fs::fstat(&*node.path)?;
+        let path = node.own_path();
+        let stat = rustix::fs::fstat(&*path)?;
         // Read marks are moved through it.
-        let fd = reopen(&node.path, if node.kind() == NodeKind::Shm { OFlags::RDWR } else { OFlags::RDONLY })?;
+        let fd = reopen(&path, if node.kind() == NodeKind::Shm { OFlags::RDWR } else { OFlags::RDONLY })?;
         let class = match node.kind() {
             NodeKind::Database => Class::Database,
             NodeKind::Shm => Class::Shm,

@@ -99,7 +99,11 @@ impl std::fmt::Display for InUse {
             Relation::Above => write!(f, "{served} lies in {backing} and is")?,
         }
         let at = self.mountpoint.display();
-        write!(f, " mounted on {at} by process {}; two mounts do not know each other's locks, and commits would be lost: use {at}, or unmount it first", self.pid)
+        write!(
+            f,
+            " mounted on {at} by process {}; two mounts do not know each other's locks, and commits would be lost: use {at}, or unmount it first",
+            self.pid
+        )
     }
 }
 

@@ -30,6 +30,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("path_too_long", "it takes a path of 4,096 bytes on BTRFS"),
     ("too_many_volumes", "it takes 10,000 subvolumes"),
     ("databases_busy", "hoody-state/src/locked_db"),
+    ("backing_in_use", "it takes two mounts: hoody-state-fuse/tests/claims.rs"),
     ("databases_unavailable", "tests/filesystem"),
     ("ramdisk_failed", "hoody-state/src/ramdisk"),
     ("share_mount_failed", "hoody-state/src/share/bind.rs"),
