@@ -249,6 +249,29 @@ fn what_ran_runs_again_after_a_reboot_and_what_was_stopped_does_not() {
     assert_clean(&host, "after a reboot");
 }
 
+#[test]
+fn a_pause_or_resume_that_the_hosts_end_cuts_short_stops_no_container() {
+    for (prepare, verb) in [(None, Verb::Pause), (Some(Verb::Pause), Verb::Resume)] {
+        for n in 1.. {
+            let mut w = MemoryWorld::new();
+            let (host, c) = stage(&w);
+            prepare.iter().for_each(|v| drop(host.lifecycle(&Caller::default(), &c, *v, None).unwrap()));
+            w.crash_at(n);
+            let done = host.lifecycle(&Caller::default(), &c, verb, None).is_ok();
+            drop(host);
+            w.crash_at(0);
+            w.power_off();
+            let host = w.host();
+            settle(&host);
+            assert_eq!(status(&host, &c), Status::Running, "{verb:?}, cut short at step {n}: it ran, and starts again as all that ran");
+            assert_clean(&host, &format!("{verb:?}, cut short at step {n} by the host's end"));
+            if done {
+                break;
+            }
+        }
+    }
+}
+
 fn keyed(key: &str) -> Caller {
     let key = IdempotencyKey { scope: "t".into(), key: key.into(), fingerprint: [1; 32] };
     Caller { idempotency: Some(key), ..Caller::default() }

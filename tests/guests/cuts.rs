@@ -2,11 +2,11 @@
 
 use crate::disk::Cache;
 use crate::guest::Agent;
-use crate::load::{Client, View};
+use crate::load::{Client, View, waiting};
 use crate::rng::Rng;
 use crate::server::{Host, POOL, RUN, Storage, must};
 use crate::sqlite::Acknowledged;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -126,6 +126,7 @@ impl Campaign {
             self.verify();
             println!("  sound; serving {:.1} s after the cut, {:.1} s in all", (served - cut).as_secs_f64(), began.elapsed().as_secs_f64());
         }
+        self.started_is_started();
         self.total.changes = self.clients.iter().map(|c| c.acknowledged).sum();
         self.total.commits = self.acknowledged.total();
         self.total
@@ -169,6 +170,31 @@ impl Campaign {
         self.total.cuts += 1;
         self.total.of_starts += 1;
         println!("cut {} {time:?} after the server's start, {cache:?}: {lost}", self.total.cuts);
+    }
+
+    /// A start or a stop that is answered before it is done survives a cut that follows at once.
+    fn started_is_started(&mut self) {
+        let project = must("POST", "/projects", &json!({ "alias": "at-once" }))["id"].as_str().unwrap().to_owned();
+        let [started, stopped] = ["started", "stopped"].map(|name| {
+            let id =
+                must("POST", &format!("/projects/{project}/containers"), &json!({ "name": name, "command": waiting() }))["id"].as_str().unwrap().to_owned();
+            self.host.await_status(&id, "running");
+            id
+        });
+        must("POST", &format!("/containers/{started}/force-stop"), &Value::Null);
+        self.host.settle();
+        for (id, verb) in [(&started, "start"), (&stopped, "stop")] {
+            let answer = must("POST", &format!("/containers/{id}/{verb}"), &Value::Null);
+            println!("{verb}: {}", answer["message"]);
+        }
+        self.host.machine.kill();
+        println!("cut at once: {}", self.host.cut(Cache::Lost));
+        self.host.boot();
+        self.host.serve();
+        self.host.settle();
+        self.host.await_status(&started, "running");
+        self.host.await_status(&stopped, "stopped");
+        self.host.check();
     }
 
     /// Everything that must hold after a cut.

@@ -155,6 +155,7 @@ impl Client {
     pub fn work(&mut self, mut rng: Rng, cut: &AtomicBool) {
         loop {
             let (id, act) = self.choose(&mut rng);
+            let id = if matches!(act, Act::Create { .. }) { String::new() } else { id };
             let mut doubt = Doubt { id: id.clone(), act: act.clone(), acknowledged: false };
             if self.perform(&id, &act, &mut doubt).is_none() {
                 assert!(cut.load(Ordering::SeqCst), "the server gives no answer to {act:?} of {id}, and the power is on");

@@ -13,3 +13,4 @@ mod load;
 mod rng;
 mod server;
 mod sqlite;
+mod v2;

@@ -82,6 +82,13 @@ impl MemoryWorld {
         host
     }
 
+    /// The machine goes down: no process and no frozen group is left.
+    pub fn power_off(&mut self) {
+        self.boot = format!("after {}", self.boot);
+        self.freezer = Arc::new(MemoryFreezer::new());
+        self.runtime = Arc::new(MemoryRuntime::with_freezer(self.freezer.clone()));
+    }
+
     /// Crash at the `n`th step from now; 0: only count.
     pub fn crash_at(&self, n: u64) {
         self.failing.store(false, Ordering::SeqCst);

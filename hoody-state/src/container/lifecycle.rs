@@ -55,8 +55,10 @@ impl Host {
         if let Err(why) = allowed(verb, row.status) {
             return Err(Error::conflict("operation_state_conflict", format!("cannot {} container {id} while it is {}: {why}", verb.as_str(), row.status)));
         }
-        // What runs and what is frozen ends with the host's uptime: the journal need only outlive this process.
-        let op = self.begin(caller, lock, Durability::Process, intent, Some(&row.project), |tx| {
+        let quick = matches!(verb, Verb::Pause | Verb::Resume);
+        // What is frozen ends with the host's uptime. Whether a container runs after the next boot does not, and the answer may come before the change is made.
+        let durability = if quick { Durability::Process } else { Durability::Disk };
+        let op = self.begin(caller, lock, durability, intent, Some(&row.project), |tx| {
             if matches!(verb, Verb::Start | Verb::Restart) {
                 tx.change_container(id, &caller.by, None, |r| r.state.run = Some(run.clone()))?;
             }
@@ -65,7 +67,6 @@ impl Host {
         let op_id = op.id.clone();
         let by = caller.by.clone();
         let timeout = timeout.unwrap_or(self.0.settings.stop_timeout);
-        let quick = matches!(verb, Verb::Pause | Verb::Resume);
         let done = if quick {
             self.perform(op, |op| self.lifecycle_steps(op, &by, timeout)).map(Some)?
         } else {
@@ -116,11 +117,8 @@ impl Host {
             Verb::Stop | Verb::ForceStop => Status::Stopped,
             Verb::Pause => Status::Paused,
         };
-        // What runs ends with the host's uptime; what shall run after the next boot does not.
         let desired = if status == Status::Stopped { Desired::Stopped } else { Desired::Running };
-        let before = self.0.catalog.read(|c| containers::get(c, &id))?.state.desired;
-        let durability = if before == desired { Durability::Process } else { Durability::Disk };
-        let answer = op.finish(durability, |tx| {
+        let answer = op.finish(Durability::Process, |tx| {
             let r = tx.change_container(&id, by, None, |r| {
                 r.status = status;
                 r.state.message = None;

@@ -154,7 +154,11 @@ impl Host {
                         Ok(lifecycle_answer(&containers::get(tx.conn, container)?, *verb, op))
                     });
                 }
-                self.undone(op, error, |tx| settle_status(tx, container, &found))
+                self.undone(op, error, |tx| match found {
+                    // Its processes ended with the host's uptime. What it is now follows when containers are compared, as for those that nobody paused.
+                    Found::Nothing => Ok(()),
+                    found => settle_status(tx, container, &found),
+                })
             }
             Intent::Copy { container, .. } => {
                 let error = error.ok_or_else(|| Error::internal("a copy that exists is only ever finished"))?;
