@@ -381,11 +381,14 @@ fn status(mount: &Mount) -> Status {
         numbers.insert(format!("refused_{}", format!("{cause:?}").to_lowercase()), *n);
     }
     numbers.extend(mount.requests().into_iter().map(|(name, n)| (format!("requests_{name}"), n)));
+    numbers.extend(mount.descriptors().map(|(name, n)| (name.to_owned(), n)));
     numbers.insert("files_left_out".to_owned(), left_out.files);
     numbers.insert("lock_users_left_out".to_owned(), left_out.users);
     numbers.insert("kept_awake_us".to_owned(), mount.kept_awake_us());
     let volumes = volumes.into_iter().map(|(n, _, b)| (n.to_string_lossy().into_owned(), b)).collect();
-    Status { volumes, passthrough: mount.passes_through(), files, counters: numbers }
+    let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+    let open_files = mount.open_files().into_iter().map(|(name, n)| (name.to_string_lossy().into_owned(), count(n))).collect();
+    Status { open_files, volumes, passthrough: mount.passes_through(), files, counters: numbers }
 }
 
 /// What a status does not tell.

@@ -14,11 +14,13 @@
 // `explored` compiles some modules a second time, on purpose.
 #![cfg_attr(test, allow(clippy::duplicate_mod))]
 
+mod backing_file;
 mod caller;
 pub mod claim;
 mod connections;
 pub mod control;
 mod cpu_latency;
+mod descriptors;
 mod fs;
 pub mod locks;
 pub mod mount;

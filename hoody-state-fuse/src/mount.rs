@@ -2,6 +2,7 @@
 
 use crate::claim::{self, Claim, InUse, Refused, Server};
 use crate::cpu_latency::CpuLatency;
+use crate::descriptors::Descriptors;
 use crate::fs::{Core, DatabaseFs};
 use crate::locks::{Limits, LockService};
 use crate::sync_pool::SyncPool;
@@ -31,6 +32,8 @@ pub struct MountOptions {
     pub stay_awake: bool,
     /// How many nodes are kept, each with a descriptor: beyond it names that nobody uses are forgotten. Default: half of the descriptors there may be.
     pub most_nodes: Option<usize>,
+    /// How many descriptors the files that are open in one volume may use. Default: an eighth of all, or all of them where there is one volume only.
+    pub volume_descriptors: Option<usize>,
     /// How long locks wait.
     pub limits: Limits,
     /// Where its control socket will be, if it has one: told to whoever wants to serve the same directory.
@@ -39,7 +42,16 @@ pub struct MountOptions {
 
 impl Default for MountOptions {
     fn default() -> Self {
-        MountOptions { passthrough: true, event_loops: 1, fresh_nodes: true, stay_awake: true, most_nodes: None, limits: Limits::default(), control: None }
+        MountOptions {
+            passthrough: true,
+            event_loops: 1,
+            fresh_nodes: true,
+            stay_awake: true,
+            most_nodes: None,
+            volume_descriptors: None,
+            limits: Limits::default(),
+            control: None,
+        }
     }
 }
 
@@ -186,6 +198,7 @@ impl Mount {
             notifier: OnceLock::new(),
             most_nodes: options.most_nodes.unwrap_or(descriptors / 2),
             forgetting: AtomicBool::default(),
+            descriptors: Descriptors::new(descriptors, options.volume_descriptors, single),
             latency: CpuLatency::start(options.stay_awake),
             requests: Default::default(),
             ended: Default::default(),
@@ -234,6 +247,19 @@ impl Mount {
     #[must_use]
     pub fn requests(&self) -> Vec<(&'static str, u64)> {
         self.core.requests.all().collect()
+    }
+
+    /// How many descriptors are used, and may be, by name.
+    #[must_use]
+    pub fn descriptors(&self) -> [(&'static str, u64); 4] {
+        self.core.descriptors.counters()
+    }
+
+    /// How many descriptors each volume uses for open files.
+    #[must_use]
+    pub fn open_files(&self) -> BTreeMap<OsString, usize> {
+        let volumes = self.core.volumes.read().unwrap_or_else(PoisonError::into_inner);
+        volumes.values().map(|v| (v.name.clone(), v.usage.open())).collect()
     }
 
     /// How many nodes are known now.

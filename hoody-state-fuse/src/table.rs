@@ -1,6 +1,8 @@
 //! Nodes (what the kernel knows by number) and handles (what it has open).
 
+use crate::backing_file::{BackingFile, SeenSyncs, SharedFiles};
 use crate::connections::Connections;
+use crate::descriptors::{Purpose, Taken};
 use crate::locks::{Class, LockedFile};
 use crate::nodes::NodeKind;
 use crate::recognise::reopen;
@@ -37,6 +39,9 @@ pub(crate) struct Node {
     pub passthrough: Mutex<(usize, Option<Arc<BackingId>>)>,
     /// Who has it open, where that may be SQLite.
     pub connections: Connections,
+    /// Descriptors that its opens share.
+    pub files: SharedFiles,
+    _taken: Taken,
 }
 
 /// A backing inode: the backing's number, device, inode.
@@ -109,13 +114,30 @@ impl Node {
 #[derive(Debug)]
 pub(crate) struct Handle {
     pub node: Arc<Node>,
-    pub file: File,
+    backing: Arc<BackingFile>,
+    seen: SeenSyncs,
     pub read_only: bool,
     /// Whoever has it cannot write the database.
     pub reader: bool,
     pub passthrough: bool,
     /// The connection that has this database open has opened its `-shm`.
     pub has_shm: AtomicBool,
+}
+
+impl Handle {
+    pub fn new(node: Arc<Node>, backing: Arc<BackingFile>, read_only: bool, reader: bool, passthrough: bool) -> Self {
+        let seen = backing.seen();
+        Handle { node, backing, seen, read_only, reader, passthrough, has_shm: AtomicBool::default() }
+    }
+
+    pub fn file(&self) -> &File {
+        self.backing.file()
+    }
+
+    /// As `fsync` or `fdatasync` through a descriptor of its own.
+    pub fn sync(&self, data_only: bool) -> Result<(), Errno> {
+        self.backing.sync(data_only, &self.seen)
+    }
 }
 
 /// Both tables. Lock order: `nodes`, then `elsewhere` or a node's `place`; `locked` by itself; never held during a system call.
@@ -155,6 +177,8 @@ impl Table {
             locked: Mutex::default(),
             passthrough: Mutex::default(),
             connections: Connections::default(),
+            files: SharedFiles::default(),
+            _taken: Taken::new(volume, Purpose::Known),
         };
         self.nodes.write().unwrap_or_else(PoisonError::into_inner).insert(volume.root_node, Arc::new(node));
     }
@@ -201,6 +225,8 @@ impl Table {
             locked: Mutex::default(),
             passthrough: Mutex::default(),
             connections: Connections::default(),
+            files: SharedFiles::default(),
+            _taken: Taken::new(&parent.volume, Purpose::Known),
         });
         nodes.insert(id, node.clone());
         node
@@ -220,10 +246,12 @@ impl Table {
         self.nodes.read().unwrap_or_else(PoisonError::into_inner).len()
     }
 
-    /// Up to `most` names (with their directories' nodes) of files that nobody has open.
+    /// Up to `most` names (with their directories' nodes) of files that nobody has open, of the volume that has the most: what one keeps busy is not taken
+    /// from the others.
     pub fn unused(&self, most: usize) -> Vec<(u64, OsString)> {
         let nodes = self.nodes.read().unwrap_or_else(PoisonError::into_inner);
-        let unused = nodes.values().filter(|n| n.kind() != NodeKind::Directory && Arc::strong_count(n) == 1);
+        let largest = nodes.values().map(|n| &n.volume).max_by_key(|v| v.usage.all()).map(|v| v.id);
+        let unused = nodes.values().filter(|n| Some(n.volume.id) == largest && n.kind() != NodeKind::Directory && Arc::strong_count(n) == 1);
         unused.take(most).map(|n| n.place()).collect()
     }
 
@@ -296,6 +324,7 @@ impl Table {
                     fd,
                     place: Mutex::default(),
                     has_ordinary_locks: AtomicBool::default(),
+                    _taken: Some(Taken::new(&node.volume, Purpose::Known)),
                 });
                 if all.len() > 64 && all.len().is_power_of_two() {
                     all.retain(|_, w| w.strong_count() > 0);

@@ -1,6 +1,7 @@
 //! A volume: a directory of the backing file system that shows as the root, or as one directory under it. Its backing can be exchanged.
 
 use crate::claim::Claim;
+use crate::descriptors::Usage;
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
@@ -42,6 +43,8 @@ pub(crate) struct Volume {
     pub root_node: u64,
     current: RwLock<Arc<Backing>>,
     removed: AtomicBool,
+    /// How many descriptors it uses.
+    pub usage: Usage,
 }
 
 /// The numbers of backings in use. One is free again when the last node of its backing is forgotten.
@@ -104,7 +107,7 @@ impl Backing {
 
 impl Volume {
     pub fn new(name: OsString, id: u64, root_node: u64, backing: Arc<Backing>) -> Arc<Self> {
-        Arc::new(Volume { name, id, root_node, current: RwLock::new(backing), removed: AtomicBool::default() })
+        Arc::new(Volume { name, id, root_node, current: RwLock::new(backing), removed: AtomicBool::default(), usage: Usage::default() })
     }
 
     pub fn backing(&self) -> Arc<Backing> {

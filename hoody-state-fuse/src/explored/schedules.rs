@@ -28,7 +28,15 @@ fn limits() -> Limits {
 
 fn file(class: Class) -> Arc<LockedFile> {
     let fd = OwnedFd::from(tempfile::tempfile().unwrap());
-    Arc::new(LockedFile { id: 1, volume: 1.into(), class: Mutex::new(class), fd, place: Mutex::new(None), has_ordinary_locks: AtomicBool::default() })
+    Arc::new(LockedFile {
+        id: 1,
+        volume: 1.into(),
+        class: Mutex::new(class),
+        fd,
+        place: Mutex::new(None),
+        has_ordinary_locks: AtomicBool::default(),
+        _taken: None,
+    })
 }
 
 /// One connection, and the asserts that are made of each answer.

@@ -102,7 +102,7 @@ impl Core {
             return Ok((NEVER, Self::volumes_root()));
         }
         if let Some(handle) = fh.and_then(|fh| self.table.handle(fh).ok()) {
-            let stat = rustix::fs::fstat(&handle.file)?;
+            let stat = rustix::fs::fstat(handle.file())?;
             return Ok((handle.node.attr_ttl(&stat), attr(id, &stat)));
         }
         let node = self.table.node(id)?;
@@ -137,7 +137,7 @@ impl Core {
         }
         if let Some(size) = change.size {
             without_fsetid(|| match open {
-                Some(handle) => rustix::fs::ftruncate(&handle.file, size),
+                Some(handle) => rustix::fs::ftruncate(handle.file(), size),
                 None => rustix::fs::ftruncate(reopen(&path, OFlags::WRONLY)?, size),
             })?;
         }

@@ -2,8 +2,10 @@
 
 use super::entries::Entry;
 use super::{Core, GENERATION, fail};
+use crate::backing_file::BackingFile;
 use crate::caller::{AsCaller, without_fsetid};
 use crate::connections::inherits;
+use crate::descriptors::{Purpose, Taken};
 use crate::locks::{Class, process_of};
 use crate::nodes::{NodeKind, Policy};
 use crate::recognise::{Content, content, has_database_name, proc_path, reopen};
@@ -16,7 +18,7 @@ use std::fs::File;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::FileExt as _;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 /// The flags of an open that the backing file is opened with: what appends or bypasses caches is the kernel's business here.
@@ -73,13 +75,12 @@ impl Core {
         }
     }
 
-    fn handle_for(&self, tid: u32, node: &Arc<Node>, file: File, flags: i32, passthrough: bool) -> u64 {
+    fn handle_for(&self, tid: u32, node: &Arc<Node>, file: Arc<BackingFile>, flags: i32, passthrough: bool) -> u64 {
         let read_only = flags & nix::libc::O_ACCMODE == nix::libc::O_RDONLY;
         let reader = read_only || (node.kind() == NodeKind::Shm && self.opened_by_reader(tid, node));
-        let empty = || node.kind() == NodeKind::Plain && file.metadata().is_ok_and(|m| m.len() == 0);
+        let empty = || node.kind() == NodeKind::Plain && file.file().metadata().is_ok_and(|m| m.len() == 0);
         let is_connection = self.fresh && may_be_sqlite(flags) && (node.is_database() || empty());
-        let handle = Handle { node: node.clone(), file, read_only, reader, passthrough, has_shm: AtomicBool::default() };
-        let fh = self.table.add_handle(handle);
+        let fh = self.table.add_handle(Handle::new(node.clone(), file, read_only, reader, passthrough));
         if is_connection {
             node.connections.open(fh, tid, process_of(tid), inherits, || self.table.unused_number());
         }
@@ -148,11 +149,15 @@ impl Core {
         let opened = (|| {
             let node = self.table.node(id)?;
             let path = node.path()?;
+            // Who shares a descriptor takes none.
+            let is_there = node.files.is_there(backing_flags(flags));
+            let taken = if is_there { Taken::new(&node.volume, Purpose::Open) } else { self.take_open(&node)? };
             let file =
                 if flags & nix::libc::O_TRUNC == 0 { reopen(&path, backing_flags(flags)) } else { without_fsetid(|| reopen(&path, backing_flags(flags))) };
             let file = File::from(file?);
             self.recognise_again(&node, &file, flags)?;
             let backing = self.backing_id(&node, &file, |fd| reply.open_backing(fd))?;
+            let file = node.files.share(backing_flags(flags), BackingFile::new(file, taken));
             Ok((node, file, backing))
         })();
         match opened {
@@ -176,6 +181,8 @@ impl Core {
             }
             let parent = self.table.node(parent)?;
             let dir = parent.path()?;
+            self.admit(&parent, Purpose::Known)?;
+            let taken = self.take_open(&parent)?;
             #[allow(clippy::cast_sign_loss)]
             let exclusive = OFlags::from_bits_retain(flags as u32) & OFlags::EXCL;
             let file = {
@@ -188,7 +195,10 @@ impl Core {
             let path = openat(rustix::fs::CWD, proc_path(&fd), OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
             let entry = self.enter(&parent, &dir, name, path)?;
             match self.backing_id(&entry.node, &file, |fd| reply.open_backing(fd)) {
-                Ok(backing) => Ok((entry, file, backing)),
+                Ok(backing) => {
+                    let file = entry.node.files.share(backing_flags(flags), BackingFile::new(file, taken));
+                    Ok((entry, file, backing))
+                }
                 Err(e) => {
                     self.table.forget(entry.node.id, 1);
                     Err(e)
@@ -225,7 +235,7 @@ impl Core {
         let mut data = vec![0; size as usize];
         let mut n = 0;
         while let Some(rest) = data.get_mut(n..).filter(|r| !r.is_empty()) {
-            match rustix::io::pread(&handle.file, rest, offset + n as u64) {
+            match rustix::io::pread(handle.file(), rest, offset + n as u64) {
                 Ok(0) => break,
                 Ok(more) => n += more,
                 Err(Errno::INTR) => {}
@@ -238,7 +248,7 @@ impl Core {
 
     pub(super) fn write(&self, fh: u64, offset: u64, data: &[u8], kill: bool) -> Result<u32, Errno> {
         let handle = self.table.handle(fh)?;
-        let write = || handle.file.write_at(data, offset).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO));
+        let write = || handle.file().write_at(data, offset).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO));
         let n = if kill { without_fsetid(write) } else { write() }?;
         Ok(u32::try_from(n).unwrap_or(u32::MAX))
     }
@@ -247,12 +257,9 @@ impl Core {
     pub(super) fn fsync(&self, fh: u64, datasync: bool, reply: ReplyEmpty) {
         match self.table.handle(fh) {
             Err(e) => reply.error(fail(e)),
-            Ok(handle) => self.sync.run(move || {
-                let done = if datasync { rustix::fs::fdatasync(&handle.file) } else { rustix::fs::fsync(&handle.file) };
-                match done {
-                    Ok(()) => reply.ok(),
-                    Err(e) => reply.error(fail(e)),
-                }
+            Ok(handle) => self.sync.run(move || match handle.sync(datasync) {
+                Ok(()) => reply.ok(),
+                Err(e) => reply.error(fail(e)),
             }),
         }
     }
@@ -263,7 +270,7 @@ impl Core {
         let flags = FallocateFlags::from_bits(mode as u32).ok_or(Errno::OPNOTSUPP);
         match self.table.handle(fh).and_then(|h| Ok((h, flags?))) {
             Err(e) => reply.error(fail(e)),
-            Ok((handle, flags)) => self.bulk.run(move || match without_fsetid(|| rustix::fs::fallocate(&handle.file, flags, offset, length)) {
+            Ok((handle, flags)) => self.bulk.run(move || match without_fsetid(|| rustix::fs::fallocate(handle.file(), flags, offset, length)) {
                 Ok(()) => reply.ok(),
                 Err(e) => reply.error(fail(e)),
             }),
@@ -278,7 +285,7 @@ impl Core {
             nix::libc::SEEK_HOLE => SeekFrom::Hole(offset),
             _ => return Err(Errno::INVAL),
         };
-        rustix::fs::seek(&handle.file, to).and_then(|at| i64::try_from(at).map_err(|_| Errno::OVERFLOW))
+        rustix::fs::seek(handle.file(), to).and_then(|at| i64::try_from(at).map_err(|_| Errno::OVERFLOW))
     }
 
     /// On a thread apart from syncs, as it may read and write much.
@@ -290,7 +297,7 @@ impl Core {
         let len = usize::try_from(len).unwrap_or(LONGEST_COPY).min(LONGEST_COPY);
         self.bulk.run(move || {
             let (mut at, mut put) = (from.1, to.1);
-            match without_fsetid(|| rustix::fs::copy_file_range(&source.file, Some(&mut at), &target.file, Some(&mut put), len)) {
+            match without_fsetid(|| rustix::fs::copy_file_range(source.file(), Some(&mut at), target.file(), Some(&mut put), len)) {
                 Ok(n) => reply.written(u32::try_from(n).unwrap_or(u32::MAX)),
                 Err(e) => reply.error(fail(e)),
             }

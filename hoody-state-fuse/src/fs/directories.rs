@@ -2,6 +2,7 @@
 
 use super::Core;
 use super::attributes::file_type;
+use crate::backing_file::BackingFile;
 use crate::recognise::reopen;
 use crate::table::Handle;
 use fuser::{INodeNo, ReplyDirectory};
@@ -11,7 +12,6 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::mem::MaybeUninit;
 use std::os::unix::ffi::OsStrExt as _;
-use std::sync::atomic::AtomicBool;
 
 impl Core {
     pub(super) fn opendir(&self, id: u64) -> Result<u64, Errno> {
@@ -19,8 +19,9 @@ impl Core {
             return Ok(0);
         }
         let node = self.table.node(id)?;
+        let taken = self.take_open(&node)?;
         let file = File::from(reopen(&*node.path()?, OFlags::RDONLY | OFlags::DIRECTORY)?);
-        Ok(self.table.add_handle(Handle { node, file, read_only: true, reader: true, passthrough: false, has_shm: AtomicBool::default() }))
+        Ok(self.table.add_handle(Handle::new(node, BackingFile::new(file, taken), true, true, false)))
     }
 
     pub(super) fn readdir(&self, id: u64, fh: u64, offset: u64, reply: &mut ReplyDirectory) -> Result<(), Errno> {
@@ -30,11 +31,11 @@ impl Core {
         }
         let handle = self.table.handle(fh)?;
         // One pass over a directory seeks to where it already is; the kernel keeps one reader a handle.
-        rustix::fs::seek(&handle.file, SeekFrom::Start(offset))?;
+        rustix::fs::seek(handle.file(), SeekFrom::Start(offset))?;
         let backing = handle.node.backing();
-        let here: Stat = rustix::fs::fstat(&handle.file)?;
+        let here: Stat = rustix::fs::fstat(handle.file())?;
         let mut buffer = [MaybeUninit::<u8>::uninit(); 32 * 1024];
-        let mut entries = RawDir::new(&handle.file, &mut buffer);
+        let mut entries = RawDir::new(handle.file(), &mut buffer);
         while let Some(entry) = entries.next() {
             let entry = entry?;
             let name = entry.file_name().to_bytes();

@@ -2,6 +2,7 @@
 
 use super::{Core, GENERATION, attributes};
 use crate::caller::AsCaller;
+use crate::descriptors::Purpose;
 use crate::nodes::{LONG, NEVER, NodeKind};
 use crate::recognise;
 use crate::table::Node;
@@ -75,6 +76,9 @@ impl Core {
         let stat = rustix::fs::fstat(&path)?;
         let known = |dev, ino| self.table.locked_by_inode(dev, ino).map(|file| self.locks.is_database(&file));
         let kind = recognise::kind(dir.as_fd(), name, &path, &stat, &known);
+        if self.table.by_inode(parent, &stat).is_none() {
+            self.admit(parent, Purpose::Known)?;
+        }
         let node = self.table.enter(parent, name, kind, path, &stat);
         if matches!(kind, NodeKind::Database | NodeKind::Shm) {
             let locked = self.table.locked(&node)?;

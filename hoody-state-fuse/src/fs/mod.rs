@@ -9,9 +9,10 @@ mod requests;
 mod xattrs;
 
 use crate::cpu_latency::CpuLatency;
+use crate::descriptors::{Descriptors, Purpose, Taken};
 use crate::locks::{Busy, LockService};
 use crate::sync_pool::SyncPool;
-use crate::table::Table;
+use crate::table::{Node, Table};
 use crate::volume::Volume;
 use fuser::{
     BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, INodeNo, InitFlags, KernelConfig, LockOwner, Notifier, OpenFlags, RenameFlags, ReplyAttr,
@@ -56,6 +57,8 @@ pub(crate) struct Core {
     /// From how many nodes on names that nobody uses are forgotten: each node has a descriptor.
     pub most_nodes: usize,
     pub forgetting: AtomicBool,
+    /// How many descriptors there may be.
+    pub descriptors: Descriptors,
     /// What the kernel asked for so far.
     pub requests: Requests,
     /// The kernel asks for nothing more.
@@ -103,6 +106,18 @@ impl Core {
             }
             core.forgetting.store(false, Ordering::Relaxed);
         });
+    }
+
+    /// Whether the node's volume may use one more descriptor.
+    fn admit(&self, node: &Node, purpose: Purpose) -> Result<(), Errno> {
+        let volumes = self.volumes.read().unwrap_or_else(PoisonError::into_inner).len();
+        self.descriptors.admit(&node.volume, volumes, purpose)
+    }
+
+    /// One more descriptor for an open file of the node's volume.
+    fn take_open(&self, node: &Node) -> Result<Taken, Errno> {
+        self.admit(node, Purpose::Open)?;
+        Ok(Taken::new(&node.volume, Purpose::Open))
     }
 
     /// A request begins on an event loop.

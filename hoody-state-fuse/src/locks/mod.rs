@@ -16,6 +16,7 @@ pub use hold::{Held, Unquiet};
 pub use hoody_state::locked_db::broker::{Class, Limits};
 pub(crate) use signals::process_of;
 
+use crate::descriptors::Taken;
 use crate::recognise::Content;
 
 use super::threads::{Clock, Condvar, Mutex, MutexGuard};
@@ -44,6 +45,8 @@ pub struct LockedFile {
     pub place: Mutex<Option<(Arc<OwnedFd>, OsString)>>,
     /// Somebody took locks on it that are not SQLite's, and that its process shares.
     pub has_ordinary_locks: AtomicBool,
+    /// Counts its descriptor.
+    pub(crate) _taken: Option<Taken>,
 }
 
 impl LockedFile {

@@ -11,7 +11,15 @@ use std::time::Duration;
 
 fn file(id: u64, class: Class) -> Arc<LockedFile> {
     let fd = OwnedFd::from(tempfile::tempfile().unwrap());
-    Arc::new(LockedFile { id, volume: 1.into(), class: Mutex::new(class), fd, place: Mutex::new(None), has_ordinary_locks: AtomicBool::default() })
+    Arc::new(LockedFile {
+        id,
+        volume: 1.into(),
+        class: Mutex::new(class),
+        fd,
+        place: Mutex::new(None),
+        has_ordinary_locks: AtomicBool::default(),
+        _taken: None,
+    })
 }
 
 fn call(owner: u64, range: Range, kind: i32) -> LockCall {

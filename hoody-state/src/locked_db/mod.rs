@@ -82,6 +82,9 @@ pub struct Status {
     pub passthrough: bool,
     /// Files with locks on them.
     pub files: Vec<FileLocks>,
+    /// How many descriptors of the daemon each volume uses for open files, by name; daemons of an earlier version do not say.
+    #[serde(default)]
+    pub open_files: BTreeMap<String, u64>,
     /// What happened so far, by name: grants, refusals by cause, waits, revocations.
     pub counters: BTreeMap<String, u64>,
 }

@@ -52,6 +52,9 @@ enum What {
         /// Let idle processors sleep also while requests come thick. A transaction takes up to four times as long then.
         #[arg(long)]
         save_power: bool,
+        /// Descriptors that the files open in one volume may use. Default: an eighth of all there may be; all, with one directory.
+        #[arg(long)]
+        volume_descriptors: Option<usize>,
     },
     /// Who holds and who waits for which database, and what happened so far.
     Status {
@@ -114,7 +117,7 @@ fn socket(named: Option<PathBuf>, mountpoint: &Path) -> Result<PathBuf> {
 
 fn run(what: What) -> Result<ExitCode> {
     match what {
-        What::Mount { backing, mountpoint, control, foreground, log, detached, no_passthrough, event_loops, save_power } => {
+        What::Mount { backing, mountpoint, control, foreground, log, detached, no_passthrough, event_loops, save_power, volume_descriptors } => {
             let mountpoint = match mountpoint {
                 Some(mountpoint) => mountpoint,
                 None if backing == Path::new("-") => return Err("volumes (`-`) need a mountpoint: `hoody-state-fuse mount - MOUNTPOINT`".into()),
@@ -122,7 +125,8 @@ fn run(what: What) -> Result<ExitCode> {
             };
             let socket = socket(control, &mountpoint)?;
             let control = Some(socket.clone());
-            let options = MountOptions { passthrough: !no_passthrough, event_loops, stay_awake: !save_power, control, ..MountOptions::default() };
+            let options =
+                MountOptions { passthrough: !no_passthrough, event_loops, stay_awake: !save_power, volume_descriptors, control, ..MountOptions::default() };
             if !foreground && !detached {
                 return detach();
             }
