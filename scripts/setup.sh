@@ -9,6 +9,7 @@ have pkg-config || need+=(pkg-config)
 have python3 && python3 -c 'import sqlite3' 2>/dev/null || need+=(python3)
 # Two servers on one machine are tested in network namespaces.
 have ip || need+=(iproute2)
+have jq || need+=(jq)
 have curl || need+=(curl ca-certificates)
 have runc || have crun || have youki || need+=(runc)
 have mkfs.btrfs || need+=(btrfs-progs)

@@ -7,3 +7,5 @@ cargo build --locked --workspace --bins
 cargo test --locked --workspace --no-fail-fast
 # SQLite on a mount: every pattern and journal mode, threads, kills.
 scripts/sqlite-matrix.sh
+# The documents, as they are typed.
+scripts/documents.sh

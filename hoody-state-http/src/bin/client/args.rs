@@ -23,7 +23,7 @@ pub struct Cli {
 /// Options of every command.
 #[derive(Debug, Args)]
 pub struct Global {
-    /// The server's address [env: HOODY_STATE_URL, default: http://127.0.0.1:7878]
+    /// The server's address [env: HOODY_STATE_URL; default: for root without a token the socket of the server on this machine, else http://127.0.0.1:7878]
     #[arg(long, global = true, value_name = "URL", conflicts_with = "socket")]
     pub url: Option<String>,
     /// The server's UNIX socket, which takes root without a token [env: HOODY_STATE_SOCKET]
@@ -71,7 +71,7 @@ pub enum Noun {
     /// The file system everything is in
     #[command(subcommand)]
     Pool(Pool),
-    /// Work that goes on behind
+    /// Operations that run in the background
     #[command(subcommand, visible_alias = "operations")]
     Operation(Operation),
     /// Follow what happens

@@ -4,6 +4,7 @@ use crate::failure::{Failure, Outcome, exit};
 use crate::transport::{Broken, Dial, Upload};
 use serde_json::Value;
 use std::io::Read;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use ureq::http::{Request, Response, header};
@@ -27,15 +28,25 @@ pub enum Target {
 }
 
 impl Target {
-    /// A flag wins over the environment, there a socket over an address.
-    pub fn choose(url: Option<&str>, socket: Option<&Path>, env: impl Fn(&str) -> Option<String>) -> Outcome<Self> {
+    /// A flag wins over the environment, there a socket over an address. Without both, root and without a token: the socket of the server on this machine.
+    pub fn choose(url: Option<&str>, socket: Option<&Path>, env: impl Fn(&str) -> Option<String>, local: impl FnOnce() -> Vec<PathBuf>) -> Outcome<Self> {
         let env = |name| env(name).filter(|v| !v.is_empty());
         let url = match (url, socket) {
             (_, Some(socket)) => return Ok(Target::Socket(socket.to_owned())),
             (Some(url), None) => url.to_owned(),
             (None, None) => match env("HOODY_STATE_SOCKET") {
                 Some(socket) => return Ok(Target::Socket(socket.into())),
-                None => env("HOODY_STATE_URL").unwrap_or_else(|| DEFAULT_URL.to_owned()),
+                None => match env("HOODY_STATE_URL") {
+                    Some(url) => url,
+                    None => match local().as_slice() {
+                        [] => DEFAULT_URL.to_owned(),
+                        [one] => return Ok(Target::Socket(one.clone())),
+                        several => {
+                            let list: Vec<String> = several.iter().map(|p| format!("  --socket {}", p.display())).collect();
+                            return Err(Failure::new(exit::USAGE, format!("several servers run on this machine; say which:\n{}", list.join("\n"))));
+                        }
+                    },
+                },
             },
         };
         let url = url.trim_end_matches('/');
@@ -44,6 +55,17 @@ impl Target {
         }
         Err(Failure::new(exit::USAGE, format!("{url:?} is no address of a server: write http://HOST:PORT or https://HOST:PORT")))
     }
+}
+
+/// The sockets of the servers that run on this machine with their default run directory; none for a user whom they would refuse.
+pub fn local_sockets() -> Vec<PathBuf> {
+    if !nix::unistd::geteuid().is_root() {
+        return Vec::new();
+    }
+    let Ok(servers) = std::fs::read_dir("/run/hoody-state") else { return Vec::new() };
+    let mut found: Vec<PathBuf> = servers.flatten().map(|e| e.path().join("api.sock")).filter(|p| UnixStream::connect(p).is_ok()).collect();
+    found.sort();
+    found
 }
 
 /// A connection to one server.

@@ -57,8 +57,10 @@ fn run(cli: Cli, out: &mut dyn Write, terminal: bool) -> Outcome<u8> {
         out.write_all(&script)?;
         return Ok(0);
     }
-    let target = http::Target::choose(cli.global.url.as_deref(), cli.global.socket.as_deref(), |name| std::env::var(name).ok())?;
     let token = cli.global.token.clone().or_else(|| std::env::var("HOODY_TOKEN").ok()).filter(|t| !t.is_empty());
+    // A token is meant for a server that asks for one.
+    let local = || if token.is_some() { Vec::new() } else { http::local_sockets() };
+    let target = http::Target::choose(cli.global.url.as_deref(), cli.global.socket.as_deref(), |name| std::env::var(name).ok(), local)?;
     let ca = cli.global.server_ca.clone().or_else(|| std::env::var_os("HOODY_STATE_CA").filter(|c| !c.is_empty()).map(Into::into));
     let mut cx = Context {
         client: http::Client::new(&target, token.as_deref(), ca.as_deref())?,

@@ -60,7 +60,7 @@ pub fn run(cx: &mut Context<'_>, command: Snapshot) -> Outcome {
                 [("keep_current", keep_current.map(Value::from)), ("databases", databases.map(Value::from)), ("start", no_start.then_some(json!(false)))];
             let body: Map<String, Value> = optional.into_iter().filter_map(|(k, v)| Some((k.to_owned(), v?))).collect();
             let data = cx.client.put(&path, &Value::Object(body))?;
-            let undo = data["undo"].as_str().map(|u| format!("; what was there is the snapshot {u} (`hoody-state snapshot undo {}`)", one.container));
+            let undo = data["undo"].as_str().map(|u| format!("; the state before is kept as snapshot {u} (`hoody-state snapshot undo {}`)", one.container));
             cx.say(&data, format!("restored {} to {}{}", one.container, one.snapshot, undo.unwrap_or_default()))
         }
         Snapshot::Undo { container } => {

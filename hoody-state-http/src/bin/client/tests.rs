@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 const ID: &str = "65f0c0ffee00000000000002";
@@ -134,14 +134,19 @@ fn the_command_line_is_consistent() {
 fn a_flag_wins_over_the_environment() {
     let env = |pairs: &'static [(&str, &str)]| move |name: &str| pairs.iter().find(|(k, _)| *k == name).map(|(_, v)| (*v).to_owned());
     let both = env(&[("HOODY_STATE_URL", "http://env:1/"), ("HOODY_STATE_SOCKET", "/env")]);
-    assert_eq!(Target::choose(None, None, env(&[])).unwrap(), Target::Url(DEFAULT_URL.into()));
-    assert_eq!(Target::choose(None, None, env(&[("HOODY_STATE_URL", "http://env:1/")])).unwrap(), Target::Url("http://env:1".into()));
-    assert_eq!(Target::choose(None, None, both).unwrap(), Target::Socket("/env".into()));
-    assert_eq!(Target::choose(Some("http://flag"), None, both).unwrap(), Target::Url("http://flag".into()));
-    assert_eq!(Target::choose(None, Some(Path::new("/flag")), both).unwrap(), Target::Socket("/flag".into()));
+    let one = || vec![PathBuf::from("/run/one/api.sock")];
+    assert_eq!(Target::choose(None, None, env(&[]), Vec::new).unwrap(), Target::Url(DEFAULT_URL.into()));
+    assert_eq!(Target::choose(None, None, env(&[("HOODY_STATE_URL", "http://env:1/")]), Vec::new).unwrap(), Target::Url("http://env:1".into()));
+    assert_eq!(Target::choose(None, None, both, one).unwrap(), Target::Socket("/env".into()));
+    assert_eq!(Target::choose(Some("http://flag"), None, both, one).unwrap(), Target::Url("http://flag".into()));
+    assert_eq!(Target::choose(None, Some(Path::new("/flag")), both, one).unwrap(), Target::Socket("/flag".into()));
     for bad in ["ftp://x", "x:1", "http://", "https://"] {
-        assert_eq!(Target::choose(Some(bad), None, env(&[])).unwrap_err().exit, exit::USAGE, "{bad}");
+        assert_eq!(Target::choose(Some(bad), None, env(&[]), Vec::new).unwrap_err().exit, exit::USAGE, "{bad}");
     }
+    assert_eq!(Target::choose(None, None, env(&[]), one).unwrap(), Target::Socket("/run/one/api.sock".into()));
+    assert_eq!(Target::choose(None, None, env(&[("HOODY_STATE_URL", "http://env:1")]), one).unwrap(), Target::Url("http://env:1".into()));
+    let e = Target::choose(None, None, env(&[]), || vec!["/run/a/api.sock".into(), "/run/b/api.sock".into()]).unwrap_err();
+    assert!(e.exit == exit::USAGE && e.message.contains("--socket /run/a/api.sock") && e.message.contains("/run/b/"), "{}", e.message);
 }
 
 #[test]
