@@ -79,7 +79,7 @@ pub fn sync(cx: &mut Context<'_>, a: Sync) -> Outcome {
     wait::operation(cx, &data, &a.wait)?;
     let said = match (data["changed"].as_bool(), data["kept"].as_str()) {
         (_, Some(kept)) => format!("{} is as its source; what it had changed is kept as {kept}", a.container),
-        (Some(false), _) => format!("{} was as its source already", a.container),
+        (Some(false), _) => format!("{} is already what its source is", a.container),
         _ if a.wait.no_wait => format!("{} is being brought up to its source", a.container),
         _ => format!("{} is as its source", a.container),
     };
