@@ -156,6 +156,7 @@ pub const CODES: &[Row] = &[
     row("runtime_not_found", 503, "there is no container runtime on this host"),
     row("runtime_unusable", 503, "the container runtime does not work"),
     row("not_ready", 503, "the catalog or the pool does not answer"),
+    row("pool_read_only", 503, "the kernel made the pool read-only because it could not write to it: `GET /pool` says what to do"),
     marked("freeze_timeout", 504, "CONTAINER_HOST_TIMEOUT", "the container could not be frozen in time; it runs on"),
     marked("kill_timeout", 504, "CONTAINER_HOST_TIMEOUT", "the container's processes did not end in time"),
     row("pool_full", 507, "not enough space in the pool; nothing was changed"),

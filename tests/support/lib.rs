@@ -261,7 +261,8 @@ impl RealHost {
         Self::configured(name, |c| c.pool_size = Some(size))
     }
 
-    fn configured(name: &str, f: impl FnOnce(&mut hoody_state::HostConfig)) -> Self {
+    /// The same with what `f` changes of its configuration. Its directory is there already.
+    pub fn configured(name: &str, f: impl FnOnce(&mut hoody_state::HostConfig)) -> Self {
         assert!(nix::unistd::geteuid().is_root(), "this test needs root: it mounts BTRFS and runs containers");
         let dir = scratch(name);
         let mut config = hoody_state::HostConfig::new(dir.join("data"), dir.join("run"));

@@ -32,11 +32,14 @@ pub async fn healthz() -> Reply<Health> {
 }
 
 /// The catalog and the pool answer.
-#[utoipa::path(get, path = "/readyz", tag = "server", operation_id = "readyz", responses((status = 200, description = "They do", body = Envelope<Health>)))]
+#[utoipa::path(get, path = "/readyz", tag = "server", operation_id = "readyz", responses((status = 200, description = "They do, and the pool can be written to", body = Envelope<Health>)))]
 pub async fn readyz(State(app): State<Shared>) -> Reply<Health> {
     // Asked without a token: what is wrong is for the log alone.
     let not_ready = |e: Error| {
         tracing::warn!(error = %e, "not ready");
+        if e.code() == "pool_read_only" {
+            return e;
+        }
         Error::new(Kind::Unavailable, "not_ready", "the catalog or the pool does not answer; the server's log says why").with_source(e)
     };
     app.read(move |host| host.ready().map_err(not_ready)).await?;

@@ -15,6 +15,7 @@ pub(crate) mod images;
 pub(crate) mod operations;
 pub(crate) mod peers;
 pub(crate) mod projects;
+mod read_only;
 mod room;
 mod schema;
 pub(crate) mod shares;
@@ -27,7 +28,7 @@ use crate::id::UserId;
 use crate::model::Event;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -46,6 +47,10 @@ pub(crate) struct Catalog {
     read: Option<Mutex<Connection>>,
     user: UserId,
     pub(crate) bus: Bus,
+    /// Set when the pool cannot be written to: what is read and written is a copy, and nobody may write.
+    copy: Option<read_only::Copy>,
+    /// Where it is; nothing: in memory.
+    dir: Option<PathBuf>,
 }
 
 struct Writer {
@@ -65,6 +70,7 @@ impl From<rusqlite::Error> for Error {
     fn from(e: rusqlite::Error) -> Self {
         use rusqlite::ErrorCode as C;
         let (kind, code, hint) = match e.sqlite_error_code() {
+            Some(C::ReadOnly) => (Kind::Unavailable, "pool_read_only", "the pool is read-only: GET /pool says why"),
             Some(C::DiskFull) => (Kind::NoSpace, "pool_full", "the pool is full: delete snapshots or grow it"),
             Some(C::DatabaseBusy | C::DatabaseLocked) => (Kind::Busy, "catalog_busy", "another process writes the catalog: try again"),
             Some(C::DatabaseCorrupt | C::NotADatabase) => (Kind::Corrupt, "catalog_corrupt", "the catalog is damaged: stop the server and run `check`"),
@@ -99,13 +105,19 @@ impl Catalog {
     /// Opens or makes the catalog in `dir`.
     ///
     /// What it needs to go on in a pool that is full to the last byte is laid by: a container that fills it must not keep anybody from deleting.
+    ///
+    /// In a read-only pool it can be read and not written ([`Catalog::is_read_only`]).
     pub(crate) fn open(dir: &Path) -> Result<Catalog> {
+        if read_only::is(dir)? {
+            let copy = read_only::Copy::of(dir)?;
+            return Ok(Catalog { copy: Some(copy.clone()), ..Self::open_in(copy.path())? });
+        }
         let catalog = match Self::open_in(dir) {
             Err(e) if room::is_lack_of_it(&e) && room::give_way(dir)? => Self::open_in(dir)?,
             other => other?,
         };
         room::lay_by(dir);
-        Ok(catalog)
+        Ok(Catalog { dir: Some(dir.to_owned()), ..catalog })
     }
 
     fn open_in(dir: &Path) -> Result<Catalog> {
@@ -143,7 +155,14 @@ impl Catalog {
             read: read.map(Mutex::new),
             user: user.parse()?,
             bus: Bus::default(),
+            copy: None,
+            dir: None,
         })
+    }
+
+    /// Whether it was opened in a read-only pool.
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.copy.is_some()
     }
 
     /// Whose everything is.
@@ -165,6 +184,17 @@ impl Catalog {
 
     /// Changes, all or nothing.
     pub(crate) fn write<T>(&self, durability: Durability, now: Timestamp, f: impl FnOnce(&mut Tx<'_>) -> Result<T>) -> Result<T> {
+        if self.is_read_only() {
+            return Err(read_only::refused());
+        }
+        self.write_now(durability, now, f).map_err(|e| match &self.dir {
+            // SQLite says of a file system that has become read-only whatever failed first.
+            Some(dir) if e.kind() == Kind::Internal && read_only::is(dir).unwrap_or(false) => read_only::refused().with_source(e),
+            _ => e,
+        })
+    }
+
+    fn write_now<T>(&self, durability: Durability, now: Timestamp, f: impl FnOnce(&mut Tx<'_>) -> Result<T>) -> Result<T> {
         let mut w = locked(&self.write);
         if w.synchronous != durability {
             w.conn.pragma_update(None, "synchronous", if durability == Durability::Disk { "FULL" } else { "NORMAL" })?;

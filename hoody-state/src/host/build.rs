@@ -1,4 +1,4 @@
-use super::{Host, Inner, Settings, upkeep};
+use super::{Host, Inner, Settings, pool_watch, upkeep};
 use crate::catalog::Catalog;
 use crate::cgroup::CgroupTree;
 use crate::clock::{Clock, SystemClock};
@@ -11,7 +11,7 @@ use crate::locked_db::fuse::FuseLockedDb;
 use crate::model::{Image, Rights, Server, Token};
 use crate::op::step::{KillAt, NoHook, StepHook};
 use crate::op::{Locks, Registry};
-use crate::pool::{Pool, PoolConfig, layout};
+use crate::pool::{Pool, PoolConfig, Reserve, layout};
 use crate::ramdisk::tmpfs::TmpfsRamDisks;
 use crate::ramdisk::{RamDisks, memory::MemoryRamDisks};
 use crate::runtime::Runtime;
@@ -36,6 +36,8 @@ pub struct HostConfig {
     pub device: Option<PathBuf>,
     /// The size the image is made with or grown to.
     pub pool_size: Option<Bytes>,
+    /// What is reserved beneath the image.
+    pub pool_reserve: Reserve,
     /// The server's name; kept in the pool. Default: the machine's host name.
     pub server_name: Option<String>,
     /// Name or path of the OCI runtime; default: the first of runc, crun and youki that is installed.
@@ -81,7 +83,13 @@ impl HostConfig {
             size: self.pool_size,
             id_base: self.id_base,
             server_name: self.server_name.clone(),
+            reserve: Some(self.pool_reserve),
         }
+    }
+
+    /// Of a pool that is only looked at or taken down.
+    fn pool_as_it_is(&self) -> PoolConfig {
+        PoolConfig { size: None, reserve: None, ..self.pool() }
     }
 
     fn cgroups(&self, pool: &crate::pool::PoolRecord) -> Result<CgroupTree> {
@@ -265,7 +273,8 @@ impl HostBuilder {
             usage: Mutex::default(),
             cpu: Mutex::default(),
             upkeep: upkeep::Wake::new()?,
-            _pool: pool,
+            pool,
+            pool_state: pool_watch::Watch::default(),
         }));
         let weak = Arc::downgrade(&host.0);
         host.0.locks.on_free(move |thing| {
@@ -279,8 +288,13 @@ impl HostBuilder {
                 Host(inner).exited(id, run, exit);
             }
         }));
-        host.reconcile()?;
-        upkeep::start(&host)?;
+        if host.0.catalog.is_read_only() {
+            tracing::error!("{}; what is stored can be read, nothing can be changed", host.read_only_error());
+        } else {
+            host.reconcile()?;
+            upkeep::start(&host)?;
+        }
+        pool_watch::start(&host)?;
         Ok(host)
     }
 }
@@ -291,21 +305,30 @@ impl Host {
     /// # Errors
     /// Those of [`Pool::open`] and of the catalog.
     pub fn open(config: &HostConfig) -> Result<Host> {
+        Self::recover_read_only(config)?;
         let pool = Pool::open(&config.pool())?;
         let record = pool.record().clone();
         let store = Arc::new(pool.store()?);
-        std::fs::create_dir_all(pool.root().join(layout::CONSOLES)).io(|| "make the directory of consoles")?;
+        let writable = !store.space()?.read_only;
+        if writable {
+            std::fs::create_dir_all(pool.root().join(layout::CONSOLES)).io(|| "make the directory of consoles")?;
+        }
         let runtime = Arc::new(config.oci(pool.root(), &record)?);
         let freezer: Arc<dyn Freezer> = Arc::from(freeze::freezer(runtime.cgroups())?);
         let mut builder = HostBuilder::new(Some(&pool.root().join(layout::CATALOG)), store, freezer, runtime)?;
         builder.shares = Arc::new(BindShareMount);
         builder.ramdisks = Some(Arc::new(TmpfsRamDisks::new(config.run.join(RAMDISKS), record.id_base)?));
-        let daemon = config.databases.clone().map(|program| FuseDaemon::open(config.daemon(program))).transpose()?;
+        // A daemon that runs goes on; a new one could not serve what cannot be written.
+        let daemon = config.databases.clone().filter(|_| writable).map(|program| FuseDaemon::open(config.daemon(program))).transpose()?;
         builder.databases = daemon.clone().map(|d| d as Arc<dyn LockedDb>);
         builder.transport.clone_from(&config.transport);
         builder.settings = config.settings.clone();
         builder.server = config.server(&record);
         builder.id_base = record.id_base;
+        if writable && pool.freshly_mounted() {
+            // Nothing can have survived, whatever uptime of the machine the catalog speaks of.
+            builder.catalog.write(crate::catalog::Durability::Disk, SystemClock.now(), |tx| tx.set_meta("boot", UNMOUNTED))?;
+        }
         builder.pool = Some(pool);
         if let Ok(at) = std::env::var("HOODY_STATE_CRASH") {
             builder.hook = Box::new(KillAt::new(&at));
@@ -323,6 +346,17 @@ impl Host {
             }));
         }
         Ok(host)
+    }
+
+    /// Takes down a pool that the kernel has made read-only, if it may be writable once it is mounted anew. Its containers, which cannot write either,
+    /// end with it and start again with the pool.
+    fn recover_read_only(config: &HostConfig) -> Result<()> {
+        let Some(space) = Pool::stuck(&config.pool())? else { return Ok(()) };
+        if !pool_watch::can_recover(&space) {
+            return Ok(());
+        }
+        tracing::warn!("the pool is read-only: stopping its containers and mounting it anew");
+        Self::unmount(config)
     }
 
     /// Whether containers can be started: the runtime's word. A server without one still serves everything else.
@@ -370,10 +404,13 @@ impl Host {
     pub fn unmount(config: &HostConfig) -> Result<()> {
         let end_daemon = || FuseDaemon::take_down(&config.daemon(PathBuf::new())).or_else(|e| if config.run.exists() { Err(e) } else { Ok(()) });
         if Pool::peek(&config.pool())?.is_some() {
-            let pool = Pool::open(&PoolConfig { size: None, ..config.pool() })?;
-            // First of all: whatever of this is cut short, the next start knows that what is gone was not stopped by hand.
-            Catalog::open(&pool.root().join(layout::CATALOG))?
-                .write(crate::catalog::Durability::Disk, SystemClock.now(), |tx| tx.set_meta("boot", UNMOUNTED))?;
+            let pool = Pool::open(&config.pool_as_it_is())?;
+            // First of all: whatever of this is cut short, the next start knows that what is gone was not stopped by hand. Where nothing can be
+            // written, it knows by having to mount the pool.
+            if !pool.space()?.read_only {
+                Catalog::open(&pool.root().join(layout::CATALOG))?
+                    .write(crate::catalog::Durability::Disk, SystemClock.now(), |tx| tx.set_meta("boot", UNMOUNTED))?;
+            }
             let runtime = config.oci(pool.root(), pool.record())?;
             for c in runtime.list()? {
                 runtime.kill(&c)?;
@@ -441,7 +478,7 @@ fn absolute(path: &std::path::Path) -> PathBuf {
 
 /// Runs `f` with the pool mounted: if it is, it is left as it is; if not, it is mounted for the time being.
 fn with_pool<T>(config: &HostConfig, f: impl FnOnce(&std::path::Path, &crate::pool::PoolRecord, bool) -> Result<T>) -> Result<T> {
-    let pool_config = PoolConfig { size: None, ..config.pool() };
+    let pool_config = config.pool_as_it_is();
     if let Some(record) = Pool::peek(&pool_config)? {
         return f(&pool_config.mount_point(), &record, true);
     }

@@ -65,6 +65,7 @@ pub(super) fn compare(
 }
 
 enum Problem {
+    PoolReadOnly,
     CatalogDamaged,
     LiveMissing,
     SnapshotMissing,
@@ -88,6 +89,7 @@ enum Problem {
 impl Problem {
     fn code(&self) -> &'static str {
         match self {
+            Problem::PoolReadOnly => "pool_read_only",
             Problem::CatalogDamaged => "catalog_damaged",
             Problem::LiveMissing => "live_missing",
             Problem::SnapshotMissing => "snapshot_missing",
@@ -129,6 +131,11 @@ impl Look<'_> {
     fn once(&self) -> Result<Problems> {
         let mut p = Problems::new();
         let (mut busy, mut ops) = self.busy()?;
+        if self.store.space()?.read_only {
+            // Of what the kernel could not write, much cannot be read either until it is mounted anew.
+            let said = "the pool is read-only, because the kernel could not write to it: free room on the disk beneath its image, then start the server";
+            return Ok(Problems::from([(said.to_owned(), Problem::PoolReadOnly)]));
+        }
         let sound: String = self.catalog.read(|c| Ok(c.query_row("PRAGMA quick_check(1)", [], |r| r.get(0))?))?;
         if sound != "ok" {
             p.insert(format!("the catalog is damaged: {sound}"), Problem::CatalogDamaged);

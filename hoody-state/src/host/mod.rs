@@ -6,6 +6,7 @@
 mod build;
 mod check;
 mod peers;
+mod pool_watch;
 mod projects;
 mod queries;
 mod reconcile;
@@ -124,8 +125,10 @@ pub(crate) struct Inner {
     /// What containers had used of the processors at the last look, in nanoseconds.
     pub cpu: Mutex<HashMap<ContainerId, (std::time::Instant, u64)>>,
     pub upkeep: upkeep::Wake,
-    /// Held for its lock on the data directory.
-    pub _pool: Option<crate::pool::Pool>,
+    /// Its lock on the data directory is held, and its reserve looked after.
+    pub pool: Option<crate::pool::Pool>,
+    /// What was last seen of the pool.
+    pub pool_state: pool_watch::Watch,
 }
 
 fn stored<T: serde::de::DeserializeOwned>(answer: serde_json::Value) -> Result<T> {
@@ -169,7 +172,11 @@ impl Host {
 
     /// Refuses what would fill the pool, before anything is changed.
     pub(crate) fn guard_space(&self) -> Result<()> {
-        crate::pool::check_space(&self.0.store.space()?, Bytes(0))
+        let space = self.0.store.space()?;
+        if space.read_only {
+            return Err(self.read_only_error());
+        }
+        crate::pool::check_space(&space, Bytes(0))
     }
 
     /// This server.
@@ -187,10 +194,11 @@ impl Host {
     /// Whether the catalog and the pool answer.
     ///
     /// # Errors
-    /// What is wrong with them.
+    /// What is wrong with them; `pool_read_only`.
     pub fn ready(&self) -> Result<()> {
         self.0.catalog.meta("user_id")?;
-        self.0.store.space().map(|_| ())
+        let space = self.0.store.space()?;
+        if space.read_only { Err(self.read_only_error()) } else { Ok(()) }
     }
 
     /// Told of every event after its commit, in order, on the changing thread: it must return at once. Dropping the subscription ends it.

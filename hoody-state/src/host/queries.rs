@@ -17,10 +17,13 @@ impl Host {
         let s = self.0.store.space()?;
         let reserve = crate::pool::reserve(s.total);
         let mut what: BTreeMap<String, u64> = BTreeMap::new();
-        for r in self.0.catalog.read(operations::reclaiming)? {
+        // The catalog of a read-only pool may not be readable either; that must be said all the same.
+        let (reclaiming, open) =
+            if s.read_only { Default::default() } else { self.0.catalog.read(|c| Ok((operations::reclaiming(c)?, operations::open(c)?)))? };
+        for r in reclaiming {
             *what.entry(r.what).or_default() += 1;
         }
-        for (id, intent) in self.0.catalog.read(operations::open)? {
+        for (id, intent) in open {
             if let (crate::op::Intent::Delete { container }, Some(p)) = (&intent, self.0.registry.get(&id)) {
                 let left = p.total.load(Ordering::Relaxed).saturating_sub(p.done.load(Ordering::Relaxed));
                 *what.entry(format!("container {container}")).or_default() += left;
@@ -31,7 +34,15 @@ impl Host {
             used: s.used,
             free: s.free,
             reserve,
-            health: if s.free < reserve { "low" } else { "ok" }.into(),
+            health: match s.read_only {
+                true => "read_only",
+                false if s.free < reserve => "low",
+                false => "ok",
+            }
+            .into(),
+            read_only: s.read_only,
+            read_only_reason: s.read_only.then(|| self.read_only_error().message().to_owned()),
+            image: self.pool_image(&s),
             tasks: self.0.runtime.all_tasks(),
             reclaiming: what.into_iter().map(|(what, volumes)| Reclaiming { what, volumes }).collect(),
         })

@@ -1,18 +1,16 @@
-//! Growing an image: the file, the loop device, the file system, in that order; whichever is behind the one before is brought along, so that
-//! a grow that was cut short is finished by the next open.
+//! Growing an image: the file, then the loop device. Whichever is behind is brought along, so that a grow that was cut short is finished by the next
+//! open. The file system follows as its reserve says (`reserve.rs`).
 
 use super::image::Attached;
 use super::open::{Hook, Step};
 use crate::error::{Error, IoContext, Result};
 use crate::units::Bytes;
-use btrfs_uapi::filesystem::{ResizeAmount, ResizeArgs, resize};
 use std::fs::File;
 use std::io::{Seek, SeekFrom};
-use std::os::fd::AsFd;
 use std::path::Path;
 
 /// An image is a whole number of these.
-const GRAIN: u64 = 1 << 20;
+pub(super) const GRAIN: u64 = 1 << 20;
 
 /// `size` rounded up to what an image can have.
 pub(super) fn rounded(size: Bytes) -> Bytes {
@@ -39,20 +37,13 @@ pub(super) fn extend_image(image: &Path, wanted: Bytes) -> Result<()> {
     Ok(())
 }
 
-/// Brings the loop device, then the mounted file system, to the size of the image.
-pub(super) fn follow(image: &Path, attached: &mut Attached, root: &Path, hook: &Hook<'_>) -> Result<()> {
+/// Brings the loop device to the size of the image.
+pub(super) fn follow(image: &Path, attached: &mut Attached, hook: &Hook<'_>) -> Result<()> {
     let length = std::fs::metadata(image).io(|| format!("stat {}", image.display()))?.len();
     let device_length = |f: &mut File| f.seek(SeekFrom::End(0)).io(|| "ask for the loop device's size");
     if device_length(&mut attached.file)? < length {
         let device = loopdev::LoopDevice::open(&attached.device).io(|| format!("open {}", attached.device.display()))?;
         device.set_capacity().io(|| format!("grow {}", attached.device.display()))?;
     }
-    hook.passed(Step::DeviceGrown)?;
-    let pool = File::open(root).io(|| format!("open {}", root.display()))?;
-    let fs = nix::sys::statfs::fstatfs(&pool).io(|| "ask for the pool's size")?;
-    let total = fs.blocks().saturating_mul(u64::try_from(fs.block_size()).unwrap_or(4096));
-    if total < length / u64::from(super::image::BLOCK) * u64::from(super::image::BLOCK) {
-        resize(pool.as_fd(), ResizeArgs::new(ResizeAmount::Max)).io(|| format!("grow the file system at {}", root.display()))?;
-    }
-    hook.passed(Step::FileSystemGrown)
+    hook.passed(Step::DeviceGrown)
 }

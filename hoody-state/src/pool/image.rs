@@ -17,7 +17,7 @@ pub(super) const BLOCK: u32 = 4096;
 const TRIES: u32 = 64;
 
 /// How long detaching waits for others to let go.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A loop device, held open: the kernel detaches it when nobody has it open or mounted.
 #[derive(Debug)]

@@ -9,7 +9,9 @@
 //! 3. Nothing that is not ours is written to: a device or image is looked at first, then mounted read-only without replaying its log, and only its
 //!    record makes it ours. While a pool is being made, the id it will get stands in `<data>/pool.format`, which is how a half-made one is known.
 //! 4. One server a data directory (`flock` on `<data>/pool.lock`), one loop device an image; the kernel detaches it with the last unmount.
-//! 5. Dropping a [`Pool`] leaves it mounted: containers go on when a server ends. [`Pool::unmount`] takes it down.
+//! 5. BTRFS is offered no more of an image than is reserved beneath it (`reserve.rs`).
+//! 6. A mounted pool that the kernel has made read-only is opened as it is, and nothing of it is changed.
+//! 7. Dropping a [`Pool`] leaves it mounted: containers go on when a server ends. [`Pool::unmount`] takes it down.
 //!
 //! Only the making of a file system starts a process (`mkfs.btrfs`), once in a pool's life.
 
@@ -20,6 +22,9 @@ pub mod layout;
 mod mount;
 mod open;
 mod record;
+mod reserve;
+#[cfg(test)]
+mod reserve_tests;
 #[doc(hidden)]
 pub mod testing;
 #[cfg(test)]
@@ -27,6 +32,7 @@ mod tests;
 
 pub use open::Step;
 pub use record::{FORMAT, PoolRecord};
+pub use reserve::{Backing, DEFAULT_AHEAD, ImageSpace, Reserve, Tended};
 
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::snapshot::Space;
@@ -61,13 +67,15 @@ pub struct PoolConfig {
     pub id_base: Option<u32>,
     /// A name for the server, kept in the record; a new one replaces the old.
     pub server_name: Option<String>,
+    /// What to reserve beneath an image; nothing: it stays as it is, for a look at a pool without a server.
+    pub reserve: Option<Reserve>,
 }
 
 impl PoolConfig {
-    /// A pool on an image of the default size.
+    /// A pool on an image of the default size, with the default reserve.
     #[must_use]
     pub fn new(data: impl Into<PathBuf>, run: impl Into<PathBuf>) -> Self {
-        PoolConfig { data: data.into(), run: run.into(), ..Self::default() }
+        PoolConfig { data: data.into(), run: run.into(), reserve: Some(Reserve::default()), ..Self::default() }
     }
 
     /// Where the pool is mounted.
@@ -88,9 +96,11 @@ pub struct Pool {
     data: PathBuf,
     run: PathBuf,
     image: Option<PathBuf>,
+    backing: Option<Backing>,
     record: PoolRecord,
     // Held for as long as the pool is ours.
     lock: Flock<File>,
+    fresh_mount: bool,
 }
 
 impl Pool {
@@ -181,6 +191,27 @@ impl Pool {
         self.run.join(MOUNT_POINT)
     }
 
+    /// Whether opening has mounted it, so that nothing of it can be in use yet.
+    #[must_use]
+    pub fn freshly_mounted(&self) -> bool {
+        self.fresh_mount
+    }
+
+    /// What is free in the pool of `config` and beneath it, if it is mounted and the kernel has made it read-only. Takes no lock.
+    ///
+    /// # Errors
+    /// Of the system calls.
+    pub fn stuck(config: &PoolConfig) -> Result<Option<Space>> {
+        let at = config.mount_point();
+        if mount::at(&at)?.is_none() || !read_only(&at)? {
+            return Ok(None);
+        }
+        let image = config.data.join(IMAGE);
+        let store = BtrfsStore::open(&at)?;
+        let store = if config.device.is_none() { store.with_backing(Backing::new(image, config.reserve.unwrap_or(Reserve::None))) } else { store };
+        crate::snapshot::SnapshotStore::space(&store).map(Some)
+    }
+
     /// The directory for things gone at reboot.
     #[must_use]
     pub fn run_dir(&self) -> &Path {
@@ -205,7 +236,10 @@ impl Pool {
     /// Of the system calls.
     pub fn store(&self) -> Result<BtrfsStore> {
         let store = BtrfsStore::open(&self.root())?;
-        Ok(if self.image.is_some() { store.with_backing(&self.data) } else { store })
+        Ok(match &self.backing {
+            Some(backing) => store.with_backing(backing.clone()),
+            None => store,
+        })
     }
 
     /// How full the pool is. For a sparse image, what is free is no more than what the file system under it has.
@@ -215,6 +249,20 @@ impl Pool {
     pub fn space(&self) -> Result<Space> {
         use crate::snapshot::SnapshotStore;
         self.store()?.space()
+    }
+
+    /// What is reserved beneath the image; nothing for a device.
+    #[must_use]
+    pub fn reserve_setting(&self) -> Option<Reserve> {
+        self.backing.as_ref().map(Backing::reserve)
+    }
+
+    /// Brings the reserve beneath the image to what it should be; for a thread that looks again and again. Nothing to do for a device.
+    ///
+    /// # Errors
+    /// Of the system calls.
+    pub fn tend(&self) -> Result<Tended> {
+        self.backing.as_ref().map_or(Ok(Tended::Nothing), |b| b.tend(&self.root()))
     }
 
     /// Refuses a change that needs `needed` bytes when it would eat into the reserve ([`reserve`]), before anything is changed.
@@ -258,6 +306,12 @@ pub fn check_space(space: &Space, needed: Bytes) -> Result<()> {
     );
     Err(Error::new(Kind::NoSpace, "pool_full", message)
         .with_data(serde_json::json!({"needed": needed, "free": space.free, "total": space.total, "reserve": reserve})))
+}
+
+/// Whether the file system mounted at `root` is read-only.
+fn read_only(root: &Path) -> Result<bool> {
+    let fs = nix::sys::statfs::statfs(root).io(|| format!("look at {}", root.display()))?;
+    Ok(fs.flags().contains(nix::sys::statvfs::FsFlags::ST_RDONLY))
 }
 
 fn take_down(run: &Path, image: Option<&Path>) -> Result<()> {

@@ -64,11 +64,25 @@ pub(super) fn below(dir: &Path) -> Result<Vec<Mount>> {
 ///
 /// `noatime`: reading would otherwise write to volumes that share everything with their snapshots. `nodev`: a device node in an image must not
 /// open the host's device; a container's own nodes are bind mounts of the host's, on a tmpfs of its own. Not `nosuid`: `su` and `sudo` in a container
-/// run from here, and their set-uid bit leads only to the container's own ids. `discard=async`: gives room back to a sparse image. A device
-/// without discard ignores it. `user_subvol_rm_allowed`: who may remove a directory may remove a subvolume in its place, so that a container's root
-/// deletes its own; by number, which could be another container's, the system call filter of containers refuses it.
-pub(super) fn mount(device: &Path, at: &Path) -> Result<()> {
-    mount_with(device, at, MsFlags::MS_NOATIME | MsFlags::MS_NODEV, "discard=async,user_subvol_rm_allowed")
+/// run from here, and their set-uid bit leads only to the container's own ids. `user_subvol_rm_allowed`: who may remove a directory may remove a
+/// subvolume in its place, so that a container's root deletes its own; by number, which could be another container's, the system call filter of
+/// containers refuses it.
+///
+/// `discard=async` gives the room of freed blocks back: to a device that can use it, and to an image that reserves nothing beneath it. In an image with
+/// a reserve a freed block stays reserved (`nodiscard`).
+pub(super) fn mount(device: &Path, at: &Path, discard: bool) -> Result<()> {
+    mount_with(device, at, POOL_FLAGS, options(discard))
+}
+
+/// Gives a mounted pool the options that [`mount`] gives: it may be another version's mount, or have had another reserve.
+pub(super) fn set_options(at: &Path, discard: bool) -> Result<()> {
+    mount_with(Path::new("none"), at, POOL_FLAGS | MsFlags::MS_REMOUNT, options(discard))
+}
+
+const POOL_FLAGS: MsFlags = MsFlags::MS_NOATIME.union(MsFlags::MS_NODEV);
+
+fn options(discard: bool) -> &'static str {
+    if discard { "discard=async,user_subvol_rm_allowed" } else { "nodiscard,user_subvol_rm_allowed" }
 }
 
 /// Mounts to look only: nothing is written, not even what a log has ready.

@@ -3,6 +3,7 @@
 use super::format::{self, Content};
 use super::image::{self, Attached};
 use super::record::{self, FORMAT, PoolRecord};
+use super::reserve::{Backing, Reserve};
 use super::{DEFAULT_ID_BASE, DEFAULT_SIZE, IMAGE, MIN_SIZE, Pool, PoolConfig, grow, layout, mount};
 use crate::error::{Error, IoContext, Result};
 use crate::id::ServerId;
@@ -46,7 +47,7 @@ pub enum Step {
     ImageGrown,
     /// A longer loop device: the file system follows.
     DeviceGrown,
-    /// A larger file system.
+    /// A larger file system, and its reserve.
     FileSystemGrown,
 }
 
@@ -97,8 +98,11 @@ pub(super) fn lock(data: &Path) -> Result<Flock<File>> {
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(held) => {
                 let pid = std::process::id().to_string();
-                held.set_len(0).and_then(|()| held.write_all_at(pid.as_bytes(), 0)).io(|| format!("write {}", path.display()))?;
-                return Ok(held);
+                // Written over what is there, which takes no room on a full disk. Without it the lock holds as well.
+                match held.write_all_at(pid.as_bytes(), 0).and_then(|()| held.set_len(pid.len() as u64)) {
+                    Err(e) if e.raw_os_error() != Some(nix::libc::ENOSPC) => return Err(Error::io(format!("write {}", path.display()), e)),
+                    _ => return Ok(held),
+                }
             }
             Err((back, Errno::EWOULDBLOCK)) if !holder_lives(&back) && Instant::now() < end => file = back,
             // A host of this very process that was closed may have a thread on its way out.
@@ -163,11 +167,19 @@ pub(super) fn open(config: &PoolConfig, stop_after: &dyn Fn(Step) -> bool) -> Re
     let mut undo = Undo { at: None, hook: &hook };
     if let Some(there) = mount::at(&root)? {
         check_mounted(&root, expected, &there)?;
+        if super::read_only(&root)? {
+            let record = record::read(&root)?.ok_or_else(|| foreign(&store.path, "a BTRFS file system without a pool's record"))?;
+            let backing = store.backing(config);
+            return Ok(Pool { data, run, image: (!store.is_device).then_some(store.path), backing, record, lock, fresh_mount: false });
+        }
+        if config.reserve.is_some() && !store.is_device {
+            mount::set_options(&root, store.discards(config))?;
+        }
     } else {
         if announced != Some(expected) {
             look_inside(device, &root, &store.path)?;
         }
-        mount::mount(device, &root)?;
+        mount::mount(device, &root, store.discards(config))?;
         undo.at = Some(root.clone());
     }
     hook.passed(Step::Mounted)?;
@@ -179,11 +191,18 @@ pub(super) fn open(config: &PoolConfig, stop_after: &dyn Fn(Step) -> bool) -> Re
     lay_out(&run, &root, record.id_base)?;
     hook.passed(Step::Ready)?;
     if let Some(attached) = &mut attached {
-        grow::follow(&store.path, attached, &root, &hook)?;
+        grow::follow(&store.path, attached, &hook)?;
     }
-    undo.at = None;
+    let backing = store.backing(config);
+    if let Some(backing) = &backing
+        && config.reserve.is_some()
+    {
+        backing.settle(&root)?;
+    }
+    hook.passed(Step::FileSystemGrown)?;
+    let fresh_mount = undo.at.take().is_some();
     tracing::info!(pool = %root.display(), id = %record.pool_id, "the pool is open");
-    Ok(Pool { data, run, image: (!store.is_device).then_some(store.path), record, lock })
+    Ok(Pool { data, run, image: (!store.is_device).then_some(store.path), backing, record, lock, fresh_mount })
 }
 
 /// What the pool is stored on.
@@ -250,6 +269,8 @@ impl Store {
         let what = || format!("make {}", fresh.display());
         let file = File::options().create_new(true).write(true).open(&fresh).io(what)?;
         fchmod(&file, Mode::S_IRUSR | Mode::S_IWUSR).io(what)?;
+        // Where the file system beneath copies on write, reserved room is only reserved for a file that does not. Others know no such flag.
+        let _ = set_no_cow(&file);
         file.set_len(grow::rounded(size.unwrap_or(DEFAULT_SIZE)).0).io(what)?;
         hook.passed(Step::ImageMade)?;
         format::make(&fresh, id, false)?;
@@ -257,6 +278,15 @@ impl Store {
         std::fs::rename(&fresh, &self.path).io(|| format!("name the image {}", self.path.display()))?;
         sync_dir(self.path.parent().unwrap_or(Path::new("/")))?;
         hook.passed(Step::Named)
+    }
+
+    /// What lies under the pool; nothing for a device.
+    fn backing(&self, config: &PoolConfig) -> Option<Backing> {
+        (!self.is_device).then(|| Backing::new(self.path.clone(), config.reserve.unwrap_or(Reserve::None)))
+    }
+
+    fn discards(&self, config: &PoolConfig) -> bool {
+        self.is_device || config.reserve == Some(Reserve::None)
     }
 
     fn attach(&self) -> Result<Option<Attached>> {

@@ -288,7 +288,7 @@ impl SnapshotStore for MemoryStore {
 
     fn space(&self) -> Result<Space> {
         let s = self.state();
-        Ok(Space { total: s.capacity, used: s.used(), free: s.free() })
+        Ok(Space { total: s.capacity, used: s.used(), free: s.free(), ..Space::default() })
     }
 
     fn claims_identity(&self, snapshot: &Volume) -> Result<bool> {

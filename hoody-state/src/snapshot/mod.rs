@@ -106,6 +106,10 @@ pub struct Space {
     pub used: Bytes,
     /// What can still be written for certain.
     pub free: Bytes,
+    /// Whether nothing can be written at all: the kernel makes a file system read-only that it could not write to.
+    pub read_only: bool,
+    /// Of the image under it, if it is on one.
+    pub image: Option<crate::pool::ImageSpace>,
 }
 
 /// Copy-on-write volumes. See the [module](self) for the vocabulary and the guarantees.

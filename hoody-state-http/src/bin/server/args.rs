@@ -5,6 +5,7 @@ use clap::{Parser, Subcommand};
 use hoody_state::error::IoContext;
 use hoody_state::host::{HostConfig, Settings};
 use hoody_state::id::ProjectId;
+use hoody_state::pool::Reserve;
 use hoody_state::units::Bytes;
 use hoody_state::{Error, Result};
 use sha2::{Digest, Sha256};
@@ -86,6 +87,10 @@ pub struct ServeArgs {
     /// Size of the image file when it is made.
     #[arg(long, value_name = "SIZE", conflicts_with = "device")]
     pub pool_size: Option<Bytes>,
+    /// What to reserve for the image on the disk beneath it: full (all of it), a SIZE ahead of what is in use, or none. Without a reserve, a disk that
+    /// fills up makes the pool read-only.
+    #[arg(long, value_name = "SIZE|full|none", default_value = "2G", conflicts_with = "device")]
+    pub pool_reserve: Reserve,
     /// Name of this server [default: the host's].
     #[arg(long, value_name = "NAME")]
     pub server_name: Option<String>,
@@ -207,6 +212,7 @@ impl ServeArgs {
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(data).io(|| format!("make {}", data.display()))?;
         Ok(HostConfig {
             pool_size: self.pool_size,
+            pool_reserve: self.pool_reserve,
             server_name: self.server_name.clone(),
             runtime: self.runtime.clone(),
             id_base: self.id_base,

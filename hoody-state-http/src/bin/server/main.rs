@@ -3,6 +3,7 @@
 mod args;
 mod check;
 mod limits;
+mod recovery;
 mod run;
 mod token;
 

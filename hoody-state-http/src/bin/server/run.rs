@@ -1,6 +1,7 @@
 //! `serve`.
 
 use crate::args::ServeArgs;
+use crate::recovery::Recovery;
 use hoody_state::error::IoContext;
 use hoody_state::host::Host;
 use hoody_state::{Error, Kind, Result};
@@ -35,15 +36,17 @@ pub fn serve(args: &ServeArgs) -> Result<()> {
         tracing::warn!("{}; everything but starting containers works", e.message());
     }
     let socket = args.socket.clone().unwrap_or_else(|| config.run.join("api.sock"));
+    let recover = Recovery::watch(&host);
     let api = Api::new(host.clone(), options);
-    let served = runtime.block_on(listen(tcp, tls, &socket, &api));
+    let served = runtime.block_on(listen(tcp, tls, &socket, &api, &recover));
     // Calls whose client went away get a little longer; the journal makes good what is cut off.
     runtime.shutdown_timeout(Duration::from_secs(5));
     host.close();
-    served
+    served?;
+    if recover.is_due() { recover.start_anew() } else { Ok(()) }
 }
 
-async fn listen(tcp: TcpListener, tls: Option<TlsAcceptor>, socket: &Path, api: &Api) -> Result<()> {
+async fn listen(tcp: TcpListener, tls: Option<TlsAcceptor>, socket: &Path, api: &Api, recover: &Recovery) -> Result<()> {
     let scheme = if tls.is_some() { "https" } else { "http" };
     let address = tcp.local_addr().io(|| "ask for the address")?;
     let unix = unix::bind(socket)?;
@@ -60,6 +63,7 @@ async fn listen(tcp: TcpListener, tls: Option<TlsAcceptor>, socket: &Path, api: 
         tokio::select! {
             _ = term.recv() => {}
             _ = int.recv() => {}
+            () = recover.due() => tracing::warn!("the pool is read-only and can be mounted anew: starting again"),
         }
         tracing::info!("ending: no new connections, requests in flight are finished");
         let _ = sd_notify::notify(&[NotifyState::Stopping]);

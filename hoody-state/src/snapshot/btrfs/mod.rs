@@ -33,7 +33,7 @@ mod transfer_tests;
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::id::{ContainerId, OperationId};
 use crate::name::ImageName;
-use crate::pool::layout;
+use crate::pool::{Backing, layout};
 use crate::snapshot::{Deleted, SnapshotStore, Space, Volume, VolumeInfo};
 use crate::sys::fs::{SUBVOLUME_ROOT_INO, open_dir_at};
 use crate::units::{Bytes, Generation, VolumeId};
@@ -54,7 +54,7 @@ use uuid::Uuid;
 pub struct BtrfsStore {
     root: OwnedFd,
     path: PathBuf,
-    backing: Option<PathBuf>,
+    backing: Option<Backing>,
 }
 
 /// Where a volume is or shall be: a name in an open directory.
@@ -78,10 +78,10 @@ impl BtrfsStore {
         Ok(BtrfsStore { root, path: pool_root.to_owned(), backing: None })
     }
 
-    /// The same store, told in which directory the pool's sparse image lies: what is free there limits what is free here.
+    /// The same store, of a pool on an image: what is free beneath the image counts too.
     #[must_use]
-    pub fn with_backing(mut self, dir: impl Into<PathBuf>) -> Self {
-        self.backing = Some(dir.into());
+    pub fn with_backing(mut self, backing: Backing) -> Self {
+        self.backing = Some(backing);
         self
     }
 
@@ -395,7 +395,7 @@ impl SnapshotStore for BtrfsStore {
     }
 
     fn space(&self) -> Result<Space> {
-        space::space(self.mount(), self.backing.as_deref())
+        space::space(self.mount(), self.backing.as_ref())
     }
 
     fn path(&self, volume: &Volume) -> Option<PathBuf> {

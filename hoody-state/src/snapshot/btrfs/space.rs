@@ -1,11 +1,12 @@
 //! How full the pool is, and what can still be written for certain.
 
 use crate::error::{IoContext, Result};
+use crate::pool::{Backing, Reserve};
 use crate::snapshot::Space;
 use crate::units::Bytes;
 use btrfs_uapi::space::{BlockGroupFlags, space_info};
+use nix::sys::statvfs::FsFlags;
 use std::os::fd::BorrowedFd;
-use std::path::Path;
 
 /// Room that metadata shall always have: what is free to data shrinks by what metadata lacks of it. A fiftieth of the pool, at most this.
 const METADATA_ROOM: u64 = 512 << 20;
@@ -16,22 +17,27 @@ fn certain(total: u64, available: u64, metadata_free: u64) -> u64 {
     available.saturating_sub((total / 50).min(METADATA_ROOM).saturating_sub(metadata_free))
 }
 
-/// Two cheap calls on the pool, and one on the file system under its image, if that is sparse: a write needs room in both.
-pub(super) fn space(mount: BorrowedFd<'_>, backing: Option<&Path>) -> Result<Space> {
+/// Two cheap calls on the pool, and two on its image. What the image may still grow by is free too; without a reserve, a write needs room in both file
+/// systems.
+pub(super) fn space(mount: BorrowedFd<'_>, backing: Option<&Backing>) -> Result<Space> {
     let fs = nix::sys::statfs::fstatfs(mount).io(|| "ask for the pool's free space")?;
     let block = u64::try_from(fs.block_size()).unwrap_or(4096);
-    let total = fs.blocks().saturating_mul(block);
+    let mut total = fs.blocks().saturating_mul(block);
     let groups = space_info(mount).io(|| "ask for the pool's block groups")?;
     let used: u64 = groups.iter().filter(|g| !g.flags.contains(BlockGroupFlags::GLOBAL_RSV)).map(|g| g.used_bytes * copies(g.flags)).sum();
     let metadata_free: u64 = groups.iter().filter(|g| is_metadata(g.flags)).map(|g| g.total_bytes.saturating_sub(g.used_bytes)).sum();
     let mut free = certain(total, fs.blocks_available().saturating_mul(block), metadata_free);
-    if let Some(dir) = backing {
-        let under = nix::sys::statfs::statfs(dir).io(|| format!("ask for the free space of {}", dir.display()))?;
-        let block = u64::try_from(under.block_size()).unwrap_or(4096);
+    let image = backing.map(|b| b.space(Bytes(total))).transpose()?;
+    match (&image, backing.map(Backing::reserve)) {
         // Room inside the image that is allocated already may come on top; counting it would be a guess.
-        free = free.min(under.blocks_available().saturating_mul(block));
+        (Some(i), Some(Reserve::None)) => free = free.min(i.beneath_free.0),
+        (Some(i), _) => {
+            free = i.certain(Bytes(used), Bytes(free)).0;
+            total = i.size.0;
+        }
+        (None, _) => {}
     }
-    Ok(Space { total: Bytes(total), used: Bytes(used), free: Bytes(free) })
+    Ok(Space { total: Bytes(total), used: Bytes(used), free: Bytes(free), image, read_only: fs.flags().contains(FsFlags::ST_RDONLY) })
 }
 
 fn copies(flags: BlockGroupFlags) -> u64 {

@@ -1,0 +1,158 @@
+//! Looks at the pool again and again: its reserve beneath the image grows ahead of use, and a pool that the kernel made read-only is reported.
+
+use super::Host;
+use crate::catalog::Durability;
+use crate::error::{Error, Kind, Result};
+use crate::id::EventId;
+use crate::model::{Event, PoolImage};
+use crate::pool::Reserve;
+use crate::snapshot::Space;
+use crate::units::Bytes;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+/// How often the pool is looked at, if nothing calls for more.
+const LOOK: Duration = Duration::from_millis(200);
+/// What containers may write in a second without using up the reserve between two looks and meeting ENOSPC too early.
+const WRITTEN_PER_SECOND: u64 = 10 << 30;
+/// What must be free beneath an image before a read-only pool is mounted anew, beside what the image lacks.
+const ROOM_TO_RECOVER: Bytes = Bytes::mib(192);
+
+type Recoverable = Box<dyn Fn() + Send + Sync>;
+
+/// What was last seen of the pool.
+#[derive(Default)]
+pub(crate) struct Watch {
+    read_only: AtomicBool,
+    /// Told once when a read-only pool could be mounted anew.
+    recoverable: Mutex<Option<Recoverable>>,
+}
+
+/// Starts the thread, which ends with the host.
+pub(super) fn start(host: &Host) -> Result<()> {
+    if host.0.pool.is_none() {
+        return Ok(());
+    }
+    let pause = pause(host.0.pool.as_ref().and_then(crate::pool::Pool::reserve_setting));
+    let (weak, wake) = (Arc::downgrade(&host.0), host.0.upkeep.clone());
+    let run = move || {
+        while !wake.is_closed() && look(&weak) {
+            std::thread::sleep(pause);
+        }
+    };
+    std::thread::Builder::new().name("pool".into()).spawn(run).map_err(|e| Error::io("start the thread that looks after the pool", e))?;
+    Ok(())
+}
+
+/// How long a look may be in coming: the smaller the reserve, the sooner it is used up.
+fn pause(reserve: Option<Reserve>) -> Duration {
+    match reserve {
+        Some(Reserve::Ahead(b)) => Duration::from_millis(b.0.saturating_mul(1000) / WRITTEN_PER_SECOND).clamp(Duration::from_millis(5), LOOK),
+        _ => LOOK,
+    }
+}
+
+fn look(host: &Weak<super::Inner>) -> bool {
+    let Some(inner) = host.upgrade() else { return false };
+    let host = Host(inner);
+    let space = match host.0.store.space() {
+        Ok(s) => s,
+        Err(e) => {
+            tracing::warn!(error = %e, "cannot look at the pool");
+            return true;
+        }
+    };
+    if space.read_only {
+        host.note_read_only(&space);
+    } else if let Some(pool) = &host.0.pool
+        && let Err(e) = pool.tend()
+    {
+        tracing::warn!(error = %e, "cannot bring the reserve beneath the pool's image to what it should be");
+    }
+    true
+}
+
+impl Host {
+    /// Calls `f` once, when the pool is read-only and could be mounted anew, which takes a new start of the server: [`Host::open`] does it.
+    pub fn on_recoverable(&self, f: Recoverable) {
+        *self.0.pool_state.recoverable.lock().unwrap_or_else(PoisonError::into_inner) = Some(f);
+    }
+
+    /// Why nothing can be written, and what to do.
+    pub(crate) fn read_only_error(&self) -> Error {
+        let image = self.0.store.space().ok().and_then(|s| s.image);
+        Error::new(Kind::Unavailable, "pool_read_only", read_only_message(image.as_ref()))
+    }
+
+    pub(super) fn pool_image(&self, space: &Space) -> Option<PoolImage> {
+        let i = space.image?;
+        let reserve_ahead = match self.0.pool.as_ref().and_then(crate::pool::Pool::reserve_setting) {
+            Some(Reserve::Ahead(b)) => Some(b),
+            Some(Reserve::Full) => None,
+            Some(Reserve::None) | None => Some(Bytes(0)),
+        };
+        Some(PoolImage { size: i.size, offered: i.offered, reserved: i.reserved, reserve_ahead, beneath_free: i.beneath_free })
+    }
+
+    fn note_read_only(&self, space: &Space) {
+        if !self.0.pool_state.read_only.swap(true, Ordering::Relaxed) {
+            let why = self.read_only_error();
+            tracing::error!("{why}");
+            self.announce_read_only(why.message());
+        }
+        if can_recover(space)
+            && let Some(f) = self.0.pool_state.recoverable.lock().unwrap_or_else(PoisonError::into_inner).take()
+        {
+            f();
+        }
+    }
+
+    /// The event is in the list only if the catalog could still be written.
+    fn announce_read_only(&self, why: &str) {
+        let payload = serde_json::json!({ "reason": why });
+        let id = self.0.server.id.as_str().to_owned();
+        if self.write(Durability::Process, |tx| tx.emit("pool.read_only", "pool", &id, None, payload.clone())).is_ok() {
+            return;
+        }
+        self.0.catalog.bus.announce(&Event {
+            id: EventId::generate(),
+            event_type: "pool.read_only".into(),
+            resource_type: "pool".into(),
+            resource_id: id,
+            user_id: self.user(),
+            payload,
+            realm_ids: Vec::new(),
+            created_at: self.0.clock.now(),
+            seq: 0,
+        });
+    }
+}
+
+/// Whether a read-only pool would have room if it were mounted anew.
+pub(super) fn can_recover(space: &Space) -> bool {
+    space.image.is_none_or(|i| i.beneath_free >= ROOM_TO_RECOVER)
+}
+
+pub(super) fn read_only_message(image: Option<&crate::pool::ImageSpace>) -> String {
+    let why = match image {
+        Some(i) if i.beneath_free < ROOM_TO_RECOVER => format!(
+            "the file system beneath its image has {} left: free at least {ROOM_TO_RECOVER} there, then the server mounts the pool anew by itself",
+            i.beneath_free
+        ),
+        _ => "the kernel could not write to it (its log says why: dmesg); once that is mended, the server mounts the pool anew when it is started".to_owned(),
+    };
+    format!("the pool is read-only: {why}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_small_reserve_is_looked_at_more_often() {
+        assert_eq!(pause(Some(Reserve::default())), LOOK);
+        assert_eq!(pause(Some(Reserve::Ahead(Bytes::mib(200)))), Duration::from_millis(19));
+        assert_eq!(pause(None), LOOK);
+    }
+}

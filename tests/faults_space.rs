@@ -1,0 +1,210 @@
+//! No room, in every place where room can end: beneath the pool's image, in the pool, in the run directory, for the log. The server stays up, says so, and
+//! loses nothing that it acknowledged. They need root, BTRFS, loop devices, runc, btrfs-progs and a static busybox.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+use hoody_state::host::Host;
+use hoody_state::id::ContainerId;
+use hoody_state::model::{NewSnapshot, PageRequest, RestoreOptions, Status};
+use hoody_state::pool::Reserve;
+use hoody_state::runtime::ExecSpec;
+use hoody_state::units::Bytes;
+use hoody_state::{Caller, HostConfig};
+use hoody_state_workspace::{RealHost, assert_clean, at_rest, container, project, snapshot};
+use nix::mount::{MntFlags, MsFlags};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+fn me() -> Caller {
+    Caller::default()
+}
+
+/// A tmpfs, unmounted when dropped: declare it before the host that uses it.
+struct Tmpfs(PathBuf);
+
+impl Tmpfs {
+    fn at(dir: PathBuf, size: Bytes) -> Self {
+        std::fs::create_dir_all(&dir).unwrap();
+        let t = Tmpfs(dir);
+        t.mount(MsFlags::empty(), size);
+        t
+    }
+
+    fn resize(&self, size: Bytes) {
+        self.mount(MsFlags::MS_REMOUNT, size);
+    }
+
+    fn mount(&self, flags: MsFlags, size: Bytes) {
+        let options = format!("size={},mode=755", size.0);
+        nix::mount::mount(Some("tmpfs"), &self.0, Some("tmpfs"), flags, Some(options.as_str())).expect("a tmpfs (this test needs root)");
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        let _ = nix::mount::umount2(&self.0, MntFlags::MNT_DETACH);
+        // Of the directory of the test, what the host could not remove while this was mounted.
+        let _ = self.0.parent().map(std::fs::remove_dir_all);
+    }
+}
+
+/// A host whose pool lies on a tmpfs of `beneath`.
+fn small(name: &str, beneath: Bytes, size: Bytes, reserve: Reserve) -> (Tmpfs, RealHost) {
+    let mut tmpfs = None;
+    let real = RealHost::configured(name, |c| {
+        tmpfs = Some(Tmpfs::at(c.data.clone(), beneath));
+        c.pool_size = Some(size);
+        c.pool_reserve = reserve;
+    });
+    (tmpfs.unwrap(), real)
+}
+
+/// Runs a line in a container, however it ends; what it said.
+fn try_sh(host: &Host, c: &ContainerId, line: &str) -> String {
+    let spec = ExecSpec {
+        command: vec!["/bin/sh".into(), "-c".into(), line.into()],
+        output_limit: 1 << 16,
+        timeout: Some(Duration::from_secs(120)),
+        ..Default::default()
+    };
+    host.exec(c, &spec).map_or_else(|e| e.to_string(), |o| String::from_utf8_lossy(&[o.stdout, o.stderr].concat()).into_owned())
+}
+
+fn until(what: &str, f: impl Fn() -> bool) {
+    let end = Instant::now() + Duration::from_secs(60);
+    while !f() {
+        assert!(Instant::now() < end, "{what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Writes until there is no room, at the pace of the disk; then small files.
+const FILL: &str =
+    "mkdir /fill; i=0; while dd if=/dev/zero of=/fill/$i bs=4M count=1 conv=fsync; do i=$((i+1)); done; dd if=/dev/zero of=/fill/last bs=4k conv=fsync";
+
+#[test]
+fn a_container_that_writes_all_it_can_stops_nobody() {
+    let (_beneath, real) = small("f-brick", Bytes::mib(1000), Bytes::gib(8), Reserve::Ahead(Bytes::mib(192)));
+    let h = real.host();
+    let p = project(h, "p");
+    let (quiet, greedy) = (container(h, &p, "quiet").unwrap(), container(h, &p, "greedy").unwrap());
+    snapshot(h, &quiet, "s").unwrap();
+    snapshot(h, &greedy, "before").unwrap();
+    let said = try_sh(h, &greedy, FILL);
+    assert!(said.contains("No space left"), "{said}");
+    let filled = h.usage(&greedy).unwrap().live.exclusive;
+    assert!(filled > Bytes::mib(500), "the pool grew with its use: {filled}");
+    // The server says what is up, and refuses what would add to it.
+    h.ready().unwrap();
+    let pool = h.pool().unwrap();
+    assert!(!pool.read_only && pool.health == "low", "{pool:?}");
+    let image = pool.image.unwrap();
+    assert!(image.reserved >= image.offered && image.size == Bytes::gib(8) && image.reserve_ahead == Some(Bytes::mib(192)), "{image:?}");
+    assert_eq!(h.create_snapshot(&me(), &quiet, NewSnapshot::default()).unwrap_err().code(), "pool_full");
+    // A new start of the server changes nothing of that.
+    let mut real = real;
+    real.stop();
+    real.start();
+    let h = real.host();
+    h.ready().unwrap();
+    // Deleting works, and gives the room back.
+    h.delete_snapshot(&me(), &greedy, "before").unwrap();
+    h.delete_container(&me(), &greedy).unwrap();
+    at_rest(h);
+    until("the room does not come back", || h.pool().unwrap().health == "ok" && h.pool().unwrap().reclaiming.is_empty());
+    snapshot(h, &quiet, "again").unwrap();
+    h.restore(&me(), &quiet, "s", RestoreOptions::default()).unwrap();
+    assert_eq!(h.container(&quiet).unwrap().status, Status::Running);
+    until("what is free goes back to the disk beneath", || h.pool().unwrap().image.unwrap().reserved < Bytes::mib(520));
+    assert_clean(h, "after a container has written all it could");
+}
+
+#[test]
+fn a_read_only_pool_is_said_read_taken_down_and_mounted_anew_when_there_is_room() {
+    let (beneath, mut real) = small("f-ro", Bytes::mib(420), Bytes::gib(4), Reserve::None);
+    let h = real.host();
+    let p = project(h, "p");
+    let (quiet, greedy) = (container(h, &p, "quiet").unwrap(), container(h, &p, "greedy").unwrap());
+    real.sh(&quiet, "echo kept > /kept && sync");
+    snapshot(h, &quiet, "s").unwrap();
+    let events = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&events);
+    let _listening = h.subscribe(Box::new(move |e| seen.lock().unwrap().push(e.event_type.clone())));
+    try_sh(h, &greedy, FILL);
+    try_sh(h, &greedy, "sync");
+    until("the kernel leaves it writable", || h.pool().unwrap().read_only);
+    // It is said everywhere.
+    assert_eq!(h.ready().unwrap_err().code(), "pool_read_only");
+    let pool = h.pool().unwrap();
+    assert_eq!(pool.health, "read_only");
+    let why = pool.read_only_reason.unwrap();
+    assert!(why.contains("beneath its image") && why.contains("free at least"), "{why}");
+    until("nobody is told", || events.lock().unwrap().iter().any(|e| e == "pool.read_only"));
+    // Reading works, changing is refused.
+    let reads = |h: &Host| {
+        assert_eq!(h.containers(&PageRequest::first(), None, None).unwrap().rows.len(), 2);
+        h.snapshots(&quiet).unwrap();
+        assert_eq!(h.create_snapshot(&me(), &quiet, NewSnapshot::default()).unwrap_err().code(), "pool_read_only");
+        assert_eq!(h.delete_container(&me(), &greedy).unwrap_err().code(), "pool_read_only");
+    };
+    reads(h);
+    // So do the tools, beside the server and without it.
+    tools(&real.config);
+    real.stop();
+    tools(&real.config);
+    // Without room a new server serves what there is to read.
+    real.start();
+    reads(real.host());
+    assert_eq!(real.host().ready().unwrap_err().code(), "pool_read_only");
+    real.stop();
+    // With room it mounts the pool anew, and its containers run again.
+    beneath.resize(Bytes::gib(2));
+    real.start();
+    let h = real.host();
+    h.ready().unwrap();
+    until("it does not run again", || h.container(&quiet).unwrap().status == Status::Running);
+    assert_eq!(real.sh(&quiet, "cat /kept"), "kept\n");
+    assert_eq!(h.snapshots(&quiet).unwrap().snapshots.len(), 1);
+    h.delete_container(&me(), &greedy).unwrap();
+    at_rest(h);
+    snapshot(h, &quiet, "again").unwrap();
+    h.restore(&me(), &quiet, "s", RestoreOptions::default()).unwrap();
+    assert_clean(h, "after a pool was read-only");
+}
+
+#[test]
+fn a_read_only_pool_can_be_unmounted_and_its_containers_start_again_with_it() {
+    let (beneath, mut real) = small("f-ro-unmount", Bytes::mib(420), Bytes::gib(4), Reserve::None);
+    let h = real.host();
+    let p = project(h, "p");
+    let greedy = container(h, &p, "greedy").unwrap();
+    let told = Arc::new(Mutex::new(0));
+    let count = Arc::clone(&told);
+    h.on_recoverable(Box::new(move || *count.lock().unwrap() += 1));
+    try_sh(h, &greedy, FILL);
+    try_sh(h, &greedy, "sync");
+    until("the kernel leaves it writable", || h.pool().unwrap().read_only);
+    std::thread::sleep(Duration::from_millis(600));
+    assert_eq!(*told.lock().unwrap(), 0, "there is no room yet");
+    beneath.resize(Bytes::gib(2));
+    until("a server is not told that it may start anew", || *told.lock().unwrap() == 1);
+    real.stop();
+    Host::unmount(&real.config).unwrap();
+    assert!(!real.config.run.join("pool").exists());
+    real.start();
+    real.host().ready().unwrap();
+    until("it does not run again", || real.host().container(&greedy).unwrap().status == Status::Running);
+    assert_clean(real.host(), "after an unmount of a read-only pool");
+}
+
+fn tools(config: &HostConfig) {
+    let found = Host::check_pool(config, false).unwrap();
+    assert!(found.iter().any(|f| f.code == "pool_read_only"), "{found:?}");
+    Host::with_tokens(config, |t| {
+        assert!(t.list().is_ok());
+        let e = t.create(Some("new"), None, hoody_state::model::Rights::Full).map(drop).unwrap_err();
+        assert_eq!(e.code(), "pool_read_only");
+        Ok(())
+    })
+    .unwrap();
+}
