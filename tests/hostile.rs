@@ -4,6 +4,8 @@
 
 #[path = "hostile/content.rs"]
 mod content;
+#[path = "hostile/ends.rs"]
+mod ends;
 #[path = "hostile/inputs.rs"]
 mod inputs;
 #[path = "hostile/keys.rs"]

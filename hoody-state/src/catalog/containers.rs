@@ -287,7 +287,11 @@ impl Tx<'_> {
                 meta.as_ref().map(to_json).transpose()?
             ],
         )?;
-        self.emit_container(&format!("container.{}", r.status.as_str()), r, serde_json::json!({ "triggered_by": by }))
+        let mut extra = serde_json::json!({ "triggered_by": by });
+        if let (Some(extra), Some(serde_json::Value::Object(meta))) = (extra.as_object_mut(), meta) {
+            extra.extend(meta);
+        }
+        self.emit_container(&format!("container.{}", r.status.as_str()), r, extra)
     }
 
     pub(crate) fn delete_container(&mut self, id: &ContainerId) -> Result<()> {

@@ -14,6 +14,7 @@ mod events;
 mod kill;
 mod layout;
 mod limits;
+mod oom;
 mod stats;
 mod tasks;
 mod tree;

@@ -5,6 +5,8 @@ use crate::host::Host;
 use crate::id::{ContainerId, RunId};
 use crate::model::Status;
 use crate::runtime::Exit;
+use crate::units::Bytes;
+use nix::sys::signal::Signal;
 use std::sync::PoisonError;
 
 impl Host {
@@ -31,8 +33,8 @@ impl Host {
         }
     }
 
-    /// If the container's present run is known to have ended, it is stopped. Asked again after each start, so that an init that ends
-    /// before its start is written down is not taken for running.
+    /// If the container's present run is known to have ended, it is stopped, and `status_message`, status log and event say why. Asked again after each
+    /// start, so that an init that ends before its start is written down is not taken for running.
     pub(crate) fn note_exit(&self, id: &ContainerId) -> Result<()> {
         let ended = self.0.exits.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned();
         let Some((run, exit)) = ended else { return Ok(()) };
@@ -42,9 +44,10 @@ impl Host {
                 return Ok(false);
             }
             if matches!(r.status, Status::Running | Status::Paused) {
-                let meta = serde_json::json!({ "exit_code": exit.code });
-                tx.change_container(id, "init", Some(meta), |r| {
+                let why = reason(&exit, r.spec.memory_mib.map(Bytes::mib));
+                tx.change_container(id, "init", Some(metadata(&exit, &why)), |r| {
                     r.status = Status::Stopped;
+                    r.state.message = Some(why.clone());
                     r.state.desired = Desired::Stopped;
                 })?;
                 return Ok(true);
@@ -55,5 +58,67 @@ impl Host {
             self.0.exits.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
         }
         Ok(())
+    }
+}
+
+/// What a status log and an event say of the end of a run.
+fn metadata(exit: &Exit, why: &str) -> serde_json::Value {
+    serde_json::json!({
+        "reason": why,
+        "exit_code": exit.code,
+        "signal": exit.signal.map(signal_name),
+        "killed_for_memory": exit.killed_for_memory,
+        "console": exit.last_lines,
+    })
+}
+
+/// Why a run ended that nobody had asked to end, for people. `memory`: the container's limit.
+fn reason(exit: &Exit, memory: Option<Bytes>) -> String {
+    let used_up = || memory.map_or_else(|| "the host had no memory left".to_owned(), |m| format!("its memory ({m}) was used up"));
+    let killed = exit.killed_for_memory;
+    let mut why = match (exit.code, exit.signal) {
+        (_, Some(nix::libc::SIGKILL)) if killed > 0 => format!("the kernel killed the container's init because {}", used_up()),
+        // Nothing in a container can kill its first process.
+        (_, Some(nix::libc::SIGKILL)) => {
+            "the container's init was killed (SIGKILL) by a process of the host, or by the kernel because the host had no memory left".to_owned()
+        }
+        (_, Some(signal)) => format!("the container's init was ended by {}", signal_name(signal)),
+        (Some(code), None) => format!("the container's init ended with exit code {code}"),
+        (None, None) => "the container's init ended; its exit code could not be learnt".to_owned(),
+    };
+    if killed > 0 && exit.signal != Some(nix::libc::SIGKILL) {
+        let processes = if killed == 1 { "a process".to_owned() } else { format!("{killed} processes") };
+        why += &format!(", after the kernel had killed {processes} of the container because {}", used_up());
+    }
+    if !exit.last_lines.is_empty() {
+        why += &format!("; the console ends with: {}", exit.last_lines.replace('\n', " | "));
+    }
+    why
+}
+
+fn signal_name(signal: i32) -> String {
+    Signal::try_from(signal).map_or_else(|_| format!("signal {signal}"), |s| s.as_str().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_end_has_a_reason() {
+        let of = |code: Option<i32>, signal: Option<i32>, killed: u64, last: &str| {
+            reason(&Exit { code, signal, killed_for_memory: killed, last_lines: last.into() }, Some(Bytes::mib(16)))
+        };
+        assert_eq!(of(Some(0), None, 0, ""), "the container's init ended with exit code 0");
+        assert_eq!(of(Some(255), None, 0, "a\nb"), "the container's init ended with exit code 255; the console ends with: a | b");
+        assert_eq!(of(Some(139), Some(11), 0, ""), "the container's init was ended by SIGSEGV");
+        assert_eq!(of(Some(137), Some(9), 1, ""), "the kernel killed the container's init because its memory (16.0 MiB) was used up");
+        assert!(of(Some(137), Some(9), 0, "").contains("by a process of the host"));
+        let shell = of(Some(137), None, 2, "");
+        assert_eq!(
+            shell,
+            "the container's init ended with exit code 137, after the kernel had killed 2 processes of the container because its memory (16.0 MiB) was used up"
+        );
+        assert!(of(None, None, 0, "").contains("could not be learnt"));
     }
 }

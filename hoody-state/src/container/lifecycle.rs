@@ -142,7 +142,17 @@ impl Host {
             })
         })?;
         self.note_exit(&id)?;
-        Ok(answer)
+        if started.is_none() {
+            return Ok(answer);
+        }
+        // An init that ends at once has said why by now, perhaps.
+        let now = self.0.catalog.read(|c| containers::get(c, &id))?;
+        let ended = now.state.message.filter(|_| now.status == Status::Stopped);
+        Ok(ended.map_or(answer.clone(), |why| LifecycleAnswer {
+            status: Status::Stopped,
+            message: format!("the container was started and has ended: {why}"),
+            ..answer
+        }))
     }
 
     /// Freezes a container. What its processes wait for at the databases does not put that off: see [`LockedDb::park`](crate::locked_db::LockedDb::park).

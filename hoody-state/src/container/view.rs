@@ -219,7 +219,10 @@ impl Host {
         match r.status {
             Status::Running => self.0.runtime.exec(id, spec),
             Status::Paused => Err(crate::Error::conflict("container_paused", format!("container {id} is paused: resume it first"))),
-            other => Err(crate::Error::conflict("container_not_running", format!("container {id} is {other}: start it first"))),
+            other => {
+                let why = r.state.message.map_or_else(String::new, |why| format!(" ({why})"));
+                Err(crate::Error::conflict("container_not_running", format!("container {id} is {other}{why}: start it first")))
+            }
         }
     }
 

@@ -472,11 +472,12 @@ impl Host {
             }
             (Status::Stopped | Status::Failed, Found::Nothing) => Ok(()),
             (_, Found::Nothing) => {
-                let why = if rebooted { "the host was restarted" } else { "it ended while no server ran" };
+                let why = if rebooted { "the host was restarted" } else { "the container's init ended while no server ran" };
                 self.0.runtime.kill(id)?;
                 self.write(Durability::Process, |tx| {
                     tx.change_container(id, "system", Some(json!({ "reason": why })), |r| {
                         r.status = Status::Stopped;
+                        r.state.message = Some(why.to_owned());
                         if !rebooted {
                             r.state.desired = Desired::Stopped;
                         }

@@ -93,7 +93,7 @@ impl MemoryRuntime {
 
     fn report(&self, container: &ContainerId, run: &RunId, code: Option<i32>) {
         if let Some(listener) = self.listener.get() {
-            listener(container, run, Exit { code });
+            listener(container, run, Exit::of_code(code));
         }
     }
 }

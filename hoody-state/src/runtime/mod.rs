@@ -97,10 +97,27 @@ pub struct Running {
 }
 
 /// How a run ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Exit {
     /// The exit code, or 128 + the signal. `None` when it could not be learnt (it ended while nobody watched).
     pub code: Option<i32>,
+    /// The signal that killed init, if one did.
+    pub signal: Option<i32>,
+    /// How many processes of the container the kernel killed during the run because its memory was used up.
+    pub killed_for_memory: u64,
+    /// The last lines that the run wrote to the console, at most [`LAST_LINES`](Self::LAST_LINES) bytes.
+    pub last_lines: String,
+}
+
+impl Exit {
+    /// How much of the console is kept with an exit.
+    pub const LAST_LINES: usize = 600;
+
+    /// An exit of which the code is known, and nothing else. More than 128 is a signal.
+    #[must_use]
+    pub fn of_code(code: Option<i32>) -> Self {
+        Exit { code, signal: code.map(|c| c - 128).filter(|s| (1..=64).contains(s)), ..Exit::default() }
+    }
 }
 
 /// A command to run in a running container.

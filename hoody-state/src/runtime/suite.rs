@@ -46,7 +46,7 @@ impl Exits {
     /// What was reported of a run.
     #[must_use]
     pub fn of(&self, run: &RunId) -> Vec<Exit> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().filter(|(_, r, _)| r == run).map(|(_, _, e)| *e).collect()
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().filter(|(_, r, _)| r == run).map(|(_, _, e)| e.clone()).collect()
     }
 
     /// Waits for a run's end.
@@ -57,7 +57,7 @@ impl Exits {
     pub fn wait(&self, run: &RunId) -> Exit {
         let mut exit = None;
         eventually("the exit to be reported", || {
-            exit = self.of(run).first().copied();
+            exit = self.of(run).first().cloned();
             exit.is_some()
         });
         exit.unwrap()
@@ -119,7 +119,7 @@ fn a_run_from_start_to_exit(w: &dyn World) {
         assert_eq!(r.adopt(&c).unwrap().map(|a| (a.run, a.pid)), Some((spec.run.clone(), running.pid)));
         assert!(r.stats(&c).unwrap().processes > 0);
         w.end(&c, code);
-        assert_eq!(w.exits().wait(&spec.run), Exit { code: Some(code) });
+        assert_eq!(w.exits().wait(&spec.run).code, Some(code));
         assert_eq!(r.adopt(&c).unwrap(), None);
         assert_eq!(r.stats(&c).unwrap().processes, 0);
         assert_eq!(w.exits().of(&spec.run).len(), 1, "once");
@@ -160,7 +160,7 @@ fn stop_and_kill_leave_nothing(w: &dyn World) {
     r.start(&spec).unwrap();
     r.kill(&c).unwrap();
     assert_eq!(r.stats(&c).unwrap().processes, 0);
-    assert_eq!(w.exits().wait(&spec.run), Exit { code: Some(137) });
+    assert_eq!(w.exits().wait(&spec.run).code, Some(137));
     assert_eq!(r.adopt(&c).unwrap(), None);
     r.remove(&c).unwrap();
 }

@@ -67,14 +67,19 @@ struct PidfdInfo {
 const PIDFD_INFO_EXIT: u64 = 1 << 3;
 const PIDFD_GET_INFO: nix::libc::c_ulong = nix::request_code_readwrite!(0xFF, 11, std::mem::size_of::<PidfdInfo>()) as nix::libc::c_ulong;
 
-/// How the process behind a pidfd ended: its code, or 128 + the signal. `None` while its parent has not reaped it, and on kernels before 6.15.
+/// How the process behind a pidfd ended: its code, or 128 + the signal. `None` as below.
 pub(crate) fn pidfd_exit_code(pidfd: impl AsFd) -> Option<i32> {
+    pidfd_exit_status(pidfd).map(wait_status_code)
+}
+
+/// The wait status of the process behind a pidfd. `None` while its parent has not reaped it, and on kernels before 6.15.
+pub(crate) fn pidfd_exit_status(pidfd: impl AsFd) -> Option<i32> {
     let mut info = PidfdInfo { mask: PIDFD_INFO_EXIT, ..PidfdInfo::default() };
     // SAFETY: the request's size is that of `info`, which is #[repr(C)], writable and outlives the call; the kernel writes at most that
     // many bytes, all of them integers, for which every bit pattern is valid. A kernel that does not know the request answers ENOTTY.
     #[allow(unsafe_code)]
     let rc = unsafe { nix::libc::ioctl(pidfd.as_fd().as_raw_fd(), PIDFD_GET_INFO as _, &mut info) };
-    (rc == 0 && info.mask & PIDFD_INFO_EXIT != 0).then(|| wait_status_code(info.exit_code))
+    (rc == 0 && info.mask & PIDFD_INFO_EXIT != 0).then_some(info.exit_code)
 }
 
 /// A wait status as shells write it.

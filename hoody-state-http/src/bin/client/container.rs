@@ -108,8 +108,13 @@ fn lifecycle(cx: &mut Context<'_>, change: &Change, verb: &str, body: &Value) ->
         let now = cx.client.get(path.trim_end_matches(&format!("/{verb}")))?;
         status = text(&now["status"]);
         data["status"] = now["status"].clone();
+        data["status_message"] = now["status_message"].clone();
     }
-    cx.say(&data, format!("{}: {status}", change.container))
+    // A container that ended as soon as it had started says why.
+    let started = matches!(verb, "start" | "restart") && status == "stopped";
+    let why = ["status_message", "message"].iter().filter_map(|k| data[k].as_str()).next().filter(|_| started);
+    let why = why.map_or_else(String::new, |w| format!(" ({w})"));
+    cx.say(&data, format!("{}: {status}{why}", change.container))
 }
 
 fn stats(d: &Value) -> String {

@@ -23,7 +23,7 @@ impl OciRuntime {
                 self.dirs.save(c, &record)?;
             }
             self.dirs.clear_others(c, &record.run)?;
-            self.watcher.watch(c, &record.run, pid, pidfd)?;
+            self.watcher.watch(c, &record, pid, pidfd)?;
         }
         Ok(Some(Running { run: record.run, pid, started_at: record.started_at }))
     }

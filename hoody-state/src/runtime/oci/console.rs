@@ -9,6 +9,7 @@
 use super::config::ConsolePath;
 use crate::error::{IoContext, Result};
 use crate::id::ContainerId;
+use crate::runtime::Exit;
 use crate::units::Bytes;
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
@@ -207,6 +208,16 @@ impl Consoles {
         let cut = tail.iter().position(|b| *b != 0).unwrap_or(tail.len());
         tail.drain(..cut);
         Ok(tail)
+    }
+
+    /// The last lines after the first `from` bytes, for a message: at most [`Exit::LAST_LINES`] bytes, without control characters.
+    pub fn last_lines(&self, container: &ContainerId, from: u64) -> String {
+        let path = self.path(container);
+        let size = fs::symlink_metadata(&path).map_or(0, |m| m.len());
+        let n = size.saturating_sub(from).min(Exit::LAST_LINES as u64);
+        let tail = if n == 0 { Vec::new() } else { read_tail(&path, n).unwrap_or_default() };
+        let text: String = String::from_utf8_lossy(&tail).chars().filter(|c| !c.is_control() || *c == '\n').collect();
+        text.trim().to_owned()
     }
 
     /// Takes the file away.

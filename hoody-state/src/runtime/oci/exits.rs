@@ -1,7 +1,7 @@
 //! Exits: one thread, asleep in epoll on a pidfd per init (and on the consoles).
 
 use super::console::Consoles;
-use super::record::Dirs;
+use super::record::{Before, Dirs, Record};
 use crate::cgroup::CgroupTree;
 use crate::error::{Error, IoContext, Result};
 use crate::id::{ContainerId, RunId};
@@ -49,7 +49,7 @@ struct Inner {
     /// Processes of the runtime that another thread waits for.
     helpers: HashSet<i32>,
     /// Ended before they could be watched.
-    ended: Vec<(ContainerId, RunId)>,
+    ended: Vec<(ContainerId, RunId, Before)>,
     console_at: Option<Instant>,
     /// When to look at the consoles whose growth the kernel does not notify.
     poll_at: Option<Instant>,
@@ -59,6 +59,7 @@ struct Inner {
 struct Watch {
     container: ContainerId,
     run: RunId,
+    before: Before,
     pid: i32,
     pidfd: OwnedFd,
     /// It has ended; its code is waited for until then.
@@ -111,7 +112,8 @@ impl Watcher {
     }
 
     /// Reports the end of this init once. It is watched already: nothing changes.
-    pub fn watch(&self, container: &ContainerId, run: &RunId, pid: i32, pidfd: OwnedFd) -> Result<()> {
+    pub fn watch(&self, container: &ContainerId, record: &Record, pid: i32, pidfd: OwnedFd) -> Result<()> {
+        let run = &record.run;
         let polled = self.shared.consoles.watch(container);
         let mut inner = self.shared.lock();
         if polled && inner.poll_at.is_none() {
@@ -124,13 +126,13 @@ impl Watcher {
         inner.last_token += 1;
         let token = inner.last_token;
         self.shared.epoll.add(&pidfd, EpollEvent::new(EpollFlags::EPOLLIN, token)).io(|| format!("watch process {pid}"))?;
-        inner.watches.insert(token, Watch { container: container.clone(), run: run.clone(), pid, pidfd, code_by: None });
+        inner.watches.insert(token, Watch { container: container.clone(), run: run.clone(), before: record.before, pid, pidfd, code_by: None });
         Ok(())
     }
 
     /// The run ended before it could be watched.
-    pub fn already_ended(&self, container: &ContainerId, run: &RunId) {
-        self.shared.lock().ended.push((container.clone(), run.clone()));
+    pub fn already_ended(&self, container: &ContainerId, record: &Record) {
+        self.shared.lock().ended.push((container.clone(), record.run.clone(), record.before));
         let _ = self.shared.wake.write(1);
     }
 
@@ -150,6 +152,20 @@ impl Drop for Watcher {
         {
             let _ = t.join();
         }
+    }
+}
+
+/// What the kernel says of an init that has ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Ended {
+    code: Option<i32>,
+    signal: Option<i32>,
+}
+
+impl Ended {
+    /// Of a wait status.
+    fn of_status(status: i32) -> Self {
+        Ended { code: Some(process::wait_status_code(status)), signal: Some(status & 0x7f).filter(|s| *s != 0) }
     }
 }
 
@@ -261,8 +277,8 @@ impl Shared {
         for token in late {
             self.exited(token, true);
         }
-        for (container, run) in ended {
-            self.report(&container, &run, Exit { code: None });
+        for (container, run, before) in ended {
+            self.report(&container, &run, before, Ended::default());
         }
     }
 
@@ -283,14 +299,14 @@ impl Shared {
     fn exited(&self, token: u64, last: bool) {
         let mut inner = self.lock();
         let Some(w) = inner.watches.get_mut(&token) else { return };
-        let code = match waitid(Id::PIDFd(w.pidfd.as_fd()), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG) {
-            Ok(WaitStatus::Exited(_, code)) => Some(code),
-            Ok(WaitStatus::Signaled(_, signal, _)) => Some(128 + signal as i32),
+        let ended = match waitid(Id::PIDFd(w.pidfd.as_fd()), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG) {
+            Ok(WaitStatus::Exited(_, code)) => Ended { code: Some(code), signal: None },
+            Ok(WaitStatus::Signaled(_, signal, _)) => Ended { code: Some(128 + signal as i32), signal: Some(signal as i32) },
             Ok(_) => return,
-            // Not our child, or somebody was quicker: the kernel keeps the code for those who hold a pidfd.
-            Err(_) => process::pidfd_exit_code(&w.pidfd),
+            // Not our child, or somebody was quicker: the kernel keeps the status for those who hold a pidfd.
+            Err(_) => process::pidfd_exit_status(&w.pidfd).map_or_else(Ended::default, Ended::of_status),
         };
-        if code.is_none() && !last {
+        if ended.code.is_none() && !last {
             if w.code_by.is_none() {
                 w.code_by = Some(Instant::now() + CODE_TIMEOUT);
                 // Readable it stays; that it has been reaped is told by the hang-up, which needs no asking for.
@@ -305,10 +321,16 @@ impl Shared {
         if !others {
             self.consoles.unwatch(&w.container);
         }
-        self.report(&w.container, &w.run, Exit { code });
+        self.report(&w.container, &w.run, w.before, ended);
     }
 
-    fn report(&self, container: &ContainerId, run: &RunId, exit: Exit) {
+    fn report(&self, container: &ContainerId, run: &RunId, before: Before, ended: Ended) {
+        let exit = Exit {
+            code: ended.code,
+            signal: ended.signal,
+            killed_for_memory: self.cgroups.killed_for_memory(container).saturating_sub(before.killed_for_memory),
+            last_lines: self.consoles.last_lines(container, before.console),
+        };
         self.reap_orphans();
         if let Err(e) = self.dirs.clear_run(container, run) {
             tracing::warn!(%container, %run, error = %e, "could not clear away a run that ended");

@@ -26,6 +26,18 @@ pub(crate) struct Record {
     pub started_at: Timestamp,
     /// Of init, once it was learnt.
     pub init: Option<Init>,
+    /// What there was before the run.
+    #[serde(default)]
+    pub before: Before,
+}
+
+/// What an end is compared with: how things were when the run began.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Before {
+    /// Bytes on the console.
+    pub console: u64,
+    /// Processes of the container that the kernel had killed for lack of memory.
+    pub killed_for_memory: u64,
 }
 
 /// A process, named for good.
@@ -182,7 +194,13 @@ mod tests {
         let (c, run) = (ContainerId::generate(), RunId::generate());
         assert_eq!(dirs.load(&c, "b1").unwrap(), None);
         fs::create_dir_all(dirs.bundle(&c, &run)).unwrap();
-        let record = Record { run: run.clone(), boot_id: "b1".into(), started_at: Timestamp::UNIX_EPOCH, init: Some(Init { pid: 7, start_time: 9 }) };
+        let record = Record {
+            run: run.clone(),
+            boot_id: "b1".into(),
+            started_at: Timestamp::UNIX_EPOCH,
+            init: Some(Init { pid: 7, start_time: 9 }),
+            before: Before::default(),
+        };
         dirs.save(&c, &record).unwrap();
         assert_eq!(dirs.load(&c, "b1").unwrap(), Some(record));
         assert_eq!(dirs.load(&c, "b2").unwrap(), None);

@@ -1,7 +1,7 @@
 //! Starting a run.
 
 use super::exits::Helper;
-use super::record::{Init, Record, oci_id};
+use super::record::{Before, Init, Record, oci_id};
 use super::spec::{self, Host};
 use super::{OciRuntime, find};
 use crate::cgroup::LayoutKind;
@@ -85,13 +85,17 @@ impl OciRuntime {
         let file = bundle.join("config.json");
         fs::write(&file, config.to_string()).io(|| format!("write {}", file.display()))?;
         self.step("bundle");
-        let mut record = Record { run: spec.run.clone(), boot_id: self.boot_id.clone(), started_at: Timestamp::now(), init: None };
+        let console = self.consoles.open(c)?;
+        let before = Before {
+            console: console.metadata().io(|| format!("look at the console of container {c}"))?.len(),
+            killed_for_memory: self.cgroups.killed_for_memory(c),
+        };
+        let mut record = Record { run: spec.run.clone(), boot_id: self.boot_id.clone(), started_at: Timestamp::now(), init: None, before };
         self.dirs.save(c, &record)?;
         self.step("intent");
         let shares = spec.shares.as_deref().filter(|s| !s.is_empty());
         let pipes = shares.map(|_| Pipes::make(&bundle)).transpose()?;
 
-        let console = self.consoles.open(c)?;
         let errors = console.try_clone().io(|| "duplicate the console")?;
         let log = bundle.join("runtime.log");
         let mut command = self.command(runtime, &log);
@@ -124,8 +128,8 @@ impl OciRuntime {
         self.dirs.save(c, &record)?;
         self.step("recorded");
         match pidfd {
-            Some(fd) => self.watcher.watch(c, &spec.run, pid, fd)?,
-            None => self.watcher.already_ended(c, &spec.run),
+            Some(fd) => self.watcher.watch(c, &record, pid, fd)?,
+            None => self.watcher.already_ended(c, &record),
         }
         self.step("watched");
         Ok(Running { run: record.run, pid, started_at: record.started_at })

@@ -6,7 +6,7 @@ use crate::error::Kind;
 use crate::freeze::freezer;
 use crate::id::RunId;
 use crate::runtime::suite::{self, Exits, eventually};
-use crate::runtime::{Cancel, Exit, Network};
+use crate::runtime::{Cancel, Network};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -94,7 +94,7 @@ fn what_a_container_sees() {
         spec.network = network;
         spec.env = BTreeMap::from([("A".into(), "b c".into())]);
         f.rt().start(&spec).unwrap();
-        assert_eq!(f.exits.wait(&spec.run), Exit { code: Some(0) });
+        assert_eq!(f.exits.wait(&spec.run).code, Some(0));
         let said = text(&f.rt().console(&c, None).unwrap());
         let lines: Vec<&str> = said.lines().collect();
         assert_eq!(&lines[..3], ["0", "box", "box /root b c"], "{said}");
@@ -117,7 +117,7 @@ fn the_host_network_brings_its_resolver() {
     let mut spec = f.sh(&c, "cat /etc/resolv.conf; echo x >> /etc/resolv.conf");
     spec.network = Network::Host;
     f.rt().start(&spec).unwrap();
-    assert_ne!(f.exits.wait(&spec.run), Exit { code: Some(0) }, "it is read-only");
+    assert_ne!(f.exits.wait(&spec.run).code, Some(0), "it is read-only");
     let said = text(&f.rt().console(&c, None).unwrap());
     assert!(said.starts_with(&std::fs::read_to_string("/etc/resolv.conf").unwrap()), "{said}");
 }
@@ -167,7 +167,7 @@ fn an_init_that_exits_at_once() {
     for code in [0, 3] {
         let spec = f.sh(&c, &format!("exit {code}"));
         f.rt().start(&spec).unwrap();
-        assert_eq!(f.exits.wait(&spec.run), Exit { code: Some(code) });
+        assert_eq!(f.exits.wait(&spec.run).code, Some(code));
         assert_eq!(f.exits.of(&spec.run).len(), 1);
     }
     let spec = f.sh(&c, "kill -9 $$; sleep 1000");
@@ -176,7 +176,7 @@ fn an_init_that_exits_at_once() {
     let began = Instant::now();
     f.rt().stop(&c, Duration::from_millis(300)).unwrap();
     assert!(began.elapsed() >= Duration::from_millis(300));
-    assert_eq!(f.exits.wait(&spec.run), Exit { code: Some(137) });
+    assert_eq!(f.exits.wait(&spec.run).code, Some(137));
 }
 
 #[test]
@@ -193,7 +193,7 @@ fn a_container_that_ignores_term_or_is_frozen_ends_all_the_same() {
     eventually("the trap", || f.rt().console(&c, None).unwrap().ends_with(b"ready\n"));
     freezer.freeze(&c, LONG).unwrap();
     f.rt().stop(&c, LONG).unwrap();
-    assert_eq!(f.exits.wait(&spec.run), Exit { code: Some(5) });
+    assert_eq!(f.exits.wait(&spec.run).code, Some(5));
     // And kill reaches it.
     f.rt().start(&f.sh(&c, "sleep 1000")).unwrap();
     freezer.freeze(&c, LONG).unwrap();
@@ -313,7 +313,7 @@ fn nothing_is_left_after_fifty_lives() {
             f.rt().exec(&c, &ExecSpec { timeout: Some(Duration::from_millis(50)), ..sh("sleep 100") }).unwrap();
         }
         f.rt().kill(&c).unwrap();
-        assert_eq!(f.exits.wait(&spec.run), Exit { code: Some(137) });
+        assert_eq!(f.exits.wait(&spec.run).code, Some(137));
     }
     let left = zombies().into_iter().filter(|z| z.contains(&f.parent)).collect::<Vec<_>>();
     assert!(left.is_empty(), "{left:?}");
@@ -433,5 +433,5 @@ fn a_pid_that_means_another_process_now_is_not_adopted() {
     f.rt().dirs.save(&c, &record).unwrap();
     assert_eq!(f.rt().adopt(&c).unwrap(), None);
     f.rt().kill(&c).unwrap();
-    assert_eq!(f.exits.wait(&spec.run), Exit { code: Some(137) });
+    assert_eq!(f.exits.wait(&spec.run).code, Some(137));
 }

@@ -15,8 +15,8 @@ static int take(const char *what, int n) {
     if (!strcmp(what, "inotify"))
         return inotify_init1(0);
     if (!strcmp(what, "mqueue")) {
-        char name[32];
-        snprintf(name, sizeof name, "/q%d", n);
+        char name[64];
+        snprintf(name, sizeof name, "/user-limits-%d-%d", getpid(), n);
         mqd_t q = mq_open(name, O_CREAT | O_EXCL | O_RDWR, 0600, NULL);
         /* It counts as long as it is open. */
         mq_unlink(name);
