@@ -139,6 +139,8 @@ pub const CODES: &[Row] = &[
     row("peer_refused", 502, "the other server does not take the token, or is no server of this version"),
     row("peer_failed", 502, "the other server could not do it; its log says why"),
     row("transfer_cut", 502, "a stream between servers broke off; what is whole stays"),
+    row("token_not_bound", 409, "a replication token that no server has used yet: the server that it is for adds this one as a peer with it"),
+    row("peer_token_in_use", 409, "a replication token that was made for no server in particular was used by one that has a token already"),
     row("stream_corrupt", 502, "a stream between servers was damaged; nothing of it was kept"),
     row("stream_refused", 502, "a stream from another server does what no honest one does, or what this version does not know"),
     row("pool_task_limit", 503, "all containers together have as many processes and threads as they may have: nothing can be started"),

@@ -156,7 +156,7 @@ pub async fn authenticate(State(app): State<Shared>, mut request: Request, next:
     }
 }
 
-/// The same for what other servers ask; root may too, over the UNIX socket.
+/// The same for what other servers ask.
 pub async fn authenticate_peer(State(app): State<Shared>, mut request: Request, next: Next) -> Response {
     match identify(&app, Shown::by(&request), Purpose::Replicate).await {
         Ok(identity) => {
@@ -167,9 +167,22 @@ pub async fn authenticate_peer(State(app): State<Shared>, mut request: Request, 
     }
 }
 
-/// Another server that asks: the identity behind a replication token, or root. No [`Identity`], so that no other route takes it for one.
+/// Another server that asks: the identity behind a replication token. No [`Identity`], so that no other route takes it for one.
 #[derive(Debug, Clone)]
 pub struct OtherServer(pub Identity);
+
+impl OtherServer {
+    /// Its token, by which the host decides what it may have done: `Host::answer_peer`, `Host::offer_stream`.
+    ///
+    /// # Errors
+    /// `missing_token` for root, who is no server.
+    pub fn token(self) -> Result<Arc<Token>> {
+        match self.0 {
+            Identity::Token(token) => Ok(token),
+            Identity::Root => Err(missing_token()),
+        }
+    }
+}
 
 impl<S: Sync> FromRequestParts<S> for OtherServer {
     type Rejection = ApiError;

@@ -2,7 +2,7 @@
 
 use super::{Null, Routes};
 use crate::app::Shared;
-use crate::auth::Identity;
+use crate::auth::{Identity, OtherServer};
 use crate::envelope::{ApiError, Envelope, Reply, created, ok};
 use crate::extract::{Input, Name, Nothing};
 use axum::body::Body;
@@ -51,15 +51,17 @@ pub async fn remove(State(app): State<Shared>, who: Identity, Name(which): Name,
 
 /// A question of another server. The bodies are those of `hoody_state::transfer`, of one version on both sides.
 #[utoipa::path(post, path = "/replication/call", tag = "replication", operation_id = "replication_call", request_body = Object, responses((status = 200, description = "The answer", body = Envelope<Object>)))]
-pub async fn call(State(app): State<Shared>, input: Input<Request>) -> Reply<Answer> {
-    ok("Answer", app.answer_peer(move |host| host.answer_peer(input.body)).await?)
+pub async fn call(State(app): State<Shared>, who: OtherServer, input: Input<Request>) -> Reply<Answer> {
+    let token = who.token()?;
+    ok("Answer", app.answer_peer(move |host| host.answer_peer(&token, input.body)).await?)
 }
 
 /// A snapshot's bytes for another server: zstd over the pool's own form.
 #[utoipa::path(post, path = "/replication/stream", tag = "replication", operation_id = "replication_stream", request_body = Object,
     responses((status = 200, description = "Bytes", content_type = "application/octet-stream", body = Vec<u8>)))]
-pub async fn stream(State(app): State<Shared>, input: Input<StreamRequest>) -> Result<Response, ApiError> {
-    let offered = app.read(move |host| host.offer_stream(&input.body)).await?;
+pub async fn stream(State(app): State<Shared>, who: OtherServer, input: Input<StreamRequest>) -> Result<Response, ApiError> {
+    let token = who.token()?;
+    let offered = app.read(move |host| host.offer_stream(&token, &input.body)).await?;
     let (send, receive) = tokio::sync::mpsc::channel::<io::Result<Bytes>>(8);
     app.stream(move || {
         let mut out = ToBody { send: send.clone(), gathered: Vec::with_capacity(PIECE) };

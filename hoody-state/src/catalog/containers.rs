@@ -86,6 +86,9 @@ pub(crate) struct Handover {
     pub id: OperationId,
     /// Whether the source has given it away: from then on it runs here or nowhere.
     pub taken: bool,
+    /// Whether it was called off: then it is never taken.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub called_off: bool,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref)]

@@ -211,6 +211,15 @@ impl Catalog {
         Ok(out)
     }
 
+    /// Whether a change could be made: it is made and taken back, and nobody sees it.
+    pub(crate) fn would<T>(&self, now: Timestamp, f: impl FnOnce(&mut Tx<'_>) -> Result<T>) -> Result<T> {
+        let mut w = locked(&self.write);
+        let tx = w.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let out = f(&mut Tx { conn: &tx, now, user: self.user.clone(), events: Vec::new() });
+        tx.rollback()?;
+        out
+    }
+
     /// A fact about the pool as a whole.
     pub(crate) fn meta(&self, key: &str) -> Result<Option<String>> {
         self.read(|c| Ok(c.query_row("SELECT value FROM meta WHERE key = ?1", [key], |r| r.get(0)).optional()?))

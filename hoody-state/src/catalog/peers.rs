@@ -53,6 +53,32 @@ pub(crate) fn copy_elsewhere(c: &Connection, id: &ContainerId) -> Result<Option<
     found.map(|(s, p)| Ok((s.parse()?, p.parse()?))).transpose()
 }
 
+/// What is known of a copy that was ordered from here on another server.
+pub(crate) enum Ordered {
+    /// It is of this container.
+    Of(ContainerId),
+    /// It was ordered before sources were kept.
+    Unknown,
+}
+
+/// The copy `id` on `server`, if it was ordered from here.
+pub(crate) fn ordered_copy(c: &Connection, id: &ContainerId, server: &ServerId) -> Result<Option<Ordered>> {
+    let found: Option<Option<String>> = c
+        .prepare_cached("SELECT source_id FROM copies_elsewhere WHERE container_id = ?1 AND server_id = ?2")?
+        .query_row([id.as_str(), server.as_str()], |r| r.get(0))
+        .optional()?;
+    found.map(|source| source.map_or(Ok(Ordered::Unknown), |s| Ok(Ordered::Of(s.parse()?)))).transpose()
+}
+
+/// A server by what a person calls it: a peer's name or id, or a server's id.
+pub(crate) fn server_called(c: &Connection, which: &str) -> Result<Option<ServerId>> {
+    let found: Option<String> = c
+        .prepare_cached("SELECT server_id FROM peers WHERE id = ?1 OR server_id = ?1 OR name = ?1")?
+        .query_row([which], |r| r.get(0))
+        .optional()?;
+    found.map(|s| s.parse()).transpose()
+}
+
 impl Tx<'_> {
     /// Makes a peer known, or known anew: a server has one entry.
     pub(crate) fn put_peer(&mut self, p: &PeerRow) -> Result<()> {
@@ -87,9 +113,21 @@ impl Tx<'_> {
         Ok(())
     }
 
-    pub(crate) fn put_copy_elsewhere(&mut self, id: &ContainerId, server: &ServerId, project: &ProjectId) -> Result<()> {
-        let sql = "INSERT OR REPLACE INTO copies_elsewhere(container_id, server_id, project_id, created_ms) VALUES(?1, ?2, ?3, ?4)";
-        self.conn.execute(sql, params![id.as_str(), server.as_str(), project.as_str(), ms(self.now)])?;
+    pub(crate) fn put_copy_elsewhere(&mut self, id: &ContainerId, source: &ContainerId, server: &ServerId, project: &ProjectId) -> Result<()> {
+        let sql = "INSERT OR REPLACE INTO copies_elsewhere(container_id, source_id, server_id, project_id, created_ms) VALUES(?1, ?2, ?3, ?4, ?5)";
+        self.conn.execute(sql, params![id.as_str(), source.as_str(), server.as_str(), project.as_str(), ms(self.now)])?;
+        Ok(())
+    }
+
+    /// Forgets a copy that was refused there.
+    pub(crate) fn remove_copy_elsewhere(&mut self, id: &ContainerId) -> Result<()> {
+        self.conn.execute("DELETE FROM copies_elsewhere WHERE container_id = ?1", [id.as_str()])?;
+        Ok(())
+    }
+
+    /// Notes the source of a copy that was ordered before sources were kept.
+    pub(crate) fn set_copy_source(&mut self, id: &ContainerId, source: &ContainerId) -> Result<()> {
+        self.conn.execute("UPDATE copies_elsewhere SET source_id = ?1 WHERE container_id = ?2 AND source_id IS NULL", [source.as_str(), id.as_str()])?;
         Ok(())
     }
 }

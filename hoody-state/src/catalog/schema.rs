@@ -44,6 +44,9 @@ ALTER TABLE tokens ADD COLUMN replication INTEGER NOT NULL DEFAULT 0;
 CREATE TABLE peers(id TEXT PRIMARY KEY, server_id TEXT NOT NULL UNIQUE, name TEXT NOT NULL UNIQUE, server_name TEXT NOT NULL, url TEXT NOT NULL, token TEXT NOT NULL,
   ca TEXT, created_ms INTEGER NOT NULL) STRICT;
 CREATE TABLE copies_elsewhere(container_id TEXT PRIMARY KEY, server_id TEXT NOT NULL, project_id TEXT NOT NULL, created_ms INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+", "
+ALTER TABLE tokens ADD COLUMN peer_server_id TEXT;
+ALTER TABLE copies_elsewhere ADD COLUMN source_id TEXT;
 "];
 
 /// Brings the catalog to this version.

@@ -1,6 +1,6 @@
 use super::{Catalog, Durability, json, ms, time, to_json};
 use crate::error::{Error, Kind, Result};
-use crate::id::{ProjectId, TokenId};
+use crate::id::{ProjectId, ServerId, TokenId};
 use crate::model::{Rights, Token};
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 fn row(r: &Row<'_>) -> rusqlite::Result<Result<Token>> {
     let (id, name, prefix): (String, String, String) = (r.get(0)?, r.get(1)?, r.get(2)?);
     let (projects, read_only, created, replication): (Option<String>, bool, i64, bool) = (r.get(3)?, r.get(4)?, r.get(5)?, r.get(6)?);
+    let peer: Option<String> = r.get(7)?;
     Ok((|| {
         Ok(Token {
             id: id.parse()?,
@@ -17,12 +18,13 @@ fn row(r: &Row<'_>) -> rusqlite::Result<Result<Token>> {
             projects: projects.as_deref().map(|p| json(p, "token")).transpose()?,
             read_only,
             replication,
+            peer: peer.as_deref().map(str::parse).transpose()?,
             created_at: time(created),
         })
     })())
 }
 
-const COLUMNS: &str = "id, name, prefix, projects, read_only, created_ms, replication";
+const COLUMNS: &str = "id, name, prefix, projects, read_only, created_ms, replication, peer_server_id";
 
 fn hash(token: &str) -> [u8; 32] {
     Sha256::digest(token.as_bytes()).into()
@@ -47,7 +49,14 @@ pub(crate) fn authenticate(c: &Connection, token: &str) -> Result<Option<Token>>
 
 impl Catalog {
     /// Makes a token: its row, and the token itself, which is shown this once.
-    pub(crate) fn create_token(&self, now: Timestamp, name: Option<&str>, projects: Option<Vec<ProjectId>>, rights: Rights) -> Result<(Token, String)> {
+    pub(crate) fn create_token(
+        &self,
+        now: Timestamp,
+        name: Option<&str>,
+        projects: Option<Vec<ProjectId>>,
+        rights: Rights,
+        peer: Option<ServerId>,
+    ) -> Result<(Token, String)> {
         let mut bytes = [0u8; 24];
         getrandom::fill(&mut bytes).map_err(|e| Error::new(Kind::Unavailable, "no_randomness", format!("the kernel gives no random bytes: {e}")))?;
         let secret: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
@@ -65,6 +74,7 @@ impl Catalog {
             projects,
             read_only: rights == Rights::ReadOnly,
             replication: rights == Rights::Replication,
+            peer,
             created_at: now,
         };
         self.write(Durability::Disk, now, |tx| {
@@ -73,7 +83,7 @@ impl Catalog {
             }
             tx.conn
                 .execute(
-                    "INSERT INTO tokens(id, name, hash, prefix, projects, read_only, created_ms, replication) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+                    "INSERT INTO tokens(id, name, hash, prefix, projects, read_only, created_ms, replication, peer_server_id) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
                     params![
                         t.id.as_str(),
                         t.name,
@@ -82,7 +92,8 @@ impl Catalog {
                         t.projects.as_ref().map(to_json).transpose()?,
                         t.read_only,
                         ms(now),
-                        t.replication
+                        t.replication,
+                        t.peer.as_ref().map(ServerId::as_str)
                     ],
                 )
                 .map_err(|e| match e.sqlite_error_code() {
@@ -110,5 +121,24 @@ impl Catalog {
             }
             Ok(())
         })
+    }
+}
+
+impl super::Tx<'_> {
+    /// Gives a token that belongs to no server yet to `peer`; false if it belongs to one by now, or is revoked. Error: `peer_token_in_use` if the server has another.
+    pub(crate) fn bind_token(&mut self, id: &TokenId, peer: &ServerId) -> Result<bool> {
+        let other: Option<String> =
+            self.conn.query_row("SELECT name FROM tokens WHERE peer_server_id = ?1 AND id <> ?2", [peer.as_str(), id.as_str()], |r| r.get(0)).optional()?;
+        if let Some(name) = other {
+            let message = format!(
+                "server {peer} has the token {name:?} already, and this one was made for no server in particular: make a new one for it \
+                 (`hoody-state-http token create --replication --peer {peer}`), or revoke the old one first"
+            );
+            return Err(Error::new(Kind::Exists, "peer_token_in_use", message));
+        }
+        let changed = self
+            .conn
+            .execute("UPDATE tokens SET peer_server_id = ?1 WHERE id = ?2 AND replication AND peer_server_id IS NULL", [peer.as_str(), id.as_str()])?;
+        Ok(changed == 1)
     }
 }

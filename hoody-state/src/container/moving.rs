@@ -46,7 +46,7 @@ impl Host {
         if server == self.0.server.id {
             return Err(Error::invalid("validation_error", "target_server_id: the container is on this server already"));
         }
-        self.peer_of(&server)?;
+        let peer = self.peer_of(&server)?;
         let lock = self.0.locks.take(id.as_str(), "container.move")?;
         self.guard_space()?;
         let row = self.copyable(id)?;
@@ -57,6 +57,9 @@ impl Host {
         let name = request.name.as_deref().map_or_else(|| Ok(row.name.clone()), |n| copy_name(Some(n)))?;
         let copy = ContainerId::generate();
         let was_running = row.status == Status::Running;
+        // Whatever the peer refuses, it refuses before anything is changed here.
+        let key = row.ssh_public_key.clone();
+        self.check_order(&peer, &server, self.order(&row, copy.clone(), project.clone(), name.clone(), key, false, request.rate_limit)?)?;
         let intent =
             Intent::Move { container: id.clone(), server: server.clone(), copy: copy.clone(), was_running, handing_over: false, given: false, identity: None };
         let mut op = self.begin(caller, lock, Durability::Disk, intent, Some(&row.project), |_| Ok(()))?;
@@ -97,7 +100,8 @@ impl Host {
         op.step("snapshot")?;
         let first = self.move_snapshot(&id, &copy, "taken to move it")?;
         op.step("copy")?;
-        let order = self.order(&row, copy.clone(), first, project, name, row.ssh_public_key.clone(), false, limit)?;
+        let mut order = self.order(&row, copy.clone(), project, name, row.ssh_public_key.clone(), false, limit)?;
+        (order.snapshot, order.handover) = (first, Some(op.id.clone()));
         self.place_order(&peer, &server, order)?;
         self.await_copy(op, &peer, &copy)?;
         op.progress.cancellable.store(false, std::sync::atomic::Ordering::Relaxed);
@@ -259,7 +263,10 @@ impl Host {
         let row = self.0.catalog.read(|c| containers::get(c, id))?;
         super::copy::whole(&row)?;
         let (source, _) = self.source_of(&row)?;
-        self.write(Durability::Disk, |tx| tx.change_container(id, "move", None, |r| r.state.handover = Some(Handover { id: handover.clone(), taken: false })))?;
+        let word = handover_of(&row, handover)?;
+        if word.taken || word.called_off {
+            return Err(decided(id, &word));
+        }
         let caller = Caller { by: "move".into(), wait: Duration::ZERO, idempotency: None };
         let intent = Intent::Sync { container: id.clone(), force: true, limit: None, advance: Some(snapshot) };
         self.sync_behind(&caller, lock, &row, source, intent)?;
@@ -269,26 +276,21 @@ impl Host {
     /// The target's side: takes a moving container over, or refuses to for ever. Once taken it stays taken, unless it cannot be started at all.
     pub(crate) fn take_over(&self, id: &ContainerId, handover: &OperationId, start: bool, identity: Option<Uuid>) -> Result<CopyState> {
         let row = self.0.catalog.read(|c| containers::get(c, id))?;
-        let taken = match handover_of(&row, handover) {
-            // Called off before: once more is no error.
-            Err(_) if !start && row.state.handover.is_none() => return self.copy_state(id),
-            taken => taken?,
-        };
         if !start {
-            if taken {
-                return Err(Error::conflict("handover_taken", format!("container {id} goes on here: it was taken over")));
+            // Nothing to call off is no error.
+            if row.state.handover.is_some() {
+                self.note_handover(id, handover, Word::CallOff)?;
             }
-            self.set_handover(id, handover, None)?;
             return self.copy_state(id);
         }
-        if !taken {
+        if !handover_of(&row, handover)?.taken {
             let synced = row.state.synced.as_ref().map(|s| self.0.store.identity(&Volume::Snapshot(id.clone(), s.clone()))).transpose()?.flatten();
             if synced.is_none() || synced != identity {
                 let message = format!("container {id} was not brought up to what it is to go on from");
                 return Err(Error::conflict("operation_state_conflict", message));
             }
         }
-        self.set_handover(id, handover, Some(Handover { id: handover.clone(), taken: true }))?;
+        self.note_handover(id, handover, Word::Take)?;
         if !matches!(row.status, Status::Running | Status::Paused) {
             let caller = Caller { by: "move".into(), wait: START_TIME, ..Caller::default() };
             let started = self.lifecycle(&caller, id, Verb::Start, None);
@@ -297,7 +299,8 @@ impl Host {
                 (_, Err(e)) if e.code() == crate::op::step::CRASHED || e.kind() == Kind::Busy => return Err(e),
                 (_, Err(e)) => {
                     // It does not start here: then it goes on there.
-                    self.set_handover(id, handover, None)?;
+                    tracing::warn!(container = %id, "a container that was moved here does not start; it goes on where it was");
+                    self.note_handover(id, handover, Word::GiveBack)?;
                     return Err(e);
                 }
                 (status, Ok(_)) => {
@@ -308,11 +311,11 @@ impl Host {
         self.copy_state(id)
     }
 
-    /// The target's side: lets go of a copy that was made for a move which came to nothing.
-    pub(crate) fn discard_copy(&self, id: &ContainerId) -> Result<CopyState> {
+    /// The target's side: deletes a copy that was made for a move which came to nothing. Another copy is not deleted by the server that it comes from.
+    pub(crate) fn discard_copy(&self, id: &ContainerId, handover: &OperationId) -> Result<CopyState> {
         let state = self.copy_state(id)?;
         let row = self.0.catalog.read(|c| containers::get(c, id))?;
-        if row.state.handover.as_ref().is_some_and(|h| h.taken) || matches!(row.status, Status::Running | Status::Paused) {
+        if handover_of(&row, handover)?.taken || matches!(row.status, Status::Running | Status::Paused) {
             return Err(Error::conflict("handover_taken", format!("container {id} goes on here: it is not discarded")));
         }
         if let Some(op) = state.operation.as_ref().filter(|o| o.status == OperationStatus::Running) {
@@ -324,18 +327,17 @@ impl Host {
         Ok(state)
     }
 
-    /// Under one transaction with a look at what it is, so that two words on one move are one after the other.
-    fn set_handover(&self, id: &ContainerId, handover: &OperationId, to: Option<Handover>) -> Result<()> {
+    /// Notes the source's word on a move. Under one transaction with a look at what was said before, so that a word is never overwritten.
+    fn note_handover(&self, id: &ContainerId, handover: &OperationId, word: Word) -> Result<()> {
         self.write(Durability::Disk, |tx| {
-            let taken = handover_of(&containers::get(tx.conn, id)?, handover)?;
-            let starts = to.as_ref().is_some_and(|h| h.taken);
-            if taken && to.is_none() {
-                // Only a start that failed gives it back.
-                tracing::warn!(container = %id, "a container that was moved here does not start; it goes on where it was");
+            let before = handover_of(&containers::get(tx.conn, id)?, handover)?;
+            if (before.called_off && word == Word::Take) || (before.taken && word == Word::CallOff) {
+                return Err(decided(id, &before));
             }
+            let after = Handover { id: handover.clone(), taken: word == Word::Take, called_off: word != Word::Take };
             tx.change_container(id, "move", None, |r| {
-                r.state.handover = to;
-                if starts {
+                r.state.handover = Some(after);
+                if word == Word::Take {
                     r.state.desired = Desired::Running;
                 } else if !matches!(r.status, Status::Running | Status::Paused) {
                     // What goes on elsewhere is not to start here at the next boot.
@@ -345,9 +347,38 @@ impl Host {
             Ok(())
         })
     }
+
+    /// Deletes what was taken for a move that came to nothing. Best effort: whatever is in use stays, and is deleted by hand.
+    pub(crate) fn drop_move_snapshots(&self, id: &ContainerId, copy: &ContainerId) -> Result<()> {
+        for s in self.0.catalog.read(|c| crate::catalog::snapshots::all(c, id))? {
+            if s.snapshot.labels.get(LABEL).is_some_and(|of| of == copy.as_str()) && s.snapshot.pinned.is_none() {
+                self.drop_row(id, &s.snapshot.name)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What is said of a move to the server that it goes to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Word {
+    /// It goes on there.
+    Take,
+    /// It goes on here.
+    CallOff,
+    /// It does not start there, so it goes on here.
+    GiveBack,
+}
+
+/// A move on which the last word was said.
+fn decided(id: &ContainerId, word: &Handover) -> Error {
+    if word.taken {
+        return Error::conflict("handover_taken", format!("container {id} goes on here: it was taken over"));
+    }
+    Error::conflict("handover_refused", format!("the move that container {id} was made for was called off"))
 }
 
 /// Whether an error says nothing of what the peer did, or will do when it is asked again.
-fn unclear(e: &Error) -> bool {
+pub(super) fn unclear(e: &Error) -> bool {
     matches!(e.code(), "peer_unreachable" | "peer_refused" | "peer_failed") || matches!(e.kind(), Kind::Busy | Kind::Timeout | Kind::Internal | Kind::Io)
 }

@@ -1,10 +1,11 @@
 //! The source's side of a copy to another server: the order, and what it offers.
 
 use super::copy::copy_name;
+use super::moving::unclear;
 use super::receive::wrong_answer;
 use crate::catalog::containers::ContainerRow;
 use crate::catalog::snapshots::SnapshotRow;
-use crate::catalog::{Durability, projects};
+use crate::catalog::{Durability, projects, snapshots};
 use crate::error::{Error, Result};
 use crate::host::{Caller, Host};
 use crate::id::{ContainerId, ServerId};
@@ -36,27 +37,43 @@ impl Host {
             }
             None => ContainerId::generate(),
         };
-        let snapshot = self.copy_base(caller, id, request.source_snapshot.as_deref(), &format!("taken to copy it to {name} on server {}", peer.name), None)?;
-        let order = self.order(
-            &source,
-            copy,
-            snapshot.snapshot.name,
-            project,
-            name,
-            request.ssh_public_key.clone(),
-            request.start.unwrap_or(true),
-            request.rate_limit,
-        )?;
-        let state = self.place_order(&peer, &server, order)?;
+        let named = request.source_snapshot.as_deref();
+        if let Some(named) = named {
+            self.0.catalog.read(|c| snapshots::get(c, id, named))?;
+        }
+        let start = request.start.unwrap_or(true);
+        let mut order = self.order(&source, copy, project, name.clone(), request.ssh_public_key.clone(), start, request.rate_limit)?;
+        // Whatever the peer refuses, it refuses before anything is changed here. The same order again has its copy already.
+        let made = self.check_order(&peer, &server, order.clone())?;
+        let state = match made {
+            Some(state) => state,
+            None => {
+                let base = self.copy_base(caller, id, named, &format!("taken to copy it to {name} on server {}", peer.name), None)?;
+                order.snapshot = base.snapshot.name.clone();
+                let placed = self.place_order(&peer, &server, order);
+                if placed.as_ref().is_err_and(|e| !unclear(e)) && named.is_none() {
+                    // Refused all the same: something there has changed since it was asked.
+                    self.drop_taken(id, &base.snapshot.name);
+                }
+                placed?
+            }
+        };
         self.change(caller, |_| Ok(state.container.clone()))
     }
 
+    /// Deletes a snapshot that was taken for a copy which then was refused.
+    pub(super) fn drop_taken(&self, id: &ContainerId, name: &SnapshotName) {
+        if let Err(e) = self.delete_snapshot(&Caller { by: "copy".into(), ..Caller::default() }, id, name.as_str()) {
+            tracing::warn!(container = %id, snapshot = %name, error = %e, "a snapshot that was taken for a copy stays");
+        }
+    }
+
+    /// What is asked of a peer, but for the snapshot that it begins from: that is taken once the peer has said that it would.
     #[allow(clippy::too_many_arguments)]
     pub(super) fn order(
         &self,
         source: &ContainerRow,
         copy: ContainerId,
-        snapshot: SnapshotName,
         project: crate::id::ProjectId,
         name: crate::name::ContainerName,
         ssh_public_key: Option<String>,
@@ -72,7 +89,7 @@ impl Host {
             copy,
             server: self.0.server.id.clone(),
             source: source.id.clone(),
-            snapshot,
+            snapshot: SnapshotName::canonical(None, self.0.clock.now()),
             project,
             project_alias: known,
             name,
@@ -80,11 +97,13 @@ impl Host {
             spec: source.spec.clone(),
             start,
             rate_limit,
+            handover: None,
         })
     }
 
-    pub(super) fn place_order(&self, peer: &PeerAddress, server: &ServerId, order: CopyOrder) -> Result<CopyState> {
-        let Answer::Hello { id_base, version, server: who } = self.ask(peer, &Request::Hello {})? else { return Err(wrong_answer(peer)) };
+    /// Asks a peer whether it would take an order; the copy, if it has taken this very one before.
+    pub(super) fn check_order(&self, peer: &PeerAddress, server: &ServerId, order: CopyOrder) -> Result<Option<CopyState>> {
+        let Answer::Hello { id_base, version, server: who } = self.ask(peer, &self.hello())? else { return Err(wrong_answer(peer)) };
         if who.id != *server {
             let message = format!("what answers at {} is server {}, not {server}: make the peer known anew", peer.url, who.id);
             return Err(Error::new(crate::Kind::Unavailable, "peer_refused", message));
@@ -99,12 +118,26 @@ impl Host {
             );
             return Err(Error::conflict("id_base_differs", message));
         }
-        let (copy, project) = (order.copy.clone(), order.project.clone());
-        // Where it is shall be known even if the answer is lost.
-        self.write(Durability::Disk, |tx| tx.put_copy_elsewhere(&copy, server, &project))?;
-        match self.ask(peer, &Request::Copy(Box::new(order)))? {
-            Answer::Copy(state) => Ok(*state),
+        match self.ask(peer, &Request::CheckCopy(Box::new(order)))? {
+            Answer::Possible {} => Ok(None),
+            Answer::Copy(state) => Ok(Some(*state)),
             _ => Err(wrong_answer(peer)),
+        }
+    }
+
+    pub(super) fn place_order(&self, peer: &PeerAddress, server: &ServerId, order: CopyOrder) -> Result<CopyState> {
+        let (copy, source, project) = (order.copy.clone(), order.source.clone(), order.project.clone());
+        // Where it is shall be known even if the answer is lost, and the peer may read the source from here on.
+        self.write(Durability::Disk, |tx| tx.put_copy_elsewhere(&copy, &source, server, &project))?;
+        match self.ask(peer, &Request::Copy(Box::new(order))) {
+            Ok(Answer::Copy(state)) => Ok(*state),
+            Ok(_) => Err(wrong_answer(peer)),
+            Err(e) => {
+                if !unclear(&e) {
+                    self.write(Durability::Disk, |tx| tx.remove_copy_elsewhere(&copy))?;
+                }
+                Err(e)
+            }
         }
     }
 

@@ -3,7 +3,7 @@
 //! Snapshot after snapshot, each as an increment on one that is here already; then the live volume is a clone of the one the copy begins from. What is
 //! here and whole is not asked for again, so everything may be repeated: after a cut, after a crash, by a sync that goes on with an unfinished copy.
 
-use crate::catalog::containers::ContainerRow;
+use crate::catalog::containers::{ContainerRow, Handover};
 use crate::catalog::snapshots::SnapshotRow;
 use crate::catalog::{Durability, Tx, containers, operations, peers, projects, snapshots};
 use crate::error::{Error, Kind, Result};
@@ -42,12 +42,39 @@ impl Host {
     }
 
     pub(crate) fn ask(&self, peer: &PeerAddress, request: &Request) -> Result<Answer> {
-        self.transport()?.call(peer, request, ANSWER_TIME)
+        self.call(peer, request, ANSWER_TIME)
     }
 
     /// The same, where nobody can be kept waiting.
     pub(crate) fn ask_briefly(&self, peer: &PeerAddress, request: &Request) -> Result<Answer> {
-        self.transport()?.call(peer, request, Duration::from_secs(5))
+        self.call(peer, request, Duration::from_secs(5))
+    }
+
+    /// A token that was made for no server in particular, or before tokens belonged to servers, becomes this server's by its first use.
+    fn call(&self, peer: &PeerAddress, request: &Request, timeout: Duration) -> Result<Answer> {
+        let transport = self.transport()?;
+        match transport.call(peer, request, timeout) {
+            Err(e) if e.code() == "token_not_bound" => {
+                transport.call(peer, &self.hello(), timeout)?;
+                transport.call(peer, request, timeout)
+            }
+            answered => answered,
+        }
+    }
+
+    /// Asks a peer who it is, and says who asks.
+    pub(crate) fn hello(&self) -> Request {
+        Request::Hello { from: Some(self.0.server.id.clone()) }
+    }
+
+    /// Whether an order for a copy would be taken now: nothing is changed by asking. The copy, if this very order was taken before.
+    pub(crate) fn check_copy(&self, order: &CopyOrder) -> Result<Answer> {
+        if let Ok(state) = self.copy_state(&order.copy) {
+            return Ok(Answer::Copy(Box::new(state)));
+        }
+        let row = self.ordered_row(order)?;
+        self.would(|tx| self.insert_ordered(tx, order, &row))?;
+        Ok(Answer::Possible {})
     }
 
     /// Takes an order for a copy; the same order again is answered with the copy as it is.
@@ -55,6 +82,25 @@ impl Host {
         if let Ok(state) = self.copy_state(&order.copy) {
             return Ok(state);
         }
+        let row = self.ordered_row(&order)?;
+        let caller = Caller { by: "copy".into(), wait: Duration::ZERO, idempotency: None };
+        let lock = self.0.locks.take(order.copy.as_str(), "container.copy")?;
+        let Some(run) = row.state.run.clone() else { return Err(Error::internal("a new container has no run")) };
+        let (copy, start) = (order.copy.clone(), order.start);
+        let intent = Intent::Receive { container: copy.clone(), snapshot: order.snapshot.clone(), run, start, limit: order.rate_limit, resumes: false };
+        let op = self.begin(&caller, lock, Durability::Disk, intent, Some(&order.project), |tx| self.insert_ordered(tx, &order, &row))?;
+        self.behind(op, Duration::ZERO, |host, op| host.receive_steps(op))?;
+        self.copy_state(&copy)
+    }
+
+    fn insert_ordered(&self, tx: &mut Tx<'_>, order: &CopyOrder, row: &ContainerRow) -> Result<()> {
+        self.ensure_project(tx, &order.project, order.project_alias.clone())?;
+        self.check_limits(tx.conn, &order.project)?;
+        tx.insert_container(row, "copy")
+    }
+
+    /// The row of a copy that was ordered, if all that it says is well.
+    fn ordered_row(&self, order: &CopyOrder) -> Result<ContainerRow> {
         self.peer_of(&order.server)?;
         super::validate::environment(&order.spec.env)?;
         super::validate::cpu(order.spec.cpu)?;
@@ -66,8 +112,6 @@ impl Host {
         }
         crate::host::color(&order.spec.color)?;
         self.guard_space()?;
-        let caller = Caller { by: "copy".into(), wait: Duration::ZERO, idempotency: None };
-        let lock = self.0.locks.take(order.copy.as_str(), "container.copy")?;
         let now = self.0.clock.now();
         let mut row = ContainerRow {
             id: order.copy.clone(),
@@ -82,18 +126,10 @@ impl Host {
             updated: now,
         };
         row.state.head = Some(order.snapshot.clone());
+        row.state.handover = order.handover.clone().map(|id| Handover { id, taken: false, called_off: false });
         row.spec.source = Some(order.source.clone());
         row.spec.origin = Some(order.server.clone());
-        let Some(run) = row.state.run.clone() else { return Err(Error::internal("a new container has no run")) };
-        let intent =
-            Intent::Receive { container: order.copy.clone(), snapshot: order.snapshot, run, start: order.start, limit: order.rate_limit, resumes: false };
-        let op = self.begin(&caller, lock, Durability::Disk, intent, Some(&order.project), |tx| {
-            self.ensure_project(tx, &order.project, order.project_alias)?;
-            self.check_limits(tx.conn, &order.project)?;
-            tx.insert_container(&row, &caller.by)
-        })?;
-        self.behind(op, Duration::ZERO, |host, op| host.receive_steps(op))?;
-        self.copy_state(&order.copy)
+        Ok(row)
     }
 
     fn ensure_project(&self, tx: &mut Tx<'_>, id: &crate::id::ProjectId, named: Option<(crate::name::ProjectAlias, String)>) -> Result<()> {
@@ -142,7 +178,7 @@ impl Host {
         op.step("inventory")?;
         let row = self.0.catalog.read(|c| containers::get(c, &id))?;
         let (source, peer) = self.source_of(&row)?;
-        let offered = self.persistently(op, || match self.ask(&peer, &Request::Inventory { container: source.clone() })? {
+        let offered = self.persistently(op, || match self.ask(&peer, &Request::Inventory { container: source.clone(), copy: id.clone() })? {
             Answer::Inventory { snapshots } => Ok(snapshots),
             _ => Err(wrong_answer(&peer)),
         })?;
@@ -245,6 +281,7 @@ impl Host {
             let base = parent.filter(common).or_else(|| offered.iter().rev().find(common));
             let request = |databases, base: Option<&Offered>| StreamRequest {
                 container: source.clone(),
+                copy: id.clone(),
                 snapshot: o.snapshot.name.clone(),
                 databases,
                 base: base.map(|b| b.snapshot.name.clone()),

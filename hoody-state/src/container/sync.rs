@@ -5,7 +5,7 @@
 
 use super::receive::wrong_answer;
 use super::restore::kept_row;
-use crate::catalog::containers::ContainerRow;
+use crate::catalog::containers::{ContainerRow, Handover};
 use crate::catalog::snapshots::SnapshotRow;
 use crate::catalog::{Durability, containers, snapshots};
 use crate::error::{Error, Result};
@@ -324,7 +324,7 @@ impl Host {
         let own_name = |u: Uuid| have.iter().find(|(_, x)| *x == u).map(|(r, _)| r.snapshot.name.clone());
         let (new, base) = match advance {
             Some(name) => {
-                let Answer::Inventory { snapshots } = self.persistently(op, || self.ask(&peer, &Request::Inventory { container: source.clone() }))? else {
+                let Answer::Inventory { snapshots } = self.persistently(op, || self.ask(&peer, &Request::Inventory { container: source.clone(), copy: id.clone() }))? else {
                     return Err(wrong_answer(&peer));
                 };
                 let wanted = snapshots.iter().find(|o| o.snapshot.name == name).cloned();
@@ -399,7 +399,7 @@ impl Host {
         })
     }
 
-    fn drop_row(&self, id: &ContainerId, name: &SnapshotName) -> Result<()> {
+    pub(super) fn drop_row(&self, id: &ContainerId, name: &SnapshotName) -> Result<()> {
         let found = |c: &rusqlite::Connection| {
             snapshots::by_name(c, id, name.as_str())?.ok_or_else(|| Error::not_found("snapshot_not_found", format!("there is no snapshot {name}")))
         };
@@ -472,12 +472,12 @@ impl Host {
 }
 
 /// The move that an operation on a copy belongs to.
-pub(super) fn handover_of(row: &ContainerRow, id: &OperationId) -> Result<bool> {
+pub(super) fn handover_of(row: &ContainerRow, id: &OperationId) -> Result<Handover> {
     match &row.state.handover {
-        Some(h) if h.id == *id => Ok(h.taken),
+        Some(h) if h.id == *id => Ok(h.clone()),
         _ => Err(Error::conflict(
             "handover_refused",
-            format!("container {} is not waiting for this move: it was called off or another one came after it", row.id),
+            format!("container {} is not waiting for this move: it was made for another one, or for none", row.id),
         )),
     }
 }

@@ -450,7 +450,24 @@ impl TokenStore {
     /// # Errors
     /// `invalid_token_name`, `token_name_in_use`, `project_not_found`.
     pub fn create(&self, name: Option<&str>, projects: Option<Vec<ProjectId>>, rights: Rights) -> Result<(Token, String)> {
-        self.catalog.create_token(SystemClock.now(), name, projects, rights)
+        self.catalog.create_token(SystemClock.now(), name, projects, rights, None)
+    }
+
+    /// Makes a replication token. `peer` is the server it is for: a peer's name or id, or a server's id; without it, the token belongs to the first server that
+    /// uses it. Without `projects` the server may copy containers of all projects and into all of them.
+    ///
+    /// # Errors
+    /// `peer_not_found`, and as for [`TokenStore::create`].
+    pub fn create_for_peer(&self, name: Option<&str>, projects: Option<Vec<ProjectId>>, peer: Option<&str>) -> Result<(Token, String)> {
+        let server = |which: &str| {
+            let known = self.catalog.read(|c| crate::catalog::peers::server_called(c, which))?;
+            let missing = || {
+                let message = format!("there is no peer {which:?}: give its server's id (`GET /servers` there), or leave --peer out, and the token belongs to the first server that uses it");
+                Error::not_found("peer_not_found", message)
+            };
+            known.map_or_else(|| which.parse().map_err(|_| missing()), Ok)
+        };
+        self.catalog.create_token(SystemClock.now(), name, projects, Rights::Replication, peer.map(server).transpose()?)
     }
 
     /// All tokens.

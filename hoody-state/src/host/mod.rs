@@ -5,6 +5,7 @@
 
 mod build;
 mod check;
+mod peer_rights;
 mod peers;
 mod pool_watch;
 mod projects;

@@ -5,7 +5,7 @@ use crate::catalog::peers::PeerRow;
 use crate::catalog::{Durability, containers, peers, snapshots};
 use crate::error::{Error, Kind, Result};
 use crate::id::{ContainerId, PeerId, ServerId};
-use crate::model::{Container, NewPeer, Peer, Server};
+use crate::model::{Container, NewPeer, Peer, Server, Token};
 use crate::snapshot::Volume;
 use crate::transfer::{Answer, Compressor, PeerAddress, Request, StreamRequest, VERSION};
 use std::io::Write;
@@ -71,7 +71,7 @@ impl Host {
             return Err(Error::invalid("validation_error", "ca: a certificate in PEM, or none"));
         }
         let address = PeerAddress { name: name.unwrap_or(&url).to_owned(), url: url.clone(), token: new.token, ca: new.ca };
-        let Answer::Hello { server, version, id_base } = self.ask(&address, &Request::Hello {})? else {
+        let Answer::Hello { server, version, id_base } = self.ask(&address, &self.hello())? else {
             return Err(Error::new(Kind::Unavailable, "peer_refused", format!("what answers at {url} is no hoody-state server of this version")));
         };
         if server.id == self.0.server.id {
@@ -161,20 +161,22 @@ impl Host {
         Ok(self.0.catalog.read(|c| peers::copy_elsewhere(c, id))?.map(|(_, p)| p))
     }
 
-    /// Answers a peer, whose right to ask has been looked at.
+    /// Answers the server that `token` belongs to.
     ///
     /// # Errors
-    /// Those of what it asks for.
-    pub fn answer_peer(&self, request: Request) -> Result<Answer> {
+    /// `insufficient_permissions`, `token_not_bound`, `container_not_found` for what the server has nothing to do with, and those of what it asks for.
+    pub fn answer_peer(&self, token: &Token, request: Request) -> Result<Answer> {
+        self.check_peer(token, &request)?;
         let copy = |state| Ok(Answer::Copy(Box::new(state)));
         match request {
-            Request::Hello {} => Ok(Answer::Hello { server: self.server(), version: VERSION, id_base: self.0.id_base }),
+            Request::Hello { .. } => Ok(Answer::Hello { server: self.server(), version: VERSION, id_base: self.0.id_base }),
+            Request::CheckCopy(order) => self.check_copy(&order),
             Request::Copy(order) => copy(self.accept_copy(*order)?),
             Request::State { copy: id } => copy(self.copy_state(&id)?),
             Request::Advance { copy: id, snapshot, handover } => copy(self.advance_copy(&id, snapshot, &handover)?),
             Request::HandOver { copy: id, handover, start, identity } => copy(self.take_over(&id, &handover, start, identity)?),
-            Request::Discard { copy: id } => copy(self.discard_copy(&id)?),
-            Request::Inventory { container } => {
+            Request::Discard { copy: id, handover } => copy(self.discard_copy(&id, &handover)?),
+            Request::Inventory { container, .. } => {
                 let rows = self.0.catalog.read(|c| {
                     containers::get(c, &container)?;
                     snapshots::all(c, &container)
@@ -195,11 +197,12 @@ impl Host {
         }
     }
 
-    /// Finds what a peer wants to have.
+    /// Finds what the server that `token` belongs to wants to have.
     ///
     /// # Errors
-    /// `container_not_found`, `snapshot_not_found`.
-    pub fn offer_stream(&self, request: &StreamRequest) -> Result<OfferedStream> {
+    /// `insufficient_permissions`, `token_not_bound`, `container_not_found`, `snapshot_not_found`.
+    pub fn offer_stream(&self, token: &Token, request: &StreamRequest) -> Result<OfferedStream> {
+        self.check_peer_stream(token, request)?;
         let volume = |name: &crate::name::SnapshotName| {
             self.0.catalog.read(|c| {
                 containers::get(c, &request.container)?;

@@ -152,7 +152,15 @@ impl Host {
     /// # Errors
     /// `invalid_token_name`, `token_name_in_use`, `project_not_found`.
     pub fn create_token(&self, name: &str, projects: Option<Vec<ProjectId>>, rights: Rights) -> Result<(Token, String)> {
-        self.0.catalog.create_token(self.0.clock.now(), Some(name), projects, rights)
+        self.0.catalog.create_token(self.0.clock.now(), Some(name), projects, rights, None)
+    }
+
+    /// Makes a replication token for one server; it need not be known yet.
+    ///
+    /// # Errors
+    /// As for [`Host::create_token`].
+    pub fn create_peer_token(&self, name: &str, projects: Option<Vec<ProjectId>>, peer: &ServerId) -> Result<(Token, String)> {
+        self.0.catalog.create_token(self.0.clock.now(), Some(name), projects, Rights::Replication, Some(peer.clone()))
     }
 
     /// All tokens.

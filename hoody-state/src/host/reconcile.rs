@@ -214,8 +214,11 @@ impl Host {
                     found => Ok(found),
                 };
                 // Best effort: a copy of the same name would be in the way of the next try.
-                if let Err(e) = self.peer_of(server).and_then(|peer| self.ask_briefly(&peer, &crate::transfer::Request::Discard { copy: copy.clone() })) {
+                if let Err(e) = self.peer_of(server).and_then(|peer| self.ask_briefly(&peer, &crate::transfer::Request::Discard { copy: copy.clone(), handover: op.clone() })) {
                     tracing::info!(container = %container, copy = %copy, error = %e, "the copy that was made for the move stays there");
+                }
+                if let Err(e) = self.drop_move_snapshots(container, copy) {
+                    tracing::info!(container = %container, error = %e, "a snapshot that was taken for the move stays");
                 }
                 self.undone(op, error, |tx| {
                     match &found {

@@ -1,5 +1,5 @@
 use crate::clock::rfc3339;
-use crate::id::{ProjectId, TokenId};
+use crate::id::{ProjectId, ServerId, TokenId};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +18,8 @@ pub struct Token {
     pub read_only: bool,
     /// Is another server's, and good for copying containers between the two only.
     pub replication: bool,
+    /// Of a replication token: the server that it belongs to, which is the one it was made for, or else the first that used it.
+    pub peer: Option<ServerId>,
     /// When it was made.
     #[serde(with = "rfc3339")]
     pub created_at: Timestamp,

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Kind, Result};
 use crate::host::Host;
+use crate::model::Token;
 use crate::transfer::{Answer, PeerAddress, Request, StreamRequest, Transport};
 use std::collections::HashMap;
 use std::fmt;
@@ -67,25 +68,24 @@ impl MemoryNet {
         f(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn reach(&self, peer: &PeerAddress, what: &str) -> Result<(Host, Option<Fault>)> {
+    fn reach(&self, peer: &PeerAddress, what: &str) -> Result<(Host, Token, Option<Fault>)> {
         let unreachable = || Error::new(Kind::Unavailable, "peer_unreachable", format!("server {} at {} does not answer", peer.name, peer.url));
         let (host, fault) = self.net(|n| (n.hosts.get(&peer.url).cloned(), n.hook.as_mut().and_then(|h| h(&peer.url, what))));
         let host = host.filter(|_| fault != Some(Fault::Unreachable)).ok_or_else(unreachable)?;
-        let known = host.authenticate(&peer.token)?.is_some_and(|t| t.replication);
-        if !known {
+        let Some(token) = host.authenticate(&peer.token)?.filter(|t| t.replication) else {
             return Err(Error::new(Kind::Denied, "peer_refused", format!("server {} does not take the token", peer.name)));
-        }
-        Ok((host, fault))
+        };
+        Ok((host, token, fault))
     }
 }
 
 impl Transport for MemoryNet {
     fn call(&self, peer: &PeerAddress, request: &Request, _timeout: Duration) -> Result<Answer> {
         let word = serde_json::to_value(request).map_err(|e| Error::internal(e.to_string()))?["call"].as_str().unwrap_or_default().to_owned();
-        let (host, fault) = self.reach(peer, &word)?;
+        let (host, token, fault) = self.reach(peer, &word)?;
         // Through JSON, as it would go.
         let again = serde_json::to_value(request).and_then(serde_json::from_value).map_err(|e| Error::internal(e.to_string()))?;
-        let answer = host.answer_peer(again);
+        let answer = host.answer_peer(&token, again).map_err(as_over_http);
         if fault == Some(Fault::AnswerLost) {
             return Err(Error::new(Kind::Unavailable, "peer_unreachable", format!("server {} did not answer", peer.name)));
         }
@@ -93,15 +93,20 @@ impl Transport for MemoryNet {
     }
 
     fn stream(&self, peer: &PeerAddress, request: &StreamRequest) -> Result<Box<dyn Read + Send>> {
-        let (host, fault) = self.reach(peer, "stream")?;
+        let (host, token, fault) = self.reach(peer, "stream")?;
         let (send, receive) = sync_channel(16);
-        let ready = host.offer_stream(request)?;
+        let ready = host.offer_stream(&token, request).map_err(as_over_http)?;
         std::thread::spawn(move || {
             // A reader that has gone ends it.
             let _ = ready.write(&mut Out(send, fault, 0));
         });
         Ok(Box::new(In(receive, io::Cursor::new(Vec::new()))))
     }
+}
+
+/// A refusal of the token is known by its message alone, as over HTTP.
+fn as_over_http(e: Error) -> Error {
+    if e.kind() == Kind::Denied { Error::new(Kind::Unavailable, "peer_refused", e.message().to_owned()) } else { e }
 }
 
 struct Out(SyncSender<Vec<u8>>, Option<Fault>, u64);

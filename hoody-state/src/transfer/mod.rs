@@ -31,7 +31,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 /// What two servers must agree on to understand each other.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// How a peer is reached.
 #[derive(Clone, PartialEq, Eq)]
@@ -68,13 +68,21 @@ pub trait Transport: Send + Sync + fmt::Debug {
 #[serde(tag = "call", rename_all = "snake_case")]
 pub enum Request {
     /// Who are you?
-    Hello {},
+    Hello {
+        /// The server that asks. A token that belongs to no server yet is this one's from then on.
+        #[serde(default)]
+        from: Option<ServerId>,
+    },
+    /// Could this copy be made? Asked before anything is changed for it.
+    CheckCopy(Box<CopyOrder>),
     /// Make a copy of a container of mine: the source asks the target. The same order again is no second one.
     Copy(Box<CopyOrder>),
     /// What snapshots has this container of yours?
     Inventory {
         /// The source.
         container: ContainerId,
+        /// The copy that was ordered of it.
+        copy: ContainerId,
     },
     /// A snapshot of your container as it is now, unless nothing has changed since one that I have.
     Fresh {
@@ -114,6 +122,8 @@ pub enum Request {
     Discard {
         /// The copy.
         copy: ContainerId,
+        /// The move.
+        handover: OperationId,
     },
 }
 
@@ -144,6 +154,8 @@ pub enum Answer {
         /// Its identity.
         base_identity: Option<Uuid>,
     },
+    /// To `CheckCopy`: it could.
+    Possible {},
     /// To `Copy`, `State`, `Advance`, `HandOver`.
     Copy(Box<CopyState>),
 }
@@ -184,6 +196,9 @@ pub struct CopyOrder {
     pub(crate) spec: ContainerSpec,
     /// Whether it boots.
     pub start: bool,
+    /// The move that it is made for: no other may bring it up, boot or discard it.
+    #[serde(default)]
+    pub handover: Option<OperationId>,
     /// Bytes a second.
     pub rate_limit: Option<Bytes>,
 }
@@ -193,6 +208,8 @@ pub struct CopyOrder {
 pub struct StreamRequest {
     /// The source.
     pub container: ContainerId,
+    /// The copy that was ordered of it.
+    pub copy: ContainerId,
     /// Its snapshot.
     pub snapshot: SnapshotName,
     /// Its databases instead of its own volume.

@@ -148,9 +148,12 @@ pub enum TokenCommand {
         /// It may only read.
         #[arg(long)]
         read_only: bool,
-        /// It is for another server, which may copy containers with it and do nothing else.
-        #[arg(long, conflicts_with_all = ["project", "read_only"])]
+        /// It is for another server, which may copy its own containers here with it, and read those of which a copy was ordered for it.
+        #[arg(long, conflicts_with = "read_only")]
         replication: bool,
+        /// The server it is for: a peer's name, or a server's id [default: the first server that uses it].
+        #[arg(long, requires = "replication", value_name = "NAME|ID")]
+        peer: Option<String>,
     },
     /// Lists tokens, not their secrets.
     List {

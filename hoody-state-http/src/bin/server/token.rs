@@ -11,14 +11,13 @@ use hoody_state::model::{Rights, Token};
 /// When there is no pool, or no such token.
 pub fn token(args: &TokenArgs) -> Result<()> {
     match &args.command {
-        TokenCommand::Create { pool, name, project, read_only, replication } => {
+        TokenCommand::Create { pool, name, project, read_only, replication, peer } => {
             let projects = if project.is_empty() { None } else { Some(project.clone()) };
-            let rights = match (read_only, replication) {
-                (_, true) => Rights::Replication,
-                (true, _) => Rights::ReadOnly,
-                _ => Rights::Full,
-            };
-            let (_, secret) = Host::with_tokens(&pool.config()?, |tokens| tokens.create(name.as_deref(), projects, rights))?;
+            let rights = if *read_only { Rights::ReadOnly } else { Rights::Full };
+            let (_, secret) = Host::with_tokens(&pool.config()?, |tokens| match replication {
+                true => tokens.create_for_peer(name.as_deref(), projects, peer.as_deref()),
+                false => tokens.create(name.as_deref(), projects, rights),
+            })?;
             println!("{secret}");
         }
         TokenCommand::List { pool } => {
@@ -31,14 +30,13 @@ pub fn token(args: &TokenArgs) -> Result<()> {
     Ok(())
 }
 
-/// Id, first characters, rights, projects, when it was made, name (last: it may hold blanks).
+/// Id, first characters, rights (of a replication token: the id of the server that it belongs to), projects, when it was made, name (last: it may hold blanks).
 fn line(t: &Token) -> String {
-    let rights = if t.replication {
-        "replication"
-    } else if t.read_only {
-        "read-only"
-    } else {
-        "full"
+    let rights = match (&t.peer, t.replication, t.read_only) {
+        (Some(peer), ..) => format!("replication:{peer}"),
+        (None, true, _) => "replication:first-use".to_owned(),
+        (None, _, true) => "read-only".to_owned(),
+        _ => "full".to_owned(),
     };
     let projects = t.projects.as_ref().map_or_else(|| "all".to_owned(), |p| p.iter().map(ToString::to_string).collect::<Vec<_>>().join(","));
     format!("{}  {}…  {rights}  {projects}  {}  {}", t.id, t.prefix, hoody_state::clock::rfc3339::format(t.created_at), t.name)
