@@ -9,6 +9,8 @@ mod local;
 mod moves;
 #[path = "transfer/peers.rs"]
 mod peers;
+#[path = "transfer/rights.rs"]
+mod rights;
 
 use hoody_state::id::ContainerId;
 use hoody_state::model::{Container, CopyRequest, OperationStatus, PageRequest, Status};
