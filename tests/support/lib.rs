@@ -89,6 +89,11 @@ impl MemoryWorld {
         self.runtime = Arc::new(MemoryRuntime::with_freezer(self.freezer.clone()));
     }
 
+    /// The catalog's file, to write into it what an earlier version left.
+    pub fn catalog_file(&self) -> PathBuf {
+        self.catalog.path().join("catalog.sqlite")
+    }
+
     /// Crash at the `n`th step from now; 0: only count.
     pub fn crash_at(&self, n: u64) {
         self.failing.store(false, Ordering::SeqCst);

@@ -195,7 +195,7 @@ fn a_peer_is_known_by_what_it_says_of_itself() {
     let full = two.there.create_token("full", None, Rights::Full).unwrap().1;
     assert_eq!(add(B, &full), "peer_refused", "a token for people is none for servers");
     // Known anew: another name, still one entry.
-    let token = two.there.create_token("again", None, Rights::Replication).unwrap().1;
+    let token = two.there.create_peer_token("again", None, &two.a.server.id).unwrap().1;
     let again = two.here.add_peer(&me, NewPeer { name: Some("bee".into()), url: B.into(), token: token.clone(), ca: None }).unwrap();
     // Who claims to be a server that is known does not take its place by that alone.
     two.net.add("https://elsewhere", two.there.clone());

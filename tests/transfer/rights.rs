@@ -6,7 +6,7 @@ use hoody_state::model::{MoveRequest, NewPeer, Rights, Status, SyncRequest, Toke
 use hoody_state::transfer::memory::Fault;
 use hoody_state::transfer::{Answer, Request, StreamRequest};
 use hoody_state::{Caller, Host};
-use hoody_state_workspace::{MemoryWorld, assert_clean, container, picture, project, refused};
+use hoody_state_workspace::{MemoryWorld, assert_clean, container, picture, project, refused, tiny_image};
 use serde_json::json;
 
 /// The token by which `asks` is known at `host`.
@@ -86,6 +86,7 @@ fn a_third_server_does_nothing_to_a_copy_and_reads_nothing() {
     let two = Two::new();
     let copy = two.copy(two.request());
     idle(&two.there, &copy);
+    two.there.import_image(&Caller::default(), "tiny", &mut &tiny_image()[..]).unwrap();
     let p = project(&two.there, "own");
     let own = container(&two.there, &p, "own").unwrap();
     let (_world, c, token) = third(&two);
@@ -125,6 +126,7 @@ fn the_source_itself_does_not_roll_back_stop_or_delete_a_standby() {
     }
     assert_eq!(names(&two.there, &copy), names(&two.here, &two.source));
     // Nor any container that is not a copy of its own.
+    two.there.import_image(&Caller::default(), "tiny", &mut &tiny_image()[..]).unwrap();
     let p = project(&two.there, "own");
     let own = container(&two.there, &p, "own").unwrap();
     for request in words(&own, &OperationId::generate()) {
@@ -238,7 +240,7 @@ fn tokens_and_copies_of_the_version_before_are_bound_by_their_next_use() {
     let copy = two.copy(two.request());
     idle(&two.there, &copy);
     for world in [&two.a, &two.b] {
-        let catalog = rusqlite::Connection::open(world.catalog.path().join("catalog.sqlite")).unwrap();
+        let catalog = rusqlite::Connection::open(world.catalog_file()).unwrap();
         catalog.execute_batch("UPDATE tokens SET peer_server_id = NULL; UPDATE copies_elsewhere SET source_id = NULL").unwrap();
     }
     two.a.write(&two.source, "state", "four");

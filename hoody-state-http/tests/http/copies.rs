@@ -99,7 +99,10 @@ fn a_replication_token_is_good_for_replication_and_nothing_else() {
     for rubbish in ["", "{}", r#"{"call":"explode"}"#, r#"{"call":"copy"}"#, "[1]", "x"] {
         assert_eq!(s.with_token(&token, "POST", "/api/v1/replication/call").body(rubbish).send().code(), "validation_error", "{rubbish}");
     }
-    let none = r#"{"container":"65f0c0ffee000000000000ff","snapshot":"x","databases":false,"base":null}"#;
+    let none = r#"{"container":"65f0c0ffee000000000000ff","copy":"65f0c0ffee000000000000fe","snapshot":"x","databases":false,"base":null}"#;
+    assert_eq!(s.with_token(&token, "POST", "/api/v1/replication/stream").body(none).send().code(), "token_not_bound");
+    let hello = r#"{"call":"hello","from":"65f0c0ffee000000000000aa"}"#;
+    assert_eq!(s.with_token(&token, "POST", "/api/v1/replication/call").body(hello).send().status, 200);
     assert_eq!(s.with_token(&token, "POST", "/api/v1/replication/stream").body(none).send().code(), "container_not_found");
     let traversal = none.replace("\"x\"", "\"../../live\"");
     assert_eq!(s.with_token(&token, "POST", "/api/v1/replication/stream").body(&traversal).send().code(), "validation_error");
@@ -181,7 +184,7 @@ fn a_peer_is_trusted_by_the_certificate_that_was_given() {
     let transport = HttpTransport::new();
     let ask = |url: String, ca: Option<String>| {
         let peer = PeerAddress { name: "it".into(), url, token: token.clone(), ca };
-        transport.call(&peer, &Request::Hello {}, std::time::Duration::from_secs(5)).map(drop).map_err(|e| e.code())
+        transport.call(&peer, &Request::Hello { from: None }, std::time::Duration::from_secs(5)).map(drop).map_err(|e| e.code())
     };
     assert_eq!(ask(format!("https://127.0.0.1:{port}"), Some(right.pem().unwrap())), Ok(()));
     assert_eq!(ask(format!("https://localhost:{port}"), Some(right.pem().unwrap())), Ok(()));

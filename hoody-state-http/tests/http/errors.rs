@@ -101,6 +101,10 @@ fn peers(s: &Server, seen: &mut Seen) {
     let [(third, _), _] = crate::copies::pair();
     let token = third.host.create_token("another", None, hoody_state::model::Rights::Replication).unwrap().1;
     seen.expect("peer_name_in_use", &add(&one, &at(&third), &token, "two"));
+    let unused = two.host.create_token("unused", None, hoody_state::model::Rights::Replication).unwrap().1;
+    let call = |body: &str| two.with_token(&unused, "POST", "/api/v1/replication/call").body(body).send();
+    seen.expect("token_not_bound", &call(&format!(r#"{{"call":"state","copy":"{none}"}}"#)));
+    seen.expect("peer_token_in_use", &call(&format!(r#"{{"call":"hello","from":"{}"}}"#, one.host.server().id)));
 }
 
 fn shares(s: &Server, seen: &mut Seen) {

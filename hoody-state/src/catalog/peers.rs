@@ -72,10 +72,8 @@ pub(crate) fn ordered_copy(c: &Connection, id: &ContainerId, server: &ServerId) 
 
 /// A server by what a person calls it: a peer's name or id, or a server's id.
 pub(crate) fn server_called(c: &Connection, which: &str) -> Result<Option<ServerId>> {
-    let found: Option<String> = c
-        .prepare_cached("SELECT server_id FROM peers WHERE id = ?1 OR server_id = ?1 OR name = ?1")?
-        .query_row([which], |r| r.get(0))
-        .optional()?;
+    let found: Option<String> =
+        c.prepare_cached("SELECT server_id FROM peers WHERE id = ?1 OR server_id = ?1 OR name = ?1")?.query_row([which], |r| r.get(0)).optional()?;
     found.map(|s| s.parse()).transpose()
 }
 

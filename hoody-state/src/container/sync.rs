@@ -324,7 +324,9 @@ impl Host {
         let own_name = |u: Uuid| have.iter().find(|(_, x)| *x == u).map(|(r, _)| r.snapshot.name.clone());
         let (new, base) = match advance {
             Some(name) => {
-                let Answer::Inventory { snapshots } = self.persistently(op, || self.ask(&peer, &Request::Inventory { container: source.clone(), copy: id.clone() }))? else {
+                let Answer::Inventory { snapshots } =
+                    self.persistently(op, || self.ask(&peer, &Request::Inventory { container: source.clone(), copy: id.clone() }))?
+                else {
                     return Err(wrong_answer(&peer));
                 };
                 let wanted = snapshots.iter().find(|o| o.snapshot.name == name).cloned();
@@ -475,9 +477,6 @@ impl Host {
 pub(super) fn handover_of(row: &ContainerRow, id: &OperationId) -> Result<Handover> {
     match &row.state.handover {
         Some(h) if h.id == *id => Ok(h.clone()),
-        _ => Err(Error::conflict(
-            "handover_refused",
-            format!("container {} is not waiting for this move: it was made for another one, or for none", row.id),
-        )),
+        _ => Err(Error::conflict("handover_refused", format!("container {} is not waiting for this move: it was made for another one, or for none", row.id))),
     }
 }

@@ -462,7 +462,9 @@ impl TokenStore {
         let server = |which: &str| {
             let known = self.catalog.read(|c| crate::catalog::peers::server_called(c, which))?;
             let missing = || {
-                let message = format!("there is no peer {which:?}: give its server's id (`GET /servers` there), or leave --peer out, and the token belongs to the first server that uses it");
+                let message = format!(
+                    "there is no peer {which:?}: give its server's id (`GET /servers` there), or leave --peer out, and the token belongs to the first server that uses it"
+                );
                 Error::not_found("peer_not_found", message)
             };
             known.map_or_else(|| which.parse().map_err(|_| missing()), Ok)

@@ -148,6 +148,11 @@ impl Host {
         self.0.catalog.write(durability, self.0.clock.now(), f)
     }
 
+    /// Whether a change of the catalog could be made: nothing is changed.
+    pub(crate) fn would<T>(&self, f: impl FnOnce(&mut Tx<'_>) -> Result<T>) -> Result<T> {
+        self.0.catalog.would(self.0.clock.now(), f)
+    }
+
     /// The first answer to this request, if its key has been used.
     pub(crate) fn replay<T: serde::de::DeserializeOwned>(&self, caller: &Caller) -> Result<Option<T>> {
         let Some(key) = &caller.idempotency else { return Ok(None) };

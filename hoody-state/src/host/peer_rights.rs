@@ -96,7 +96,8 @@ impl Host {
 
     /// Refuses to show `peer` a container of which no copy was ordered for it.
     fn check_source(&self, token: &Token, peer: &ServerId, container: &ContainerId, copy: &ContainerId) -> Result<()> {
-        let hidden = || Error::not_found("container_not_found", format!("there is no container {container} of which a copy {copy} was ordered on server {peer}"));
+        let hidden =
+            || Error::not_found("container_not_found", format!("there is no container {container} of which a copy {copy} was ordered on server {peer}"));
         let (row, ordered) = self.0.catalog.read(|c| Ok((containers::find(c, container)?, peers::ordered_copy(c, copy, peer)?)))?;
         if !row.is_some_and(|r| token.reaches(&r.project)) {
             return Err(hidden());

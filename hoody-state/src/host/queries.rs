@@ -1,7 +1,7 @@
 use super::Host;
 use crate::catalog::{Durability, events, operations, tokens};
 use crate::error::{Error, Result};
-use crate::id::{EventId, OperationId, ProjectId, TokenId};
+use crate::id::{EventId, OperationId, ProjectId, ServerId, TokenId};
 use crate::model::{Event, EventFilter, Operation, OperationStatus, PageRequest, Paged, PoolInfo, Reclaiming, Rights, Token};
 use jiff::Timestamp;
 use std::collections::BTreeMap;

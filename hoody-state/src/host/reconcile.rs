@@ -214,7 +214,10 @@ impl Host {
                     found => Ok(found),
                 };
                 // Best effort: a copy of the same name would be in the way of the next try.
-                if let Err(e) = self.peer_of(server).and_then(|peer| self.ask_briefly(&peer, &crate::transfer::Request::Discard { copy: copy.clone(), handover: op.clone() })) {
+                if let Err(e) = self
+                    .peer_of(server)
+                    .and_then(|peer| self.ask_briefly(&peer, &crate::transfer::Request::Discard { copy: copy.clone(), handover: op.clone() }))
+                {
                     tracing::info!(container = %container, copy = %copy, error = %e, "the copy that was made for the move stays there");
                 }
                 if let Err(e) = self.drop_move_snapshots(container, copy) {
