@@ -14,8 +14,12 @@ use std::time::Duration;
 
 /// How often the pool is looked at, if nothing calls for more.
 const LOOK: Duration = Duration::from_millis(200);
+/// The same while nothing is written: an idle server hardly wakes.
+const IDLE_LOOK: Duration = Duration::from_secs(2);
 /// What containers may write in a second without using up the reserve between two looks and meeting ENOSPC too early.
 const WRITTEN_PER_SECOND: u64 = 10 << 30;
+/// The same for a burst that begins on an idle pool.
+const BURST_PER_SECOND: u64 = 1 << 30;
 /// What must be free beneath an image before a read-only pool is mounted anew, beside what the image lacks.
 const ROOM_TO_RECOVER: Bytes = Bytes::mib(192);
 
@@ -34,10 +38,14 @@ pub(super) fn start(host: &Host) -> Result<()> {
     if host.0.pool.is_none() {
         return Ok(());
     }
-    let pause = pause(host.0.pool.as_ref().and_then(crate::pool::Pool::reserve_setting));
+    let pauses = Pauses::of(host.0.pool.as_ref().and_then(crate::pool::Pool::reserve_setting));
     let (weak, wake) = (Arc::downgrade(&host.0), host.0.upkeep.clone());
     let run = move || {
-        while !wake.is_closed() && look(&weak) {
+        let (mut seen, mut pause) = (None, pauses.busy);
+        while !wake.is_closed() {
+            let Some(used) = look(&weak) else { return };
+            pause = if used == seen { (pause * 2).min(pauses.idle) } else { pauses.busy };
+            seen = used;
             std::thread::sleep(pause);
         }
     };
@@ -46,21 +54,30 @@ pub(super) fn start(host: &Host) -> Result<()> {
 }
 
 /// How long a look may be in coming: the smaller the reserve, the sooner it is used up.
-fn pause(reserve: Option<Reserve>) -> Duration {
-    match reserve {
-        Some(Reserve::Ahead(b)) => Duration::from_millis(b.0.saturating_mul(1000) / WRITTEN_PER_SECOND).clamp(Duration::from_millis(5), LOOK),
-        _ => LOOK,
+#[derive(Debug, PartialEq, Eq)]
+struct Pauses {
+    /// While something is written.
+    busy: Duration,
+    /// While nothing is.
+    idle: Duration,
+}
+
+impl Pauses {
+    fn of(reserve: Option<Reserve>) -> Self {
+        let Some(Reserve::Ahead(b)) = reserve else { return Pauses { busy: LOOK, idle: IDLE_LOOK } };
+        let used_up = |per_second: u64, most: Duration| Duration::from_millis(b.0.saturating_mul(1000) / per_second).clamp(Duration::from_millis(5), most);
+        Pauses { busy: used_up(WRITTEN_PER_SECOND, LOOK), idle: used_up(BURST_PER_SECOND, IDLE_LOOK) }
     }
 }
 
-fn look(host: &Weak<super::Inner>) -> bool {
-    let Some(inner) = host.upgrade() else { return false };
-    let host = Host(inner);
+/// What the pool holds, as far as it could be seen; nothing once the host has ended.
+fn look(host: &Weak<super::Inner>) -> Option<Option<Bytes>> {
+    let host = Host(host.upgrade()?);
     let space = match host.0.store.space() {
         Ok(s) => s,
         Err(e) => {
             tracing::warn!(error = %e, "cannot look at the pool");
-            return true;
+            return Some(None);
         }
     };
     if space.read_only {
@@ -70,7 +87,7 @@ fn look(host: &Weak<super::Inner>) -> bool {
     {
         tracing::warn!(error = %e, "cannot bring the reserve beneath the pool's image to what it should be");
     }
-    true
+    Some(Some(space.used))
 }
 
 impl Host {
@@ -151,8 +168,8 @@ mod tests {
 
     #[test]
     fn a_small_reserve_is_looked_at_more_often() {
-        assert_eq!(pause(Some(Reserve::default())), LOOK);
-        assert_eq!(pause(Some(Reserve::Ahead(Bytes::mib(200)))), Duration::from_millis(19));
-        assert_eq!(pause(None), LOOK);
+        assert_eq!(Pauses::of(Some(Reserve::default())), Pauses { busy: LOOK, idle: IDLE_LOOK });
+        assert_eq!(Pauses::of(Some(Reserve::Ahead(Bytes::mib(200)))), Pauses { busy: Duration::from_millis(19), idle: Duration::from_millis(195) });
+        assert_eq!(Pauses::of(None), Pauses { busy: LOOK, idle: IDLE_LOOK });
     }
 }
