@@ -4,7 +4,7 @@ DATA ?= $(CURDIR)/.demo
 PORT ?= 7878
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: run stop demo test unit setup build bench openapi fuzz power-cuts clean
+.PHONY: run stop demo test unit setup build bench openapi fuzz power-cuts faults clean
 
 ## run: install what is needed, build, start a server on a loop-image pool, show the story, leave the server up
 run: setup build
@@ -37,6 +37,11 @@ fuzz: setup
 CUTS ?= 200
 power-cuts: setup
 	$(SUDO) env "PATH=$$PATH" "HOME=$$HOME" CUTS=$(CUTS) cargo test --locked --test guests power_cuts -- --nocapture
+
+## faults: errors of the disk at every step, a lack of descriptors, and signals to the server and the daemon of databases at FAULTS random instants
+FAULTS ?= 100
+faults: setup
+	$(SUDO) env "PATH=$$PATH" "HOME=$$HOME" HOODY_FAULTS=$(FAULTS) cargo test --locked --test faults -- --nocapture
 
 setup:
 	@SUDO="$(SUDO)" scripts/setup.sh

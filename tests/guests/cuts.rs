@@ -35,7 +35,7 @@ fn what_was_acknowledged_survives_power_cuts() {
         let of_this = left.min(CUTS_PER_MACHINE);
         let storage = if n % 2 == 0 { Storage::Image } else { Storage::Device };
         let rng = Rng::new(rng.below(1 << 40));
-        // A machine's namespaces are those of a thread.
+        // A machine's network is that of a thread.
         let done = std::thread::spawn(move || Campaign::new(storage, n).run(of_this, rng)).join();
         let done = done.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         total.add(&done);

@@ -131,6 +131,7 @@ pub struct Disks {
     listeners: Vec<TcpListener>,
     serving: Mutex<Vec<(TcpStream, JoinHandle<()>)>>,
     power: Arc<AtomicBool>,
+    failing: Arc<AtomicBool>,
 }
 
 impl Disks {
@@ -146,6 +147,7 @@ impl Disks {
             listeners: names.iter().map(|(_, port)| TcpListener::bind((address, *port)).unwrap()).collect(),
             serving: Mutex::default(),
             power: Arc::default(),
+            failing: Arc::default(),
         }
     }
 
@@ -154,11 +156,16 @@ impl Disks {
         self.power.store(true, Ordering::SeqCst);
         for (disk, listener) in self.all.iter().zip(&self.listeners) {
             let (stream, disk) = (listener.accept().unwrap().0, Arc::clone(disk));
-            let power = Arc::clone(&self.power);
+            let (power, failing) = (Arc::clone(&self.power), Arc::clone(&self.failing));
             let same = stream.try_clone().unwrap();
             // The connection ends with the guest, at any point of a request.
-            self.serving.lock().unwrap().push((same, std::thread::spawn(move || drop(serve(stream, &disk, &power)))));
+            self.serving.lock().unwrap().push((same, std::thread::spawn(move || drop(serve(stream, &disk, &power, &failing)))));
         }
+    }
+
+    /// From now on every write and every flush is answered with EIO, or no more.
+    pub fn fail_writes(&self, fail: bool) {
+        self.failing.store(fail, Ordering::SeqCst);
     }
 
     /// The power goes: no flush that is under way ends any more.
@@ -178,7 +185,7 @@ impl Disks {
 }
 
 /// Answers the requests of the guest's `nbd` driver, one after the other.
-fn serve(stream: TcpStream, disk: &Mutex<Disk>, power: &AtomicBool) -> std::io::Result<()> {
+fn serve(stream: TcpStream, disk: &Mutex<Disk>, power: &AtomicBool, failing: &AtomicBool) -> std::io::Result<()> {
     const REQUEST: u32 = 0x2560_9513;
     const REPLY: u32 = 0x6744_6698;
     const FORCE_UNIT_ACCESS: u16 = 1;
@@ -198,12 +205,17 @@ fn serve(stream: TcpStream, disk: &Mutex<Disk>, power: &AtomicBool) -> std::io::
                 let mut data = vec![0; length as usize];
                 from.read_exact(&mut data)?;
                 let mut disk = disk.lock().unwrap();
-                disk.write(offset, &data);
-                if flags & FORCE_UNIT_ACCESS != 0 {
+                if failing.load(Ordering::SeqCst) {
+                    error = nix::libc::EIO.cast_unsigned();
+                } else {
+                    disk.write(offset, &data);
+                }
+                if error == 0 && flags & FORCE_UNIT_ACCESS != 0 {
                     disk.force(offset, length);
                 }
             }
             2 => return Ok(()),
+            3 | 4 if failing.load(Ordering::SeqCst) => error = nix::libc::EIO.cast_unsigned(),
             3 => {
                 // Meanwhile writes are lost if the power goes.
                 std::thread::sleep(FLUSH);

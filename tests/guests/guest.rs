@@ -30,18 +30,17 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Makes the disks, the network and the directory of programs. Nothing of it is seen by other processes of the host: it lies in namespaces of the calling
-    /// thread, and goes with it. Threads and processes started by this thread are in the same namespaces.
+    /// Makes the disks, the network and the directory of programs. The network lies in a namespace of the calling thread, and goes with it; threads and
+    /// processes started by this thread are in it too.
     pub fn new(name: &str, disk_bytes: u64) -> Self {
-        assert!(nix::unistd::geteuid().is_root(), "this test needs root: it makes a network interface and mounts a disk");
+        assert!(nix::unistd::geteuid().is_root(), "this test needs root: it makes a network interface");
         for (file, package) in
             [(KERNEL, "user-mode-linux"), ("/usr/sbin/depmod", "kmod"), ("/usr/sbin/mkfs.ext4", "e2fsprogs"), ("/usr/bin/btrfs", "btrfs-progs")]
         {
             assert!(Path::new(file).exists(), "this test needs {file}: apt-get install {package}");
         }
         use nix::sched::{CloneFlags, unshare};
-        unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET).unwrap();
-        host("mount --make-rprivate /");
+        unshare(CloneFlags::CLONE_NEWNET).unwrap();
         host("ip link set lo up");
         host("ip tuntap add dev guest0 mode tap");
         host(&format!("ip addr add {HOST}/24 dev guest0"));
@@ -113,6 +112,11 @@ impl Machine {
     pub fn cut(&mut self, cache: Cache) -> String {
         self.kill();
         self.disks.cut(cache)
+    }
+
+    /// From now on the disks answer every write and every flush with EIO, or no more.
+    pub fn fail_writes(&self, fail: bool) {
+        self.disks.fail_writes(fail);
     }
 
     /// What the guest's kernel, server and daemon said.

@@ -32,7 +32,7 @@ impl World {
 
 #[test]
 fn a_host_with_cgroup_v2_alone() {
-    // A machine's namespaces are those of a thread.
+    // A machine's network is that of a thread.
     std::thread::spawn(|| {
         let host = Host::new("v2", Storage::Image);
         host.import("busybox");

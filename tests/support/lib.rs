@@ -13,10 +13,10 @@ use hoody_state::runtime::memory::MemoryRuntime;
 use hoody_state::snapshot::Volume;
 use hoody_state::snapshot::memory::MemoryStore;
 use hoody_state::transfer::memory::MemoryNet;
-use hoody_state::{Caller, Error, Host, HostBuilder, Kind, Result};
+use hoody_state::{Caller, Error, Host, HostBuilder, Result};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU8, Ordering};
 use std::time::Duration;
 
 /// A world of memory backends that outlives the hosts on it, so that a host can crash and another take its place.
@@ -25,7 +25,8 @@ pub struct MemoryWorld {
     pub freezer: Arc<MemoryFreezer>,
     pub runtime: Arc<MemoryRuntime>,
     pub hook: Arc<CrashAt>,
-    failing: Arc<AtomicBool>,
+    failing: Arc<AtomicU8>,
+    errno: Arc<AtomicI32>,
     catalog: tempfile::TempDir,
     pub boot: String,
     pub server: Server,
@@ -33,12 +34,37 @@ pub struct MemoryWorld {
     pub net: Option<(MemoryNet, String)>,
 }
 
-struct Shared(Arc<CrashAt>, Arc<AtomicBool>);
+/// How often steps fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Failing {
+    /// One crashes.
+    Not,
+    /// One fails.
+    Once,
+    /// That one fails, and all after it.
+    FromThenOn,
+}
+
+struct Shared {
+    hook: Arc<CrashAt>,
+    failing: Arc<AtomicU8>,
+    errno: Arc<AtomicI32>,
+}
 
 impl StepHook for Shared {
     fn step(&self, operation: &str, step: &str) -> Result<()> {
-        let out = self.0.step(operation, step);
-        if self.1.load(Ordering::SeqCst) { out.map_err(|e| Error::new(Kind::Io, "io", e.message().to_owned())) } else { out }
+        let out = self.hook.step(operation, step);
+        let failing = self.failing.load(Ordering::SeqCst);
+        if failing == Failing::Not as u8 {
+            return out;
+        }
+        let at = self.hook.at.load(Ordering::SeqCst);
+        let again = failing == Failing::FromThenOn as u8 && at > 0 && self.hook.count.load(Ordering::SeqCst) > at;
+        if out.is_ok() && !again {
+            return Ok(());
+        }
+        Err(Error::io(format!("{operation}:{step}"), std::io::Error::from_raw_os_error(self.errno.load(Ordering::SeqCst))))
     }
 }
 
@@ -51,6 +77,7 @@ impl MemoryWorld {
             freezer,
             hook: Arc::new(CrashAt::default()),
             failing: Arc::default(),
+            errno: Arc::default(),
             catalog: tempfile::tempdir().unwrap(),
             boot: "this boot".into(),
             server: Server { id: ServerId::generate(), name: "local".into() },
@@ -68,7 +95,7 @@ impl MemoryWorld {
     pub fn host(&self) -> Host {
         let mut builder = HostBuilder::new(Some(self.catalog.path()), self.store.clone(), self.freezer.clone(), self.runtime.clone())
             .unwrap()
-            .hook(Box::new(Shared(self.hook.clone(), self.failing.clone())))
+            .hook(Box::new(Shared { hook: self.hook.clone(), failing: self.failing.clone(), errno: self.errno.clone() }))
             .boot_id(&self.boot)
             .server(self.server.clone())
             .settings(Settings { transfer_pause: Duration::from_millis(1), ..Settings::default() });
@@ -96,15 +123,21 @@ impl MemoryWorld {
 
     /// Crash at the `n`th step from now; 0: only count.
     pub fn crash_at(&self, n: u64) {
-        self.failing.store(false, Ordering::SeqCst);
+        self.failing.store(Failing::Not as u8, Ordering::SeqCst);
         self.hook.count.store(0, Ordering::SeqCst);
         self.hook.at.store(n, Ordering::SeqCst);
     }
 
     /// The same, but that step only fails, as by an error of the disk.
     pub fn fail_at(&self, n: u64) {
+        self.fail_with(n, nix::libc::EIO, Failing::Once);
+    }
+
+    /// The same with an error of this number, once or from that step on.
+    pub fn fail_with(&self, n: u64, errno: i32, failing: Failing) {
         self.crash_at(n);
-        self.failing.store(true, Ordering::SeqCst);
+        self.errno.store(errno, Ordering::SeqCst);
+        self.failing.store(failing as u8, Ordering::SeqCst);
     }
 
     pub fn steps(&self) -> u64 {

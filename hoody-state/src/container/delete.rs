@@ -3,12 +3,16 @@ use crate::error::{Error, Result};
 use crate::host::{Caller, Host};
 use crate::id::ContainerId;
 use crate::model::Status;
+use crate::op::step::CRASHED;
 use crate::op::{Intent, Op};
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How often it is looked whether a snapshot is still being sent.
 const SENT: Duration = Duration::from_millis(500);
+/// How soon a delete that failed is tried again, at first and in the end.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// The error for a change of a container that is on its way out.
 pub(super) fn deleting(id: &ContainerId) -> Error {
@@ -40,8 +44,29 @@ impl Host {
         self.behind(op, Duration::ZERO, |host, op| host.delete_steps(op)).map(|_| ())
     }
 
-    /// What a delete does behind; may be repeated from its beginning after a crash.
+    /// What a delete does behind. There is no way back from it, and nothing else can be done with what is half deleted: so what fails is done again, until it
+    /// succeeds or the host is closed.
     pub(crate) fn delete_steps(&self, op: &mut Op) -> Result<()> {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let Err(e) = self.delete_once(op) else { return Ok(()) };
+            if e.code() == CRASHED {
+                return Err(e);
+            }
+            tracing::warn!(operation = %op.id, container = op.intent.resource().1, error = %e, "a container could not be deleted; trying again in {pause:?}");
+            let end = Instant::now() + pause;
+            while Instant::now() < end {
+                if self.0.upkeep.is_closed() {
+                    return Err(e);
+                }
+                std::thread::sleep(FIRST_PAUSE);
+            }
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// May be repeated from its beginning after a failure or a crash.
+    fn delete_once(&self, op: &mut Op) -> Result<()> {
         let Intent::Delete { container: id } = op.intent.clone() else { return Err(Error::internal("not a delete")) };
         op.step("kill")?;
         self.0.runtime.kill(&id)?;
