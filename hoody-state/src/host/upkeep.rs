@@ -6,11 +6,14 @@ use crate::catalog::{Durability, operations, snapshots};
 use crate::error::{Kind, Result};
 use crate::op::Intent;
 use crate::sys::alarm::{Alarm, Woken};
+use crate::units::VolumeId;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 /// How long a look at all that is being reclaimed takes at least, if anything is left.
 const PASS: Duration = Duration::from_millis(100);
+/// How many volumes are looked at before those that are gone are forgotten, which takes a commit of the pool.
+const RECLAIMED_AT_ONCE: usize = 100;
 
 #[derive(Default)]
 struct State {
@@ -141,29 +144,39 @@ fn watch_reclaim(host: &Weak<super::Inner>, wake: &Wake) {
             return;
         }
         let began = Instant::now();
-        for r in rows {
-            if wake.is_closed() {
-                return;
-            }
-            match inner.store.reclaimed(r.volume, Duration::from_millis(500)) {
-                Ok(true) => {
-                    let ended = inner.catalog.write(Durability::Process, inner.clock.now(), |tx| tx.end_reclaim(r.volume));
-                    if let Err(e) = ended {
-                        tracing::warn!(error = %e, "cannot note that space has come back");
+        for some in rows.chunks(RECLAIMED_AT_ONCE) {
+            let mut gone = Vec::new();
+            for r in some {
+                if wake.is_closed() {
+                    return;
+                }
+                match inner.store.reclaimed(r.volume, Duration::from_millis(500)) {
+                    Ok(true) => gone.push(r.volume),
+                    Ok(false) => {}
+                    Err(e) => {
+                        tracing::warn!(what = r.what, error = %e, "cannot learn whether space has come back");
                         return;
                     }
                 }
-                Ok(false) => {}
-                Err(e) => {
-                    tracing::warn!(what = r.what, error = %e, "cannot learn whether space has come back");
-                    return;
-                }
+            }
+            if let Err(e) = end_reclaim(&inner, &gone) {
+                tracing::warn!(error = %e, "cannot note that space has come back");
+                return;
             }
         }
         drop(inner);
         // A store may say "not yet" at once.
         std::thread::sleep(PASS.saturating_sub(began.elapsed()));
     }
+}
+
+/// Forgets volumes that are gone. Their deletion is committed first: a power cut would bring back one whose deletion is not, and nobody would know of it.
+fn end_reclaim(host: &super::Inner, gone: &[VolumeId]) -> Result<()> {
+    if gone.is_empty() {
+        return Ok(());
+    }
+    host.store.sync()?;
+    host.catalog.write(Durability::Process, host.clock.now(), |tx| gone.iter().try_for_each(|volume| tx.end_reclaim(*volume)))
 }
 
 impl Host {
