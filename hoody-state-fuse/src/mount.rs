@@ -34,6 +34,8 @@ pub struct MountOptions {
     pub most_nodes: Option<usize>,
     /// How many descriptors the files that are open in one volume may use. Default: an eighth of all, or all of them where there is one volume only.
     pub volume_descriptors: Option<usize>,
+    /// With volumes: only root and this group may pass the root on the way to one. `None`: everybody may.
+    pub group: Option<u32>,
     /// How long locks wait.
     pub limits: Limits,
     /// Where its control socket will be, if it has one: told to whoever wants to serve the same directory.
@@ -49,6 +51,7 @@ impl Default for MountOptions {
             stay_awake: true,
             most_nodes: None,
             volume_descriptors: None,
+            group: None,
             limits: Limits::default(),
             control: None,
         }
@@ -195,6 +198,7 @@ impl Mount {
             fresh: options.fresh_nodes,
             volumes: RwLock::new(volumes),
             single,
+            group: options.group,
             notifier: OnceLock::new(),
             most_nodes: options.most_nodes.unwrap_or(descriptors / 2),
             forgetting: AtomicBool::default(),

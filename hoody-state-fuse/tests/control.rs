@@ -26,7 +26,7 @@ fn soon(what: &str, mut done: impl FnMut() -> bool) {
 }
 
 fn config(dir: &Path) -> DaemonConfig {
-    DaemonConfig { program: PathBuf::from(DAEMON), socket: dir.join("sock"), mountpoint: dir.join("mnt"), save_power: false }
+    DaemonConfig { program: PathBuf::from(DAEMON), socket: dir.join("sock"), mountpoint: dir.join("mnt"), save_power: false, group: None }
 }
 
 fn lives(socket: &Path) -> bool {

@@ -78,6 +78,7 @@ pub const CODES: &[Row] = &[
     row("invalid_token", 401, "a token that is not known"),
     row("invalid_credentials", 401, "there is no log-in by user name and password"),
     row("insufficient_permissions", 403, "the token may not do this"),
+    row("host_network_denied", 403, "the token may not make containers that use the host's network, or the server has none"),
     row("route_not_found", 404, "no such route"),
     row("project_not_found", 404, "no such project, or not to be seen with this token"),
     row("container_not_found", 404, "no such container, or not to be seen with this token"),

@@ -1,7 +1,8 @@
 use super::{A, B, Two, idle, names, settled};
 use hoody_state::Caller;
 use hoody_state::host::IdempotencyKey;
-use hoody_state::model::{CopyRequest, NewPeer, NewSnapshot, Rights, Status, SyncRequest};
+use hoody_state::model::{CopyRequest, NewContainer, NewPeer, NewSnapshot, Rights, Status, SyncRequest};
+use hoody_state::runtime::Network;
 use hoody_state::snapshot::{SnapshotStore, Volume};
 use hoody_state::transfer::memory::Fault;
 use hoody_state_workspace::{MemoryWorld, assert_clean, snapshot};
@@ -303,4 +304,16 @@ fn a_cancelled_sync_of_an_unfinished_copy_keeps_what_is_there() {
     two.there.sync_container(&Caller::default(), &copy, &SyncRequest::default()).unwrap();
     assert_eq!(idle(&two.there, &copy).status, Status::Running);
     assert_clean(&two.there, "a copy that was finished after all");
+}
+
+#[test]
+fn a_server_takes_no_container_with_the_hosts_network_from_another() {
+    let two = Two::new();
+    let me = Caller::default();
+    let project = two.here.container(&two.source).unwrap().project_id;
+    let new = NewContainer { name: Some("open".into()), network: Some(Network::Host), ..Default::default() };
+    let open = idle(&two.here, &two.here.create_container(&me, &project, new).unwrap().id);
+    let e = two.here.copy_container(&me, &open.id, two.request()).unwrap_err();
+    assert_eq!(e.code(), "host_network_denied", "{}", e.message());
+    assert_clean(&two.there, "the target");
 }

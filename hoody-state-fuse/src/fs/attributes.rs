@@ -77,7 +77,7 @@ fn timespec(t: Option<TimeOrNow>) -> Timespec {
 
 impl Core {
     /// The root of several volumes: nobody's, empty but for them.
-    fn volumes_root() -> FileAttr {
+    fn volumes_root(&self) -> FileAttr {
         FileAttr {
             ino: INodeNo(1),
             size: 0,
@@ -87,10 +87,10 @@ impl Core {
             ctime: UNIX_EPOCH,
             crtime: UNIX_EPOCH,
             kind: fuser::FileType::Directory,
-            perm: 0o755,
+            perm: if self.group.is_some() { 0o710 } else { 0o755 },
             nlink: 2,
             uid: 0,
-            gid: 0,
+            gid: self.group.unwrap_or(0),
             rdev: 0,
             blksize: 4096,
             flags: 0,
@@ -99,7 +99,7 @@ impl Core {
 
     pub(super) fn getattr(&self, tid: u32, id: u64, fh: Option<u64>) -> Result<(Duration, FileAttr), Errno> {
         if !self.single && id == 1 {
-            return Ok((NEVER, Self::volumes_root()));
+            return Ok((NEVER, self.volumes_root()));
         }
         if let Some(handle) = fh.and_then(|fh| self.table.handle(fh).ok()) {
             let stat = rustix::fs::fstat(handle.file())?;

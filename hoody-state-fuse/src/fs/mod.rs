@@ -51,6 +51,8 @@ pub(crate) struct Core {
     /// The volumes by name; when `single`, the only one is the root.
     pub volumes: RwLock<BTreeMap<OsString, Arc<Volume>>>,
     pub single: bool,
+    /// Who may pass the root of volumes, besides root; `None`: everybody.
+    pub group: Option<u32>,
     pub latency: CpuLatency,
     /// How the kernel is told to forget; there once it is mounted.
     pub notifier: OnceLock<Notifier>,

@@ -22,7 +22,8 @@ use axum::response::{IntoResponse, Response};
 use hoody_state::host::Host;
 use hoody_state::id::{ContainerId, ProjectId};
 use hoody_state::model::{Event, Operation, Token};
-use hoody_state::{Error, Result};
+use hoody_state::runtime::Network;
+use hoody_state::{Error, Kind, Result};
 use rights::{denied, invalid_token, missing_token};
 use std::sync::Arc;
 
@@ -90,6 +91,31 @@ impl Identity {
             return Ok(());
         }
         Err(denied("this concerns the whole server: it takes a token that reaches all projects"))
+    }
+
+    /// Refuses the host's network to a token that was not made for it.
+    ///
+    /// # Errors
+    /// `host_network_denied`.
+    pub fn check_network(&self, network: Network) -> Result<()> {
+        let allowed = match self {
+            Identity::Root => true,
+            Identity::Token(t) => t.host_network,
+        };
+        if network != Network::Host || allowed {
+            return Ok(());
+        }
+        let why = "this token may not make containers that use the host's network: it takes one made with `hoody-state-http token create --allow-host-network`, \
+                   or root on the UNIX socket";
+        Err(Error::new(Kind::Denied, "host_network_denied", why))
+    }
+
+    /// The same for a container like this one.
+    ///
+    /// # Errors
+    /// `host_network_denied`, `container_not_found`.
+    pub fn check_network_of(&self, host: &Host, id: &ContainerId) -> Result<()> {
+        self.check_network(host.container(id)?.network)
     }
 
     /// Hides the projects it does not reach.

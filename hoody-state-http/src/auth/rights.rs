@@ -56,7 +56,12 @@ pub async fn admit(app: &App, secret: String, purpose: Purpose) -> Result<Arc<To
 /// Whether what a token was admitted to may go on: `now` is its row in the catalog as it is at present, `None` once it is revoked.
 #[must_use]
 pub fn still_holds(admitted: &Token, now: Option<&Token>) -> bool {
-    now.is_some_and(|now| now.projects == admitted.projects && now.read_only == admitted.read_only && now.replication == admitted.replication)
+    now.is_some_and(|now| {
+        now.projects == admitted.projects
+            && now.read_only == admitted.read_only
+            && now.replication == admitted.replication
+            && now.host_network == admitted.host_network
+    })
 }
 
 pub(super) fn denied(why: &str) -> Error {

@@ -66,6 +66,7 @@ pub async fn list_of_project(State(app): State<Shared>, who: Identity, Id(id): I
     responses((status = 201, description = "Made; poll for `running`", body = Envelope<Container>)))]
 pub async fn create(State(app): State<Shared>, who: Identity, Id(id): Id<ProjectId>, input: Input<NewContainer>) -> Reply<Container> {
     who.check_project(&id)?;
+    who.check_network(input.body.network.unwrap_or_default())?;
     created("Container created", app.change(move |host| host.create_container(&input.caller, &id, input.body)).await?)
 }
 

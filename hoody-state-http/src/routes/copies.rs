@@ -39,6 +39,7 @@ pub async fn copy(State(app): State<Shared>, who: Identity, Id(id): Id<Container
     let copied = app
         .remote(move |host| {
             who.check_container(host, &id).map_err(of_source)?;
+            who.check_network_of(host, &id).map_err(of_source)?;
             host.copy_container(&input.caller, &id, input.body)
         })
         .await?;
@@ -53,6 +54,7 @@ pub async fn fork(State(app): State<Shared>, who: Identity, Id(id): Id<Container
     let forked = app
         .remote(move |host| {
             who.check_container(host, &id).map_err(of_source)?;
+            who.check_network_of(host, &id).map_err(of_source)?;
             host.fork_container(&input.caller, &id, &input.body)
         })
         .await?;

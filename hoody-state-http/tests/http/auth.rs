@@ -135,3 +135,41 @@ fn a_revoked_token_is_out_at_once() {
     s.host.revoke_token(row.id.as_str()).unwrap();
     assert_eq!(s.with_token(&token, "GET", "/api/v1/projects").send().code(), "invalid_token");
 }
+
+#[test]
+fn the_hosts_network_is_a_right_of_its_own() {
+    let s = Server::start();
+    let project = s.project("p");
+    let path = format!("/api/v1/projects/{project}/containers");
+    let body = r#"{"name":"open","network":"host"}"#;
+    // The token that reaches everything has it no more than one of this project.
+    for token in [s.token.clone(), s.scoped(&project, false)] {
+        let a = s.with_token(&token, "POST", &path).body(body).send();
+        assert_eq!((a.status, a.code().as_str()), (403, "host_network_denied"), "{}", a.text());
+        assert_eq!(s.with_token(&token, "POST", &path).body(r#"{"network":"none"}"#).send().status, 201);
+    }
+    let project_id = project.parse().unwrap();
+    let (_, allowed) = s.host.create_token("network", Some(vec![project_id]), hoody_state::model::Rights::FullAndHostNetwork).unwrap();
+    let made = s.with_token(&allowed, "POST", &path).body(body).send().data();
+    let id = made["id"].as_str().unwrap();
+    s.wait_status(id, "running");
+    // A copy of it would be another such container.
+    for (verb, body) in [("copy", format!(r#"{{"target_project_id":"{project}"}}"#)), ("fork", r#"{"count":1}"#.to_owned())] {
+        let path = format!("/api/v1/containers/{id}/{verb}");
+        assert_eq!(s.call("POST", &path, &body).code(), "host_network_denied", "{verb}");
+        assert_eq!(s.with_token(&allowed, "POST", &path).body(&body).send().status, 201, "{verb}");
+    }
+    if nix::unistd::geteuid().is_root() {
+        assert_eq!(s.bare("POST", &path).over_unix().body(r#"{"name":"by-root","network":"host"}"#).send().status, 201);
+    }
+}
+
+#[test]
+fn a_server_without_the_hosts_network_gives_it_to_nobody() {
+    let settings = hoody_state::host::Settings { host_network: hoody_state::host::HostNetwork::Never, ..Default::default() };
+    let w = crate::errors::world_with(settings, hoody_state_http::limits::Limits::default());
+    let project = w.s.project("p");
+    let (_, allowed) = w.s.host.create_token("network", None, hoody_state::model::Rights::FullAndHostNetwork).unwrap();
+    let path = format!("/api/v1/projects/{project}/containers");
+    assert_eq!(w.s.with_token(&allowed, "POST", &path).body(r#"{"network":"host"}"#).send().code(), "host_network_denied");
+}

@@ -47,6 +47,8 @@ CREATE TABLE copies_elsewhere(container_id TEXT PRIMARY KEY, server_id TEXT NOT 
 ", "
 ALTER TABLE tokens ADD COLUMN peer_server_id TEXT;
 ALTER TABLE copies_elsewhere ADD COLUMN source_id TEXT;
+", "
+ALTER TABLE tokens ADD COLUMN host_network INTEGER NOT NULL DEFAULT 0;
 "];
 
 /// Brings the catalog to this version.

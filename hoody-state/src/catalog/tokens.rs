@@ -10,6 +10,7 @@ fn row(r: &Row<'_>) -> rusqlite::Result<Result<Token>> {
     let (id, name, prefix): (String, String, String) = (r.get(0)?, r.get(1)?, r.get(2)?);
     let (projects, read_only, created, replication): (Option<String>, bool, i64, bool) = (r.get(3)?, r.get(4)?, r.get(5)?, r.get(6)?);
     let peer: Option<String> = r.get(7)?;
+    let host_network = r.get(8)?;
     Ok((|| {
         Ok(Token {
             id: id.parse()?,
@@ -19,12 +20,13 @@ fn row(r: &Row<'_>) -> rusqlite::Result<Result<Token>> {
             read_only,
             replication,
             peer: peer.as_deref().map(str::parse).transpose()?,
+            host_network,
             created_at: time(created),
         })
     })())
 }
 
-const COLUMNS: &str = "id, name, prefix, projects, read_only, created_ms, replication, peer_server_id";
+const COLUMNS: &str = "id, name, prefix, projects, read_only, created_ms, replication, peer_server_id, host_network";
 
 fn hash(token: &str) -> [u8; 32] {
     Sha256::digest(token.as_bytes()).into()
@@ -75,6 +77,7 @@ impl Catalog {
             read_only: rights == Rights::ReadOnly,
             replication: rights == Rights::Replication,
             peer,
+            host_network: rights == Rights::FullAndHostNetwork,
             created_at: now,
         };
         self.write(Durability::Disk, now, |tx| {
@@ -83,7 +86,8 @@ impl Catalog {
             }
             tx.conn
                 .execute(
-                    "INSERT INTO tokens(id, name, hash, prefix, projects, read_only, created_ms, replication, peer_server_id) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+                    "INSERT INTO tokens(id, name, hash, prefix, projects, read_only, created_ms, replication, peer_server_id, host_network) \
+                     VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
                     params![
                         t.id.as_str(),
                         t.name,
@@ -93,7 +97,8 @@ impl Catalog {
                         t.read_only,
                         ms(now),
                         t.replication,
-                        t.peer.as_ref().map(ServerId::as_str)
+                        t.peer.as_ref().map(ServerId::as_str),
+                        t.host_network
                     ],
                 )
                 .map_err(|e| match e.sqlite_error_code() {

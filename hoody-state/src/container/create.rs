@@ -128,6 +128,7 @@ impl Host {
             s.parse::<crate::id::ServerId>()?;
             return Err(Error::not_found("unknown_server", format!("server {s} is not known here: this server is {}", self.0.server.id)));
         }
+        self.0.settings.host_network.check(new.network.unwrap_or_default(), false)?;
         let (image, now) = self.0.catalog.read(|c| {
             projects::get(c, self.0.catalog.user(), project)?;
             self.check_limits(c, project)?;

@@ -176,6 +176,7 @@ impl Host {
 
     /// Boots a container from its live volume.
     pub(crate) fn boot(&self, r: &ContainerRow, run: &RunId) -> Result<Running> {
+        self.0.settings.host_network.check(r.spec.network, false)?;
         let root = self.0.store.path(&Volume::Live(r.id.clone()));
         let limits = Limits { memory: r.spec.memory_mib.map(Bytes::mib), cpus: r.spec.cpu };
         let command = if r.spec.command.is_empty() { default_command(root.as_deref()) } else { r.spec.command.clone() };

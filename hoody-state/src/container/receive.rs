@@ -102,6 +102,7 @@ impl Host {
     /// The row of a copy that was ordered, if all that it says is well.
     fn ordered_row(&self, order: &CopyOrder) -> Result<ContainerRow> {
         self.peer_of(&order.server)?;
+        self.0.settings.host_network.check(order.spec.network, true)?;
         super::validate::environment(&order.spec.env)?;
         super::validate::cpu(order.spec.cpu)?;
         super::validate::memory(order.spec.memory_mib)?;

@@ -108,7 +108,7 @@ impl HostConfig {
     }
 
     fn daemon(&self, program: PathBuf) -> DaemonConfig {
-        DaemonConfig { program, socket: self.run.join("databases.sock"), mountpoint: self.run.join(DATABASES), save_power: self.save_power }
+        DaemonConfig { program, socket: self.run.join("databases.sock"), mountpoint: self.run.join(DATABASES), save_power: self.save_power, group: None }
     }
 
     fn server(&self, pool: &crate::pool::PoolRecord) -> Server {
@@ -319,7 +319,12 @@ impl Host {
         builder.shares = Arc::new(BindShareMount);
         builder.ramdisks = Some(Arc::new(TmpfsRamDisks::new(config.run.join(RAMDISKS), record.id_base)?));
         // A daemon that runs goes on; a new one could not serve what cannot be written.
-        let daemon = config.databases.clone().filter(|_| writable).map(|program| FuseDaemon::open(config.daemon(program))).transpose()?;
+        let daemon = config
+            .databases
+            .clone()
+            .filter(|_| writable)
+            .map(|program| FuseDaemon::open(DaemonConfig { group: Some(record.id_base), ..config.daemon(program) }))
+            .transpose()?;
         builder.databases = daemon.clone().map(|d| d as Arc<dyn LockedDb>);
         builder.transport.clone_from(&config.transport);
         builder.settings = config.settings.clone();

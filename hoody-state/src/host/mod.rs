@@ -31,7 +31,7 @@ use crate::model::Server;
 use crate::op::step::StepHook;
 use crate::op::{Locks, Registry};
 use crate::ramdisk::RamDisks;
-use crate::runtime::{Exit, Runtime};
+use crate::runtime::{Exit, Network, Runtime};
 use crate::share::ShareMount;
 use crate::snapshot::SnapshotStore;
 use crate::transfer::Transport;
@@ -73,6 +73,40 @@ pub struct Settings {
     pub freeze_timeout: Duration,
     /// How long a transfer that broke off waits before it is tried again; doubled each time. Default: 0.5 s.
     pub transfer_pause: Duration,
+    /// Whether containers may use the host's network. Default: those that are made here.
+    pub host_network: HostNetwork,
+}
+
+/// Which containers may use the host's network, where whoever makes them has that right.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum HostNetwork {
+    /// None; those that there are do not start.
+    Never,
+    /// Those that are made on this server.
+    #[default]
+    Local,
+    /// Also those that other servers copy or move here.
+    Any,
+}
+
+impl HostNetwork {
+    /// # Errors
+    /// `host_network_denied`, when a container with this network may not be here.
+    pub(crate) fn check(self, network: Network, from_elsewhere: bool) -> Result<()> {
+        let allowed = match self {
+            HostNetwork::Never => false,
+            HostNetwork::Local => !from_elsewhere,
+            HostNetwork::Any => true,
+        };
+        if network != Network::Host || allowed {
+            return Ok(());
+        }
+        let why = match self {
+            HostNetwork::Never => "containers on this server may not use the host's network (serve --host-network never): say network: none",
+            _ => "this server takes no containers from other servers that use the host's network: it takes serve --host-network any there",
+        };
+        Err(Error::new(Kind::Denied, "host_network_denied", why))
+    }
 }
 
 impl Default for Settings {
@@ -84,6 +118,7 @@ impl Default for Settings {
             stop_timeout: Duration::from_secs(10),
             freeze_timeout: Duration::from_secs(5),
             transfer_pause: Duration::from_millis(500),
+            host_network: HostNetwork::default(),
         }
     }
 }

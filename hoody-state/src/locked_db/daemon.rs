@@ -24,6 +24,8 @@ pub struct DaemonConfig {
     pub mountpoint: PathBuf,
     /// It may not keep processors awake. Of one that runs already nothing changes.
     pub save_power: bool,
+    /// The group of the containers' root: nobody else but the host's root may reach the volumes. Of a daemon that runs already nothing changes.
+    pub group: Option<u32>,
 }
 
 /// A [`LockedDb`] whose daemon is looked after.
@@ -168,6 +170,9 @@ fn ensure(config: &DaemonConfig) -> Result<bool> {
     command.args(["mount", "-"]).arg(&config.mountpoint).arg("--control").arg(&config.socket).arg("--foreground");
     if config.save_power {
         command.arg("--save-power");
+    }
+    if let Some(gid) = config.group {
+        command.arg("--group").arg(gid.to_string());
     }
     command.stdin(Stdio::null()).stdout(Stdio::piped()).current_dir("/");
     crate::sys::process::enter_before_exec(&mut command, Vec::new());

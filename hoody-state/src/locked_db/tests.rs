@@ -91,8 +91,13 @@ fn a_link_in_a_volume_leads_no_restore_out_of_it() {
 fn an_old_daemon_is_taken_for_a_living_one() {
     use std::io::{BufRead as _, BufReader, Write as _};
     let dir = tempfile::tempdir().unwrap();
-    let config =
-        super::daemon::DaemonConfig { program: "/nonexistent".into(), socket: dir.path().join("sock"), mountpoint: dir.path().join("mnt"), save_power: false };
+    let config = super::daemon::DaemonConfig {
+        program: "/nonexistent".into(),
+        socket: dir.path().join("sock"),
+        mountpoint: dir.path().join("mnt"),
+        save_power: false,
+        group: None,
+    };
     std::fs::create_dir(&config.mountpoint).unwrap();
     let listener = std::os::unix::net::UnixListener::bind(&config.socket).unwrap();
     std::thread::spawn(move || {

@@ -20,6 +20,8 @@ pub struct Token {
     pub replication: bool,
     /// Of a replication token: the server that it belongs to, which is the one it was made for, or else the first that used it.
     pub peer: Option<ServerId>,
+    /// May make containers that use the host's network.
+    pub host_network: bool,
     /// When it was made.
     #[serde(with = "rfc3339")]
     pub created_at: Timestamp,
@@ -31,6 +33,8 @@ pub enum Rights {
     /// Everything in its projects.
     #[default]
     Full,
+    /// Everything in its projects, and containers there that use the host's network.
+    FullAndHostNetwork,
     /// Look.
     ReadOnly,
     /// What another server needs to copy containers, and nothing else.

@@ -20,13 +20,17 @@ pub struct TmpfsRamDisks {
 }
 
 impl TmpfsRamDisks {
-    /// Disks below `dir`, made if need be, whose root directories belong to the id `owner` and may be written by everybody, as `/tmp`.
+    /// Disks below `dir`, made if need be, whose root directories belong to the id `owner` and may be written by everybody who reaches them, as `/tmp`.
+    /// `dir` itself lets only root and the group `owner` pass, whatever the mode of what is above it: to a plain user of the host the disks are closed.
     ///
     /// # Errors
     /// Of making the directory.
     pub fn new(dir: impl Into<PathBuf>, owner: u32) -> Result<Self> {
         let dir = dir.into();
         std::fs::create_dir_all(&dir).io(|| format!("make {}", dir.display()))?;
+        let close = || format!("close {} to all but group {owner}", dir.display());
+        std::os::unix::fs::chown(&dir, None, Some(owner)).io(close)?;
+        std::fs::set_permissions(&dir, std::os::unix::fs::PermissionsExt::from_mode(0o710)).io(close)?;
         Ok(TmpfsRamDisks { dir, owner, making: Mutex::default() })
     }
 
@@ -131,5 +135,20 @@ mod tests {
         again.remove("a").unwrap();
         assert_eq!(again.filled("a").unwrap(), None);
         assert!(again.ensure("../x", Bytes::mib(1)).is_err());
+    }
+
+    #[test]
+    fn a_plain_user_of_the_host_does_not_reach_a_disk_and_the_containers_root_does() {
+        use std::os::unix::process::CommandExt;
+        // Where everybody may pass, as under a --run that somebody made.
+        let dir = tempfile::tempdir_in("/tmp").unwrap();
+        std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let disks = TmpfsRamDisks::new(dir.path().join("ramdisks"), 100_000).unwrap();
+        let at = disks.ensure("a", Bytes::mib(1)).unwrap().unwrap();
+        std::fs::write(at.join("secret"), "x").unwrap();
+        let reads = |id: u32| std::process::Command::new("cat").arg(at.join("secret")).uid(id).gid(id).output().unwrap().status.success();
+        let (stranger, container) = (reads(65_534), reads(100_000));
+        disks.remove("a").unwrap();
+        assert!(!stranger && container, "stranger {stranger}, container {container}");
     }
 }

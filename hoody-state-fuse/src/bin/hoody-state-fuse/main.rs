@@ -55,6 +55,9 @@ enum What {
         /// Descriptors that the files open in one volume may use. Default: an eighth of all there may be; all, with one directory.
         #[arg(long)]
         volume_descriptors: Option<usize>,
+        /// With volumes: let only root and the members of this group (a number) in.
+        #[arg(long, value_name = "GID")]
+        group: Option<u32>,
     },
     /// Who holds and who waits for which database, and what happened so far.
     Status {
@@ -117,7 +120,7 @@ fn socket(named: Option<PathBuf>, mountpoint: &Path) -> Result<PathBuf> {
 
 fn run(what: What) -> Result<ExitCode> {
     match what {
-        What::Mount { backing, mountpoint, control, foreground, log, detached, no_passthrough, event_loops, save_power, volume_descriptors } => {
+        What::Mount { backing, mountpoint, control, foreground, log, detached, no_passthrough, event_loops, save_power, volume_descriptors, group } => {
             let mountpoint = match mountpoint {
                 Some(mountpoint) => mountpoint,
                 None if backing == Path::new("-") => return Err("volumes (`-`) need a mountpoint: `hoody-state-fuse mount - MOUNTPOINT`".into()),
@@ -125,8 +128,15 @@ fn run(what: What) -> Result<ExitCode> {
             };
             let socket = socket(control, &mountpoint)?;
             let control = Some(socket.clone());
-            let options =
-                MountOptions { passthrough: !no_passthrough, event_loops, stay_awake: !save_power, volume_descriptors, control, ..MountOptions::default() };
+            let options = MountOptions {
+                passthrough: !no_passthrough,
+                event_loops,
+                stay_awake: !save_power,
+                volume_descriptors,
+                group,
+                control,
+                ..MountOptions::default()
+            };
             if !foreground && !detached {
                 return detach();
             }

@@ -3,7 +3,7 @@
 pub use crate::limits::LimitArgs;
 use clap::{Parser, Subcommand};
 use hoody_state::error::IoContext;
-use hoody_state::host::{HostConfig, Settings};
+use hoody_state::host::{HostConfig, HostNetwork, Settings};
 use hoody_state::id::ProjectId;
 use hoody_state::pool::Reserve;
 use hoody_state::units::Bytes;
@@ -118,11 +118,35 @@ pub struct ServeArgs {
     /// How long the state before a restore is kept: 30m, 24h, 7d.
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = duration)]
     pub undo_expiry: Duration,
+    /// Which containers may use the host's network, where whoever makes them has that right: none, those made here, or also those that come from other servers.
+    #[arg(long, value_name = "WHICH", default_value = "local")]
+    pub host_network: WhichNetwork,
     /// Serve /metrics, to anybody who can reach the address.
     #[arg(long)]
     pub metrics: bool,
     #[command(flatten)]
     pub limits: LimitArgs,
+}
+
+/// Which containers may use the host's network.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub enum WhichNetwork {
+    /// None; those that there are do not start.
+    Never,
+    /// Those that are made on this server.
+    Local,
+    /// Also those that other servers copy or move here.
+    Any,
+}
+
+impl From<WhichNetwork> for HostNetwork {
+    fn from(which: WhichNetwork) -> Self {
+        match which {
+            WhichNetwork::Never => HostNetwork::Never,
+            WhichNetwork::Local => HostNetwork::Local,
+            WhichNetwork::Any => HostNetwork::Any,
+        }
+    }
 }
 
 /// Tokens.
@@ -154,6 +178,9 @@ pub enum TokenCommand {
         /// The server it is for: a peer's name, or a server's id [default: the first server that uses it].
         #[arg(long, requires = "replication", value_name = "NAME|ID")]
         peer: Option<String>,
+        /// It may make containers that use the host's network (`network: "host"`).
+        #[arg(long, conflicts_with_all = ["read_only", "replication"])]
+        allow_host_network: bool,
     },
     /// Lists tokens, not their secrets.
     List {
@@ -224,7 +251,7 @@ impl ServeArgs {
             pool_tasks: self.pool_tasks,
             save_power: self.save_power,
             transport: Some(std::sync::Arc::new(hoody_state_http::transport::HttpTransport::new())),
-            settings: Settings { undo_expiry: self.undo_expiry, ..Settings::default() },
+            settings: Settings { undo_expiry: self.undo_expiry, host_network: self.host_network.into(), ..Settings::default() },
             ..self.pool.config()?
         })
     }

@@ -11,9 +11,13 @@ use hoody_state::model::{Rights, Token};
 /// When there is no pool, or no such token.
 pub fn token(args: &TokenArgs) -> Result<()> {
     match &args.command {
-        TokenCommand::Create { pool, name, project, read_only, replication, peer } => {
+        TokenCommand::Create { pool, name, project, read_only, replication, peer, allow_host_network } => {
             let projects = if project.is_empty() { None } else { Some(project.clone()) };
-            let rights = if *read_only { Rights::ReadOnly } else { Rights::Full };
+            let rights = match (read_only, allow_host_network) {
+                (true, _) => Rights::ReadOnly,
+                (_, true) => Rights::FullAndHostNetwork,
+                _ => Rights::Full,
+            };
             let (_, secret) = Host::with_tokens(&pool.config()?, |tokens| match replication {
                 true => tokens.create_for_peer(name.as_deref(), projects, peer.as_deref()),
                 false => tokens.create(name.as_deref(), projects, rights),
@@ -36,6 +40,7 @@ fn line(t: &Token) -> String {
         (Some(peer), ..) => format!("replication:{peer}"),
         (None, true, _) => "replication:first-use".to_owned(),
         (None, _, true) => "read-only".to_owned(),
+        _ if t.host_network => "full+host-network".to_owned(),
         _ => "full".to_owned(),
     };
     let projects = t.projects.as_ref().map_or_else(|| "all".to_owned(), |p| p.iter().map(ToString::to_string).collect::<Vec<_>>().join(","));
