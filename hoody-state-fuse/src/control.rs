@@ -296,23 +296,7 @@ fn error(code: &str, message: &str) -> Reply {
 }
 
 fn done(result: Result<(), MountError>) -> Reply {
-    match result {
-        Ok(()) => Reply::Done { path: None },
-        Err(e @ (MountError::Volume(_) | MountError::Backing { .. } | MountError::Nested { .. })) => {
-            let message = e.to_string();
-            let code = if message.contains("there is no volume") {
-                "volume_not_found"
-            } else if message.contains("already") {
-                "volume_exists"
-            } else {
-                "bad_volume"
-            };
-            error(code, &message)
-        }
-        Err(e @ MountError::BackingInUse(_)) => error("backing_in_use", &e.to_string()),
-        Err(e @ MountError::Busy(_)) => error("databases_busy", &e.to_string()),
-        Err(e) => error("databases_failed", &e.to_string()),
-    }
+    result.map_or_else(|e| error(e.code(), &e.to_string()), |()| Reply::Done { path: None })
 }
 
 fn answer(mount: &Mount, ask: Ask, held: &mut Option<Held>, gone: &dyn Fn() -> bool) -> Reply {

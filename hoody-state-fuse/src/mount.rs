@@ -7,7 +7,7 @@ use crate::fs::{Core, DatabaseFs};
 use crate::locks::{Limits, LockService};
 use crate::sync_pool::SyncPool;
 use crate::table::Table;
-use crate::volume::{Backing, Volume};
+use crate::volume::{BACKINGS, Backing, Unusable, Volume};
 use fuser::{BackgroundSession, Config, INodeNo, MountOption, Notifier, Session, SessionACL};
 use rustix::fs::{OFlags, RawDir};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -108,9 +108,21 @@ pub enum MountError {
     /// Something is mounted there.
     #[error("{} is a mountpoint already: unmount it first (`hoody-state-fuse unmount`, or `umount`)", .0.display())]
     InUse(PathBuf),
-    /// No such volume, or there is one already.
-    #[error("{0}")]
-    Volume(String),
+    /// There is no such volume.
+    #[error("there is no volume {}", .0.display())]
+    NoVolume(OsString),
+    /// There is one of that name.
+    #[error("there is a volume {} already", .0.display())]
+    VolumeExists(OsString),
+    /// No volume can be called that.
+    #[error("a volume cannot be called {:?}: give one file name", .0.display())]
+    VolumeName(OsString),
+    /// It is a mount of one directory.
+    #[error("this mount is of one directory: only a mount of volumes (`hoody-state-fuse mount - MOUNTPOINT`) can be given more")]
+    SingleDirectory,
+    /// No more directories can be served.
+    #[error("{BACKINGS} directories are served already: remove a volume first")]
+    Full,
     /// The kernel refused.
     #[error("mounting on {} failed: {source}", path.display())]
     Kernel {
@@ -119,6 +131,22 @@ pub enum MountError {
         /// Why.
         source: std::io::Error,
     },
+}
+
+impl MountError {
+    /// Its stable word, which the control protocol carries: nothing goes by the message.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            MountError::NoVolume(_) => "volume_not_found",
+            MountError::VolumeExists(_) => "volume_exists",
+            MountError::VolumeName(_) | MountError::SingleDirectory | MountError::Backing { .. } | MountError::Nested { .. } => "bad_volume",
+            MountError::Full => "databases_full",
+            MountError::BackingInUse(_) => "backing_in_use",
+            MountError::Busy(_) => "databases_busy",
+            _ => "databases_failed",
+        }
+    }
 }
 
 /// A live mount. Dropping it unmounts.
@@ -164,7 +192,7 @@ impl Mount {
         let server = Server::new(at.clone(), options.control.clone());
         let claim = claimed(&real, claim::open(&real).map_err(|e| unusable(e.into()))?, &server, &[])?;
         let claims = HashMap::from([(claim.inode, Arc::downgrade(&claim))]);
-        let opened = Backing::claimed(&real, claim).map_err(unusable)?;
+        let opened = Backing::claimed(&real, claim).map_err(|e| unusable_backing(&real, e))?;
         let mut volumes = BTreeMap::new();
         volumes.insert(OsString::new(), Volume::new(OsString::new(), 1, 1, opened));
         Self::start(volumes, true, server, claims, &real, options)
@@ -298,7 +326,7 @@ impl Mount {
 
     fn volume(&self, name: &OsStr) -> Result<Arc<Volume>, MountError> {
         let volumes = self.core.volumes.read().unwrap_or_else(PoisonError::into_inner);
-        volumes.get(name).cloned().ok_or_else(|| MountError::Volume(format!("there is no volume {}", name.display())))
+        volumes.get(name).cloned().ok_or_else(|| MountError::NoVolume(name.to_owned()))
     }
 
     /// The number of a volume, for [`LockService::quiesce`].
@@ -336,7 +364,7 @@ impl Mount {
         claims.retain(|_, c| c.strong_count() > 0);
         claims.insert(inode, Arc::downgrade(&claim));
         drop(claims);
-        Backing::claimed(path, claim).map_err(unusable)
+        Backing::claimed(path, claim).map_err(|e| unusable_backing(path, e))
     }
 
     /// Whoever comes next may serve what this did: it was unmounted, and the writes of those who have files open are held.
@@ -351,10 +379,13 @@ impl Mount {
     /// The name is taken or no file name; the backing is no directory.
     pub fn add_volume(&self, name: &OsStr, backing: &Path) -> Result<(), MountError> {
         let plain = !name.is_empty() && name.len() <= 255 && name != "." && name != ".." && !name.as_bytes().contains(&b'/');
-        if self.core.single || !plain {
-            return Err(MountError::Volume(format!("a volume cannot be called {:?}, or this mount has one volume only", name.display())));
+        if self.core.single {
+            return Err(MountError::SingleDirectory);
         }
-        let taken = || MountError::Volume(format!("there is a volume {} already", name.display()));
+        if !plain {
+            return Err(MountError::VolumeName(name.to_owned()));
+        }
+        let taken = || MountError::VolumeExists(name.to_owned());
         if self.volume(name).is_ok() {
             return Err(taken());
         }
@@ -489,6 +520,13 @@ fn names(backing: &Backing) -> BTreeSet<OsString> {
     found
 }
 
+fn unusable_backing(path: &Path, why: Unusable) -> MountError {
+    match why {
+        Unusable::Full => MountError::Full,
+        Unusable::Io(source) => MountError::Backing { path: path.to_owned(), source },
+    }
+}
+
 fn refuse_nested(backing: &Path, mountpoint: &Path) -> Result<(), MountError> {
     if backing.starts_with(mountpoint) || mountpoint.starts_with(backing) {
         return Err(MountError::Nested { backing: backing.to_owned(), mountpoint: mountpoint.to_owned() });
@@ -580,4 +618,32 @@ fn raise_open_files() -> usize {
         let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
     }
     usize::try_from(hard).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hoody_state::locked_db::fuse::CODES;
+
+    /// "4096 directories are served already" was taken for a name that is taken.
+    #[test]
+    fn each_failure_has_a_code_that_clients_know() {
+        let io = || std::io::Error::from_raw_os_error(nix::libc::EIO);
+        let at = || PathBuf::from("/there is no volume/already");
+        let all = [
+            (unusable_backing(&at(), Unusable::Full), "databases_full"),
+            (unusable_backing(&at(), Unusable::Io(io())), "bad_volume"),
+            (MountError::NoVolume("already".into()), "volume_not_found"),
+            (MountError::VolumeExists("v".into()), "volume_exists"),
+            (MountError::VolumeName("..".into()), "bad_volume"),
+            (MountError::SingleDirectory, "bad_volume"),
+            (MountError::Nested { backing: at(), mountpoint: at() }, "bad_volume"),
+            (MountError::Busy("already".into()), "databases_busy"),
+            (MountError::Kernel { path: at(), source: io() }, "databases_failed"),
+        ];
+        for (e, code) in all {
+            assert_eq!(e.code(), code, "{e}");
+            assert!(CODES.iter().any(|(known, _)| *known == code), "clients do not know {code}");
+        }
+    }
 }

@@ -50,10 +50,22 @@ pub(crate) struct Volume {
 /// The numbers of backings in use. One is free again when the last node of its backing is forgotten.
 static USED: Mutex<BTreeSet<u64>> = Mutex::new(BTreeSet::new());
 /// How many a node's number has room for.
-const BACKINGS: u64 = 1 << 12;
+pub(crate) const BACKINGS: u64 = 1 << 12;
+
+/// Why a directory cannot be a backing.
+#[derive(Debug)]
+pub(crate) enum Unusable {
+    /// [`BACKINGS`] are in use.
+    Full,
+    Io(std::io::Error),
+}
 
 fn used() -> std::sync::MutexGuard<'static, BTreeSet<u64>> {
     USED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn first_free(used: &BTreeSet<u64>) -> Result<u64, Unusable> {
+    (0..BACKINGS).find(|i| !used.contains(i)).ok_or(Unusable::Full)
 }
 
 impl Drop for Backing {
@@ -65,20 +77,19 @@ impl Drop for Backing {
 impl Backing {
     /// What somebody else might serve as well.
     #[cfg(test)]
-    pub fn open(path: &Path) -> std::io::Result<Arc<Self>> {
-        Self::new(path, Arc::new(crate::claim::open(path)?), None)
+    pub fn open(path: &Path) -> Result<Arc<Self>, Unusable> {
+        Self::new(path, Arc::new(crate::claim::open(path).map_err(|e| Unusable::Io(e.into()))?), None)
     }
 
     /// A directory as a backing. The first of a process has the native inode numbers.
-    pub fn claimed(path: &Path, claim: Arc<Claim>) -> std::io::Result<Arc<Self>> {
+    pub fn claimed(path: &Path, claim: Arc<Claim>) -> Result<Arc<Self>, Unusable> {
         Self::new(path, claim.root.clone(), Some(claim))
     }
 
-    fn new(path: &Path, root: Arc<OwnedFd>, claim: Option<Arc<Claim>>) -> std::io::Result<Arc<Self>> {
-        let dev = rustix::fs::fstat(&root)?.st_dev;
+    fn new(path: &Path, root: Arc<OwnedFd>, claim: Option<Arc<Claim>>) -> Result<Arc<Self>, Unusable> {
+        let dev = rustix::fs::fstat(&root).map_err(|e| Unusable::Io(e.into()))?.st_dev;
         let mut used = used();
-        let free = (0..BACKINGS).find(|i| !used.contains(i));
-        let index = free.ok_or_else(|| std::io::Error::other("4096 directories are served already: remove a volume first"))?;
+        let index = first_free(&used)?;
         used.insert(index);
         let passes = passes(&root);
         Ok(Arc::new(Backing { root, claim, passes, path: path.to_owned(), dev, index, devices: Mutex::default() }))
@@ -126,5 +137,18 @@ impl Volume {
     /// Exchanges the backing; the old one.
     pub fn exchange(&self, backing: Arc<Backing>) -> Arc<Backing> {
         std::mem::replace(&mut *self.current.write().unwrap_or_else(PoisonError::into_inner), backing)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn so_many_directories_can_be_served_and_no_more() {
+        let mut used: BTreeSet<u64> = (0..BACKINGS).collect();
+        assert!(matches!(first_free(&used), Err(Unusable::Full)));
+        used.remove(&7);
+        assert!(matches!(first_free(&used), Ok(7)));
     }
 }

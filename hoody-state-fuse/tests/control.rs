@@ -240,3 +240,35 @@ fn a_daemon_without_descriptors_does_not_spin_on_its_control_socket() {
     set(before);
     Client::connect(&d.dir.path().join("sock")).unwrap().ping().unwrap();
 }
+
+/// Each failure has a code of its own, whatever its message says: "… are served already" was taken for a name that is taken.
+#[test]
+fn a_failure_is_known_by_its_code() {
+    let d = Daemon::start(true);
+    let db = d.locked_db();
+    let backing = d.dir.path().join("already");
+    std::fs::create_dir(&backing).unwrap();
+    let code = |r: hoody_state::Result<PathBuf>| r.unwrap_err().code();
+    db.add_volume("v", &backing).unwrap();
+    assert_eq!(code(db.add_volume("v", &d.dir.path().join("back"))), "volume_exists");
+    assert_eq!(code(db.add_volume("..", &backing)), "bad_volume");
+    assert_eq!(code(db.add_volume("already", &d.dir.path().join("there is no volume"))), "bad_volume");
+    assert_eq!(db.remove_volume("already").unwrap_err().code(), "volume_not_found");
+    assert_eq!(code(Daemon::start(false).locked_db().add_volume("v", &backing)), "bad_volume");
+}
+
+/// A daemon of a later version may answer with codes that are not known here.
+#[test]
+fn an_unknown_code_is_a_failure_of_the_databases() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("sock");
+    let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let daemon = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(stream.try_clone().unwrap()), &mut String::new()).unwrap();
+        std::io::Write::write_all(&mut stream, b"{\"error\":{\"code\":\"of_tomorrow\",\"message\":\"there is no volume: already\",\"hint\":1}}\n").unwrap();
+    });
+    let e = Client::connect(&socket).unwrap().ask(&Ask::Status {}).unwrap_err();
+    assert_eq!((e.code(), e.message()), ("databases_failed", "there is no volume: already"));
+    daemon.join().unwrap();
+}

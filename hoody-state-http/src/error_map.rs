@@ -154,6 +154,7 @@ pub const CODES: &[Row] = &[
     row("stream_limit", 503, "as many logs and events are followed as may be, in all, in this project or by this caller"),
     row("session_limit", 503, "as many Socket.IO sessions have not shown a token yet as may be; try again in a moment"),
     row("no_transport", 503, "this host was opened without a way to other servers"),
+    row("databases_full", 503, "no more directories of databases can be served: end containers that are not needed"),
     row("databases_unavailable", 503, "the databases' daemon does not run"),
     row("ramdisk_failed", 503, "a RAM disk cannot be mounted"),
     row("runtime_not_found", 503, "there is no container runtime on this host"),

@@ -206,17 +206,23 @@ impl Client {
     }
 }
 
+/// The codes that a daemon answers with, and what kind of error each is. A daemon of another version may answer with others.
+pub const CODES: &[(&str, Kind)] = &[
+    ("volume_not_found", Kind::NotFound),
+    ("volume_exists", Kind::Exists),
+    ("bad_volume", Kind::Invalid),
+    ("backing_in_use", Kind::Conflict),
+    ("databases_busy", Kind::Busy),
+    ("databases_full", Kind::Unavailable),
+    ("databases_unavailable", Kind::Unavailable),
+    ("databases_failed", Kind::Io),
+    ("bad_request", Kind::Invalid),
+];
+
 fn from_code(code: &str, message: String) -> Error {
-    match code {
-        "volume_not_found" => Error::new(Kind::NotFound, "volume_not_found", message),
-        "volume_exists" => Error::new(Kind::Exists, "volume_exists", message),
-        "bad_volume" => Error::new(Kind::Invalid, "bad_volume", message),
-        "backing_in_use" => Error::new(Kind::Conflict, "backing_in_use", message),
-        "databases_busy" => Error::new(Kind::Busy, "databases_busy", message),
-        "databases_unavailable" => Error::new(Kind::Unavailable, "databases_unavailable", message),
-        "bad_request" => Error::new(Kind::Invalid, "bad_request", message),
-        _ => Error::new(Kind::Io, "databases_failed", message),
-    }
+    let known = CODES.iter().find(|(known, _)| *known == code);
+    let (code, kind) = known.copied().unwrap_or(("databases_failed", Kind::Io));
+    Error::new(kind, code, message)
 }
 
 /// A [`LockedDb`] served by a daemon.
