@@ -8,6 +8,8 @@ mod copies;
 mod databases;
 #[path = "filesystem/escape.rs"]
 mod escape;
+#[path = "filesystem/etc.rs"]
+mod etc;
 #[path = "filesystem/frozen.rs"]
 mod frozen;
 #[path = "filesystem/handles.rs"]

@@ -181,6 +181,9 @@ impl Host {
         let limits = Limits { memory: r.spec.memory_mib.map(Bytes::mib), cpus: r.spec.cpu };
         let command = if r.spec.command.is_empty() { default_command(root.as_deref()) } else { r.spec.command.clone() };
         self.0.runtime.prepare(&r.id, &limits)?;
+        if let Some(root) = &root {
+            self.put_etc_right(root, &hostname(r.name.as_str()));
+        }
         let seen = self.0.share_changes.load(std::sync::atomic::Ordering::SeqCst);
         let start = |places: Places| {
             self.0.runtime.start(&RunSpec {

@@ -5,6 +5,7 @@ mod create;
 mod databases;
 mod delete;
 mod environment;
+mod etc;
 mod exit;
 mod lifecycle;
 mod moving;

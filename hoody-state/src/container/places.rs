@@ -265,7 +265,7 @@ impl Host {
 
     /// Opens a directory in a volume, made if need be (then it belongs to the container's root). Nothing when something else is in the way: what a
     /// container has put there is its own affair, and no link of its is followed.
-    fn own_dir(&self, root: &Path, parts: &[&str]) -> Result<Option<OwnedFd>> {
+    pub(super) fn own_dir(&self, root: &Path, parts: &[&str]) -> Result<Option<OwnedFd>> {
         let what = || format!("make /{} in {}", parts.join("/"), root.display());
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mut dir: OwnedFd = std::fs::File::open(root).io(what)?.into();
