@@ -272,6 +272,7 @@ impl Control {
             match mount.locks().quiesce_unless(&all, YIELD, FOR_GOOD, gone) {
                 Ok(held) => {
                     *yielded = Some(held);
+                    mount.locks().refuse_held_back();
                     mount.give_up_claims();
                 }
                 Err(e) => {

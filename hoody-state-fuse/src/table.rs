@@ -297,8 +297,9 @@ impl Table {
         }
         let path = node.own_path();
         let stat = rustix::fs::fstat(&*path)?;
-        // Read marks are moved through it.
-        let fd = reopen(&path, if node.kind() == NodeKind::Shm { OFlags::RDWR } else { OFlags::RDONLY })?;
+        // Read marks are moved through it, and locks held on it, where it can be written.
+        let writable = matches!(node.kind(), NodeKind::Database | NodeKind::Shm).then(|| reopen(&path, OFlags::RDWR).ok()).flatten();
+        let fd = writable.map_or_else(|| reopen(&path, OFlags::RDONLY), Ok)?;
         let class = match node.kind() {
             NodeKind::Database => Class::Database,
             NodeKind::Shm => Class::Shm,
@@ -325,6 +326,7 @@ impl Table {
                     place: Mutex::default(),
                     has_ordinary_locks: AtomicBool::default(),
                     _taken: Some(Taken::new(&node.volume, Purpose::Known)),
+                    mirror: Default::default(),
                 });
                 if all.len() > 64 && all.len().is_power_of_two() {
                     all.retain(|_, w| w.strong_count() > 0);

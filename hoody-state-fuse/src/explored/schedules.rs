@@ -36,6 +36,7 @@ fn file(class: Class) -> Arc<LockedFile> {
         place: Mutex::new(None),
         has_ordinary_locks: AtomicBool::default(),
         _taken: None,
+        mirror: Default::default(),
     })
 }
 

@@ -7,7 +7,7 @@ use crate::caller::{AsCaller, without_fsetid};
 use crate::connections::inherits;
 use crate::descriptors::{Purpose, Taken};
 use crate::locks::{Class, process_of};
-use crate::nodes::{NodeKind, Policy};
+use crate::nodes::NodeKind;
 use crate::recognise::{Content, content, has_database_name, proc_path, reopen};
 use crate::table::{Handle, Node};
 use fuser::{BackingId, FileHandle, FopenFlags, INodeNo, ReplyCreate, ReplyEmpty, ReplyOpen, ReplyWrite, Request};
@@ -39,12 +39,13 @@ fn may_be_sqlite(flags: i32) -> bool {
 /// Copied by one request; the caller asks again for the rest, and can be killed in between.
 const LONGEST_COPY: usize = 64 << 20;
 
-fn fopen_flags(policy: Policy, passthrough: bool) -> FopenFlags {
+fn fopen_flags(kind: NodeKind, passthrough: bool) -> FopenFlags {
     let mut flags = FopenFlags::empty();
-    if policy.no_flush {
+    if kind.policy().no_flush {
         flags |= FopenFlags::FOPEN_NOFLUSH;
     }
-    if !passthrough {
+    // A database may have been changed beside the mount since.
+    if !passthrough && kind != NodeKind::Database {
         flags |= FopenFlags::FOPEN_KEEP_CACHE;
     }
     flags
@@ -164,7 +165,7 @@ impl Core {
             Err(e) => reply.error(fail(e)),
             Ok((node, file, backing)) => {
                 let fh = FileHandle(self.handle_for(tid, &node, file, flags, backing.is_some()));
-                let flags = fopen_flags(node.kind().policy(), backing.is_some());
+                let flags = fopen_flags(node.kind(), backing.is_some());
                 match backing {
                     Some(id) => reply.opened_passthrough(fh, flags, &id),
                     None => reply.opened(fh, flags),
@@ -209,7 +210,7 @@ impl Core {
             Err(e) => reply.error(fail(e)),
             Ok((Entry { node, attr, entry_ttl, attr_ttl }, file, backing)) => {
                 let fh = FileHandle(self.handle_for(req.pid(), &node, file, flags, backing.is_some()));
-                let flags = fopen_flags(node.kind().policy(), backing.is_some());
+                let flags = fopen_flags(node.kind(), backing.is_some());
                 let ttl = entry_ttl.min(attr_ttl);
                 match backing {
                     Some(id) => reply.created_passthrough(&ttl, &attr, GENERATION, fh, flags, &id),

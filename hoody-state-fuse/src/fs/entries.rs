@@ -3,7 +3,7 @@
 use super::{Core, GENERATION, attributes};
 use crate::caller::AsCaller;
 use crate::descriptors::Purpose;
-use crate::nodes::{LONG, NEVER, NodeKind};
+use crate::nodes::{LONG, NEVER, NodeKind, journal};
 use crate::recognise;
 use crate::table::Node;
 use fuser::{FileAttr, INodeNo, ReplyEntry, Request};
@@ -11,6 +11,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, openat};
 use rustix::io::Errno;
 use std::ffi::OsStr;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,8 +30,9 @@ impl Entry {
     }
 }
 
-/// No such name, and the kernel may remember that: names only appear through the mount.
-pub(super) fn absent(reply: ReplyEntry) {
+/// No such name, and the kernel may remember that: names only appear through the mount. But for a journal, which a process that uses the database beside the
+/// mount may leave.
+pub(super) fn absent(name: &OsStr, reply: ReplyEntry) {
     let none = FileAttr {
         ino: INodeNo(0),
         size: 0,
@@ -48,7 +50,8 @@ pub(super) fn absent(reply: ReplyEntry) {
         blksize: 0,
         flags: 0,
     };
-    reply.entry(&LONG, &none, GENERATION);
+    let ttl = if name.as_bytes().ends_with(journal::SUFFIX.as_bytes()) { NEVER } else { LONG };
+    reply.entry(&ttl, &none, GENERATION);
 }
 
 impl Core {

@@ -15,7 +15,11 @@ impl Core {
     pub(super) fn setlk(&self, mut call: LockCall, reply: ReplyEmpty) {
         let found = self.table.handle(call.fh).and_then(|h| {
             h.node.connections.note_use(call.tid, call.fh);
-            Ok((h.reader, self.table.locked(&h.node)?))
+            let file = self.table.locked(&h.node)?;
+            if !h.passthrough {
+                file.set_alone();
+            }
+            Ok((h.reader, file))
         });
         match found {
             Err(e) => reply.error(fail(e)),

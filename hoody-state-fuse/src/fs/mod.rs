@@ -188,7 +188,7 @@ impl Filesystem for DatabaseFs {
         let _busy = self.0.begin(Kind::Lookup);
         match self.0.lookup(parent.0, name) {
             Ok(e) => e.send(reply),
-            Err(Errno::NOENT) => entries::absent(reply),
+            Err(Errno::NOENT) => entries::absent(name, reply),
             Err(e) => reply.error(fail(e)),
         }
         self.0.forget_unused();

@@ -2,7 +2,7 @@
 
 use super::{Class, FileId, LockedFile};
 use crate::recognise::{Content, content};
-use hoody_state::locked_db::broker::{Range, Stamp, View, rules};
+use hoody_state::locked_db::broker::{LockKind, Range, Stamp, View, rules};
 use rustix::fs::{AtFlags, Mode, OFlags};
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -23,8 +23,8 @@ pub(super) fn notice_database(file: &LockedFile, range: Range) {
 }
 
 /// A commit has moved the end of the WAL: the next reader would take a read mark exclusively to say so, two round trips of its own. Done here for it, in
-/// a mark that nobody holds (`free`); the caller has the table, so nobody comes to hold it meanwhile. Layout: `wal.c`, `WalIndexHdr` twice, then `WalCkptInfo`.
-pub(super) fn move_read_mark(file: &LockedFile, free: impl Fn(u64) -> bool) {
+/// a mark that nobody holds (`take` takes it, from those beside the mount too); the caller has the table, so nobody comes to hold it meanwhile. Layout: `wal.c`, `WalIndexHdr` twice, then `WalCkptInfo`.
+pub(super) fn move_read_mark(file: &LockedFile, take: impl Fn(Range) -> bool) {
     let mut index = [0; 120];
     if read_at(file, &mut index, 0) != index.len() || index[..48] != index[48..96] || index[12] != 1 {
         return;
@@ -35,9 +35,11 @@ pub(super) fn move_read_mark(file: &LockedFile, free: impl Fn(u64) -> bool) {
     if end == 0 || (1..5).any(|i| mark(i) == end) {
         return;
     }
-    if let Some(i) = (1..5).find(|i| free(123 + *i as u64)) {
+    let lock = |i: usize| Range::byte(rules::READ.start + i as u64);
+    if let Some(i) = (1..5).find(|i| take(lock(*i))) {
         // Should it fail, the next reader moves a mark itself.
         let _ = rustix::io::pwrite(&file.fd, &end.to_ne_bytes(), 100 + 4 * i as u64);
+        file.let_others_in(lock(i), &[]);
     }
 }
 
@@ -69,6 +71,20 @@ fn once<T: Copy>(memo: &RefCell<Vec<(FileId, T)>>, id: FileId, look: impl FnOnce
 }
 
 impl View for Look<'_> {
+    fn keep_others_out(&self, id: FileId, range: Range, kind: LockKind) -> bool {
+        self.file(id).is_none_or(|file| file.keep_others_out(range, kind))
+    }
+
+    fn others_hold(&self, id: FileId, range: Range) -> bool {
+        self.file(id).is_some_and(|file| file.in_the_way(range, LockKind::Write).is_some())
+    }
+
+    fn let_others_in(&self, id: FileId, range: Range, left: &[(Range, LockKind)]) {
+        if let Some(file) = self.file(id) {
+            file.let_others_in(range, left);
+        }
+    }
+
     fn is_wal(&self, id: FileId) -> bool {
         once(&self.wal, id, || {
             let Some(file) = self.file(id) else { return false };

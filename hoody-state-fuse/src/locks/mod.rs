@@ -8,12 +8,14 @@
 mod deaf;
 mod hold;
 mod look;
+mod mirror;
 mod signals;
 mod ticker;
 
 pub use deaf::Busy;
 pub use hold::{Held, Unquiet};
 pub use hoody_state::locked_db::broker::{Class, Limits};
+pub use mirror::Mirror;
 pub(crate) use signals::process_of;
 
 use crate::descriptors::Taken;
@@ -47,6 +49,8 @@ pub struct LockedFile {
     pub has_ordinary_locks: AtomicBool,
     /// Counts its descriptor.
     pub(crate) _taken: Option<Taken>,
+    /// What is held on the backing file itself.
+    pub mirror: Mirror,
 }
 
 impl LockedFile {
@@ -294,7 +298,8 @@ impl LockService {
         self.change(|broker, look, now, out| {
             if range == rules::WRITE && file.class() == Class::Shm {
                 let me = Owner { lock_owner: u64::MAX, node: u64::MAX };
-                look::move_read_mark(file, |at| broker.test(file.id, me, Range::byte(at), LockKind::Write).is_none());
+                let nobody_holds = |at| broker.test(file.id, me, at, LockKind::Write).is_none();
+                look::move_read_mark(file, |at| nobody_holds(at) && file.keep_others_out(at, LockKind::Write));
             }
             broker.unlock(now, look, file.id, connection, task, range, out);
             // SQLite unlocks the whole of a database, and so does whoever locked it otherwise.
@@ -326,7 +331,9 @@ impl LockService {
     #[must_use]
     pub fn getlk(&self, file: &Arc<LockedFile>, call: &LockCall) -> Option<Conflict> {
         let table = self.lock();
-        let (_, task, range, kind) = table.broker.test(file.id, call.owner(file.class()), call.range(), call.lock_kind())?;
+        let Some((_, task, range, kind)) = table.broker.test(file.id, call.owner(file.class()), call.range(), call.lock_kind()) else {
+            return file.in_the_way(call.range(), call.lock_kind());
+        };
         Some(Conflict { start: range.start, end: range.end, kind: if kind == LockKind::Write { F_WRLCK } else { F_RDLCK }, pid: task.pid })
     }
 
@@ -396,6 +403,11 @@ impl LockService {
             let waits = broker.waiting_of(of);
             broker.cancel_all(now, look, &waits, Cause::Parked, out)
         })
+    }
+
+    /// Writes that are held are refused from now on instead of waiting: they are held for good.
+    pub fn refuse_held_back(&self) {
+        self.change(|broker, look, now, out| broker.refuse_held_back(now, look, out));
     }
 
     /// What a volume shows goes away: its waits are refused. Locks stay with whoever has the file open: others may have it open too.

@@ -19,6 +19,7 @@ fn file(id: u64, class: Class) -> Arc<LockedFile> {
         place: Mutex::new(None),
         has_ordinary_locks: AtomicBool::default(),
         _taken: None,
+        mirror: Default::default(),
     })
 }
 

@@ -57,6 +57,10 @@ impl Daemon {
         self.dir.path().join("mnt").join(name)
     }
 
+    pub fn locked_db_is_idle(&self) -> bool {
+        self.locked_db().status().unwrap().files.is_empty()
+    }
+
     pub fn locked_db(&self) -> FuseLockedDb {
         FuseLockedDb::new(&self.dir.path().join("sock"), &self.dir.path().join("mnt"))
     }

@@ -126,6 +126,11 @@ impl File {
         self.holders.iter().filter(move |(o, _)| **o != owner).filter_map(move |(o, h)| h.ranges.conflict(range, kind).map(|(r, k)| (*o, h.task, r, k)))
     }
 
+    /// All locks in a range.
+    pub fn locks_in(&self, range: Range) -> Vec<(Range, LockKind)> {
+        self.holders.values().flat_map(|h| h.ranges.iter()).filter(|(held, _)| held.overlaps(range)).collect()
+    }
+
     pub fn has_intent(&self, owner: Owner) -> bool {
         self.intent.is_some_and(|i| i.owner == owner)
     }

@@ -41,6 +41,14 @@ impl Broker {
         }
     }
 
+    /// From now on nobody waits for a held volume: it is held for good, and who holds what he has read would be in the way of others for as long as he waits.
+    pub fn refuse_held_back(&mut self, now: Tick, view: &dyn View, out: &mut Vec<Answer>) {
+        self.refuses_held_back = true;
+        let queued = self.files.iter().flat_map(|(id, f)| f.queue.iter().map(|w| (*id, w.request)));
+        let over: Vec<(FileId, Ticket)> = queued.filter(|(_, r)| self.is_held_back(r)).map(|(id, r)| (id, r.ticket)).collect();
+        self.cancel_all(now, view, &over, Cause::Conflict, out);
+    }
+
     /// The files of these volumes in which a write transaction is open.
     #[must_use]
     pub fn being_written(&self, volumes: &[VolumeId]) -> Vec<FileId> {

@@ -50,6 +50,8 @@ use std::collections::{HashMap, HashSet};
 
 /// A queue is looked through again after this, in microseconds: what a [`View`] shows may change without a request.
 const LOOK_AGAIN: Tick = 20_000;
+/// The same where somebody is in the way whom the broker does not know, and who does not say when he goes.
+const TRY_AGAIN: Tick = 1_000;
 
 /// The broker. See the [module](self).
 #[derive(Debug)]
@@ -64,6 +66,8 @@ pub struct Broker {
     migrating: HashSet<u32>,
     /// Volumes whose writes are held, and by how many.
     held_volumes: HashMap<VolumeId, u32>,
+    /// They are held for good.
+    refuses_held_back: bool,
     /// Requests are not taken just now: who only seems to read may have asked to write.
     deaf: bool,
     /// The files for which time matters; some for which it does no longer may be among them.
@@ -83,6 +87,7 @@ impl Broker {
             users: HashMap::new(),
             migrating: HashSet::new(),
             held_volumes: HashMap::new(),
+            refuses_held_back: false,
             deaf: false,
             timed: HashSet::new(),
             judge: cycle::Judge::default(),
@@ -123,14 +128,22 @@ impl Broker {
                 file.quick.remove(&request.owner)
             };
         }
-        if self.is_grantable(&request, None, view) {
+        let grantable = self.is_grantable(&request, None, view);
+        if grantable && self.keep_others_out(&request, view) {
             self.grant(now, &request, now, view, out);
             self.pump(now, view, request.file, out);
             return;
         }
-        let in_the_way = self.files.get(&request.file).is_some_and(|f| f.conflicts(request.owner, request.range, request.kind).next().is_some());
+        if grantable && self.may_be_waited_for(&request) {
+            self.answer(out, request.ticket, Err(Cause::Conflict), 0);
+            self.forget_if_idle(request.file);
+            return;
+        }
+        // Grantable: somebody is in the way whom the broker does not know.
+        let in_the_way = grantable || self.files.get(&request.file).is_some_and(|f| f.conflicts(request.owner, request.range, request.kind).next().is_some());
         let refusal = match request.class {
             class if !request.wait && rules::is_ordinary(class, request.range) => Some(Cause::Conflict),
+            _ if self.refuses_held_back && self.is_held_back(&request) => Some(Cause::Conflict),
             _ if rules::is_hint(&request, view) && (in_the_way || self.is_held_back(&request)) => Some(Cause::Hint),
             _ => None,
         };
@@ -140,6 +153,9 @@ impl Broker {
             return;
         }
         self.enqueue(now, view, request);
+        if grantable && let Some(file) = self.files.get_mut(&request.file) {
+            file.due = file.due.min(now + TRY_AGAIN);
+        }
         self.break_cycles(now, view, request.file, request.ticket, false, out);
     }
 
@@ -168,6 +184,7 @@ impl Broker {
         let Some(file) = self.files.get_mut(&id) else { return };
         let was_writing = file.is_writing(owner);
         file.set(now, owner, Some(task), range, None);
+        view.let_others_in(id, range, &file.locks_in(range));
         let ended_write = was_writing && !file.is_writing(owner);
         self.settle(now, view, id, owner);
         if ended_write {
@@ -181,7 +198,11 @@ impl Broker {
         let view = &Glance::new(view);
         self.users.remove(&owner);
         let Some(file) = self.files.get_mut(&id) else { return };
-        file.holders.remove(&owner);
+        if let Some(held) = file.holders.remove(&owner) {
+            for (range, _) in held.ranges.iter() {
+                view.let_others_in(id, range, &file.locks_in(range));
+            }
+        }
         file.readers.remove(&owner);
         file.guests.remove(&owner);
         file.disproved.remove(&owner);
@@ -392,6 +413,25 @@ impl Broker {
             })
     }
 
+    /// Keeps those out whom the broker does not know; false if one of them is in the way. Who might write what it is about to read waits for those who write
+    /// already: afterwards it would be refused.
+    fn keep_others_out(&self, r: &Request, view: &dyn View) -> bool {
+        let Some(file) = self.files.get(&r.file) else { return true };
+        let writes = match r.class {
+            Class::Plain => None,
+            Class::Database => Some(rules::RESERVED),
+            Class::Shm => Some(rules::WRITE),
+        };
+        let might_write = r.kind == LockKind::Read && rules::needs_intent(file, r, view);
+        !(might_write && writes.is_some_and(|bytes| view.others_hold(r.file, bytes))) && view.keep_others_out(r.file, r.range, r.kind)
+    }
+
+    /// Whether users whom the broker does not know might wait for what this one holds: it cannot be left to wait for them.
+    fn may_be_waited_for(&self, r: &Request) -> bool {
+        let held = self.files.get(&r.file).and_then(|f| f.held(r.owner));
+        held.is_some_and(|h| rules::read_bytes(r.class).is_some_and(|bytes| h.ranges.holds(bytes)))
+    }
+
     fn grant(&mut self, now: Tick, r: &Request, since: Tick, view: &dyn View, out: &mut Vec<Answer>) {
         if let Some(file) = self.files.get_mut(&r.file) {
             if rules::needs_intent(file, r, view) && !file.has_intent(r.owner) {
@@ -430,13 +470,21 @@ impl Broker {
                 continue;
             }
             let (request, since, stamp) = (waiter.request, waiter.since, waiter.stamp);
+            let is_stale = stamp.is_some_and(|s| s != view.stamp(id));
+            if !is_stale && !self.keep_others_out(&request, view) {
+                if let Some(file) = self.files.get_mut(&id) {
+                    file.due = file.due.min(now + TRY_AGAIN);
+                }
+                at += 1;
+                continue;
+            }
             let Some(file) = self.files.get_mut(&id) else { break };
             file.queue.remove(at);
             for earlier in file.queue.iter_mut().take(at) {
                 earlier.bypassed += 1;
             }
             self.waiting.remove(&request.task.tid);
-            if stamp.is_some_and(|s| s != view.stamp(id)) {
+            if is_stale {
                 if rules::needs_intent(file, &request, view) {
                     let kept_until = Some(now + self.limits.keep);
                     file.intent = Some(Intent { owner: request.owner, task: request.task, since: now, turn: now, kept_until });

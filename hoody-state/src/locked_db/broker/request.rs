@@ -77,7 +77,7 @@ pub struct Request {
     pub read_only: bool,
 }
 
-/// What the broker may look up about a file while it decides. Looks must be cheap and have no effect.
+/// What the broker may look up about a file while it decides, and what it tells of its decisions. Looks must be cheap and have no effect.
 pub trait View {
     /// The database's header says WAL (bytes 18 and 19 are 2).
     fn is_wal(&self, file: FileId) -> bool;
@@ -85,6 +85,16 @@ pub trait View {
     fn has_hot_journal(&self, file: FileId) -> bool;
     /// The wal-index header of a `-shm`.
     fn stamp(&self, file: FileId) -> Stamp;
+    /// Whether users of the file whom the broker does not know hold any of these bytes.
+    fn others_hold(&self, _file: FileId, _range: Range) -> bool {
+        false
+    }
+    /// A lock is about to be granted, on all of `range`: whether such users are not in its way. Then they are kept out from now on.
+    fn keep_others_out(&self, _file: FileId, _range: Range, _kind: LockKind) -> bool {
+        true
+    }
+    /// Locks in `range` have gone; `left` are those that are still held there.
+    fn let_others_in(&self, _file: FileId, _range: Range, _left: &[(Range, LockKind)]) {}
 }
 
 /// Why a request was refused.
