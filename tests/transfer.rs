@@ -5,6 +5,8 @@
 mod faults;
 #[path = "transfer/local.rs"]
 mod local;
+#[path = "transfer/lying.rs"]
+mod lying;
 #[path = "transfer/moves.rs"]
 mod moves;
 #[path = "transfer/peers.rs"]
@@ -13,7 +15,7 @@ mod peers;
 mod rights;
 
 use hoody_state::id::ContainerId;
-use hoody_state::model::{Container, CopyRequest, OperationStatus, PageRequest, Status};
+use hoody_state::model::{Container, CopyRequest, OperationStatus, PageRequest, Status, SyncAnswer, SyncRequest};
 use hoody_state::transfer::memory::MemoryNet;
 use hoody_state::{Caller, Host};
 use hoody_state_workspace::{MemoryWorld, acquaint, container, furnish, snapshot};
@@ -91,6 +93,17 @@ pub fn idle(host: &Host, id: &ContainerId) -> Container {
         }
         assert!(Instant::now() < end, "{c:?}");
         std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Syncs a copy. An operation holds its lock for a moment after its end can be read.
+pub fn sync_when_free(host: &Host, id: &ContainerId, request: &SyncRequest) -> hoody_state::Result<SyncAnswer> {
+    let end = Instant::now() + Duration::from_secs(5);
+    loop {
+        match host.sync_container(&Caller::default(), id, request) {
+            Err(e) if e.code() == "operation_in_progress" && Instant::now() < end => std::thread::sleep(Duration::from_millis(2)),
+            answered => return answered,
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-use super::{A, B, Two, idle, names, settled};
+use super::{A, B, Two, idle, names, settled, sync_when_free};
 use hoody_state::Caller;
 use hoody_state::host::IdempotencyKey;
 use hoody_state::model::{CopyRequest, NewContainer, NewPeer, NewSnapshot, Rights, Status, SyncRequest};
@@ -234,7 +234,7 @@ fn what_a_running_copy_writes_while_a_sync_is_under_way_is_kept() {
     two.net.set_fault(write.clone());
     two.a.write(&two.source, "state", "four");
     let me = Caller::default();
-    let e = two.there.sync_container(&me, &copy, &SyncRequest { force: Some(false), ..Default::default() }).unwrap_err();
+    let e = sync_when_free(&two.there, &copy, &SyncRequest { force: Some(false), ..Default::default() }).unwrap_err();
     assert_eq!(e.code(), "copy_has_changes");
     assert_eq!(two.there.container(&copy).unwrap().status, Status::Running);
     assert_eq!(two.b.read(&copy, "own").as_deref(), Some("late"), "left alone");
@@ -274,7 +274,7 @@ fn an_increment_that_cannot_be_applied_is_replaced_by_the_whole_snapshot() {
     assert_eq!(idle(&two.there, &copy).status, Status::Running);
     assert_eq!(names(&two.there, &copy), names(&two.here, &two.source));
     two.a.write(&two.source, "state", "four");
-    let synced = two.there.sync_container(&Caller::default(), &copy, &SyncRequest::default()).unwrap();
+    let synced = sync_when_free(&two.there, &copy, &SyncRequest::default()).unwrap();
     assert_eq!((synced.changed, two.b.read(&copy, "state").as_deref()), (Some(true), Some("four")));
     assert_clean(&two.there, "after whole snapshots");
 }
@@ -301,7 +301,7 @@ fn a_cancelled_sync_of_an_unfinished_copy_keeps_what_is_there() {
     two.there.cancel_operation(&op).unwrap();
     settled(&two.there);
     assert_eq!(two.there.container(&copy).unwrap().snapshot_count, 1);
-    two.there.sync_container(&Caller::default(), &copy, &SyncRequest::default()).unwrap();
+    sync_when_free(&two.there, &copy, &SyncRequest::default()).unwrap();
     assert_eq!(idle(&two.there, &copy).status, Status::Running);
     assert_clean(&two.there, "a copy that was finished after all");
 }

@@ -67,9 +67,28 @@ impl Host {
         };
         let name = copy_name(request.name.as_deref())?;
         validate::text("ssh_public_key", request.ssh_public_key.as_deref(), 16_384)?;
-        self.0.catalog.read(|c| self.check_limits(c, &project))?;
-        let snapshot = self.copy_base(caller, id, request.source_snapshot.as_deref(), &format!("taken to copy it to {name}"), Some(TAKEN_FOR_COPY_DAYS))?;
-        self.clone_container(caller, &source, &snapshot, project, name, request.ssh_public_key, request.start.unwrap_or(true))
+        let start = request.start.unwrap_or(true);
+        let row = self.copy_row(&source, ContainerId::generate(), project, name.clone(), request.ssh_public_key, start);
+        self.could_copy(&row)?;
+        let named = request.source_snapshot.as_deref();
+        let snapshot = self.copy_base(caller, id, named, &format!("taken to copy it to {name}"), Some(TAKEN_FOR_COPY_DAYS))?;
+        let refused = |e: Error| {
+            // Something has changed since it was asked.
+            if named.is_none() && e.code() != crate::op::step::CRASHED {
+                self.drop_taken(id, &snapshot.snapshot.name);
+            }
+            e
+        };
+        self.clone_container(caller, row, &snapshot, start).map_err(refused)
+    }
+
+    /// Refuses a copy that could not be made, before anything is changed for it.
+    fn could_copy(&self, row: &ContainerRow) -> Result<()> {
+        self.guard_space()?;
+        self.would(|tx| {
+            self.check_limits(tx.conn, &row.project)?;
+            tx.insert_container(row, "copy")
+        })
     }
 
     /// Makes `count` copies at once in the container's project; each has its own result. One that fails keeps no other from being made.
@@ -88,6 +107,15 @@ impl Host {
         for n in &names {
             ContainerName::for_creation(n)?;
         }
+        let start = request.start.unwrap_or(true);
+        let row = |name: ContainerName| self.copy_row(&source, ContainerId::generate(), source.project.clone(), name, None, start);
+        if request.source_snapshot.is_none() {
+            // A snapshot is not taken for nothing: where no copy at all could be made, the first one's reason is the answer.
+            let could: Vec<Result<()>> = names.iter().map(|n| self.could_copy(&row(ContainerName::for_creation(n)?))).collect();
+            if could.iter().all(Result::is_err) {
+                could.into_iter().next().unwrap_or(Ok(()))?;
+            }
+        }
         let why = format!("taken to fork it {count} times");
         let snapshot = self.copy_base(caller, id, request.source_snapshot.as_deref(), &why, Some(TAKEN_FOR_COPY_DAYS))?;
         let next = std::sync::atomic::AtomicUsize::new(0);
@@ -97,9 +125,7 @@ impl Host {
             loop {
                 let n = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                 let Some(name) = names.get(n) else { return };
-                let start = request.start.unwrap_or(true);
-                let copy = ContainerName::for_creation(name)
-                    .and_then(|name| self.clone_container(&inner, &source, &snapshot, source.project.clone(), name, None, start));
+                let copy = ContainerName::for_creation(name).and_then(|name| self.clone_container(&inner, row(name), &snapshot, start));
                 made.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(n, ForkResult::of(name.clone(), copy));
             }
         };
@@ -136,23 +162,13 @@ impl Host {
         self.0.catalog.read(|c| snapshots::get(c, id, taken.as_str()))
     }
 
-    #[allow(clippy::too_many_arguments)]
-    fn clone_container(
-        &self,
-        caller: &Caller,
-        source: &ContainerRow,
-        snapshot: &SnapshotRow,
-        project: ProjectId,
-        name: ContainerName,
-        ssh_public_key: Option<String>,
-        start: bool,
-    ) -> Result<Container> {
+    fn clone_container(&self, caller: &Caller, row: ContainerRow, snapshot: &SnapshotRow, start: bool) -> Result<Container> {
         self.guard_space()?;
-        let row = self.copy_row(source, ContainerId::generate(), project, name, ssh_public_key, start);
         let id = row.id.clone();
+        let source = row.spec.source.clone().ok_or_else(|| Error::internal("a copy without a source"))?;
         let lock = self.0.locks.take(id.as_str(), "container.copy")?;
         let Some(run) = row.state.run.clone() else { return Err(Error::internal("a new container has no run")) };
-        let intent = Intent::Copy { container: id.clone(), source: source.id.clone(), snapshot: snapshot.snapshot.name.clone(), run, start };
+        let intent = Intent::Copy { container: id.clone(), source, snapshot: snapshot.snapshot.name.clone(), run, start };
         let mut op = self.begin(caller, lock, Durability::Disk, intent.clone(), Some(&row.project), |tx| {
             self.check_limits(tx.conn, &row.project)?;
             tx.insert_container(&row, &caller.by)

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 /// One of the fast levels: a root file system comes to well under half, at a third of the processor time of level 1.
 const LEVEL: i32 = -3;
+/// As a power of two: what decompressing may keep in memory, 8 MiB. `LEVEL` needs 512 KiB.
+const LARGEST_WINDOW: u32 = 23;
 
 /// Counts what comes over the network, keeps it under a rate, and ends it when the operation is cancelled.
 pub(crate) struct Meter<R> {
@@ -60,7 +62,10 @@ pub(crate) fn decompressed<R: Read>(input: R, progress: Arc<Progress>) -> Result
             Ok(n)
         }
     }
-    let decoder = zstd::stream::read::Decoder::new(input).map_err(|e| Error::io("start decompressing", e))?;
+    let what = |e| Error::io("start decompressing", e);
+    // One frame, so that a peer that goes on for ever after its end is not listened to; and a window that no peer can make large.
+    let mut decoder = zstd::stream::read::Decoder::new(input).map_err(what)?.single_frame();
+    decoder.window_log_max(LARGEST_WINDOW).map_err(what)?;
     Ok(Done(io::BufReader::with_capacity(256 << 10, decoder), progress))
 }
 
@@ -115,6 +120,31 @@ mod tests {
         let mut bad = bytes.clone();
         *bad.last_mut().unwrap() ^= 1;
         assert!(read(&bad).is_err(), "the checksum of the whole");
+    }
+
+    #[test]
+    fn what_a_peer_sends_after_the_end_is_not_read() {
+        let mut bytes = Vec::new();
+        let mut out = Compressor::new(&mut bytes).unwrap();
+        out.write_all(b"all").unwrap();
+        out.finish().unwrap();
+        for more in [Box::new(io::repeat(0)) as Box<dyn Read>, Box::new(bytes.clone().repeat(1000).leak().chain(io::repeat(7)))] {
+            let mut read = Vec::new();
+            decompressed(bytes.chain(more), Arc::new(Progress::default())).unwrap().read_to_end(&mut read).unwrap();
+            assert_eq!(read, b"all");
+        }
+    }
+
+    #[test]
+    fn a_window_that_takes_much_memory_is_refused() {
+        let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 1).unwrap();
+        encoder.window_log(27).unwrap();
+        encoder.write_all(&[1; 1000]).unwrap();
+        encoder.flush().unwrap();
+        encoder.write_all(&[2; 1000]).unwrap();
+        let bytes = encoder.finish().unwrap();
+        let mut out = Vec::new();
+        assert!(decompressed(&bytes[..], Arc::new(Progress::default())).unwrap().read_to_end(&mut out).is_err());
     }
 
     #[test]

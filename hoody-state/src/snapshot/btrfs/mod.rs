@@ -18,6 +18,8 @@ mod delta;
 mod differential_tests;
 #[cfg(test)]
 mod forged_tests;
+#[doc(hidden)]
+pub mod from_elsewhere;
 mod nested;
 mod reclaim;
 mod send;
