@@ -311,3 +311,39 @@ fn volumes_come_go_and_change_and_do_not_reach_each_other() {
     mount.unmount().unwrap();
     assert!(!is_mounted(&p("mnt")));
 }
+
+/// `chattr` and `lsattr`, natively and mounted.
+#[test]
+fn flags_of_files_and_directories_are_kept_by_the_backing() {
+    for options in both() {
+        let m = Mounted::new(&options);
+        fs::write(m.at().join("f"), b"x").unwrap();
+        fs::write(m.at().join("data.db"), b"").unwrap();
+        fs::create_dir(m.at().join("d")).unwrap();
+        let list = |at: &Path, name: &str| {
+            let out = Command::new("lsattr").arg("-d").arg(name).current_dir(at).output().expect("lsattr");
+            assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+            String::from_utf8(out.stdout).unwrap()
+        };
+        let change = |change: &str, name: &str| Command::new("chattr").args([change, name]).current_dir(m.at()).output().expect("chattr");
+        for name in ["f", "data.db", "d"] {
+            assert_eq!(list(&m.at(), name), list(&m.back(), name));
+            let done = change("+dA", name);
+            assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+            let seen = list(&m.at(), name);
+            let letters = seen.split(' ').next().unwrap();
+            assert!(letters.contains('d') && letters.contains('A'), "{seen}");
+            assert_eq!(seen, list(&m.back(), name));
+        }
+        assert!(change("+i", "f").status.success());
+        assert_eq!(fs::remove_file(m.at().join("f")).unwrap_err().raw_os_error(), Some(nix::libc::EPERM));
+        assert_eq!(OpenOptions::new().write(true).open(m.at().join("f")).unwrap_err().raw_os_error(), Some(nix::libc::EPERM));
+        assert!(change("-i", "f").status.success());
+        fs::write(m.at().join("f"), b"y").unwrap();
+        // What would need rights in the backing's file system that only this daemon has.
+        assert!(!change("+j", "f").status.success());
+        let other = Command::new("chattr").args(["+d", "f"]).current_dir(m.at()).uid(12345).output().unwrap();
+        assert!(!other.status.success(), "it is somebody else's file");
+        assert_eq!(list(&m.at(), "f"), list(&m.back(), "f"));
+    }
+}

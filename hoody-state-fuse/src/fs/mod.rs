@@ -4,6 +4,7 @@ mod attributes;
 mod data;
 mod directories;
 mod entries;
+mod flags;
 mod locking;
 mod requests;
 mod xattrs;
@@ -162,6 +163,7 @@ impl Filesystem for DatabaseFs {
             | InitFlags::FUSE_DONT_MASK
             | InitFlags::FUSE_POSIX_ACL
             | InitFlags::FUSE_CACHE_SYMLINKS
+            | InitFlags::FUSE_HAS_IOCTL_DIR
             | InitFlags::FUSE_NO_EXPORT_SUPPORT;
         if let Err(missing) = config.add_capabilities(want) {
             let there = want & !missing;
@@ -406,9 +408,9 @@ impl Filesystem for DatabaseFs {
         answer!(reply, self.0.lseek(fh.0, offset, whence), at => reply.offset(at));
     }
 
-    fn ioctl(&self, _req: &Request, _ino: INodeNo, _fh: FileHandle, _flags: fuser::IoctlFlags, _cmd: u32, _in: &[u8], _out: u32, reply: fuser::ReplyIoctl) {
+    fn ioctl(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, _flags: fuser::IoctlFlags, cmd: u32, data: &[u8], _out: u32, reply: fuser::ReplyIoctl) {
         let _busy = self.0.begin(Kind::Other);
-        reply.error(fuser::Errno::ENOTTY);
+        answer!(reply, self.0.table.handle(fh.0).map_err(|_| Errno::NOTTY).and_then(|h| flags::call(h.file(), cmd, data)), said => reply.ioctl(0, &said));
     }
 
     fn copy_file_range(
