@@ -8,6 +8,7 @@
 mod copies;
 mod inotify;
 mod leftovers;
+mod outside;
 mod random;
 mod rng;
 mod server;
@@ -85,4 +86,24 @@ fn a_server_starts_checks_stops_and_unmounts_without_inotify() {
 #[test]
 fn in_the_middle_of_an_unmount() {
     unmount::kills(6);
+}
+
+#[test]
+fn nobody_without_a_token_holds_up_root_or_takes_memory() {
+    outside::nobody_without_a_token_holds_up_root_or_takes_memory();
+}
+
+#[test]
+fn a_token_revoked_by_another_process_ends_what_is_open() {
+    outside::a_token_revoked_by_another_process_ends_what_is_open();
+}
+
+#[test]
+fn a_command_ends_with_its_caller() {
+    outside::a_command_ends_with_its_caller();
+}
+
+#[test]
+fn a_plain_user_of_the_host_reaches_nothing_of_run() {
+    outside::a_plain_user_of_the_host_reaches_nothing_of_run();
 }
