@@ -126,7 +126,7 @@ fn blocks_a_b_c_then_b_again_are_four_blocks_on_disk() {
     assert_eq!(usage.live.exclusive.0, 0);
     // A deleted snapshot's blocks that its successor still holds become the successor's.
     real.host().delete_snapshot(&Caller::default(), &c, "one").unwrap();
-    assert_eq!(real.host().snapshot(&c, "two").unwrap().snapshot.size.0, 3 * BLOCK);
+    assert_eq!(real.host().snapshot(&c, "two").unwrap().snapshot.size.0, 3 * BLOCK + name);
 }
 
 #[test]
