@@ -127,6 +127,7 @@ pub const CODES: &[Row] = &[
     row("operation_cancelled", 409, "somebody cancelled this; it was undone"),
     row("idempotency_in_flight", 409, "the first request with this key has not ended yet"),
     row("request_too_large", 413, "the body is larger than its limit"),
+    row("image_header_too_large", 413, "an entry of the image has headers that are too large"),
     row("image_too_large", 413, "the image is larger than the pool or its bounds"),
     row("idempotency_key_reused", 422, "the key was used with another request"),
     row("address_limit", 429, "this address has as many connections, or Socket.IO sessions without a token, as one address may have"),

@@ -46,6 +46,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("exec_failed", "runtime/oci: it takes processes"),
     ("container_task_limit", "runtime/oci: it takes processes"),
     ("pool_task_limit", "runtime/oci: it takes processes"),
+    ("image_header_too_large", "hoody-state/src/image/tests/hostile.rs"),
     ("invalid_cwd", "runtime/oci: it takes processes"),
     ("working_directory_not_found", "runtime/oci: it takes processes"),
     ("name_ambiguous", "tests/found.rs"),

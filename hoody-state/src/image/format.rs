@@ -16,6 +16,12 @@ pub(super) fn corrupt(why: impl std::fmt::Display) -> Error {
     Error::invalid("image_corrupt", format!("the image's archive is damaged or cut short ({why}): make it again or send it again"))
 }
 
+/// The error for headers of one entry that need more memory than an import may take.
+pub(super) fn header_too_large(why: impl std::fmt::Display) -> Error {
+    let message = format!("an entry of the image's archive has headers that are too large ({why}): make the archive again without them");
+    Error::new(Kind::TooLarge, "image_header_too_large", message)
+}
+
 fn unknown(what: &str) -> Error {
     Error::invalid("image_format", format!("{what}: an image is a tar, plain or compressed by gzip or zstd"))
 }

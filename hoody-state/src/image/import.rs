@@ -75,7 +75,7 @@ impl Skipped {
 ///   path, `..`, a parent that is a symlink or a file, a name too long), `image_link_unsafe` (a hard link to what is not there),
 ///   `image_entry_conflict` (a file where a directory is), `image_id_range` (an owner beyond 65535), `image_xattr`,
 ///   `image_no_root` (nothing to boot).
-/// - [`Kind::TooLarge`] `image_too_large`; [`Kind::NoSpace`]; [`Kind::Cancelled`]; [`Kind::Conflict`] `image_root_not_empty`;
+/// - [`Kind::TooLarge`] `image_too_large`, `image_header_too_large` (attributes, a map of holes or a name that would take more memory than an import may); [`Kind::NoSpace`]; [`Kind::Cancelled`]; [`Kind::Conflict`] `image_root_not_empty`;
 ///   [`Kind::Io`]. An [`Error`] inside the reader's `io::Error` comes out as it is.
 pub fn import(reader: impl Read, root: &Path, options: &ImportOptions<'_>) -> Result<ImportReport> {
     if std::fs::read_dir(root).io(|| format!("list {}", root.display()))?.next().is_some() {

@@ -1,6 +1,6 @@
 //! The tar format: one member after the other, in constant memory.
 
-use super::format::{carried, corrupt};
+use super::format::{carried, corrupt, header_too_large};
 use super::pax::{Pax, decimal};
 use crate::error::{Error, Result};
 use rustix::fs::Timespec;
@@ -9,6 +9,8 @@ use std::io::Read;
 const BLOCK: usize = 512;
 /// Far more than any real extended header (the attributes of one file).
 const LARGEST_PAX: u64 = 1 << 20;
+/// What all entries have in common is copied for each of them.
+const LARGEST_GLOBAL: usize = 64 << 10;
 /// Twice what `PATH_MAX` allows: the check of the path then says what is wrong.
 const LARGEST_NAME: u64 = 8 << 10;
 /// 16 MiB of memory; a file in a million pieces.
@@ -86,11 +88,11 @@ impl<R: Read> Members<R> {
                 b'K' => long_link = Some(self.text(size)?),
                 b'x' | b'X' => {
                     let data = self.small(size, LARGEST_PAX)?;
-                    pax.get_or_insert_with(|| self.global.clone()).read(&data)?;
+                    pax.get_or_insert_with(|| self.global.clone()).read(&data, LARGEST_PAX as usize)?;
                 }
                 b'g' => {
                     let data = self.small(size, LARGEST_PAX)?;
-                    self.global.read(&data)?;
+                    self.global.read(&data, LARGEST_GLOBAL)?;
                 }
                 _ => {
                     let pax = pax.unwrap_or_else(|| self.global.clone());
@@ -209,7 +211,7 @@ impl<R: Read> Members<R> {
 
     fn small(&mut self, size: u64, most: u64) -> Result<Vec<u8>> {
         if size > most {
-            return Err(corrupt(format!("a header of {size} bytes, the most is {most}")));
+            return Err(header_too_large(format!("one of {size} bytes, the most is {most}")));
         }
         self.begin(size);
         let mut out = vec![0u8; size as usize];

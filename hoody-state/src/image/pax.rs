@@ -1,8 +1,11 @@
 //! The extended headers of POSIX tars: records `LENGTH KEY=VALUE\n`. Pure.
 
-use super::format::corrupt;
+use super::format::{corrupt, header_too_large};
 use crate::error::Result;
 use rustix::fs::Timespec;
+
+/// More than any file has. Each is compared with the others.
+const MOST_XATTRS: usize = 1000;
 
 /// What extended headers said; they win over the plain header.
 #[derive(Debug, Clone, Default)]
@@ -31,8 +34,22 @@ pub(super) struct PaxSparse {
 }
 
 impl Pax {
-    /// Adds the records of one header to what is known already.
-    pub(super) fn read(&mut self, mut data: &[u8]) -> Result<()> {
+    /// Adds the records of one header to what is known already, as long as that stays within bounds: an archive may have any number of headers
+    /// before an entry. Errors: `image_corrupt`, `image_header_too_large`.
+    pub(super) fn read(&mut self, data: &[u8], most: usize) -> Result<()> {
+        self.records(data)?;
+        let attributes: usize = self.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum();
+        let numbers = self.sparse.as_ref().map_or(0, |s| s.numbers.len() * size_of::<u64>());
+        if attributes + numbers > most || self.xattrs.len() > MOST_XATTRS {
+            return Err(header_too_large(format!(
+                "{} extended attributes of {attributes} bytes and a map of holes of {numbers} bytes; the most is {MOST_XATTRS} attributes, and {most} bytes",
+                self.xattrs.len()
+            )));
+        }
+        Ok(())
+    }
+
+    fn records(&mut self, mut data: &[u8]) -> Result<()> {
         while !data.is_empty() && data[0] != 0 {
             let digits = data.iter().position(|b| *b == b' ').ok_or_else(|| corrupt("an extended header without a length"))?;
             let len = decimal(&data[..digits]).and_then(|n| usize::try_from(n).ok()).filter(|n| *n > digits + 1 && *n <= data.len());
@@ -74,7 +91,10 @@ impl Pax {
                 self.sparse().numbers = all.ok_or_else(bad)?;
             }
             b"SCHILY.acl.access" | b"SCHILY.acl.default" | b"SCHILY.acl.ace" | b"RHT.security.selinux" => {
-                self.ignored.push(String::from_utf8_lossy(key).into_owned());
+                let key = String::from_utf8_lossy(key).into_owned();
+                if !self.ignored.contains(&key) {
+                    self.ignored.push(key);
+                }
             }
             _ => {
                 if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
@@ -177,20 +197,20 @@ mod tests {
     #[test]
     fn records_are_read() {
         let mut p = Pax::default();
-        p.read(b"12 path=a\nb\n20 mtime=-1.5000000\n12 uid=1000\n28 SCHILY.xattr.user.k=\0\n=v\n32 LIBARCHIVE.xattr.user.%41=eA\n").unwrap();
+        p.read(b"12 path=a\nb\n20 mtime=-1.5000000\n12 uid=1000\n28 SCHILY.xattr.user.k=\0\n=v\n32 LIBARCHIVE.xattr.user.%41=eA\n", 1000).unwrap();
         assert_eq!(p.path.as_deref(), Some(b"a\nb".as_slice()));
         assert_eq!(p.mtime.map(|t| (t.tv_sec, t.tv_nsec)), Some((-2, 500_000_000)));
         assert_eq!(p.uid, Some(1000));
         assert_eq!(p.xattrs, [(b"user.k".to_vec(), b"\0\n=v".to_vec()), (b"user.A".to_vec(), b"x".to_vec())]);
         for bad in [b"5 a=b\n".as_slice(), b"99 a=b\n", b"x", b"6 a=bc", b"5 ab\n", b"0 a=b\n", b"12 uid=1x00\n", b"99999999999999999999999 a=b\n"] {
-            assert_eq!(Pax::default().read(bad).unwrap_err().code(), "image_corrupt", "{}", super::super::path::shown(bad));
+            assert_eq!(Pax::default().read(bad, 1000).unwrap_err().code(), "image_corrupt", "{}", super::super::path::shown(bad));
         }
     }
 
     proptest! {
         #[test]
         fn no_bytes_make_it_panic(data in prop::collection::vec(any::<u8>(), 0..200)) {
-            let _ = Pax::default().read(&data);
+            let _ = Pax::default().read(&data, 1000);
             let _ = time(&data);
             let _ = base64(&data);
             let _ = percent_decoded(&data);

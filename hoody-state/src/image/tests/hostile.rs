@@ -19,6 +19,31 @@ fn taken(tar: &[u8]) -> (Place, ImportReport) {
     (place, report)
 }
 
+/// Headers of one entry that add up, each of them within bounds.
+#[test]
+fn headers_that_would_take_much_memory_are_refused() {
+    let b = Archive::bootable;
+    let value = vec![b'v'; 500 << 10];
+    let add = |a: Archive, n: usize| (0..n).fold(a, |a, i| a.pax(&[(format!("SCHILY.xattr.user.k{i}").as_str(), &value)]));
+    refused("attributes over several headers", &add(b(), 3).file("x", b"").end(), "image_header_too_large");
+    refused("one large header", &b().pax(&[("comment", &value), ("c", &value), ("d", &value)]).file("x", b"").end(), "image_header_too_large");
+    let small = |n: usize| (0..n).fold(b(), |a, i| a.pax(&[(format!("SCHILY.xattr.user.k{i}").as_str(), b"v")]));
+    refused("a thousand small ones", &small(1001).file("x", b"").end(), "image_header_too_large");
+    let offsets = |n: usize| b"23 GNU.sparse.offset=1\n".repeat(n);
+    let mut holes = b();
+    for _ in 0..5 {
+        holes = holes.raw(b'x', b"h", b"", &offsets(40_000), |_| {});
+    }
+    refused("a map of holes over several headers", &holes.file("x", b"").end(), "image_header_too_large");
+    let global = [format!("{} SCHILY.xattr.user.g=", value.len() + 28).as_bytes(), &value[..], b"\n"].concat();
+    refused("what all entries have in common", &b().raw(b'g', b"g", b"", &global, |_| {}).file("x", b"").end(), "image_header_too_large");
+    let name = vec![b'n'; 9 << 10];
+    refused("a long name", &b().raw(b'L', b"@LongLink", b"", &name, |_| {}).file("x", b"").end(), "image_header_too_large");
+    // Headers that say the same thing again and again take no memory.
+    let again = (0..2000).fold(b(), |a, _| a.pax(&[("SCHILY.acl.access", b"x"), ("path", b"x")]));
+    taken(&again.file("x", b"").end());
+}
+
 #[test]
 fn unsafe_archives_are_refused() {
     let b = Archive::bootable;
@@ -89,8 +114,8 @@ fn broken_archives_are_refused() {
         ("second header", sum, "image_corrupt"),
         ("cut in data", Archive::default().file("bin/sh", &[0; 2000]).end()[..1500].to_vec(), "image_corrupt"),
         ("pax without an entry", Archive::bootable().pax(&[("path", b"x")]).end(), "image_corrupt"),
-        ("pax too large", Archive::bootable().raw(b'x', b"p", b"", b"", |h| h.set_size(1 << 30)).end(), "image_corrupt"),
-        ("name too large", Archive::bootable().raw(b'L', b"p", b"", b"", |h| h.set_size(1 << 40)).end(), "image_corrupt"),
+        ("pax too large", Archive::bootable().raw(b'x', b"p", b"", b"", |h| h.set_size(1 << 30)).end(), "image_header_too_large"),
+        ("name too large", Archive::bootable().raw(b'L', b"p", b"", b"", |h| h.set_size(1 << 40)).end(), "image_header_too_large"),
         ("size without data", Archive::bootable().raw(b'0', b"p", b"", b"", |h| h.set_size(1 << 40)).end(), "image_corrupt"),
         ("pax size without data", Archive::bootable().pax(&[("size", b"9999999999")]).file("p", b"").end(), "image_corrupt"),
         ("sparse map backwards", sparse("GNU.sparse.map", b"10,5,0,5", b"0123456789"), "image_corrupt"),
