@@ -33,7 +33,7 @@ fn what_was_acknowledged_survives_power_cuts() {
     let (mut left, mut total) = (cuts, Total::default());
     for n in 0.. {
         let of_this = left.min(CUTS_PER_MACHINE);
-        let storage = if n % 2 == 0 { Storage::Image } else { Storage::Device };
+        let storage = if (seed + n).is_multiple_of(2) { Storage::Image } else { Storage::Device };
         let rng = Rng::new(rng.below(1 << 40));
         // A machine's network is that of a thread.
         let done = std::thread::spawn(move || Campaign::new(storage, n).run(of_this, rng)).join();
