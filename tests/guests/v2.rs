@@ -108,6 +108,8 @@ fn a_kill_for_memory_is_seen(w: &World) {
             .unwrap()
             .to_owned();
     w.host.await_status(&id, "stopped");
+    let now = get(&format!("/containers/{id}"));
+    assert!(now["status_message"].as_str().is_some_and(|m| m.contains("memory")), "the reason of its end is not said: {now}");
     must("DELETE", &format!("/containers/{id}"), &Value::Null);
 }
 
