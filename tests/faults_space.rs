@@ -4,12 +4,12 @@
 
 use hoody_state::host::Host;
 use hoody_state::id::ContainerId;
-use hoody_state::model::{NewSnapshot, PageRequest, RestoreOptions, Status};
+use hoody_state::model::{ContainerUpdate, NewContainer, NewSnapshot, PageRequest, ProjectInput, RestoreOptions, Status};
 use hoody_state::pool::Reserve;
 use hoody_state::runtime::ExecSpec;
 use hoody_state::units::Bytes;
 use hoody_state::{Caller, HostConfig};
-use hoody_state_workspace::{RealHost, assert_clean, at_rest, container, project, snapshot};
+use hoody_state_workspace::{RealHost, assert_clean, at_rest, container, project, refused, snapshot};
 use nix::mount::{MntFlags, MsFlags};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -195,6 +195,78 @@ fn a_read_only_pool_can_be_unmounted_and_its_containers_start_again_with_it() {
     real.host().ready().unwrap();
     until("it does not run again", || real.host().container(&greedy).unwrap().status == Status::Running);
     assert_clean(real.host(), "after an unmount of a read-only pool");
+}
+
+#[test]
+fn a_disk_limit_stops_its_container_alone_and_changes_while_it_runs() {
+    let real = RealHost::new("f-disk");
+    let h = real.host();
+    let p = project(h, "p");
+    let limited = |name: &str, disk| NewContainer { name: Some(name.into()), disk: Some(disk), ..Default::default() };
+    let e = h.create_container(&me(), &p, limited("tiny", Some(Bytes::mib(1)))).unwrap_err();
+    assert_eq!(e.code(), "validation_error");
+    let c = h.create_container(&me(), &p, limited("dev", Some(Bytes::mib(64)))).unwrap();
+    assert_eq!(c.disk, Some(Bytes::mib(64)));
+    let (c, other) = (c.id, container(h, &p, "other").unwrap());
+    snapshot(h, &c, "before").unwrap();
+    let said = try_sh(h, &c, FILL);
+    assert!(said.contains("uota exceeded"), "{said}");
+    real.sh(&other, "dd if=/dev/zero of=/f bs=1M count=100 conv=fsync && sync");
+    // What it has written is said, and everything of ours works at the limit.
+    let used = |c: &ContainerId| h.usage(c).unwrap().disk.unwrap();
+    until("the figures do not come", || used(&c).used > Bytes::mib(56));
+    assert_eq!((used(&c).limit, h.stats(&c).unwrap().disk.root.counted.unwrap().limit), (Some(Bytes::mib(64)), Some(Bytes::mib(64))));
+    until("the project's figures do not come", || used(&other).used >= Bytes::mib(100));
+    snapshot(h, &c, "full").unwrap();
+    h.restore(&me(), &c, "before", RestoreOptions::default()).unwrap();
+    assert_eq!(h.container(&c).unwrap().status, Status::Running);
+    // More, while it runs; then none.
+    h.update_container(&me(), &c, ContainerUpdate { disk: Some(Some(Bytes::mib(128))), ..Default::default() }).unwrap();
+    real.sh(&c, "dd if=/dev/zero of=/more bs=1M count=40 conv=fsync");
+    h.update_container(&me(), &c, ContainerUpdate { disk: Some(None), ..Default::default() }).unwrap();
+    real.sh(&c, "dd if=/dev/zero of=/more bs=1M count=100 conv=fsync");
+    assert_eq!(h.container(&c).unwrap().disk, None);
+    // The project's limit holds for all of it.
+    h.update_project(&me(), &p, ProjectInput { disk: Some(Some(Bytes::mib(330))), ..Default::default() }).unwrap();
+    assert!(try_sh(h, &other, "dd if=/dev/zero of=/g bs=1M count=300 conv=fsync").contains("uota exceeded"));
+    for s in ["before", "full"] {
+        h.delete_snapshot(&me(), &c, s).unwrap();
+    }
+    h.delete_container(&me(), &c).unwrap();
+    h.delete_container(&me(), &other).unwrap();
+    at_rest(h);
+    until("the groups of deleted containers stay", || {
+        let groups = std::fs::read_dir(qgroups(&real)).unwrap().filter_map(Result::ok);
+        groups.filter(|g| g.file_name().to_string_lossy().starts_with("1_")).count() == 0
+    });
+    assert_clean(h, "after disk limits");
+}
+
+fn qgroups(real: &RealHost) -> PathBuf {
+    let pool = std::fs::read_to_string(real.config.run.join("pool/hoody-pool.json")).unwrap();
+    let pool: serde_json::Value = serde_json::from_str(&pool).unwrap();
+    PathBuf::from("/sys/fs/btrfs").join(pool["pool_id"].as_str().unwrap()).join("qgroups")
+}
+
+#[test]
+fn too_many_nested_volumes_are_refused_before_anything_stands_still() {
+    let mut real = RealHost::new("f-nested");
+    real.stop();
+    real.config.settings.max_nested_volumes = 3;
+    real.start();
+    let h = real.host();
+    let p = project(h, "p");
+    let c = container(h, &p, "dev").unwrap();
+    let make = |n: u32| {
+        let at = real.live(&c).join(format!("v{n}"));
+        assert!(std::process::Command::new("btrfs").args(["-q", "subvolume", "create"]).arg(at).status().unwrap().success());
+    };
+    (0..3).for_each(make);
+    snapshot(h, &c, "three").unwrap();
+    make(3);
+    refused(h, "too_many_nested_volumes", || h.create_snapshot(&me(), &c, NewSnapshot::default()));
+    let usage = h.usage(&c).unwrap();
+    assert_eq!((usage.nested_volumes, usage.max_nested_volumes), (4, 3));
 }
 
 fn tools(config: &HostConfig) {

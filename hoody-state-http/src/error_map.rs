@@ -93,6 +93,8 @@ pub const CODES: &[Row] = &[
     row("environment_variable_not_found", 404, "no such variable"),
     row("method_not_allowed", 405, "the route has no such method"),
     row("request_timeout", 408, "the body did not come in time"),
+    row("disk_limit_unsupported", 409, "this pool does not count what containers write, so no disk limit can be set: `GET /pool` says why"),
+    row("too_many_nested_volumes", 409, "more subvolumes were made inside the container than a snapshot may hold"),
     row("duplicate_alias", 409, "another project has this alias"),
     row("container_name_in_use", 409, "another container of the project has this name"),
     row("ssh_public_key_in_use", 409, "another container has this key"),
@@ -164,6 +166,7 @@ pub const CODES: &[Row] = &[
     row("pool_read_only", 503, "the kernel made the pool read-only because it could not write to it: `GET /pool` says what to do"),
     marked("freeze_timeout", 504, "CONTAINER_HOST_TIMEOUT", "the container could not be frozen in time; it runs on"),
     marked("kill_timeout", 504, "CONTAINER_HOST_TIMEOUT", "the container's processes did not end in time"),
+    row("disk_limit_reached", 507, "the disk limit of the container or of its project is reached"),
     row("pool_full", 507, "not enough space in the pool; nothing was changed"),
 ];
 
@@ -216,12 +219,14 @@ pub fn outer_message(error: &Error) -> String {
         Kind::Io | Kind::Internal => FAULT.to_owned(),
         Kind::Corrupt if look_up(error.code(), Kind::Corrupt).0 == 500 => FAULT.to_owned(),
         // Of a system call that found no room: it names a file of the host.
+        Kind::NoSpace if error.code() == "disk_limit_reached" => LIMIT.to_owned(),
         Kind::NoSpace if std::error::Error::source(error).is_some_and(|s| s.is::<std::io::Error>()) => FULL.to_owned(),
         _ => error.message().to_owned(),
     }
 }
 
 const FAULT: &str = "the server failed at this; its log says why";
+const LIMIT: &str = "the disk limit of the container or of its project is reached: delete something in it, or raise the limit";
 const FULL: &str = "the pool is full: delete snapshots or containers, or grow the pool";
 
 /// The message to show of an error that is known by its code alone: that of an operation that has ended.
@@ -229,6 +234,7 @@ const FULL: &str = "the pool is full: delete snapshots or containers, or grow th
 pub fn outer_text(code: &str, message: String) -> String {
     match CODES.iter().find(|r| r.code == code) {
         Some(r) if r.code == "interrupted" => message,
+        Some(r) if r.code == "disk_limit_reached" => LIMIT.to_owned(),
         Some(r) if r.status == 507 => FULL.to_owned(),
         Some(r) if r.status != 500 => message,
         _ => FAULT.to_owned(),

@@ -94,7 +94,8 @@ impl Error {
     pub fn io(what: impl fmt::Display, source: impl Into<std::io::Error>) -> Self {
         let source = source.into();
         let (kind, code) = match source.raw_os_error() {
-            Some(nix::libc::ENOSPC | nix::libc::EDQUOT) => (Kind::NoSpace, "pool_full"),
+            Some(nix::libc::ENOSPC) => (Kind::NoSpace, "pool_full"),
+            Some(nix::libc::EDQUOT) => (Kind::NoSpace, "disk_limit_reached"),
             _ => (Kind::Io, "io"),
         };
         Self::new(kind, code, format!("{what}: {source}")).with_source(source)

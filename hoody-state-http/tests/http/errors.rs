@@ -50,6 +50,9 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("invalid_cwd", "runtime/oci: it takes processes"),
     ("working_directory_not_found", "runtime/oci: it takes processes"),
     ("name_ambiguous", "tests/found.rs"),
+    ("pool_read_only", "it takes a full disk: tests/faults_space.rs"),
+    ("disk_limit_reached", "hoody-state/src/snapshot/btrfs/quota_tests.rs"),
+    ("too_many_nested_volumes", "it takes BTRFS: tests/faults_space.rs"),
     ("not_ready", "it takes a pool that went away"),
 ];
 
@@ -85,6 +88,7 @@ fn every_documented_code_is_produced_with_its_status() {
 fn peers(s: &Server, seen: &mut Seen) {
     let project = s.project("copying");
     let id = s.container(&project, "box");
+    seen.expect("disk_limit_unsupported", &s.call("PATCH", &format!("/api/v1/containers/{id}"), r#"{"disk":"20G"}"#));
     let none = "65f0c0ffee000000000000ff";
     seen.expect("source_container_not_found", &s.call("POST", &format!("/api/v1/containers/{none}/copy"), &format!(r#"{{"target_project_id":"{project}"}}"#)));
     seen.expect("not_a_copy", &s.call("POST", &format!("/api/v1/containers/{id}/sync"), ""));

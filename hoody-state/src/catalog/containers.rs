@@ -4,7 +4,7 @@ use crate::id::{ContainerId, LogId, OperationId, ProjectId, RunId, ServerId};
 use crate::model::{DatabaseScope, Filesystem, PageRequest, RamdiskScope, Status, StatusLog};
 use crate::name::{ContainerName, SnapshotName};
 use crate::runtime::Network;
-use crate::units::{Generation, VolumeId};
+use crate::units::{Bytes, Generation, VolumeId};
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::{Deserialize, Serialize};
@@ -28,6 +28,9 @@ pub(crate) struct ContainerSpec {
     pub command: Vec<String>,
     pub cpu: Option<f64>,
     pub memory_mib: Option<u64>,
+    /// Bytes its volumes and snapshots may hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<Bytes>,
     pub databases: DatabaseScope,
     pub filesystem: Filesystem,
     pub network: Network,

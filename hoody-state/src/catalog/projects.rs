@@ -5,12 +5,13 @@ use crate::model::{PageRequest, Project};
 use crate::name::ProjectAlias;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-const COLUMNS: &str = "id, alias, color, max_containers, created_ms, updated_ms";
+const COLUMNS: &str = "id, alias, color, max_containers, created_ms, updated_ms, disk";
 
 fn row(user: &UserId) -> impl Fn(&Row<'_>) -> rusqlite::Result<Result<Project>> + '_ {
     move |r| {
         let (id, alias): (String, String) = (r.get(0)?, r.get(1)?);
         let (color, max_containers, created, updated) = (r.get(2)?, r.get(3)?, r.get(4)?, r.get(5)?);
+        let disk: Option<u64> = r.get(6)?;
         Ok((|| {
             Ok(Project {
                 id: id.parse()?,
@@ -18,6 +19,7 @@ fn row(user: &UserId) -> impl Fn(&Row<'_>) -> rusqlite::Result<Result<Project>> 
                 alias: alias.parse::<ProjectAlias>()?,
                 color,
                 max_containers,
+                disk: disk.map(crate::units::Bytes),
                 is_default: false,
                 realm_ids: Vec::new(),
                 created_at: time(created),
@@ -92,8 +94,8 @@ impl Tx<'_> {
     pub(crate) fn insert_project(&mut self, p: &Project) -> Result<()> {
         self.conn
             .execute(
-                "INSERT INTO projects(id, alias, color, max_containers, created_ms, updated_ms) VALUES(?1, ?2, ?3, ?4, ?5, ?6)",
-                params![p.id.as_str(), p.alias.as_str(), p.color, p.max_containers, ms(p.created_at), ms(p.updated_at)],
+                "INSERT INTO projects(id, alias, color, max_containers, created_ms, updated_ms, disk) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                params![p.id.as_str(), p.alias.as_str(), p.color, p.max_containers, ms(p.created_at), ms(p.updated_at), p.disk.map(|b| b.0)],
             )
             .map_err(|e| taken(e, &p.alias))?;
         Ok(())
@@ -102,8 +104,8 @@ impl Tx<'_> {
     pub(crate) fn update_project(&mut self, p: &Project) -> Result<()> {
         self.conn
             .execute(
-                "UPDATE projects SET alias = ?2, color = ?3, max_containers = ?4, updated_ms = ?5 WHERE id = ?1",
-                params![p.id.as_str(), p.alias.as_str(), p.color, p.max_containers, ms(p.updated_at)],
+                "UPDATE projects SET alias = ?2, color = ?3, max_containers = ?4, updated_ms = ?5, disk = ?6 WHERE id = ?1",
+                params![p.id.as_str(), p.alias.as_str(), p.color, p.max_containers, ms(p.updated_at), p.disk.map(|b| b.0)],
             )
             .map_err(|e| taken(e, &p.alias))?;
         Ok(())

@@ -49,6 +49,8 @@ ALTER TABLE tokens ADD COLUMN peer_server_id TEXT;
 ALTER TABLE copies_elsewhere ADD COLUMN source_id TEXT;
 ", "
 ALTER TABLE tokens ADD COLUMN host_network INTEGER NOT NULL DEFAULT 0;
+", "
+ALTER TABLE projects ADD COLUMN disk INTEGER;
 "];
 
 /// Brings the catalog to this version.

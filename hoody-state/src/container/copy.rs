@@ -229,6 +229,7 @@ impl Host {
         let Intent::Copy { container: id, source, snapshot, .. } = intent else { return Err(Error::internal("not a copy")) };
         op.step("home")?;
         self.0.store.create_home(&id)?;
+        self.apply_disk_limit_of(&id)?;
         op.step("clone")?;
         let from = Volume::Snapshot(source.clone(), snapshot.clone());
         let info = self.0.store.clone_volume(&from, &Volume::Live(id.clone()), &op.id).map_err(|e| match e.code() {

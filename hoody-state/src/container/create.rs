@@ -57,6 +57,7 @@ impl Host {
     fn clone_steps(&self, op: &mut Op, id: &ContainerId, image: &Image, run: &RunId) -> Result<Container> {
         op.step("home")?;
         self.0.store.create_home(id)?;
+        self.apply_disk_limit_of(id)?;
         op.step("clone")?;
         let info = self.0.store.clone_volume(&Volume::Image(image.name.clone()), &Volume::Live(id.clone()), &op.id)?;
         let intent = Intent::Create { container: id.clone(), image: image.clone(), run: run.clone(), cloned: true };
@@ -129,6 +130,10 @@ impl Host {
             return Err(Error::not_found("unknown_server", format!("server {s} is not known here: this server is {}", self.0.server.id)));
         }
         self.0.settings.host_network.check(new.network.unwrap_or_default(), false)?;
+        let disk = match new.disk {
+            Some(asked) => self.disk_limit(asked)?,
+            None => self.0.settings.default_disk.filter(|_| self.0.store.uncounted().is_none()),
+        };
         let (image, now) = self.0.catalog.read(|c| {
             projects::get(c, self.0.catalog.user(), project)?;
             self.check_limits(c, project)?;
@@ -148,6 +153,7 @@ impl Host {
             command: new.command.unwrap_or_default(),
             cpu: new.cpu,
             memory_mib: new.memory,
+            disk,
             databases: new.databases.unwrap_or_default(),
             filesystem: Filesystem::Btrfs,
             network: new.network.unwrap_or_default(),
@@ -196,7 +202,8 @@ impl Host {
         }
         validate::text("comment", update.comment.as_ref().and_then(|c| c.as_deref()), 16_000)?;
         validate::text("ssh_public_key", update.ssh_public_key.as_ref().and_then(|c| c.as_deref()), 16_384)?;
-        self.change(caller, |tx| {
+        let disk = update.disk.map(|d| self.disk_limit(d)).transpose()?;
+        let changed = self.change(caller, |tx| {
             let before = containers::get(tx.conn, id)?;
             if before.status == Status::Deleting {
                 return Err(super::delete::deleting(id));
@@ -210,6 +217,9 @@ impl Host {
                 r.spec.ramdisk_scope = update.ramdisk_scope.unwrap_or(r.spec.ramdisk_scope);
                 if let Some(env) = update.environment_vars {
                     r.spec.env = env;
+                }
+                if let Some(limit) = disk {
+                    r.spec.disk = limit;
                 }
                 if let Some(key) = update.ssh_public_key {
                     r.ssh_public_key = key;
@@ -227,6 +237,10 @@ impl Host {
             }
             tx.emit_container("container.resource_updated", &r, serde_json::json!({}))?;
             self.container_view(tx.conn, &r)
-        })
+        })?;
+        if disk.is_some() {
+            self.apply_disk_limit_of(id)?;
+        }
+        Ok(changed)
     }
 }

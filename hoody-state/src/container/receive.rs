@@ -146,6 +146,7 @@ impl Host {
             alias,
             color,
             max_containers: None,
+            disk: None,
             is_default: false,
             realm_ids: Vec::new(),
             created_at: tx.now,
@@ -185,6 +186,7 @@ impl Host {
             _ => Err(wrong_answer(&peer)),
         })?;
         self.0.store.create_home(&id)?;
+        self.apply_disk_limit_of(&id)?;
         let mut have = self.identities(&id)?;
         let missing = |o: &Offered| !have.iter().any(|(_, u)| *u == o.identity);
         op.progress.total.store(offered.iter().filter(|o| missing(o)).map(|o| o.bytes.0).sum(), Ordering::Relaxed);

@@ -119,7 +119,7 @@ impl Host {
         super::validate::text("description", new.description.as_deref(), 16_000)?;
         let labels = labels(new.labels)?;
         let lock = lock?;
-        let room = self.guard_space();
+        let room = self.guard_space().and_then(|()| self.guard_nested(&Volume::Live(id.clone())));
         let (container, name, parent, replaced) = self.0.catalog.read(|c| {
             let r = containers::get(c, id)?;
             room?;

@@ -59,6 +59,7 @@ impl Host {
             command: r.spec.command.clone(),
             cpu: r.spec.cpu,
             memory: r.spec.memory_mib,
+            disk: r.spec.disk,
             databases: r.spec.databases,
             filesystem: r.spec.filesystem,
             network: r.spec.network,
@@ -154,7 +155,9 @@ impl Host {
         let live = self.live_usage(id, &state)?;
         let snapshots: Vec<SnapshotUsage> = list.into_iter().map(|s| SnapshotUsage { name: s.snapshot.name, size: s.snapshot.size }).collect();
         let total = live.exclusive + snapshots.iter().map(|s| s.size).sum();
-        Ok(UsageReport { live, snapshots, total })
+        let nested_volumes = self.0.store.info(&Volume::Live(id.clone()))?.map_or(0, |i| i.nested);
+        let max_nested_volumes = self.0.settings.max_nested_volumes;
+        Ok(UsageReport { live, snapshots, total, disk: self.0.store.container_use(id), nested_volumes, max_nested_volumes })
     }
 
     /// A page of a container's status log, newest first.
@@ -201,7 +204,7 @@ impl Host {
             started_at: started,
             cpu: s.cpu_ns.map(|ns| CpuStats { usage: ns, usage_percent: if r.status == Status::Running { self.cpu_percent(id, ns) } else { 0.0 } }),
             memory: s.memory.map(|m| MemoryStats { usage: m, total, usage_percent: percent(m.0 as f64, total.0.max(1) as f64) }),
-            disk: DiskStats { root: DiskUsage { total: space.total, usage: usage.referenced } },
+            disk: DiskStats { root: DiskUsage { total: space.total, usage: usage.referenced, counted: self.0.store.container_use(id) } },
             ramdisk: self.ramdisk_stats(&r)?,
             network: Vec::new(),
             processing_time: format!("{}ms", began.elapsed().as_millis()),

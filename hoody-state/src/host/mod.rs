@@ -5,6 +5,7 @@
 
 mod build;
 mod check;
+mod disk;
 mod peer_rights;
 mod peers;
 mod pool_watch;
@@ -67,6 +68,10 @@ pub struct Settings {
     pub max_snapshots: Option<u64>,
     /// Containers the server may have.
     pub max_containers: Option<u64>,
+    /// The disk limit of a container that says nothing of it.
+    pub default_disk: Option<Bytes>,
+    /// Volumes that may be nested in one that is copied.
+    pub max_nested_volumes: u32,
     /// How long a stop waits before it kills. Default: 10 s.
     pub stop_timeout: Duration,
     /// How long a freeze may take before it is undone. Default: 5 s.
@@ -115,6 +120,8 @@ impl Default for Settings {
             undo_expiry: Duration::from_secs(24 * 3600),
             max_snapshots: None,
             max_containers: None,
+            default_disk: None,
+            max_nested_volumes: 256,
             stop_timeout: Duration::from_secs(10),
             freeze_timeout: Duration::from_secs(5),
             transfer_pause: Duration::from_millis(500),

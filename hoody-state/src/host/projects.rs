@@ -56,7 +56,7 @@ impl Host {
     /// Makes a project.
     ///
     /// # Errors
-    /// `invalid_alias_format`, `invalid_color_format`, `invalid_quota_value`, `duplicate_alias`.
+    /// `invalid_alias_format`, `invalid_color_format`, `invalid_quota_value`, `duplicate_alias`, `disk_limit_unsupported`.
     pub fn create_project(&self, caller: &Caller, input: ProjectInput) -> Result<Project> {
         let now = self.0.clock.now();
         let p = Project {
@@ -65,16 +65,19 @@ impl Host {
             alias: alias(&input)?,
             color: input.color.as_deref().map_or_else(|| Ok(made_up_color()), color)?,
             max_containers: quota(input.max_containers.flatten())?,
+            disk: self.disk_limit(input.disk.flatten())?,
             is_default: false,
             realm_ids: Vec::new(),
             created_at: now,
             updated_at: now,
         };
-        self.change(caller, |tx| {
+        let made = self.change(caller, |tx| {
             tx.insert_project(&p)?;
             tx.emit("project.created", "project", p.id.as_str(), Some(&p.id), serde_json::json!({ "project_id": p.id, "project": p }))?;
             Ok(p)
-        })
+        })?;
+        self.0.store.limit_project(&made.id, made.disk)?;
+        Ok(made)
     }
 
     /// Changes a project; what is absent stays.
@@ -82,7 +85,8 @@ impl Host {
     /// # Errors
     /// As for [`Host::create_project`], and `project_not_found`.
     pub fn update_project(&self, caller: &Caller, id: &ProjectId, input: ProjectInput) -> Result<Project> {
-        self.change(caller, |tx| {
+        let disk = input.disk.map(|d| self.disk_limit(d)).transpose()?;
+        let changed = self.change(caller, |tx| {
             let mut p = projects::get(tx.conn, self.0.catalog.user(), id)?;
             if input.alias.is_some() {
                 p.alias = alias(&input)?;
@@ -93,11 +97,16 @@ impl Host {
             if let Some(m) = input.max_containers {
                 p.max_containers = quota(m)?;
             }
+            if let Some(d) = disk {
+                p.disk = d;
+            }
             p.updated_at = tx.now;
             tx.update_project(&p)?;
             tx.emit("project.updated", "project", p.id.as_str(), Some(&p.id), serde_json::json!({ "project_id": p.id, "project": p }))?;
             Ok(p)
-        })
+        })?;
+        self.0.store.limit_project(&changed.id, changed.disk)?;
+        Ok(changed)
     }
 
     /// Deletes a project and its containers: they are `deleting` when this returns and go behind. All or nothing.

@@ -40,6 +40,8 @@ impl Host {
                 false => "ok",
             }
             .into(),
+            quotas: if self.0.store.uncounted().is_none() { "simple" } else { "unsupported" }.into(),
+            quotas_reason: self.0.store.uncounted(),
             read_only: s.read_only,
             read_only_reason: s.read_only.then(|| self.read_only_error().message().to_owned()),
             image: self.pool_image(&s),

@@ -40,6 +40,7 @@ impl Host {
             self.take_up_or_lock(id, intent);
         }
         self.sweep()?;
+        self.apply_all_disk_limits()?;
         let mut all = true;
         for row in self.0.catalog.read(|c| containers::all(c, None))? {
             if let Err(e) = self.reconcile_container(&row, rebooted) {

@@ -141,6 +141,7 @@ fn watch_reclaim(host: &Weak<super::Inner>, wake: &Wake) {
             }
         };
         if rows.is_empty() {
+            Host(inner).drop_old_groups();
             return;
         }
         let began = Instant::now();

@@ -3,6 +3,7 @@ use crate::clock::rfc3339;
 use crate::id::{ContainerId, LogId, OperationId, ProjectId, ServerId};
 use crate::name::{ContainerName, ProjectAlias, SnapshotName};
 use crate::runtime::Network;
+use crate::snapshot::DiskUse;
 use crate::units::Bytes;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -151,6 +152,9 @@ pub struct Container {
     pub cpu: Option<f64>,
     /// MiB of memory it may use.
     pub memory: Option<u64>,
+    /// Bytes that its volumes and snapshots may hold; null: no limit.
+    #[serde(default)]
+    pub disk: Option<Bytes>,
     /// Where its databases live.
     pub databases: DatabaseScope,
     /// What its root is.
@@ -224,6 +228,15 @@ pub struct UsageReport {
     pub snapshots: Vec<SnapshotUsage>,
     /// `exclusive` and all snapshots: the data this container has on disk beside its image, each block once.
     pub total: Bytes,
+    /// What counts to its disk limit, and the limit. Null: this pool does not count.
+    #[serde(default)]
+    pub disk: Option<DiskUse>,
+    /// How many subvolumes were made inside its live volume.
+    #[serde(default)]
+    pub nested_volumes: u32,
+    /// With more of them than this, no snapshots and copies are made.
+    #[serde(default)]
+    pub max_nested_volumes: u32,
 }
 
 /// What a snapshot added.
@@ -278,6 +291,10 @@ pub struct NewContainer {
     pub cpu: Option<f64>,
     /// MiB.
     pub memory: Option<u64>,
+    /// Bytes that its volumes and snapshots may hold, as a number or as `"20G"`; null: no limit. Absent: the server's default.
+    #[serde(default, deserialize_with = "super::present_size", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub disk: Option<Option<Bytes>>,
     /// Default `project`.
     pub databases: Option<DatabaseScope>,
     /// Default `btrfs`.
@@ -304,6 +321,10 @@ pub struct ContainerUpdate {
     pub ramdisk_scope: Option<RamdiskScope>,
     /// Replaces all.
     pub environment_vars: Option<BTreeMap<String, String>>,
+    /// Bytes that its volumes and snapshots may hold, as a number or as `"20G"`; null: no limit. At once.
+    #[serde(default, deserialize_with = "super::present_size", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub disk: Option<Option<Bytes>>,
     /// Null clears.
     #[serde(default, deserialize_with = "super::present")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
@@ -469,6 +490,9 @@ pub struct DiskUsage {
     pub total: Bytes,
     /// Referenced by the live volume.
     pub usage: Bytes,
+    /// What counts to the disk limit, and the limit. Null: this pool does not count.
+    #[serde(default)]
+    pub counted: Option<DiskUse>,
 }
 
 /// The RAM disk.

@@ -31,3 +31,25 @@ pub use transfer::*;
 pub fn present<'de, T: serde::Deserialize<'de>, D: serde::Deserializer<'de>>(d: D) -> Result<Option<T>, D::Error> {
     T::deserialize(d).map(Some)
 }
+
+/// A number of bytes, or a size such as `20G`.
+#[derive(serde::Deserialize)]
+#[serde(untagged)]
+enum SizeText {
+    Number(u64),
+    Text(String),
+}
+
+/// A field that may be absent, null, a number of bytes or a size such as `20G`. For `deserialize_with`.
+///
+/// # Errors
+/// When it is none of these.
+pub fn present_size<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Option<Option<crate::units::Bytes>>, D::Error> {
+    use serde::Deserialize;
+    let size = Option::<SizeText>::deserialize(d)?;
+    let size = size.map(|s| match s {
+        SizeText::Number(n) => Ok(crate::units::Bytes(n)),
+        SizeText::Text(t) => t.parse().map_err(|e: crate::Error| serde::de::Error::custom(e.message().to_owned())),
+    });
+    size.transpose().map(Some)
+}

@@ -1,6 +1,7 @@
 use crate::clock::rfc3339;
 use crate::id::{ContainerId, ProjectId, UserId};
 use crate::name::{ContainerName, ProjectAlias};
+use crate::units::Bytes;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +19,9 @@ pub struct Project {
     pub color: String,
     /// How many containers it may have.
     pub max_containers: Option<u32>,
+    /// Bytes that its containers and databases may hold together; null: no limit.
+    #[serde(default)]
+    pub disk: Option<Bytes>,
     /// Never, here.
     pub is_default: bool,
     /// Always empty: this server has no realms.
@@ -44,6 +48,10 @@ pub struct ProjectInput {
     #[serde(default, deserialize_with = "super::present")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<i64>))]
     pub max_containers: Option<Option<i64>>,
+    /// Bytes that its containers and databases may hold together, as a number or as `"20G"`; null: no limit.
+    #[serde(default, deserialize_with = "super::present_size", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub disk: Option<Option<Bytes>>,
 }
 
 /// What went with a project.

@@ -37,6 +37,12 @@ pub struct PoolInfo {
     /// The image that the pool is on; null: it is on a device.
     #[serde(default)]
     pub image: Option<PoolImage>,
+    /// Whether what containers write is counted, so that they can have disk limits: `simple` or `unsupported`.
+    #[serde(default)]
+    pub quotas: String,
+    /// Why not.
+    #[serde(default)]
+    pub quotas_reason: Option<String>,
     /// Volumes that are deleted and whose space is coming back.
     pub reclaiming: Vec<Reclaiming>,
 }

@@ -101,6 +101,8 @@ pub struct Pool {
     // Held for as long as the pool is ours.
     lock: Flock<File>,
     fresh_mount: bool,
+    /// Whether what containers write is counted: by a server, not by who only looks.
+    counts: bool,
 }
 
 impl Pool {
@@ -236,6 +238,7 @@ impl Pool {
     /// Of the system calls.
     pub fn store(&self) -> Result<BtrfsStore> {
         let store = BtrfsStore::open(&self.root())?;
+        let store = if self.counts && !read_only(&self.root())? { store.with_quotas()? } else { store };
         Ok(match &self.backing {
             Some(backing) => store.with_backing(backing.clone()),
             None => store,

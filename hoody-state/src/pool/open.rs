@@ -170,7 +170,7 @@ pub(super) fn open(config: &PoolConfig, stop_after: &dyn Fn(Step) -> bool) -> Re
         if super::read_only(&root)? {
             let record = record::read(&root)?.ok_or_else(|| foreign(&store.path, "a BTRFS file system without a pool's record"))?;
             let backing = store.backing(config);
-            return Ok(Pool { data, run, image: (!store.is_device).then_some(store.path), backing, record, lock, fresh_mount: false });
+            return Ok(Pool { data, run, image: (!store.is_device).then_some(store.path), backing, record, lock, fresh_mount: false, counts: false });
         }
         if config.reserve.is_some() && !store.is_device {
             mount::set_options(&root, store.discards(config))?;
@@ -202,7 +202,7 @@ pub(super) fn open(config: &PoolConfig, stop_after: &dyn Fn(Step) -> bool) -> Re
     hook.passed(Step::FileSystemGrown)?;
     let fresh_mount = undo.at.take().is_some();
     tracing::info!(pool = %root.display(), id = %record.pool_id, "the pool is open");
-    Ok(Pool { data, run, image: (!store.is_device).then_some(store.path), backing, record, lock, fresh_mount })
+    Ok(Pool { data, run, image: (!store.is_device).then_some(store.path), backing, record, lock, fresh_mount, counts: config.reserve.is_some() })
 }
 
 /// What the pool is stored on.

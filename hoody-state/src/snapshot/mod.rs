@@ -112,6 +112,16 @@ pub struct Space {
     pub image: Option<crate::pool::ImageSpace>,
 }
 
+/// What a container or a project has written and not deleted, in all its volumes and snapshots, and what it may.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct DiskUse {
+    /// Data and metadata. Of what others refer to as well, each writer counts its own.
+    pub used: Bytes,
+    /// Beyond this, its writes fail with EDQUOT. Null: no limit.
+    pub limit: Option<Bytes>,
+}
+
 /// Copy-on-write volumes. See the [module](self) for the vocabulary and the guarantees.
 pub trait SnapshotStore: Send + Sync {
     /// Makes the empty directories of a container (`containers/<id>/snapshots`). Does nothing if they are there.
@@ -191,6 +201,46 @@ pub trait SnapshotStore: Send + Sync {
     /// somebody wrote into the volume at that very instant: recovery must not put it into a list.
     fn claims_identity(&self, snapshot: &Volume) -> Result<bool>;
 
+    /// Why this store does not count what containers write, if it does not: then no limit can be set.
+    fn uncounted(&self) -> Option<String> {
+        Some("this store does not count".into())
+    }
+
+    /// Sets how much a container may write, which counts to its project too. Makes it counted, if it is not yet. Without counting, no limit is no error.
+    /// Error: `disk_limit_unsupported`.
+    fn limit_container(&self, _container: &ContainerId, _project: &ProjectId, limit: Option<Bytes>) -> Result<()> {
+        uncounted_limit(limit)
+    }
+
+    /// The same for a project: its containers and databases together.
+    fn limit_project(&self, _project: &ProjectId, limit: Option<Bytes>) -> Result<()> {
+        uncounted_limit(limit)
+    }
+
+    /// What a container has written, if it is counted. Cheap.
+    fn container_use(&self, _container: &ContainerId) -> Option<DiskUse> {
+        None
+    }
+
+    /// The same for a project.
+    fn project_use(&self, _project: &ProjectId) -> Option<DiskUse> {
+        None
+    }
+
+    /// Forgets what was counted of containers and projects other than these, as far as none of it is left.
+    fn drop_groups(&self, _containers: &[ContainerId], _projects: &[ProjectId]) -> Result<()> {
+        Ok(())
+    }
+
     /// The directory at which the volume's tree can be reached on this host, where there is one.
     fn path(&self, volume: &Volume) -> Option<PathBuf>;
+}
+
+fn uncounted_limit(limit: Option<Bytes>) -> Result<()> {
+    match limit {
+        None => Ok(()),
+        Some(_) => {
+            Err(crate::error::Error::conflict("disk_limit_unsupported", "no disk limit can be set here: this store does not count what containers write"))
+        }
+    }
 }

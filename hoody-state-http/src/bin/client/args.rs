@@ -115,6 +115,13 @@ pub enum Container {
     },
     /// Make a container and start it
     Create(Box<CreateContainer>),
+    /// Changes the disk limit of a container, at once
+    Update {
+        container: String,
+        /// What its volumes and snapshots may hold, such as 20G; none: no limit
+        #[arg(long, value_name = "SIZE")]
+        disk: String,
+    },
     /// Show a container
     Show { container: String },
     /// Start it
@@ -316,6 +323,9 @@ pub struct CreateContainer {
     /// MiB of memory
     #[arg(long, value_name = "MIB")]
     pub memory: Option<u64>,
+    /// What its volumes and snapshots may hold, such as 20G; none: no limit [default: the server's]
+    #[arg(long, value_name = "SIZE")]
+    pub disk: Option<String>,
     /// Number of processors, may be a fraction
     #[arg(long)]
     pub cpu: Option<f64>,

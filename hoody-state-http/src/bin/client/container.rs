@@ -34,6 +34,10 @@ pub fn run(cx: &mut Context<'_>, command: Container) -> Outcome<u8> {
             cx.print(&rows, |d| table(d.as_array().map_or(&[], Vec::as_slice), &COLUMNS))?;
         }
         Container::Create(a) => create(cx, *a)?,
+        Container::Update { container, disk: limit } => {
+            let data = cx.client.call("PATCH", &path(cx, &container, "")?, Some(&json!({ "disk": disk(&limit) })))?;
+            cx.say(&data, format!("{container}: disk {limit}"))?;
+        }
         Container::Show { container } => {
             let data = cx.client.get(&path(cx, &container, "")?)?;
             cx.print(&data, fields)?;
@@ -75,6 +79,11 @@ pub fn path(cx: &Context<'_>, container: &str, rest: &str) -> Outcome<String> {
     Ok(format!("/containers/{}{rest}", resolve::container(cx, container)?))
 }
 
+/// The server reads sizes; `none` is no limit.
+fn disk(limit: &str) -> Value {
+    if limit == "none" { Value::Null } else { json!(limit) }
+}
+
 fn create(cx: &mut Context<'_>, a: CreateContainer) -> Outcome {
     let project = resolve::project(cx, &a.project)?;
     let env: Map<String, Value> = a.env.iter().map(|(k, v)| (k.clone(), json!(v))).collect();
@@ -83,6 +92,7 @@ fn create(cx: &mut Context<'_>, a: CreateContainer) -> Outcome {
         ("container_image", a.image.map(Value::from)),
         ("environment_vars", (!env.is_empty()).then_some(Value::Object(env))),
         ("memory", a.memory.map(Value::from)),
+        ("disk", a.disk.as_deref().map(disk)),
         ("cpu", a.cpu.map(Value::from)),
         ("network", a.network.map(Value::from)),
         ("databases", a.databases.map(Value::from)),

@@ -91,6 +91,12 @@ pub struct ServeArgs {
     /// fills up makes the pool read-only.
     #[arg(long, value_name = "SIZE|full|none", default_value = "2G", conflicts_with = "device")]
     pub pool_reserve: Reserve,
+    /// Disk limit of a container that is made without one: what its volumes and snapshots may hold [default: none].
+    #[arg(long, value_name = "SIZE")]
+    pub default_disk: Option<Bytes>,
+    /// With more subvolumes inside a container than this, no snapshots of it are taken.
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    pub max_nested_volumes: u32,
     /// Name of this server [default: the host's].
     #[arg(long, value_name = "NAME")]
     pub server_name: Option<String>,
@@ -251,7 +257,13 @@ impl ServeArgs {
             pool_tasks: self.pool_tasks,
             save_power: self.save_power,
             transport: Some(std::sync::Arc::new(hoody_state_http::transport::HttpTransport::new())),
-            settings: Settings { undo_expiry: self.undo_expiry, host_network: self.host_network.into(), ..Settings::default() },
+            settings: Settings {
+                undo_expiry: self.undo_expiry,
+                default_disk: self.default_disk,
+                max_nested_volumes: self.max_nested_volumes,
+                host_network: self.host_network.into(),
+                ..Settings::default()
+            },
             ..self.pool.config()?
         })
     }

@@ -21,6 +21,9 @@ mod forged_tests;
 #[doc(hidden)]
 pub mod from_elsewhere;
 mod nested;
+mod quota;
+#[cfg(test)]
+mod quota_tests;
 mod reclaim;
 mod send;
 mod space;
@@ -33,10 +36,10 @@ mod tests;
 mod transfer_tests;
 
 use crate::error::{Error, IoContext, Kind, Result};
-use crate::id::{ContainerId, OperationId};
+use crate::id::{ContainerId, OperationId, ProjectId};
 use crate::name::ImageName;
 use crate::pool::{Backing, layout};
-use crate::snapshot::{Deleted, SnapshotStore, Space, Volume, VolumeInfo};
+use crate::snapshot::{Deleted, DiskUse, SnapshotStore, Space, Volume, VolumeInfo};
 use crate::sys::fs::{SUBVOLUME_ROOT_INO, open_dir_at};
 use crate::units::{Bytes, Generation, VolumeId};
 use btrfs_uapi::subvolume::{self, SubvolumeFlags};
@@ -57,6 +60,7 @@ pub struct BtrfsStore {
     root: OwnedFd,
     path: PathBuf,
     backing: Option<Backing>,
+    quotas: quota::Quotas,
 }
 
 /// Where a volume is or shall be: a name in an open directory.
@@ -77,7 +81,7 @@ impl BtrfsStore {
         if kind != nix::sys::statfs::BTRFS_SUPER_MAGIC {
             return Err(Error::conflict("pool_foreign", format!("{} is not on BTRFS: mount the pool there first", pool_root.display())));
         }
-        Ok(BtrfsStore { root, path: pool_root.to_owned(), backing: None })
+        Ok(BtrfsStore { root, path: pool_root.to_owned(), backing: None, quotas: quota::Quotas::Off("nobody turned counting on".into()) })
     }
 
     /// The same store, of a pool on an image: what is free beneath the image counts too.
@@ -85,6 +89,15 @@ impl BtrfsStore {
     pub fn with_backing(mut self, backing: Backing) -> Self {
         self.backing = Some(backing);
         self
+    }
+
+    /// The same store, which counts what containers write, where the kernel can.
+    ///
+    /// # Errors
+    /// Of the system calls.
+    pub fn with_quotas(mut self) -> Result<Self> {
+        self.quotas = quota::enable(self.mount())?;
+        Ok(self)
     }
 
     fn mount(&self) -> BorrowedFd<'_> {
@@ -167,7 +180,8 @@ impl BtrfsStore {
         // A read-only snapshot has the identity that its source claims. A sealed source has its own by right; what another claims is not taken over.
         let claims = |volume: &OwnedFd| Ok::<_, Error>(read_only && !from.is_sealed() && send::has_foreign_identity(volume.as_fd())?);
         if !has_nested(source.as_fd())? && !claims(&source)? {
-            subvolume::snapshot_create(place.dir.as_fd(), source.as_fd(), &place.name, read_only, &[]).map_err(|e| self.copy_error(from, to, e))?;
+            let groups = self.groups_for(to, Some(source.as_fd()))?;
+            subvolume::snapshot_create(place.dir.as_fd(), source.as_fd(), &place.name, read_only, &groups).map_err(|e| self.copy_error(from, to, e))?;
             let copy = self.existing(to)?;
             // A nested volume made between the question and the snapshot has left an empty stub in the copy, and an identity may have been written just then:
             // it is done again, with care.
@@ -196,6 +210,7 @@ impl BtrfsStore {
             Err(e) => return Err(Error::io(format!("move the finished copy to {to}"), e)),
         }
         hidden.withdraw(self)?;
+        self.join_groups(to, Some(source.as_fd()))?;
         self.commit()?;
         self.info_of(self.existing(to)?.as_fd())
     }
@@ -271,7 +286,8 @@ impl SnapshotStore for BtrfsStore {
 
     fn create(&self, volume: &Volume) -> Result<VolumeInfo> {
         let place = self.place_for(volume)?;
-        match subvolume::subvolume_create(place.dir.as_fd(), &place.name, &[]) {
+        let groups = self.groups_for(volume, None)?;
+        match subvolume::subvolume_create(place.dir.as_fd(), &place.name, &groups) {
             Ok(()) => self.info_of(self.existing(volume)?.as_fd()),
             Err(Errno::EEXIST) => Err(exists(volume)),
             Err(e) => Err(Error::io(format!("make subvolume {}", self.shown(volume)), e)),
@@ -279,11 +295,11 @@ impl SnapshotStore for BtrfsStore {
     }
 
     fn snapshot(&self, from: &Volume, to: &Volume, staging: &OperationId) -> Result<VolumeInfo> {
-        self.copy(from, to, staging, true)
+        self.beyond_limits(container_of(from), || self.copy(from, to, staging, true))
     }
 
     fn clone_volume(&self, from: &Volume, to: &Volume, staging: &OperationId) -> Result<VolumeInfo> {
-        self.copy(from, to, staging, false)
+        self.beyond_limits(container_of(from), || self.copy(from, to, staging, false))
     }
 
     fn exchange(&self, a: &Volume, b: &Volume) -> Result<()> {
@@ -304,54 +320,11 @@ impl SnapshotStore for BtrfsStore {
     }
 
     fn seal(&self, from: &Volume, to: &Volume) -> Result<VolumeInfo> {
-        let mut moved = false;
-        if from != to
-            && let Some(source) = self.find(from)?
-        {
-            if self.find(to)?.is_some() {
-                return Err(exists(to));
-            }
-            if self.info_of(source.as_fd())?.read_only {
-                self.unlock(from)?;
-            }
-            let target = self.place_for(to)?;
-            let place = self.place(from)?.ok_or_else(|| not_found(from))?;
-            match renameat2(&place.dir, place.name.as_c_str(), &target.dir, target.name.as_c_str(), RenameFlags::RENAME_NOREPLACE) {
-                Ok(()) => {}
-                Err(Errno::EEXIST) => return Err(exists(to)),
-                Err(e) => return Err(Error::io(format!("move {} to {}", self.shown(from), self.shown(to)), e)),
-            }
-            moved = true;
-        }
-        let volume = self.find(to)?.ok_or_else(|| not_found(from))?;
-        // What was written into it by plain writes goes to disk before nothing can be written any more.
-        btrfs_uapi::filesystem::sync(self.mount()).io(|| format!("write out {to}"))?;
-        if moved && nested::is_read_only(volume.as_fd())? {
-            // Somebody who still has it open set the flag, which is not to pass for our seal.
-            nested::set_read_only(volume.as_fd(), false)?;
-        }
-        nested::seal_tree(self.mount(), volume.as_fd())?;
-        if let Volume::Staging(op) = from {
-            reclaim::drop_staging_dir(self, op)?;
-        }
-        self.info_of(volume.as_fd())
+        self.beyond_limits(container_of(to), || self.seal_once(from, to))
     }
 
     fn delete(&self, volume: &Volume) -> Result<Deleted> {
-        let mut deleted = Deleted::default();
-        if let Volume::Staging(op) = volume {
-            deleted.volumes.extend(nested::delete_pending(self, op)?);
-        }
-        if let Some(fd) = self.find(volume)? {
-            let place = self.place(volume)?.ok_or_else(|| not_found(volume))?;
-            deleted.volumes.extend(nested::delete_tree(self.mount(), fd, &place.dir, &place.name).map_err(|e| e.context(format!("delete {volume}")))?);
-        }
-        match volume {
-            Volume::Staging(op) => reclaim::drop_staging_dir(self, op)?,
-            Volume::Databases(p) => reclaim::remove_empty_dir(self, &Path::new(layout::PROJECTS).join(p.as_str()))?,
-            _ => {}
-        }
-        Ok(deleted)
+        self.beyond_limits(container_of(volume), || self.delete_once(volume))
     }
 
     fn info(&self, volume: &Volume) -> Result<Option<VolumeInfo>> {
@@ -400,6 +373,30 @@ impl SnapshotStore for BtrfsStore {
         space::space(self.mount(), self.backing.as_ref())
     }
 
+    fn uncounted(&self) -> Option<String> {
+        self.uncounted()
+    }
+
+    fn limit_container(&self, container: &ContainerId, project: &ProjectId, limit: Option<Bytes>) -> Result<()> {
+        self.limit_container(container, project, limit)
+    }
+
+    fn limit_project(&self, project: &ProjectId, limit: Option<Bytes>) -> Result<()> {
+        self.limit_project(project, limit)
+    }
+
+    fn container_use(&self, container: &ContainerId) -> Option<DiskUse> {
+        self.container_use(container)
+    }
+
+    fn project_use(&self, project: &ProjectId) -> Option<DiskUse> {
+        self.project_use(project)
+    }
+
+    fn drop_groups(&self, containers: &[ContainerId], projects: &[ProjectId]) -> Result<()> {
+        self.drop_groups(containers, projects)
+    }
+
     fn path(&self, volume: &Volume) -> Option<PathBuf> {
         Some(self.path.join(layout::path(volume)))
     }
@@ -413,7 +410,10 @@ impl SnapshotStore for BtrfsStore {
     }
 
     fn receive(&self, to: &Volume, base: Option<&Volume>, staging: &OperationId, input: &mut dyn Read) -> Result<VolumeInfo> {
-        self.receive_volume(to, base, staging, input)
+        let info = self.receive_volume(to, base, staging, input)?;
+        let base = base.map(|b| self.existing(b)).transpose()?;
+        self.join_groups(to, base.as_ref().map(AsFd::as_fd))?;
+        Ok(info)
     }
 
     fn differs(&self, base: &Volume, volume: &Volume) -> Result<bool> {
@@ -422,6 +422,59 @@ impl SnapshotStore for BtrfsStore {
 
     fn claims_identity(&self, snapshot: &Volume) -> Result<bool> {
         self.find(snapshot)?.map_or(Ok(false), |fd| send::has_foreign_identity(fd.as_fd()))
+    }
+}
+
+impl BtrfsStore {
+    fn seal_once(&self, from: &Volume, to: &Volume) -> Result<VolumeInfo> {
+        let mut moved = false;
+        if from != to
+            && let Some(source) = self.find(from)?
+        {
+            if self.find(to)?.is_some() {
+                return Err(exists(to));
+            }
+            if self.info_of(source.as_fd())?.read_only {
+                self.unlock(from)?;
+            }
+            let target = self.place_for(to)?;
+            let place = self.place(from)?.ok_or_else(|| not_found(from))?;
+            match renameat2(&place.dir, place.name.as_c_str(), &target.dir, target.name.as_c_str(), RenameFlags::RENAME_NOREPLACE) {
+                Ok(()) => {}
+                Err(Errno::EEXIST) => return Err(exists(to)),
+                Err(e) => return Err(Error::io(format!("move {} to {}", self.shown(from), self.shown(to)), e)),
+            }
+            moved = true;
+        }
+        let volume = self.find(to)?.ok_or_else(|| not_found(from))?;
+        // What was written into it by plain writes goes to disk before nothing can be written any more.
+        btrfs_uapi::filesystem::sync(self.mount()).io(|| format!("write out {to}"))?;
+        if moved && nested::is_read_only(volume.as_fd())? {
+            // Somebody who still has it open set the flag, which is not to pass for our seal.
+            nested::set_read_only(volume.as_fd(), false)?;
+        }
+        nested::seal_tree(self.mount(), volume.as_fd())?;
+        if let Volume::Staging(op) = from {
+            reclaim::drop_staging_dir(self, op)?;
+        }
+        self.info_of(volume.as_fd())
+    }
+
+    fn delete_once(&self, volume: &Volume) -> Result<Deleted> {
+        let mut deleted = Deleted::default();
+        if let Volume::Staging(op) = volume {
+            deleted.volumes.extend(nested::delete_pending(self, op)?);
+        }
+        if let Some(fd) = self.find(volume)? {
+            let place = self.place(volume)?.ok_or_else(|| not_found(volume))?;
+            deleted.volumes.extend(nested::delete_tree(self.mount(), fd, &place.dir, &place.name).map_err(|e| e.context(format!("delete {volume}")))?);
+        }
+        match volume {
+            Volume::Staging(op) => reclaim::drop_staging_dir(self, op)?,
+            Volume::Databases(p) => reclaim::remove_empty_dir(self, &Path::new(layout::PROJECTS).join(p.as_str()))?,
+            _ => {}
+        }
+        Ok(deleted)
     }
 }
 
@@ -454,6 +507,14 @@ impl BtrfsStore {
     fn is_volume(&self, v: &Volume) -> bool {
         nix::sys::stat::fstatat(&self.root, &layout::path(v), nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW)
             .is_ok_and(|s| s.st_ino == SUBVOLUME_ROOT_INO && s.st_mode & nix::libc::S_IFMT == nix::libc::S_IFDIR)
+    }
+}
+
+/// Whose limits count for what is done to a volume.
+fn container_of(v: &Volume) -> Option<&ContainerId> {
+    match v {
+        Volume::Live(c) | Volume::Next(c) | Volume::Snapshot(c, _) | Volume::SnapshotDatabases(c, _) | Volume::NextDatabases(c) => Some(c),
+        Volume::Image(_) | Volume::Databases(_) | Volume::Staging(_) => None,
     }
 }
 
