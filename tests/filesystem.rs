@@ -14,6 +14,8 @@ mod etc;
 mod frozen;
 #[path = "filesystem/handles.rs"]
 mod handles;
+#[path = "filesystem/isolation.rs"]
+mod isolation;
 #[path = "filesystem/mounts.rs"]
 mod mounts;
 #[path = "filesystem/ramdisk.rs"]
