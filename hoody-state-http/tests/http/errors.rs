@@ -32,6 +32,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("databases_busy", "hoody-state/src/locked_db"),
     ("backing_in_use", "it takes two mounts: hoody-state-fuse/tests/claims.rs"),
     ("databases_unavailable", "tests/filesystem"),
+    ("databases_full", "hoody-state-fuse: it takes 4,096 volumes"),
     ("ramdisk_failed", "hoody-state/src/ramdisk"),
     ("share_mount_failed", "hoody-state/src/share/bind.rs"),
     ("request_timeout", "tests/http/slow.rs"),
