@@ -92,6 +92,9 @@ pub enum MountError {
         /// The mountpoint.
         mountpoint: PathBuf,
     },
+    /// This process may have too few open files.
+    #[error("this process may have {0} open files, and mounting needs {FEWEST_DESCRIPTORS}: raise the limit (`ulimit -n`, `LimitNOFILE=` of systemd)")]
+    TooFewDescriptors(usize),
     /// The mountpoint has something in it, which the mount would hide.
     #[error(
         "{} is not empty, and a mount would hide what is in it: give an empty directory, or mount that directory over itself (`hoody-state-fuse mount {}`)",
@@ -172,6 +175,9 @@ impl std::fmt::Debug for Mount {
 /// What the source of our mounts begins with in `/proc/self/mountinfo`.
 const SOURCE: &str = "hoody-state:";
 
+/// Enough for a few databases: a connection takes up to ten, and the daemon itself keeps some.
+const FEWEST_DESCRIPTORS: usize = 256;
+
 /// How long what is mounted on the mountpoint already may take to answer.
 const ANSWER: std::time::Duration = std::time::Duration::from_secs(5);
 
@@ -217,6 +223,9 @@ impl Mount {
         options: &MountOptions,
     ) -> Result<Self, MountError> {
         let descriptors = raise_open_files();
+        if descriptors < FEWEST_DESCRIPTORS {
+            return Err(MountError::TooFewDescriptors(descriptors));
+        }
         let core = Arc::new(Core {
             table: Table::default(),
             locks: LockService::new(options.limits),

@@ -290,3 +290,20 @@ fn a_daemon_in_the_background_keeps_nothing_of_its_caller_open() {
     assert!(Command::new(DAEMON).arg("unmount").arg(&at).arg("--control").arg(&socket).status().unwrap().success());
     assert!(log.exists());
 }
+
+/// Where the process may not raise its own limit: it was mounted, and no database could be opened.
+#[test]
+fn a_start_with_64_descriptors_works_or_says_what_it_needs() {
+    let dir = tempfile::tempdir().unwrap();
+    let (at, socket) = (dir.path().join("db"), dir.path().join("sock"));
+    std::fs::create_dir(&at).unwrap();
+    let start = "ulimit -n 64; exec timeout 20 \"$0\" mount \"$1\" --control \"$2\"";
+    let mounted = Command::new("sh").args(["-c", start, DAEMON]).args([&at, &socket]).output().unwrap();
+    if !mounted.status.success() {
+        let said = String::from_utf8_lossy(&mounted.stderr).into_owned();
+        assert!(said.contains("64 open files") && said.contains("ulimit -n"), "{said}");
+        return;
+    }
+    drop(make(at.join("a.db"), "wal"));
+    assert!(Command::new(DAEMON).arg("unmount").arg(&at).arg("--control").arg(&socket).status().unwrap().success());
+}

@@ -10,12 +10,40 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc::{F_RDLCK, F_UNLCK, F_WRLCK, SEEK_SET, flock};
 use rustix::fs::OFlags;
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use std::io::IoSlice;
+use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::sync::PoisonError;
+use std::sync::{OnceLock, PoisonError};
 
 /// What is held on a backing file.
 #[derive(Debug, Default)]
 pub struct Mirror(Mutex<State>);
+
+/// Who keeps the locks when this process dies: the locks are an open file's, and it has the same.
+static KEEPER: OnceLock<OwnedFd> = OnceLock::new();
+
+/// Has the process at the other end of a socket keep the locks that are held on backing files, for when this process dies: it is sent each file (its device and
+/// inode, and a descriptor) while locks are held on it, and device and inode alone when they have gone. Set once.
+pub fn keep_with(socket: OwnedFd) {
+    if KEEPER.set(socket).is_err() {
+        tracing::warn!("a second keeper of locks was left out");
+    }
+}
+
+fn tell_keeper(file: BorrowedFd<'_>, holds: bool) {
+    let (Some(keeper), Ok(stat)) = (KEEPER.get(), rustix::fs::fstat(file)) else { return };
+    let mut inode = [0; 16];
+    inode[..8].copy_from_slice(&stat.st_dev.to_ne_bytes());
+    inode[8..].copy_from_slice(&stat.st_ino.to_ne_bytes());
+    let (files, mut space) = ([file], [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))]);
+    let mut with = SendAncillaryBuffer::new(&mut space);
+    if holds {
+        with.push(SendAncillaryMessage::ScmRights(&files));
+    }
+    // One that has gone or is stopped holds nobody up.
+    let _ = sendmsg(keeper, &[IoSlice::new(&inode)], &mut with, SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -82,7 +110,12 @@ impl State {
             Err(Errno::EBADF) => {}
             Err(e) => tracing::warn!("what is locked by the mount's users is not locked on the file itself: {e}"),
         }
+        let held_nothing = self.held.is_empty();
         self.held.set(range, kind);
+        if held_nothing != self.held.is_empty() && KEEPER.get().is_some() {
+            let holds = held_nothing;
+            tell_keeper(self.descriptor(file), holds);
+        }
         true
     }
 

@@ -15,7 +15,7 @@ mod ticker;
 pub use deaf::Busy;
 pub use hold::{Held, Unquiet};
 pub use hoody_state::locked_db::broker::{Class, Limits};
-pub use mirror::Mirror;
+pub use mirror::{Mirror, keep_with};
 pub(crate) use signals::process_of;
 
 use crate::descriptors::Taken;

@@ -1,6 +1,7 @@
 //! `hoody-state-fuse`: mounts a directory so that nobody finds its SQLite databases locked.
 
 mod log;
+mod supervise;
 
 use clap::{Parser, Subcommand};
 use hoody_state::locked_db::fuse::{Ask, Client, Reply, left_socket};
@@ -9,6 +10,7 @@ use hoody_state_fuse::mount::{Mount, MountOptions};
 use nix::sys::signal::{SigSet, Signal};
 use std::error::Error;
 use std::io::{Read as _, Write as _};
+use std::os::fd::AsFd as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
@@ -40,9 +42,18 @@ enum What {
         /// Where the daemon in the background writes its log. Default: the system's log.
         #[arg(long)]
         log: Option<PathBuf>,
+        /// Mount again whenever the daemon dies.
+        #[arg(long)]
+        supervise: bool,
         /// Let go of the caller's streams once it is mounted.
         #[arg(long, hide = true)]
         detached: bool,
+        /// Somebody keeps the locks at the other end of standard input.
+        #[arg(long, hide = true)]
+        kept: bool,
+        /// It was mounted before; nobody listens any more.
+        #[arg(long, hide = true)]
+        again: bool,
         /// Let the page cache serve the files even where the kernel could pass through.
         #[arg(long)]
         no_passthrough: bool,
@@ -120,7 +131,22 @@ fn socket(named: Option<PathBuf>, mountpoint: &Path) -> Result<PathBuf> {
 
 fn run(what: What) -> Result<ExitCode> {
     match what {
-        What::Mount { backing, mountpoint, control, foreground, log, detached, no_passthrough, event_loops, save_power, volume_descriptors, group } => {
+        What::Mount {
+            backing,
+            mountpoint,
+            control,
+            foreground,
+            log,
+            supervise,
+            detached,
+            kept,
+            again,
+            no_passthrough,
+            event_loops,
+            save_power,
+            volume_descriptors,
+            group,
+        } => {
             let mountpoint = match mountpoint {
                 Some(mountpoint) => mountpoint,
                 None if backing == Path::new("-") => return Err("volumes (`-`) need a mountpoint: `hoody-state-fuse mount - MOUNTPOINT`".into()),
@@ -137,10 +163,23 @@ fn run(what: What) -> Result<ExitCode> {
                 control,
                 ..MountOptions::default()
             };
+            if supervise && backing == Path::new("-") {
+                return Err("volumes (`-`) are supervised by who adds them: leave out --supervise".into());
+            }
             if !foreground && !detached {
                 return detach();
             }
             let log = log.as_deref().map(log::open).transpose()?;
+            if supervise && !kept {
+                return supervise::run(&backing, &mountpoint, detached.then_some(log));
+            }
+            if kept {
+                keep_locks()?;
+            }
+            if again && detached {
+                log::leave_the_caller(log)?;
+                return serve(&backing, &mountpoint, &socket, &options, None);
+            }
             serve(&backing, &mountpoint, &socket, &options, detached.then_some(log))
         }
         What::Status { mountpoint, control, json } => {
@@ -221,6 +260,14 @@ fn detach() -> Result<ExitCode> {
     }
     write!(std::io::stdout(), "{said}")?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whoever is at the other end of standard input keeps the locks of this mount's users when it dies.
+fn keep_locks() -> Result<()> {
+    let keeper = std::io::stdin().as_fd().try_clone_to_owned()?;
+    nix::unistd::dup2_stdin(std::fs::File::open("/dev/null")?)?;
+    hoody_state_fuse::locks::keep_with(keeper);
+    Ok(())
 }
 
 /// `detached`: where the log goes once it is mounted, for a daemon in the background.
