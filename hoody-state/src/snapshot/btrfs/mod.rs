@@ -275,7 +275,8 @@ impl SnapshotStore for BtrfsStore {
     }
 
     fn empty_trash(&self, op: &OperationId, progress: &mut dyn FnMut(u64, u64)) -> Result<Deleted> {
-        reclaim::empty_trash(self, op, progress)
+        let of = self.names(&Path::new(layout::TRASH).join(op.as_str()))?.iter().find_map(|n| n.parse().ok());
+        self.beyond_limits(of.as_ref(), || reclaim::empty_trash(self, op, progress))
     }
 
     fn trash(&self) -> Result<Vec<OperationId>> {

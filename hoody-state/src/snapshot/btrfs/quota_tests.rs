@@ -119,3 +119,19 @@ fn limits_change_while_a_container_runs_and_a_project_has_one_too() {
     btrfs_uapi::filesystem::sync(store.mount()).unwrap();
     std::fs::write(at.join("again"), vec![1; 8 << 20]).unwrap();
 }
+
+#[test]
+fn a_container_at_its_limit_is_deleted_with_what_is_nested_in_it() {
+    let t = Counted::new(Bytes::mib(16));
+    let store = t.pool.store();
+    let at = store.path(&t.live()).unwrap();
+    let inside = std::fs::File::open(&at).unwrap();
+    subvolume::subvolume_create(inside.as_fd(), c"nested", &[]).unwrap();
+    drop(inside);
+    assert_eq!(fill(&at.join("f")), Errno::EDQUOT);
+    assert_eq!(fill(&at.join("g")), Errno::EDQUOT);
+    let op = OperationId::generate();
+    store.trash_home(&t.container, &op).unwrap();
+    assert_eq!(store.empty_trash(&op, &mut |_, _| {}).unwrap().volumes.len(), 2);
+    assert_eq!(store.container_use(&t.container).unwrap().limit, Some(Bytes::mib(16)), "the limit is back");
+}
