@@ -30,7 +30,7 @@ fn framed(mut data: &[u8], version: u32) -> Vec<u8> {
     while let Some((number, rest)) = data.split_first() {
         data = rest;
         let mut payload = Vec::new();
-        while let [kind @ 1.., len, rest @ ..] = data {
+        while let [kind @ 1..=u8::MAX, len, rest @ ..] = data {
             let (value, rest) = rest.split_at(usize::from(*len).min(rest.len()));
             payload.extend(u16::from(*kind).to_le_bytes());
             // Data of version 2 have no length.
