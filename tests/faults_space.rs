@@ -1,5 +1,5 @@
-//! No room, in every place where room can end: beneath the pool's image, in the pool, in the run directory, for the log. The server stays up, says so, and
-//! loses nothing that it acknowledged. They need root, BTRFS, loop devices, runc, btrfs-progs and a static busybox.
+//! No room: beneath the pool's image, in the pool, and at a disk limit. The server stays up, says so, and loses nothing that it acknowledged. They need root,
+//! BTRFS, loop devices, runc, btrfs-progs and a static busybox.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use hoody_state::host::Host;

@@ -1,4 +1,4 @@
-//! A server, and a daemon of databases, that may have 64 descriptors open.
+//! A server, and a daemon of databases, that may have few descriptors open.
 
 use crate::server::{Request, Server};
 use crate::world::{World, new_container};
@@ -6,12 +6,21 @@ use serde_json::json;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-const DESCRIPTORS: u64 = 64;
+/// The fewest with which the daemon starts.
+const DESCRIPTORS: u64 = 256;
 
 fn few_descriptors(command: &mut Command) {
-    let limit = || nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, DESCRIPTORS, DESCRIPTORS).map_err(std::io::Error::from);
+    limit(command, DESCRIPTORS);
+}
+
+fn too_few_descriptors(command: &mut Command) {
+    limit(command, 64);
+}
+
+fn limit(command: &mut Command, descriptors: u64) {
+    let limit = move || nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, descriptors, descriptors).map_err(std::io::Error::from);
     // SAFETY: between fork and exec the closure makes one system call, and allocates nothing.
     #[allow(unsafe_code)]
     unsafe {
@@ -20,7 +29,28 @@ fn few_descriptors(command: &mut Command) {
 }
 
 #[test]
-fn sixty_four_descriptors_are_enough_to_work_and_to_say_what_lacks() {
+fn with_sixty_four_descriptors_a_server_says_what_it_needs_and_leaves_nothing() {
+    let mut server = Server::new("faults-too-few-descriptors");
+    server.prepare = Some(too_few_descriptors);
+    server.spawn();
+    let end = Instant::now() + Duration::from_secs(20);
+    while !server.is_dead() {
+        assert!(Instant::now() < end, "it neither works nor ends\n{}", server.log_tail());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let log = server.log_tail();
+    assert!(log.contains("64 open files") && log.contains("ulimit -n") && !log.contains("panicked"), "{log}");
+    // With enough of them the same pool serves.
+    server.prepare = None;
+    let mut w = World::with(server);
+    let c = w.create(&new_container("agent"));
+    w.works(&c);
+    w.sound();
+    w.end();
+}
+
+#[test]
+fn few_descriptors_are_enough_to_work_and_to_say_what_lacks() {
     let mut server = Server::new("faults-descriptors");
     server.prepare = Some(few_descriptors);
     let mut w = World::with(server);
@@ -42,9 +72,9 @@ fn sixty_four_descriptors_are_enough_to_work_and_to_say_what_lacks() {
 
     // A file is open for each of a container's descriptors of the mount: the daemon runs out, and says so to who asks for more.
     let out = w.must(&Request::new("POST", format!("/containers/{c}/exec")).json(&json!({
-        "command": ["/bin/sh", "-c", "cd /hoody/databases; i=0; while [ $i -lt 200 ]; do echo $i > f$i || break; i=$((i+1)); done; sh -c 'i=3; while [ $i -lt 200 ]; do eval \"exec $i<f$i\" || exit 7; i=$((i+1)); done'; echo ended with $?"]
+        "command": ["/bin/sh", "-c", "cd /hoody/databases; i=0; while [ $i -lt 400 ]; do echo $i > f$i || break; i=$((i+1)); done; sh -c 'i=3; while [ $i -lt 400 ]; do eval \"exec $i<f$i\" || exit 7; i=$((i+1)); done'; echo ended with $?"]
     })));
-    assert!(out["stderr"].as_str().unwrap().contains("Too many open files"), "200 files of a mount whose daemon has {DESCRIPTORS} descriptors: {out}");
+    assert!(out["stderr"].as_str().unwrap().contains("Too many open files"), "400 files of a mount whose daemon has {DESCRIPTORS} descriptors: {out}");
     w.works(&c);
     w.snapshot(&c, "after");
     let status = w.send(&Request::new("GET", "/pool"), None).expect("the server serves");

@@ -114,7 +114,11 @@ fn a_step_that_fails_once_undoes_its_operation_or_lets_it_end() {
                 let out = act(&host, &c);
                 let when = format!("{name}, step {n} failed with {}", std::io::Error::from_raw_os_error(errno));
                 if let Err(e) = &out {
-                    let wanted = if matches!(errno, ENOSPC | EDQUOT) { "pool_full" } else { "io" };
+                    let wanted = match errno {
+                        ENOSPC => "pool_full",
+                        EDQUOT => "disk_limit_reached",
+                        _ => "io",
+                    };
                     assert_eq!(e.code(), wanted, "{when}: {e:?}");
                     failed += 1;
                 } else {
