@@ -44,6 +44,7 @@ fn with_sixty_four_descriptors_a_server_says_what_it_needs_and_leaves_nothing() 
     server.prepare = None;
     let mut w = World::with(server);
     let c = w.create(&new_container("agent"));
+    w.write(&c, "state");
     w.works(&c);
     w.sound();
     w.end();
