@@ -45,7 +45,7 @@ pub(super) fn copy_name(name: Option<&str>) -> Result<ContainerName> {
 
 impl Host {
     /// Copies a container, here or to a peer. The copy has its own id and takes all snapshots along; it boots by itself when they are there.
-    /// Returns when it exists; what goes on behind is waited for up to `caller.wait`. Here that costs one clone, whatever the container's size.
+    /// Returns when it exists; the rest is waited for up to `caller.wait`. Here that costs one clone, whatever the container's size.
     ///
     /// # Errors
     /// `source_container_not_found`, `project_not_found`, `snapshot_not_found`, `container_name_in_use`, `ssh_public_key_in_use`,

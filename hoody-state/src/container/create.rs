@@ -11,7 +11,7 @@ use crate::snapshot::Volume;
 use crate::units::Generation;
 
 impl Host {
-    /// Makes a container from an image and boots it. Returns when its volume exists and is durable; the boot goes on behind and is waited for up to
+    /// Makes a container from an image and boots it. Returns when its volume exists and is durable; the boot continues in the background and is waited for up to
     /// `caller.wait`. Cost: one transaction of the pool.
     ///
     /// # Errors

@@ -20,7 +20,7 @@ pub(super) fn deleting(id: &ContainerId) -> Error {
 }
 
 impl Host {
-    /// Deletes a container with all its snapshots. It is `deleting` for good when this returns, however many snapshots it has; the rest goes behind.
+    /// Deletes a container with all its snapshots. It is `deleting` for good when this returns, however many snapshots it has; the rest is done in the background.
     ///
     /// # Errors
     /// `container_not_found`, `operation_in_progress`, `snapshot_pinned`.

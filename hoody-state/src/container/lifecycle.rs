@@ -37,7 +37,7 @@ fn allowed(verb: Verb, status: Status) -> Result<bool, &'static str> {
 }
 
 impl Host {
-    /// Starts, stops, restarts, pauses or resumes. Work that outlasts `caller.wait` goes on behind: the answer then has the state so far.
+    /// Starts, stops, restarts, pauses or resumes. Work that outlasts `caller.wait` continues in the background: the answer then has the state so far.
     /// `timeout` is how long a stop waits for init before it kills.
     ///
     /// # Errors

@@ -33,7 +33,7 @@ const WORD: Duration = Duration::from_secs(1);
 
 impl Host {
     /// Moves a container to a peer, where it gets a new id; here it ends up stopped, with all its snapshots. A container that does not run is copied and not
-    /// started. What goes on behind is waited for up to `caller.wait`. Neither runs for as long as one increment takes.
+    /// started. The rest is waited for up to `caller.wait`. Neither runs for as long as one increment takes.
     ///
     /// # Errors
     /// `container_not_found`, `unknown_server`, `container_name_in_use`, `id_base_differs`, `pool_full`, `operation_in_progress`,

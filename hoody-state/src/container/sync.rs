@@ -58,7 +58,7 @@ pub(crate) struct Fresh {
 }
 
 impl Host {
-    /// Brings a copy up to its source. Returns when it has begun; what goes on behind is waited for up to `caller.wait`. Cost follows what changed: on the
+    /// Brings a copy up to its source. Returns when it has begun; the rest is waited for up to `caller.wait`. Cost follows what changed: on the
     /// source's own host no data are written at all.
     ///
     /// # Errors
@@ -128,7 +128,7 @@ impl Host {
         } else {
             self.behind(op, caller.wait, |host, op| host.sync_steps(op))?
         };
-        // Where it goes on behind, the answer to its key is that it has begun: what it comes to is the operation's.
+        // Where it continues in the background, the answer to its key is that it has begun: what it comes to is the operation's.
         let told = serde_json::to_value(&answer).map_err(|e| Error::internal(e.to_string()))?;
         self.write(Durability::Process, |tx| tx.answer_key_of(&answer.operation_id, &told))?;
         if let Some((changed, kept)) = done {

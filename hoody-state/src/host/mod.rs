@@ -47,7 +47,7 @@ use std::time::Duration;
 pub struct Caller {
     /// Goes into the status log: `user`.
     pub by: String,
-    /// How long to hold the answer of work that may outlast it; the work goes on behind.
+    /// How long to hold the answer of work that may outlast it; the work continues in the background.
     pub wait: Duration,
     /// The same key and request gives the first answer again.
     pub idempotency: Option<IdempotencyKey>,

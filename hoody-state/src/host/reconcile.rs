@@ -72,7 +72,7 @@ impl Host {
             let lock = self.0.locks.take(&lock_of(intent), intent.kind())?;
             Ok(self.resume(id.clone(), intent.clone(), lock))
         };
-        // What may take long, or waits for another server, goes on behind. What it fails with it settles itself.
+        // What may take long, or waits for another server, continues in the background. What it fails with it settles itself.
         match intent {
             Intent::Delete { .. } => drop(self.behind(resume()?, Duration::ZERO, |host, op| host.delete_steps(op))),
             Intent::Copy { container, .. } if self.0.store.info(&Volume::Live(container.clone()))?.is_some() => {

@@ -219,7 +219,7 @@ impl Host {
         Err(error)
     }
 
-    /// The same on a thread of its own; its result if it comes within `wait`, else nothing and it goes on behind.
+    /// The same on a thread of its own; its result if it comes within `wait`, else nothing, and it continues in the background.
     pub(crate) fn behind<T: Send + 'static>(
         &self,
         op: Op,

@@ -36,7 +36,7 @@ impl Backoff {
 }
 
 fn too_long(what: &str, wait: &Wait) -> Failure {
-    Failure::other(format!("{what} is not done after {} s; it goes on behind: see `hoody-state operation list`", wait.timeout_s))
+    Failure::other(format!("{what} is not done after {} s; it continues in the background: see `hoody-state operation list`", wait.timeout_s))
 }
 
 /// Waits for the operation that an answer names, if it names one. Asked with an operation that is gone, it is done.
