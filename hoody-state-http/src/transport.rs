@@ -143,7 +143,10 @@ fn refusal(peer: &PeerAddress, mut response: Response<ureq::Body>) -> Error {
             format!("server {} at {} answered {status}, and not as a hoody-state server does", peer.name, peer.url),
         );
     };
+    // It says nothing of the token: what is asked for is not allowed there.
+    let not_allowed = status == 403 && bad.code == "host_network_denied";
     let kind = match status {
+        403 if not_allowed => Kind::Denied,
         400 | 413 | 422 => Kind::Invalid,
         404 => Kind::NotFound,
         409 if bad.code.ends_with("operation_in_progress") => Kind::Busy,
@@ -153,7 +156,7 @@ fn refusal(peer: &PeerAddress, mut response: Response<ureq::Body>) -> Error {
         _ => Kind::Unavailable,
     };
     let code = match status {
-        401 | 403 => "peer_refused",
+        401 | 403 if !not_allowed => "peer_refused",
         500 => "peer_failed",
         _ => CODES.iter().find(|r| r.code == bad.code).map_or("peer_refused", |r| r.code),
     };

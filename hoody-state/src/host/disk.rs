@@ -74,7 +74,7 @@ impl Host {
         }
         Err(Error::conflict(
             "too_many_nested_volumes",
-            format!("{nested} subvolumes were made inside the {volume}, and it can be copied with at most {most}: delete some, or start the server with a larger --max-nested-volumes"),
+            format!("{nested} subvolumes were made inside the {volume}, and a snapshot may hold {most} at most: delete some, or start the server with a larger --max-nested-volumes"),
         )
         .with_data(serde_json::json!({ "nested_volumes": nested, "limit": most })))
     }

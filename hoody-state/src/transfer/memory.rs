@@ -106,7 +106,7 @@ impl Transport for MemoryNet {
 
 /// A refusal of the token is known by its message alone, as over HTTP.
 fn as_over_http(e: Error) -> Error {
-    if e.kind() == Kind::Denied { Error::new(Kind::Unavailable, "peer_refused", e.message().to_owned()) } else { e }
+    if e.kind() == Kind::Denied && e.code() != "host_network_denied" { Error::new(Kind::Unavailable, "peer_refused", e.message().to_owned()) } else { e }
 }
 
 struct Out(SyncSender<Vec<u8>>, Option<Fault>, u64);
