@@ -130,19 +130,25 @@ impl Control {
             };
             failing = false;
             let Some(mount) = self.mount.upgrade() else { return };
+            // Here and not on its thread: whoever was let in before somebody else asked for the end is known by then, and is disconnected.
+            let id = match self.enter(&stream) {
+                Ok(id) => id,
+                Err(e) => {
+                    tracing::warn!("a control client was turned away: {e}");
+                    continue;
+                }
+            };
             let control = self.clone();
             let spawned = std::thread::Builder::new().name("control-client".into()).spawn(move || {
-                let said = control.enter(&stream).and_then(|id| {
-                    let said = control.converse(&mount, &stream, id);
-                    control.state().clients.remove(&id);
-                    said
-                });
+                let said = control.converse(&mount, &stream, id);
+                control.state().clients.remove(&id);
                 if let Err(e) = said {
                     tracing::debug!("a control client left: {e}");
                 }
             });
             if let Err(e) = spawned {
                 tracing::warn!("a control client was turned away: {e}");
+                self.state().clients.remove(&id);
             }
         }
     }
