@@ -64,6 +64,10 @@ pub fn table(rows: &[Value], columns: &[Column]) -> String {
     out
 }
 
+/// Fields that count bytes, whatever they are a field of.
+const BYTES: [&str; 12] =
+    ["size", "referenced", "exclusive", "shared", "total", "used", "free", "reserve", "beneath_free", "offered", "reserved", "reserve_ahead"];
+
 /// The fields of one thing, a line each; what is in an object is indented.
 pub fn fields(data: &Value) -> String {
     fn write(data: &Value, indent: usize, out: &mut String) {
@@ -77,7 +81,9 @@ pub fn fields(data: &Value) -> String {
                     continue;
                 }
                 v if key.ends_with("_at") || key == "since" => time(v),
-                v if matches!(key.as_str(), "size" | "referenced" | "exclusive" | "shared" | "total" | "used" | "free" | "reserve") => bytes(v),
+                // Beside a limit it is a count.
+                v if key == "used" && object.contains_key("limit") => text(v),
+                v if BYTES.contains(&key.as_str()) => bytes(v),
                 v => text(v),
             };
             out.push_str(format!("{:indent$}{:<width$}  {}", "", plain(key), plain(&shown)).trim_end());

@@ -64,6 +64,14 @@ impl OciRuntime {
         let pidfd = process::pidfd_open(helper.child.id() as i32).io(|| "open a pidfd of the runtime")?;
         let until = pump.run(&pidfd)?;
         if until != Until::Ended {
+            // A runtime that is killed in the middle may leave a command behind whose number nobody knows: it is let finish its start, which takes
+            // a moment, and what it started is killed.
+            if self.config.subreaper
+                && self.await_end(&pidfd, DYING).is_ok()
+                && let Some(pid) = files.read_pid()
+            {
+                self.gather(c, &name, pid);
+            }
             self.kill_exec(c, &name, &files);
             let _ = helper.child.kill();
         }
