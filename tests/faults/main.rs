@@ -9,6 +9,7 @@ mod descriptors;
 mod leftovers;
 #[path = "../kill/rng.rs"]
 mod rng;
+mod rooms;
 #[path = "../kill/server.rs"]
 mod server;
 mod signals;
