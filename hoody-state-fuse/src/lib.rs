@@ -24,6 +24,7 @@ mod descriptors;
 mod fs;
 pub mod locks;
 pub mod mount;
+mod mount_error;
 pub mod nodes;
 mod recognise;
 mod sync_pool;
