@@ -1,6 +1,6 @@
 //! Mounting: one directory as the root, or several volumes side by side, each isolated from the others.
 
-use crate::claim::{self, Claim, InUse, Refused, Server};
+use crate::claim::{self, Claim, Refused, Server};
 use crate::cpu_latency::CpuLatency;
 use crate::descriptors::Descriptors;
 use crate::fs::{Core, DatabaseFs};
@@ -9,7 +9,7 @@ use crate::mount_error::FEWEST_DESCRIPTORS;
 pub use crate::mount_error::MountError;
 use crate::sync_pool::SyncPool;
 use crate::table::Table;
-use crate::volume::{BACKINGS, Backing, Unusable, Volume};
+use crate::volume::{Backing, Unusable, Volume};
 use fuser::{BackgroundSession, Config, INodeNo, MountOption, Notifier, Session, SessionACL};
 use rustix::fs::{OFlags, RawDir};
 use std::collections::{BTreeMap, BTreeSet, HashMap};

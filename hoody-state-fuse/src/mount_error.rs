@@ -1,6 +1,7 @@
 //! What mounting can meet, with a stable word for each.
 
 use crate::claim::InUse;
+use crate::volume::BACKINGS;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
