@@ -3,7 +3,7 @@
 //! | what | how |
 //! | --- | --- |
 //! | the same directory (by whatever path, bind mount or namespace) | `flock` on the directory itself: the kernel's, by inode; it ends with the daemon, however that ends |
-//! | a directory in another one that is served | the [`registry`]: each daemon says there what it serves |
+//! | a directory in another one that is served | the registry: each daemon says there what it serves |
 //! | who it is that serves it | the registry |
 //!
 //! A daemon that was unmounted while files are open still holds its claims. It gives them up when its successor asks it to hold the writes of its users
