@@ -26,7 +26,7 @@ fn number(name: &str) -> Option<u64> {
 
 #[test]
 fn what_was_acknowledged_survives_power_cuts() {
-    let cuts = number("CUTS").unwrap_or(3);
+    let cuts = number("CUTS").unwrap_or(2);
     let seed = number("HOODY_SEED").unwrap_or_else(|| std::time::UNIX_EPOCH.elapsed().unwrap().as_millis() as u64);
     println!("CUTS={cuts} HOODY_SEED={seed}");
     let mut rng = Rng::new(seed);

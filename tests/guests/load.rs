@@ -241,6 +241,12 @@ impl Client {
 
     /// Compares what is there after the machine was switched on again with what was acknowledged, and takes over what was in doubt.
     pub fn verify(&mut self) {
+        // Containers start again in the background: one that is looked at before that is stopped still.
+        let end = Instant::now() + PATIENCE;
+        while get("/operations?limit=100")["operations"].as_array().unwrap().iter().any(|o| o["finished_at"].is_null()) {
+            assert!(Instant::now() < end, "operations are under way for {PATIENCE:?}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
         let doubt = self.doubt.take();
         let ids: Vec<String> = self.containers.keys().cloned().collect();
         for id in ids {
