@@ -1,7 +1,7 @@
 //! Whole servers in user-mode Linux guests: power cuts, disks that fail, a clock that jumps, and a host with cgroup v2 alone.
 //!
 //! Needs root, and the packages user-mode-linux, kmod, e2fsprogs, binutils, btrfs-progs, iproute2, runc and busybox-static. `CUTS=200` for the long run of power cuts
-//! (default 3), `HOODY_SEED=N` to repeat one, `HOODY_KEEP=1` to keep the disks of a run that failed, `HOODY_PROGRAMS=DIR` to
+//! (default 2), `HOODY_SEED=N` to repeat one, `HOODY_KEEP=1` to keep the disks of a run that failed, `HOODY_PROGRAMS=DIR` to
 //! try other builds: `guest-agent`, `hoody-state-http` and `hoody-state-fuse` in that directory.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
