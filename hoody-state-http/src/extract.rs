@@ -145,7 +145,9 @@ pub struct Nothing {}
 /// A caller without an idempotency key.
 #[must_use]
 pub fn caller(headers: &HeaderMap) -> Caller {
-    Caller { by: "user".to_owned(), wait: preferred_wait(headers).unwrap_or(DEFAULT_WAIT), idempotency: None }
+    let preferred = preferred_wait(headers);
+    let usual = Caller::default();
+    Caller { wait: preferred.unwrap_or(DEFAULT_WAIT), patience: preferred.map_or(usual.patience, |wait| usual.patience.min(wait)), ..usual }
 }
 
 /// `Prefer: wait=N`, at most 25 s. What cannot be read is ignored, as RFC 7240 has it.

@@ -60,11 +60,13 @@ pub mod op;
 pub mod pool;
 pub mod ramdisk;
 pub mod runtime;
+mod settings;
 pub mod share;
 pub mod snapshot;
 mod sys;
 pub mod transfer;
 pub mod units;
+mod world;
 
 pub use error::{Error, Kind, Result};
 pub use host::{Caller, Host, HostBuilder, HostConfig};

@@ -267,7 +267,7 @@ impl Host {
         if word.taken || word.called_off {
             return Err(decided(id, &word));
         }
-        let caller = Caller { by: "move".into(), wait: Duration::ZERO, idempotency: None };
+        let caller = Caller { by: "move".into(), wait: Duration::ZERO, ..Caller::default() };
         let intent = Intent::Sync { container: id.clone(), force: true, limit: None, advance: Some(snapshot) };
         self.sync_behind(&caller, lock, &row, source, intent)?;
         self.copy_state(id)

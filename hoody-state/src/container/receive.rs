@@ -84,7 +84,7 @@ impl Host {
             return Ok(state);
         }
         let row = self.ordered_row(&order)?;
-        let caller = Caller { by: "copy".into(), wait: Duration::ZERO, idempotency: None };
+        let caller = Caller { by: "copy".into(), wait: Duration::ZERO, ..Caller::default() };
         let lock = self.0.locks.take(order.copy.as_str(), "container.copy")?;
         let Some(run) = row.state.run.clone() else { return Err(Error::internal("a new container has no run")) };
         let (copy, start) = (order.copy.clone(), order.start);

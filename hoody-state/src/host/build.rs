@@ -1,4 +1,4 @@
-use super::{Host, Inner, Settings, pool_watch, upkeep};
+use super::{Host, Settings, pool_watch, upkeep};
 use crate::catalog::Catalog;
 use crate::cgroup::CgroupTree;
 use crate::clock::{Clock, SystemClock};
@@ -22,6 +22,7 @@ use crate::share::memory::MemoryShareMount;
 use crate::snapshot::{SnapshotStore, Volume};
 use crate::transfer::Transport;
 use crate::units::Bytes;
+use crate::world::{Parts, World};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
@@ -249,7 +250,7 @@ impl HostBuilder {
     /// When catalog and world cannot be compared at all; single containers that cannot be mended are logged.
     pub fn open(self) -> Result<Host> {
         let HostBuilder { catalog, store, freezer, runtime, databases, ramdisks, shares, transport, clock, hook, server, settings, boot, id_base, pool } = self;
-        let host = Host(Arc::new(Inner {
+        let host = Host(World::new(Parts {
             catalog,
             store,
             freezer,
@@ -276,13 +277,13 @@ impl HostBuilder {
             pool,
             pool_state: pool_watch::Watch::default(),
         }));
-        let weak = Arc::downgrade(&host.0);
+        let weak = host.0.downgrade();
         host.0.locks.on_free(move |thing| {
             if let Some(inner) = weak.upgrade() {
                 Host(inner).let_go(thing);
             }
         });
-        let weak = Arc::downgrade(&host.0);
+        let weak = host.0.downgrade();
         runtime.set_exit_listener(Box::new(move |id, run, exit| {
             if let Some(inner) = weak.upgrade() {
                 Host(inner).exited(id, run, exit);
@@ -343,7 +344,7 @@ impl Host {
             if daemon.is_fresh() {
                 host.serve_databases_again();
             }
-            let weak = Arc::downgrade(&host.0);
+            let weak = host.0.downgrade();
             daemon.set_restart_listener(Box::new(move || {
                 if let Some(inner) = weak.upgrade() {
                     Host(inner).serve_databases_again();

@@ -8,13 +8,13 @@ mod check;
 mod disk;
 mod peer_rights;
 mod peers;
-mod pool_watch;
+pub(crate) mod pool_watch;
 mod projects;
 mod queries;
 mod reconcile;
 mod share_mounts;
 mod shares;
-mod upkeep;
+pub(crate) mod upkeep;
 
 pub use crate::catalog::idempotency::IdempotencyKey;
 pub use crate::event::Subscription;
@@ -22,167 +22,23 @@ pub use build::{HostBuilder, HostConfig, TokenStore};
 pub use peers::OfferedStream;
 pub(crate) use projects::{color, made_up_color};
 
-use crate::catalog::{Catalog, Durability, Tx};
-use crate::clock::Clock;
+pub use crate::op::Caller;
+pub use crate::settings::{HostNetwork, Settings};
+
+use crate::catalog::{Durability, Tx};
 use crate::error::{Error, Kind, Result};
-use crate::freeze::Freezer;
-use crate::id::{ContainerId, RunId, UserId};
-use crate::locked_db::LockedDb;
+use crate::id::UserId;
 use crate::model::Server;
-use crate::op::step::StepHook;
-use crate::op::{Locks, Registry};
-use crate::ramdisk::RamDisks;
-use crate::runtime::{Exit, Network, Runtime};
-use crate::share::ShareMount;
-use crate::snapshot::SnapshotStore;
-use crate::transfer::Transport;
 use crate::units::Bytes;
-use std::collections::HashMap;
-use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex};
+use crate::world::World;
 use std::time::Duration;
-
-/// Who asks, and how.
-#[derive(Debug, Clone)]
-pub struct Caller {
-    /// Goes into the status log: `user`.
-    pub by: String,
-    /// How long to hold the answer of work that may outlast it; the work continues in the background.
-    pub wait: Duration,
-    /// The same key and request gives the first answer again.
-    pub idempotency: Option<IdempotencyKey>,
-}
-
-impl Default for Caller {
-    fn default() -> Self {
-        Caller { by: "user".into(), wait: Duration::from_secs(60), idempotency: None }
-    }
-}
-
-/// What an operator sets.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// How long the undo snapshot of a restore is kept. Default: 24 h.
-    pub undo_expiry: Duration,
-    /// Snapshots a container may have.
-    pub max_snapshots: Option<u64>,
-    /// Containers the server may have.
-    pub max_containers: Option<u64>,
-    /// The disk limit of a container that says nothing of it.
-    pub default_disk: Option<Bytes>,
-    /// Volumes that may be nested in one that is copied.
-    pub max_nested_volumes: u32,
-    /// How long a stop waits before it kills. Default: 10 s.
-    pub stop_timeout: Duration,
-    /// How long a freeze may take before it is undone. Default: 5 s.
-    pub freeze_timeout: Duration,
-    /// How long a transfer that broke off waits before it is tried again; doubled each time. Default: 0.5 s.
-    pub transfer_pause: Duration,
-    /// Whether containers may use the host's network. Default: those that are made here.
-    pub host_network: HostNetwork,
-}
-
-/// Which containers may use the host's network, where whoever makes them has that right.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum HostNetwork {
-    /// None; those that there are do not start.
-    Never,
-    /// Those that are made on this server.
-    #[default]
-    Local,
-    /// Also those that other servers copy or move here.
-    Any,
-}
-
-impl HostNetwork {
-    /// # Errors
-    /// `host_network_denied`, when a container with this network may not be here.
-    pub(crate) fn check(self, network: Network, from_elsewhere: bool) -> Result<()> {
-        let allowed = match self {
-            HostNetwork::Never => false,
-            HostNetwork::Local => !from_elsewhere,
-            HostNetwork::Any => true,
-        };
-        if network != Network::Host || allowed {
-            return Ok(());
-        }
-        let why = match self {
-            HostNetwork::Never => "containers on this server may not use the host's network (serve --host-network never): say network: none",
-            _ => "this server takes no containers from other servers that use the host's network: it takes serve --host-network any there",
-        };
-        Err(Error::new(Kind::Denied, "host_network_denied", why))
-    }
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Settings {
-            undo_expiry: Duration::from_secs(24 * 3600),
-            max_snapshots: None,
-            max_containers: None,
-            default_disk: None,
-            max_nested_volumes: 256,
-            stop_timeout: Duration::from_secs(10),
-            freeze_timeout: Duration::from_secs(5),
-            transfer_pause: Duration::from_millis(500),
-            host_network: HostNetwork::default(),
-        }
-    }
-}
 
 /// One server's pool and everything in it. Dropping it leaves containers running.
 #[derive(Clone)]
-pub struct Host(pub(crate) Arc<Inner>);
-
-pub(crate) struct Inner {
-    pub catalog: Catalog,
-    pub store: Arc<dyn SnapshotStore>,
-    pub freezer: Arc<dyn Freezer>,
-    pub runtime: Arc<dyn Runtime>,
-    /// Where `/hoody/databases` comes from; nothing: containers have none.
-    pub databases: Option<Arc<dyn LockedDb>>,
-    /// Where `/ramdisk` comes from; nothing: containers have none.
-    pub ramdisks: Option<Arc<dyn RamDisks>>,
-    pub shares: Arc<dyn ShareMount>,
-    /// How other servers are reached; nothing: they are not.
-    pub transport: Option<Arc<dyn Transport>>,
-    /// Counts changes of shares, so that a start knows whether it has to look again.
-    pub share_changes: AtomicU64,
-    /// One look at what a receiver sees, and the change that follows, at a time.
-    pub sharing: Mutex<HashMap<ContainerId, Arc<Mutex<()>>>>,
-    /// Device and inode of the directories from which private databases are served, as far as this process has served them.
-    pub served: Mutex<HashMap<ContainerId, (u64, u64)>>,
-    pub clock: Arc<dyn Clock>,
-    pub hook: Box<dyn StepHook>,
-    pub locks: Locks,
-    pub registry: Registry,
-    pub server: Server,
-    pub settings: Settings,
-    /// Marks this uptime of the host: what ran under another is gone.
-    pub boot: String,
-    pub id_base: u32,
-    /// How runs ended that no transaction has taken note of yet.
-    pub exits: Mutex<HashMap<ContainerId, (RunId, Exit)>>,
-    /// What containers' volumes held a moment ago.
-    pub usage: Mutex<HashMap<ContainerId, (std::time::Instant, crate::model::Usage)>>,
-    /// What containers had used of the processors at the last look, in nanoseconds.
-    pub cpu: Mutex<HashMap<ContainerId, (std::time::Instant, u64)>>,
-    pub upkeep: upkeep::Wake,
-    /// Its lock on the data directory is held, and its reserve looked after.
-    pub pool: Option<crate::pool::Pool>,
-    /// What was last seen of the pool.
-    pub pool_state: pool_watch::Watch,
-}
+pub struct Host(pub(crate) World);
 
 fn stored<T: serde::de::DeserializeOwned>(answer: serde_json::Value) -> Result<T> {
     serde_json::from_value(answer).map_err(|e| Error::new(Kind::Corrupt, "catalog_corrupt", format!("a stored answer cannot be read: {e}")))
-}
-
-impl Drop for Inner {
-    fn drop(&mut self) {
-        // Its thread sleeps for as long as nothing is due.
-        self.upkeep.close();
-    }
 }
 
 impl Host {

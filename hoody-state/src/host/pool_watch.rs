@@ -8,8 +8,9 @@ use crate::model::{Event, PoolImage};
 use crate::pool::Reserve;
 use crate::snapshot::Space;
 use crate::units::Bytes;
+use crate::world::WeakWorld;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// How often the pool is looked at, if nothing calls for more.
@@ -39,7 +40,7 @@ pub(super) fn start(host: &Host) -> Result<()> {
         return Ok(());
     }
     let pauses = Pauses::of(host.0.pool.as_ref().and_then(crate::pool::Pool::reserve_setting));
-    let (weak, wake) = (Arc::downgrade(&host.0), host.0.upkeep.clone());
+    let (weak, wake) = (host.0.downgrade(), host.0.upkeep.clone());
     let run = move || {
         let (mut seen, mut pause) = (None, pauses.busy);
         while !wake.is_closed() {
@@ -71,7 +72,7 @@ impl Pauses {
 }
 
 /// What the pool holds, as far as it could be seen; nothing once the host has ended.
-fn look(host: &Weak<super::Inner>) -> Option<Option<Bytes>> {
+fn look(host: &WeakWorld) -> Option<Option<Bytes>> {
     let host = Host(host.upgrade()?);
     let space = match host.0.store.space() {
         Ok(s) => s,

@@ -453,7 +453,7 @@ impl Host {
     }
 
     fn autostart(&self, id: &ContainerId) -> Result<()> {
-        let caller = Caller { by: "autostart".into(), wait: Duration::ZERO, idempotency: None };
+        let caller = Caller { by: "autostart".into(), wait: Duration::ZERO, ..Caller::default() };
         self.lifecycle(&caller, id, Verb::Start, None).map(|_| ())
     }
 

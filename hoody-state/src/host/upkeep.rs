@@ -7,7 +7,8 @@ use crate::error::{Kind, Result};
 use crate::op::Intent;
 use crate::sys::alarm::{Alarm, Woken};
 use crate::units::VolumeId;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use crate::world::{WeakWorld, World};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 /// How long a look at all that is being reclaimed takes at least, if anything is left.
@@ -81,7 +82,7 @@ impl Wake {
 /// Starts the upkeep's thread, which ends with the host.
 pub(super) fn start(host: &Host) -> Result<()> {
     let wake = host.0.upkeep.clone();
-    let weak = Arc::downgrade(&host.0);
+    let weak = host.0.downgrade();
     wake.set(|s| {
         s.expiry = true;
         s.reclaim = true;
@@ -90,7 +91,7 @@ pub(super) fn start(host: &Host) -> Result<()> {
     Ok(())
 }
 
-fn run(wake: &Wake, host: &Weak<super::Inner>) {
+fn run(wake: &Wake, host: &WeakWorld) {
     let mut next: Option<SystemTime> = None;
     loop {
         let woken = wake.0.1.wait(next).unwrap_or_else(|e| {
@@ -118,7 +119,7 @@ fn run(wake: &Wake, host: &Weak<super::Inner>) {
 }
 
 fn start_reclaim(wake: &Wake, host: &Host) {
-    let (h, w) = (Arc::downgrade(&host.0), wake.clone());
+    let (h, w) = (host.0.downgrade(), wake.clone());
     let spawned = std::thread::Builder::new().name("reclaim".into()).spawn(move || {
         watch_reclaim(&h, &w);
         w.set(|s| s.reclaiming = false);
@@ -130,7 +131,7 @@ fn start_reclaim(wake: &Wake, host: &Host) {
     }
 }
 
-fn watch_reclaim(host: &Weak<super::Inner>, wake: &Wake) {
+fn watch_reclaim(host: &WeakWorld, wake: &Wake) {
     loop {
         let Some(inner) = host.upgrade() else { return };
         let rows = match inner.catalog.read(operations::reclaiming) {
@@ -172,7 +173,7 @@ fn watch_reclaim(host: &Weak<super::Inner>, wake: &Wake) {
 }
 
 /// Forgets volumes that are gone. Their deletion is committed first: a power cut would bring back one whose deletion is not, and nobody would know of it.
-fn end_reclaim(host: &super::Inner, gone: &[VolumeId]) -> Result<()> {
+fn end_reclaim(host: &World, gone: &[VolumeId]) -> Result<()> {
     if gone.is_empty() {
         return Ok(());
     }

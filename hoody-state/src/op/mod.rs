@@ -4,10 +4,12 @@
 //! intent and of what is found in the world, not of a recorded position: it may run after any step, any number of times. A failed
 //! operation takes the same way as a crashed one, so that the code that undoes is the code that is tested by crashing.
 
+mod caller;
 mod lock;
 mod run;
 pub mod step;
 
+pub use caller::Caller;
 pub(crate) use lock::{LockGuard, Locks};
 pub(crate) use run::{Op, Progress, Registry, cancelled};
 

@@ -1,0 +1,24 @@
+use crate::catalog::idempotency::IdempotencyKey;
+use std::time::Duration;
+
+/// How long a change waits for a short one before it, unless its caller says otherwise.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Who asks, and how.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// Goes into the status log: `user`.
+    pub by: String,
+    /// How long to hold the answer of work that may outlast it; the work continues in the background.
+    pub wait: Duration,
+    /// How long a change may wait for a short one of the same thing that came before it; zero: it is refused at once. Default: 10 s.
+    pub patience: Duration,
+    /// The same key and request gives the first answer again.
+    pub idempotency: Option<IdempotencyKey>,
+}
+
+impl Default for Caller {
+    fn default() -> Self {
+        Caller { by: "user".into(), wait: Duration::from_secs(60), patience: PATIENCE, idempotency: None }
+    }
+}

@@ -1,0 +1,100 @@
+//! Everything an operation may touch: the backends, the catalog, and the state of what runs.
+
+use crate::catalog::Catalog;
+use crate::clock::Clock;
+use crate::freeze::Freezer;
+use crate::host::{pool_watch, upkeep};
+use crate::id::{ContainerId, RunId};
+use crate::locked_db::LockedDb;
+use crate::model::Server;
+use crate::op::step::StepHook;
+use crate::op::{Locks, Registry};
+use crate::ramdisk::RamDisks;
+use crate::runtime::{Exit, Runtime};
+use crate::settings::Settings;
+use crate::share::ShareMount;
+use crate::snapshot::SnapshotStore;
+use crate::transfer::Transport;
+use std::collections::HashMap;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, Weak};
+
+/// The parts of one host, shared by everything that works on it. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct World(Arc<Parts>);
+
+/// The same for those that must not keep it alive: threads and listeners.
+#[derive(Clone)]
+pub(crate) struct WeakWorld(Weak<Parts>);
+
+impl std::ops::Deref for World {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
+impl World {
+    pub(crate) fn new(parts: Parts) -> Self {
+        World(Arc::new(parts))
+    }
+
+    pub(crate) fn downgrade(&self) -> WeakWorld {
+        WeakWorld(Arc::downgrade(&self.0))
+    }
+}
+
+impl WeakWorld {
+    pub(crate) fn upgrade(&self) -> Option<World> {
+        self.0.upgrade().map(World)
+    }
+}
+
+/// What a [`World`] is made of.
+pub(crate) struct Parts {
+    pub catalog: Catalog,
+    pub store: Arc<dyn SnapshotStore>,
+    pub freezer: Arc<dyn Freezer>,
+    pub runtime: Arc<dyn Runtime>,
+    /// Where `/hoody/databases` comes from; nothing: containers have none.
+    pub databases: Option<Arc<dyn LockedDb>>,
+    /// Where `/ramdisk` comes from; nothing: containers have none.
+    pub ramdisks: Option<Arc<dyn RamDisks>>,
+    pub shares: Arc<dyn ShareMount>,
+    /// How other servers are reached; nothing: they are not.
+    pub transport: Option<Arc<dyn Transport>>,
+    /// Counts changes of shares, so that a start knows whether it has to look again.
+    pub share_changes: AtomicU64,
+    /// One look at what a receiver sees, and the change that follows, at a time.
+    pub sharing: Mutex<HashMap<ContainerId, Arc<Mutex<()>>>>,
+    /// Device and inode of the directories from which private databases are served, as far as this process has served them.
+    pub served: Mutex<HashMap<ContainerId, (u64, u64)>>,
+    pub clock: Arc<dyn Clock>,
+    pub hook: Box<dyn StepHook>,
+    pub locks: Locks,
+    pub registry: Registry,
+    pub server: Server,
+    pub settings: Settings,
+    /// Marks this uptime of the host: what ran under another is gone.
+    pub boot: String,
+    pub id_base: u32,
+    /// How runs ended that no transaction has taken note of yet.
+    pub exits: Mutex<HashMap<ContainerId, (RunId, Exit)>>,
+    /// What containers' volumes held a moment ago.
+    pub usage: Mutex<HashMap<ContainerId, (std::time::Instant, crate::model::Usage)>>,
+    /// What containers had used of the processors at the last look, in nanoseconds.
+    pub cpu: Mutex<HashMap<ContainerId, (std::time::Instant, u64)>>,
+    pub upkeep: upkeep::Wake,
+    /// Its lock on the data directory is held, and its reserve looked after.
+    pub pool: Option<crate::pool::Pool>,
+    /// What was last seen of the pool.
+    pub pool_state: pool_watch::Watch,
+}
+
+impl Drop for Parts {
+    fn drop(&mut self) {
+        // Its thread sleeps for as long as nothing is due.
+        self.upkeep.close();
+    }
+}
