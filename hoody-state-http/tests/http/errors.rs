@@ -50,7 +50,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("image_header_too_large", "hoody-state/src/image/tests/hostile.rs"),
     ("invalid_cwd", "runtime/oci: it takes processes"),
     ("working_directory_not_found", "runtime/oci: it takes processes"),
-    ("name_ambiguous", "tests/found.rs"),
+    ("name_ambiguous", "tests/regressions/token_name_that_is_an_id.rs"),
     ("pool_read_only", "it takes a full disk: tests/faults_space.rs"),
     ("disk_limit_reached", "hoody-state/src/snapshot/btrfs/quota_tests.rs"),
     ("too_many_nested_volumes", "it takes BTRFS: tests/faults_space.rs"),
