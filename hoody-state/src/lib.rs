@@ -70,3 +70,8 @@ mod world;
 
 pub use error::{Error, Kind, Result};
 pub use host::{Caller, Host, HostBuilder, HostConfig};
+
+/// Compiles the Rust snippets of the project's README with the documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+pub struct ReadmeSnippets;
