@@ -11,7 +11,7 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use hoody_state::host::Host;
 use hoody_state::id::OperationId;
-use hoody_state::model::{Operation, PageRequest, Paged, Pagination};
+use hoody_state::model::{Operation, Pagination};
 use hoody_state::{Error, Result};
 use serde::Serialize;
 use utoipa_axum::routes;
@@ -31,27 +31,9 @@ pub struct OperationPage {
 #[utoipa::path(get, path = "/operations", tag = "operations", operation_id = "list_operations", params(PageQuery), responses((status = 200, description = "A page", body = Envelope<OperationPage>)))]
 pub async fn list(State(app): State<Shared>, who: Identity, Query(q): Query<PageQuery>) -> Reply<OperationPage> {
     let page = q.check(50)?;
-    let paged = app.read(move |host| if who.only().is_none() { host.operations(&page) } else { visible(host, &who, &page) }).await?;
+    let paged = app.read(move |host| host.operations_in(&page, who.only())).await?;
     let operations = paged.rows.into_iter().map(shown).collect();
     ok("Operations", OperationPage { operations, pagination: paged.pagination })
-}
-
-/// The page that a token of some projects sees: the same order, without the rest.
-fn visible(host: &Host, who: &Identity, page: &PageRequest) -> Result<Paged<Operation>> {
-    let mut all = PageRequest { page: 1, limit: 100, ..page.clone() };
-    let mut seen = Vec::new();
-    loop {
-        let paged = host.operations(&all)?;
-        seen.extend(paged.rows.into_iter().filter(|o| who.sees_operation(host, o)));
-        if u64::from(all.page) >= paged.pagination.total_pages {
-            break;
-        }
-        all.page += 1;
-    }
-    let total = seen.len() as u64;
-    let skip = (page.page as usize - 1).saturating_mul(page.limit as usize);
-    let rows = seen.into_iter().skip(skip).take(page.limit as usize).collect();
-    Ok(Paged::new(rows, total, page))
 }
 
 /// As it may be shown: why a system call of the server failed is for the log alone.

@@ -276,7 +276,7 @@ pub struct World {
     runtime: Arc<MemoryRuntime>,
 }
 
-fn world(settings: Settings) -> World {
+pub fn world(settings: Settings) -> World {
     world_with(settings, Limits::default())
 }
 

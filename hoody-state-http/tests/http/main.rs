@@ -9,6 +9,7 @@ mod events;
 mod hostile;
 mod idempotency;
 mod limits;
+mod operations;
 mod revoked;
 mod shapes;
 mod shares;

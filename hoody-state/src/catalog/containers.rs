@@ -175,6 +175,22 @@ pub(crate) fn count(c: &Connection, project: Option<&ProjectId>) -> Result<u64> 
     Ok(c.query_row(&format!("SELECT count(*) FROM containers WHERE {wanted} AND status <> 'deleting'"), [], |r| r.get(0))?)
 }
 
+/// How many containers have each status, as [`Container::status`](crate::model::Container) shows it: one that is being synced is `copying`.
+pub(crate) fn by_status(c: &Connection) -> Result<BTreeMap<&'static str, u64>> {
+    let mut s = c.prepare_cached(
+        "SELECT CASE WHEN status <> 'deleting' AND EXISTS(SELECT 1 FROM operations o WHERE o.resource_id = containers.id AND o.status = 'running'
+                                                          AND o.kind = 'container.sync')
+                THEN 'copying' ELSE status END AS shown, count(*)
+         FROM containers GROUP BY shown",
+    )?;
+    let rows = s.query_map([], |r| Ok((r.get::<_, String>(0)?, r.get(1)?)))?;
+    rows.map(|row| {
+        let (word, count) = row?;
+        Ok((status(&word)?.as_str(), count))
+    })
+    .collect()
+}
+
 pub(crate) fn logs(c: &Connection, id: &ContainerId, req: &PageRequest) -> Result<(Vec<StatusLog>, u64)> {
     let column = match &req.sort_by {
         None => "seq",

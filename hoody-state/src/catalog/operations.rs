@@ -58,11 +58,25 @@ pub(crate) fn get(c: &Connection, id: &OperationId) -> Result<Operation> {
         .unwrap_or_else(|| Err(Error::not_found("operation_not_found", format!("there is no operation {id}: finished ones are kept for a while only"))))
 }
 
-pub(crate) fn page(c: &Connection, req: &PageRequest) -> Result<(Vec<Operation>, u64)> {
+/// A page of the operations of these projects and of their containers; `None`: of all operations, those of images included.
+pub(crate) fn page(c: &Connection, req: &PageRequest, only: Option<&[ProjectId]>) -> Result<(Vec<Operation>, u64)> {
     let column = super::projects::sort(req, &[("id", "id"), ("kind", "kind"), ("status", "status"), ("created_at", "created_ms")])?;
-    let total: u64 = c.query_row("SELECT count(*) FROM operations", [], |r| r.get(0))?;
-    let mut s = c.prepare_cached(&format!("SELECT {COLUMNS} FROM operations {}", super::projects::order(column, "id", req)))?;
+    let wanted = match only {
+        None => "1".to_owned(),
+        Some(_) => format!(
+            "(resource_type = 'project' AND {} OR resource_type = 'container' AND resource_id IN (SELECT id FROM containers WHERE {}))",
+            super::projects::scope("resource_id", only),
+            super::projects::scope("project_id", only)
+        ),
+    };
+    let total: u64 = c.query_row(&format!("SELECT count(*) FROM operations WHERE {wanted}"), [], |r| r.get(0))?;
+    let mut s = c.prepare_cached(&format!("SELECT {COLUMNS} FROM operations WHERE {wanted} {}", super::projects::order(column, "id", req)))?;
     Ok((s.query_map([], row)?.map(|r| r?).collect::<Result<_>>()?, total))
+}
+
+/// How many operations are open.
+pub(crate) fn count_open(c: &Connection) -> Result<u64> {
+    Ok(c.query_row("SELECT count(*) FROM operations WHERE status = 'running'", [], |r| r.get(0))?)
 }
 
 /// The journal: what was begun and not ended, oldest first.

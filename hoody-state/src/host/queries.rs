@@ -1,5 +1,5 @@
 use super::Host;
-use crate::catalog::{Durability, events, operations, tokens};
+use crate::catalog::{Durability, containers, events, operations, tokens};
 use crate::error::{Error, Result};
 use crate::id::{EventId, OperationId, ProjectId, ServerId, TokenId};
 use crate::model::{Event, EventFilter, Operation, OperationStatus, PageRequest, Paged, PoolInfo, Reclaiming, Rights, Token};
@@ -55,8 +55,32 @@ impl Host {
     /// # Errors
     /// `invalid_page`.
     pub fn operations(&self, page: &PageRequest) -> Result<Paged<Operation>> {
-        let (rows, total) = self.0.catalog.read(|c| operations::page(c, page))?;
+        self.operations_in(page, None)
+    }
+
+    /// A page of the operations of these projects and of the containers that they have now, newest first; `None`: of all operations.
+    ///
+    /// # Errors
+    /// `invalid_page`.
+    pub fn operations_in(&self, page: &PageRequest, only: Option<&[ProjectId]>) -> Result<Paged<Operation>> {
+        let (rows, total) = self.0.catalog.read(|c| operations::page(c, page, only))?;
         Ok(Paged::new(rows.into_iter().map(|o| self.with_progress(o)).collect(), total, page))
+    }
+
+    /// How many operations are running.
+    ///
+    /// # Errors
+    /// Those of the catalog.
+    pub fn running_operations(&self) -> Result<u64> {
+        self.0.catalog.read(operations::count_open)
+    }
+
+    /// How many containers there are of each status; a status that none has is absent.
+    ///
+    /// # Errors
+    /// Those of the catalog.
+    pub fn containers_by_status(&self) -> Result<BTreeMap<&'static str, u64>> {
+        self.0.catalog.read(containers::by_status)
     }
 
     fn with_progress(&self, mut o: Operation) -> Operation {
