@@ -3,14 +3,17 @@
 use crate::catalog::Catalog;
 use crate::clock::Clock;
 use crate::freeze::Freezer;
-use crate::host::{pool_watch, upkeep};
-use crate::id::{ContainerId, RunId};
+use crate::id::ContainerId;
 use crate::locked_db::LockedDb;
 use crate::model::Server;
 use crate::op::step::StepHook;
 use crate::op::{Locks, Registry};
 use crate::ramdisk::RamDisks;
-use crate::runtime::{Exit, Runtime};
+use crate::runtime::Runtime;
+use crate::services::exits::Exits;
+use crate::services::limits::Limits;
+use crate::services::pool_watch::PoolWatch;
+use crate::services::wake::Wake;
 use crate::settings::Settings;
 use crate::share::ShareMount;
 use crate::snapshot::SnapshotStore;
@@ -53,7 +56,8 @@ impl WeakWorld {
 
 /// What a [`World`] is made of.
 pub(crate) struct Parts {
-    pub catalog: Catalog,
+    pub catalog: Arc<Catalog>,
+    pub limits: Limits,
     pub store: Arc<dyn SnapshotStore>,
     pub freezer: Arc<dyn Freezer>,
     pub runtime: Arc<dyn Runtime>,
@@ -79,17 +83,14 @@ pub(crate) struct Parts {
     /// Marks this uptime of the host: what ran under another is gone.
     pub boot: String,
     pub id_base: u32,
-    /// How runs ended that no transaction has taken note of yet.
-    pub exits: Mutex<HashMap<ContainerId, (RunId, Exit)>>,
+    pub exits: Exits,
     /// What containers' volumes held a moment ago.
     pub usage: Mutex<HashMap<ContainerId, (std::time::Instant, crate::model::Usage)>>,
     /// What containers had used of the processors at the last look, in nanoseconds.
     pub cpu: Mutex<HashMap<ContainerId, (std::time::Instant, u64)>>,
-    pub upkeep: upkeep::Wake,
-    /// Its lock on the data directory is held, and its reserve looked after.
-    pub pool: Option<crate::pool::Pool>,
-    /// What was last seen of the pool.
-    pub pool_state: pool_watch::Watch,
+    pub upkeep: Wake,
+    /// Looks after the pool's file system.
+    pub pool_watch: Arc<PoolWatch>,
 }
 
 impl Drop for Parts {

@@ -16,6 +16,7 @@ pub(crate) mod operations;
 pub(crate) mod peers;
 pub(crate) mod projects;
 mod read_only;
+pub(crate) mod records;
 mod room;
 mod schema;
 pub(crate) mod shares;

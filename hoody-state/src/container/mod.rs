@@ -6,7 +6,6 @@ mod databases;
 mod delete;
 mod environment;
 mod etc;
-mod exit;
 mod lifecycle;
 mod moving;
 mod order;

@@ -1,5 +1,6 @@
-use super::{Host, Settings, pool_watch, upkeep};
+use super::{Host, Settings, upkeep};
 use crate::catalog::Catalog;
+use crate::catalog::records::Records;
 use crate::cgroup::CgroupTree;
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, IoContext, Result};
@@ -16,6 +17,10 @@ use crate::ramdisk::tmpfs::TmpfsRamDisks;
 use crate::ramdisk::{RamDisks, memory::MemoryRamDisks};
 use crate::runtime::Runtime;
 use crate::runtime::oci::{CONTAINER_TASKS, OciConfig, OciRuntime};
+use crate::services::exits::Exits;
+use crate::services::limits::Limits;
+use crate::services::pool_watch::{self, PoolWatch};
+use crate::services::wake::Wake;
 use crate::share::ShareMount;
 use crate::share::bind::BindShareMount;
 use crate::share::memory::MemoryShareMount;
@@ -250,8 +255,12 @@ impl HostBuilder {
     /// When catalog and world cannot be compared at all; single containers that cannot be mended are logged.
     pub fn open(self) -> Result<Host> {
         let HostBuilder { catalog, store, freezer, runtime, databases, ramdisks, shares, transport, clock, hook, server, settings, boot, id_base, pool } = self;
+        let catalog = Arc::new(catalog);
+        let records = Records { catalog: Arc::clone(&catalog), clock: Arc::clone(&clock) };
+        let pool_watch = Arc::new(PoolWatch::new(pool, Arc::clone(&store), records.clone(), server.id.clone()));
         let host = Host(World::new(Parts {
             catalog,
+            limits: Limits::new(Arc::clone(&store), records.clone(), settings.max_nested_volumes),
             store,
             freezer,
             runtime: Arc::clone(&runtime),
@@ -270,32 +279,31 @@ impl HostBuilder {
             settings,
             boot,
             id_base,
-            exits: Mutex::default(),
+            exits: Exits::new(records),
             usage: Mutex::default(),
             cpu: Mutex::default(),
-            upkeep: upkeep::Wake::new()?,
-            pool,
-            pool_state: pool_watch::Watch::default(),
+            upkeep: Wake::new()?,
+            pool_watch,
         }));
         let weak = host.0.downgrade();
         host.0.locks.on_free(move |thing| {
             if let Some(inner) = weak.upgrade() {
-                Host(inner).let_go(thing);
+                inner.exits.lock_freed(thing);
             }
         });
         let weak = host.0.downgrade();
         runtime.set_exit_listener(Box::new(move |id, run, exit| {
             if let Some(inner) = weak.upgrade() {
-                Host(inner).exited(id, run, exit);
+                inner.exits.ended(id, run, exit, || inner.locks.holder(id.as_str()).is_some());
             }
         }));
         if host.0.catalog.is_read_only() {
-            tracing::error!("{}; what is stored can be read, nothing can be changed", host.read_only_error());
+            tracing::error!("{}; what is stored can be read, nothing can be changed", host.0.pool_watch.read_only_error());
         } else {
             host.reconcile()?;
             upkeep::start(&host)?;
         }
-        pool_watch::start(&host)?;
+        host.0.pool_watch.start(host.0.upkeep.clone())?;
         Ok(host)
     }
 }

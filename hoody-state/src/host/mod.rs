@@ -5,16 +5,14 @@
 
 mod build;
 mod check;
-mod disk;
 mod peer_rights;
 mod peers;
-pub(crate) mod pool_watch;
 mod projects;
 mod queries;
 mod reconcile;
 mod share_mounts;
 mod shares;
-pub(crate) mod upkeep;
+mod upkeep;
 
 pub use crate::catalog::idempotency::IdempotencyKey;
 pub use crate::event::Subscription;
@@ -29,7 +27,6 @@ use crate::catalog::{Durability, Tx};
 use crate::error::{Error, Kind, Result};
 use crate::id::UserId;
 use crate::model::Server;
-use crate::units::Bytes;
 use crate::world::World;
 use std::time::Duration;
 
@@ -74,15 +71,6 @@ impl Host {
         })
     }
 
-    /// Refuses what would fill the pool, before anything is changed.
-    pub(crate) fn guard_space(&self) -> Result<()> {
-        let space = self.0.store.space()?;
-        if space.read_only {
-            return Err(self.read_only_error());
-        }
-        crate::pool::check_space(&space, Bytes(0))
-    }
-
     /// This server.
     #[must_use]
     pub fn server(&self) -> Server {
@@ -102,13 +90,18 @@ impl Host {
     pub fn ready(&self) -> Result<()> {
         self.0.catalog.meta("user_id")?;
         let space = self.0.store.space()?;
-        if space.read_only { Err(self.read_only_error()) } else { Ok(()) }
+        if space.read_only { Err(self.0.pool_watch.read_only_error()) } else { Ok(()) }
     }
 
     /// Told of every event after its commit, in order, on the changing thread: it must return at once. Dropping the subscription ends it.
     #[must_use]
     pub fn subscribe(&self, listener: Box<dyn Fn(&crate::model::Event) + Send + Sync>) -> Subscription {
         self.0.catalog.bus.subscribe(listener)
+    }
+
+    /// Calls `f` once, when the pool is read-only and could be mounted anew, which takes a new start of the server: [`Host::open`] does it.
+    pub fn on_recoverable(&self, f: Box<dyn Fn() + Send + Sync>) {
+        self.0.pool_watch.on_recoverable(f);
     }
 
     /// Ends the background work, waiting a little for operations under way. Containers go on.

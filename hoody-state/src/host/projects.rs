@@ -65,7 +65,7 @@ impl Host {
             alias: alias(&input)?,
             color: input.color.as_deref().map_or_else(|| Ok(made_up_color()), color)?,
             max_containers: quota(input.max_containers.flatten())?,
-            disk: self.disk_limit(input.disk.flatten())?,
+            disk: self.0.limits.check_disk(input.disk.flatten())?,
             is_default: false,
             realm_ids: Vec::new(),
             created_at: now,
@@ -85,7 +85,7 @@ impl Host {
     /// # Errors
     /// As for [`Host::create_project`], and `project_not_found`.
     pub fn update_project(&self, caller: &Caller, id: &ProjectId, input: ProjectInput) -> Result<Project> {
-        let disk = input.disk.map(|d| self.disk_limit(d)).transpose()?;
+        let disk = input.disk.map(|d| self.0.limits.check_disk(d)).transpose()?;
         let changed = self.change(caller, |tx| {
             let mut p = projects::get(tx.conn, self.0.catalog.user(), id)?;
             if input.alias.is_some() {

@@ -43,8 +43,8 @@ impl Host {
             quotas: if self.0.store.uncounted().is_none() { "simple" } else { "unsupported" }.into(),
             quotas_reason: self.0.store.uncounted(),
             read_only: s.read_only,
-            read_only_reason: s.read_only.then(|| self.read_only_error().message().to_owned()),
-            image: self.pool_image(&s),
+            read_only_reason: s.read_only.then(|| self.0.pool_watch.read_only_error().message().to_owned()),
+            image: self.0.pool_watch.image(&s),
             tasks: self.0.runtime.all_tasks(),
             reclaiming: what.into_iter().map(|(what, volumes)| Reclaiming { what, volumes }).collect(),
         })

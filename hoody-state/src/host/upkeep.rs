@@ -5,10 +5,10 @@ use super::{Caller, Host};
 use crate::catalog::{Durability, operations, snapshots};
 use crate::error::{Kind, Result};
 use crate::op::Intent;
-use crate::sys::alarm::{Alarm, Woken};
+use crate::services::wake::Wake;
+use crate::sys::alarm::Woken;
 use crate::units::VolumeId;
 use crate::world::{WeakWorld, World};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 /// How long a look at all that is being reclaimed takes at least, if anything is left.
@@ -16,77 +16,12 @@ const PASS: Duration = Duration::from_millis(100);
 /// How many volumes are looked at before those that are gone are forgotten, which takes a commit of the pool.
 const RECLAIMED_AT_ONCE: usize = 100;
 
-#[derive(Default)]
-struct State {
-    closed: bool,
-    expiry: bool,
-    reclaim: bool,
-    reclaiming: bool,
-}
-
-impl State {
-    /// What is to be done now, taken out.
-    fn take(&mut self) -> Due {
-        let reclaim = self.reclaim && !self.reclaiming;
-        if reclaim {
-            self.reclaim = false;
-            self.reclaiming = true;
-        }
-        Due { closed: self.closed, expiry: std::mem::take(&mut self.expiry), reclaim }
-    }
-}
-
-struct Due {
-    closed: bool,
-    expiry: bool,
-    reclaim: bool,
-}
-
-/// How the rest of the host wakes the upkeep.
-#[derive(Clone)]
-pub(crate) struct Wake(Arc<(Mutex<State>, Alarm)>);
-
-impl Wake {
-    pub(super) fn new() -> Result<Self> {
-        Ok(Wake(Arc::new((Mutex::default(), Alarm::new()?))))
-    }
-
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn set(&self, f: impl FnOnce(&mut State)) {
-        f(&mut self.state());
-        self.0.1.ring();
-    }
-
-    /// An expiry may have come nearer.
-    pub(crate) fn expiry(&self) {
-        self.set(|s| s.expiry = true);
-    }
-
-    /// Something was deleted.
-    pub(crate) fn reclaim(&self) {
-        self.set(|s| s.reclaim = true);
-    }
-
-    pub(crate) fn close(&self) {
-        self.set(|s| s.closed = true);
-    }
-
-    pub(crate) fn is_closed(&self) -> bool {
-        self.state().closed
-    }
-}
-
 /// Starts the upkeep's thread, which ends with the host.
 pub(super) fn start(host: &Host) -> Result<()> {
     let wake = host.0.upkeep.clone();
     let weak = host.0.downgrade();
-    wake.set(|s| {
-        s.expiry = true;
-        s.reclaim = true;
-    });
+    wake.expiry();
+    wake.reclaim();
     std::thread::Builder::new().name("upkeep".into()).spawn(move || run(&wake, &weak)).map_err(|e| crate::Error::io("start the upkeep's thread", e))?;
     Ok(())
 }
@@ -94,12 +29,12 @@ pub(super) fn start(host: &Host) -> Result<()> {
 fn run(wake: &Wake, host: &WeakWorld) {
     let mut next: Option<SystemTime> = None;
     loop {
-        let woken = wake.0.1.wait(next).unwrap_or_else(|e| {
+        let woken = wake.wait(next).unwrap_or_else(|e| {
             tracing::warn!(error = %e, "cannot wait for the next expiry; looking again in a second");
             std::thread::sleep(Duration::from_secs(1));
             Woken { due: true, ..Woken::default() }
         });
-        let due = wake.state().take();
+        let due = wake.take();
         if due.closed {
             return;
         }
@@ -122,12 +57,11 @@ fn start_reclaim(wake: &Wake, host: &Host) {
     let (h, w) = (host.0.downgrade(), wake.clone());
     let spawned = std::thread::Builder::new().name("reclaim".into()).spawn(move || {
         watch_reclaim(&h, &w);
-        w.set(|s| s.reclaiming = false);
+        w.reclaim_ended();
     });
     if let Err(e) = spawned {
         tracing::warn!(error = %e, "cannot watch the pool reclaim space");
-        // Not by `set`: its ring would only bring the same failure at once.
-        wake.state().reclaiming = false;
+        wake.reclaim_not_started();
     }
 }
 
@@ -142,7 +76,7 @@ fn watch_reclaim(host: &WeakWorld, wake: &Wake) {
             }
         };
         if rows.is_empty() {
-            Host(inner).drop_old_groups();
+            inner.limits.forget_deleted();
             return;
         }
         let began = Instant::now();

@@ -1,45 +1,64 @@
+//! Runs that ended by themselves: when the init of a container ends, the container is stopped and its status says why.
+
 use crate::catalog::Durability;
-use crate::catalog::containers::Desired;
+use crate::catalog::containers::{self, Desired};
+use crate::catalog::records::Records;
 use crate::error::Result;
-use crate::host::Host;
 use crate::id::{ContainerId, RunId};
 use crate::model::Status;
 use crate::runtime::Exit;
 use crate::units::Bytes;
 use nix::sys::signal::Signal;
-use std::sync::PoisonError;
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-impl Host {
-    /// A run has ended. Called on the runtime's thread. While an operation has the container it may be the cause, and says itself what has become of the
-    /// container; what it says nothing of is noted when it lets the container go.
-    pub(crate) fn exited(&self, id: &ContainerId, run: &RunId, exit: Exit) {
-        self.0.exits.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), (run.clone(), exit));
-        if self.0.locks.holder(id.as_str()).is_none() {
-            self.note_exit_or_log(id);
+/// How runs ended, until the catalog says so.
+pub(crate) struct Exits {
+    records: Records,
+    /// Ends that no transaction has noted yet.
+    pending: Mutex<HashMap<ContainerId, (RunId, Exit)>>,
+}
+
+impl Exits {
+    pub(crate) fn new(records: Records) -> Self {
+        Exits { records, pending: Mutex::default() }
+    }
+
+    fn pending(&self) -> MutexGuard<'_, HashMap<ContainerId, (RunId, Exit)>> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A run has ended. Called on the runtime's thread. While an operation has the container locked it may be the cause, and it writes down itself what has
+    /// become of the container; what it does not write down is noted when the lock is freed ([`Exits::lock_freed`]).
+    pub(crate) fn ended(&self, id: &ContainerId, run: &RunId, exit: Exit, locked: impl FnOnce() -> bool) {
+        self.pending().insert(id.clone(), (run.clone(), exit));
+        // Asked after the end is pending: a lock that is freed in between finds it.
+        if !locked() {
+            self.note_or_log(id);
         }
     }
 
-    fn note_exit_or_log(&self, id: &ContainerId) {
-        if let Err(e) = self.note_exit(id) {
+    /// Nobody changes the container called `thing` any more; other things are ignored.
+    pub(crate) fn lock_freed(&self, thing: &str) {
+        let ended = self.pending().keys().find(|c| c.as_str() == thing).cloned();
+        if let Some(id) = ended {
+            self.note_or_log(&id);
+        }
+    }
+
+    fn note_or_log(&self, id: &ContainerId) {
+        if let Err(e) = self.note(id) {
             tracing::error!(container = %id, error = %e, "could not note that init has ended");
         }
     }
 
-    /// Nobody changes `thing` any more.
-    pub(crate) fn let_go(&self, thing: &str) {
-        let ended = self.0.exits.lock().unwrap_or_else(PoisonError::into_inner).keys().find(|c| c.as_str() == thing).cloned();
-        if let Some(id) = ended {
-            self.note_exit_or_log(&id);
-        }
-    }
-
-    /// If the container's present run is known to have ended, it is stopped, and `status_message`, status log and event say why. Asked again after each
-    /// start, so that an init that ends before its start is written down is not taken for running.
-    pub(crate) fn note_exit(&self, id: &ContainerId) -> Result<()> {
-        let ended = self.0.exits.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned();
+    /// If the container's present run is known to have ended, the container becomes stopped, and `status_message`, status log and event say why. To be called
+    /// after each start, so that an init that ends before its start is written down is not taken for running.
+    pub(crate) fn note(&self, id: &ContainerId) -> Result<()> {
+        let ended = self.pending().get(id).cloned();
         let Some((run, exit)) = ended else { return Ok(()) };
-        let done = self.write(Durability::Process, |tx| {
-            let Some(r) = crate::catalog::containers::find(tx.conn, id)? else { return Ok(true) };
+        let done = self.records.write(Durability::Process, |tx| {
+            let Some(r) = containers::find(tx.conn, id)? else { return Ok(true) };
             if r.state.run.as_ref() != Some(&run) {
                 return Ok(false);
             }
@@ -55,7 +74,11 @@ impl Host {
             Ok(false)
         })?;
         if done {
-            self.0.exits.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+            let mut pending = self.pending();
+            // Another run may have ended meanwhile.
+            if pending.get(id).is_some_and(|(r, _)| *r == run) {
+                pending.remove(id);
+            }
         }
         Ok(())
     }

@@ -1,0 +1,6 @@
+//! Components with a state of their own: each holds the backends it needs and nothing else. An operation calls them; none of them knows an operation.
+
+pub(crate) mod exits;
+pub(crate) mod limits;
+pub(crate) mod pool_watch;
+pub(crate) mod wake;

@@ -1,0 +1,91 @@
+//! How the rest of the library wakes the upkeep thread. Nothing wakes while nothing is due.
+
+use crate::error::Result;
+use crate::sys::alarm::{Alarm, Woken};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+#[derive(Default)]
+struct State {
+    closed: bool,
+    expiry: bool,
+    reclaim: bool,
+    /// A thread watches the pool reclaim space.
+    reclaiming: bool,
+}
+
+/// What the upkeep has to do.
+pub(crate) struct Due {
+    /// The host ends: nothing more is done.
+    pub closed: bool,
+    /// An expiry may have come nearer.
+    pub expiry: bool,
+    /// Something was deleted, and no thread watches the pool reclaim space yet.
+    pub reclaim: bool,
+}
+
+/// Wakes the upkeep thread. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Wake(Arc<(Mutex<State>, Alarm)>);
+
+impl Wake {
+    /// # Errors
+    /// No descriptor is left.
+    pub(crate) fn new() -> Result<Self> {
+        Ok(Wake(Arc::new((Mutex::default(), Alarm::new()?))))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, f: impl FnOnce(&mut State)) {
+        f(&mut self.state());
+        self.0.1.ring();
+    }
+
+    /// An expiry may have come nearer, or something has to be tried again.
+    pub(crate) fn expiry(&self) {
+        self.set(|s| s.expiry = true);
+    }
+
+    /// Something was deleted.
+    pub(crate) fn reclaim(&self) {
+        self.set(|s| s.reclaim = true);
+    }
+
+    /// The host ends.
+    pub(crate) fn close(&self) {
+        self.set(|s| s.closed = true);
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.state().closed
+    }
+
+    /// Waits until the host's clock shows `until`, or until somebody wakes the upkeep.
+    pub(crate) fn wait(&self, until: Option<SystemTime>) -> Result<Woken> {
+        self.0.1.wait(until)
+    }
+
+    /// Takes out what is due now. After `reclaim` the caller must call [`Wake::reclaim_ended`] or [`Wake::reclaim_not_started`].
+    pub(crate) fn take(&self) -> Due {
+        let mut s = self.state();
+        let reclaim = s.reclaim && !s.reclaiming;
+        if reclaim {
+            s.reclaim = false;
+            s.reclaiming = true;
+        }
+        Due { closed: s.closed, expiry: std::mem::take(&mut s.expiry), reclaim }
+    }
+
+    /// The thread that watched the pool has ended: what was deleted meanwhile is due.
+    pub(crate) fn reclaim_ended(&self) {
+        self.set(|s| s.reclaiming = false);
+    }
+
+    /// There was no thread to be had. Rings nobody: that would only bring the same failure at once.
+    pub(crate) fn reclaim_not_started(&self) {
+        self.state().reclaiming = false;
+    }
+}
