@@ -1,88 +1,138 @@
-//! A handful of figures in Prometheus' text form.
+//! Metrics for Prometheus, in its text format.
 
 use crate::app::Shared;
 use crate::slots::Load;
 use axum::extract::{MatchedPath, Request, State};
+use axum::http::Method;
 use axum::middleware::Next;
 use axum::response::Response;
-use hoody_state::Result;
 use hoody_state::host::Host;
-use hoody_state::model::{OperationStatus, PageRequest};
+use hoody_state::{Error, Result};
+use prometheus_client::encoding::{EncodeLabelSet, prometheus_text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
 use std::collections::BTreeMap;
-use std::fmt::Write;
-use std::sync::{Mutex, PoisonError};
+use std::hash::Hash;
 
-/// Requests answered, by method, route and status.
+pub use prometheus_text::CONTENT_TYPE;
+
+/// The requests answered so far. All other metrics are read when the page is rendered.
 #[derive(Debug, Default)]
-pub struct Metrics(Mutex<BTreeMap<(String, String, u16), u64>>);
+pub struct Metrics {
+    requests: Family<RequestLabels, Counter>,
+}
 
-/// Counts each request by its route (not its path, of which there are endlessly many).
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    method: &'static str,
+    route: String,
+    status: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StatusLabel {
+    status: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WhatLabel {
+    what: &'static str,
+}
+
+/// Counts each request by its route. The path itself would make endlessly many time series.
 pub async fn count(State(app): State<Shared>, request: Request, next: Next) -> Response {
     if !app.options.metrics {
         return next.run(request).await;
     }
     let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
-    let method = request.method().as_str().to_owned();
+    let method = method_label(request.method());
     let response = next.run(request).await;
-    let mut counts = app.metrics.0.lock().unwrap_or_else(PoisonError::into_inner);
-    // A method may be any word a client makes up.
-    if counts.len() < 4096 {
-        *counts.entry((method, route, response.status().as_u16())).or_default() += 1;
-    }
+    app.metrics.requests.get_or_create(&RequestLabels { method, route, status: response.status().as_u16() }).inc();
     response
 }
 
+/// A client can send any word as a method: only the standard ones become labels of their own.
+fn method_label(method: &Method) -> &'static str {
+    const STANDARD: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE"];
+    STANDARD.into_iter().find(|m| *m == method.as_str()).unwrap_or("other")
+}
+
 impl Metrics {
-    /// The page.
+    /// The page in the format of [`CONTENT_TYPE`].
     ///
     /// # Errors
-    /// Those of the host's lists.
+    /// Those of the catalog.
     pub fn render(&self, host: &Host, loads: &BTreeMap<&'static str, Load>) -> Result<String> {
-        let mut out = String::from("# HELP hoody_state_requests_total Requests answered.\n# TYPE hoody_state_requests_total counter\n");
-        for ((method, route, status), n) in self.0.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            let _ = writeln!(out, "hoody_state_requests_total{{method=\"{method}\",route=\"{route}\",status=\"{status}\"}} {n}");
-        }
-        let running = host.operations(&PageRequest::first())?.rows.iter().filter(|o| o.status == OperationStatus::Running).count();
-        let _ = write!(
-            out,
-            "# HELP hoody_state_operations_running Operations under way.\n# TYPE hoody_state_operations_running gauge\nhoody_state_operations_running {running}\n"
-        );
-        out.push_str("# HELP hoody_state_containers Containers by status.\n# TYPE hoody_state_containers gauge\n");
-        for (status, n) in containers_by_status(host)? {
-            let _ = writeln!(out, "hoody_state_containers{{status=\"{status}\"}} {n}");
-        }
-        gauges(&mut out, loads);
-        Ok(out)
+        let mut registry = Registry::with_prefix("hoody_state");
+        registry.register("requests", "Requests answered", self.requests.clone());
+        let running = Gauge::<i64>::default();
+        running.set(as_gauge(host.running_operations()?));
+        registry.register("operations_running", "Operations that are running", running);
+        let by_status = host.containers_by_status()?.into_iter().map(|(status, n)| (StatusLabel { status }, n));
+        registry.register("containers", "Containers by status", gauges(by_status));
+        let of = |value: fn(&Load) -> u64| loads.iter().map(move |(what, load)| (WhatLabel { what }, value(load)));
+        registry.register("under_way", "Calls, streams and connections that are open", gauges(of(|l| l.used as u64)));
+        registry.register("under_way_limit", "How many of each may be open at once", gauges(of(|l| l.limit as u64)));
+        registry.register("refused", "Calls, streams and connections refused because of that limit", counters(of(|l| l.refused)));
+        let mut page = String::new();
+        prometheus_text::encode(&mut page, &registry).map_err(|e| Error::internal(format!("the metrics cannot be written: {e}")))?;
+        Ok(page)
     }
 }
 
-/// What is under way, how much of it there may be, and how often it was refused.
-fn gauges(out: &mut String, loads: &BTreeMap<&'static str, Load>) {
-    type Figure = (&'static str, &'static str, &'static str, fn(&Load) -> u64);
-    let figures: [Figure; 3] = [
-        ("under_way", "gauge", "Calls, streams and connections under way.", |l| l.used as u64),
-        ("under_way_limit", "gauge", "The most there may be.", |l| l.limit as u64),
-        ("refused_total", "counter", "Refused because there were as many as there may be.", |l| l.refused),
-    ];
-    for (name, kind, help, of) in figures {
-        let _ = writeln!(out, "# HELP hoody_state_{name} {help}\n# TYPE hoody_state_{name} {kind}");
-        for (what, load) in loads {
-            let _ = writeln!(out, "hoody_state_{name}{{what=\"{what}\"}} {}", of(load));
-        }
-    }
+fn as_gauge(n: u64) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
 }
 
-fn containers_by_status(host: &Host) -> Result<BTreeMap<&'static str, u64>> {
-    let mut counts = BTreeMap::new();
-    let mut page = PageRequest::first();
-    loop {
-        let paged = host.containers(&page, None, None)?;
-        for c in &paged.rows {
-            *counts.entry(c.status.as_str()).or_default() += 1;
-        }
-        if u64::from(page.page) >= paged.pagination.total_pages {
-            return Ok(counts);
-        }
-        page.page += 1;
+fn gauges<L: Clone + Eq + Hash>(values: impl Iterator<Item = (L, u64)>) -> Family<L, Gauge> {
+    let family = Family::<L, Gauge>::default();
+    for (labels, n) in values {
+        family.get_or_create(&labels).set(as_gauge(n));
+    }
+    family
+}
+
+fn counters<L: Clone + Eq + Hash>(values: impl Iterator<Item = (L, u64)>) -> Family<L, Counter> {
+    let family = Family::<L, Counter>::default();
+    for (labels, n) in values {
+        family.get_or_create(&labels).inc_by(n);
+    }
+    family
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// Names, types and labels that dashboards rely on.
+    #[test]
+    fn the_page_has_the_documented_names_types_and_labels() {
+        let metrics = Metrics::default();
+        metrics.requests.get_or_create(&RequestLabels { method: "GET", route: "/api/v1/containers/{id}".into(), status: 200 }).inc();
+        let loads = BTreeMap::from([("reads", Load { used: 3, limit: 32, each: 16, refused: 7 })]);
+        let page = metrics.render(&Host::in_memory().unwrap(), &loads).unwrap();
+        let lines: Vec<&str> = page.lines().filter(|l| !l.starts_with("# HELP")).collect();
+        let expected = [
+            "# TYPE hoody_state_requests_total counter",
+            r#"hoody_state_requests_total{method="GET",route="/api/v1/containers/{id}",status="200"} 1"#,
+            "# TYPE hoody_state_operations_running gauge",
+            "hoody_state_operations_running 0",
+            "# TYPE hoody_state_under_way gauge",
+            r#"hoody_state_under_way{what="reads"} 3"#,
+            "# TYPE hoody_state_under_way_limit gauge",
+            r#"hoody_state_under_way_limit{what="reads"} 32"#,
+            "# TYPE hoody_state_refused_total counter",
+            r#"hoody_state_refused_total{what="reads"} 7"#,
+        ];
+        assert_eq!(lines, expected, "{page}");
+    }
+
+    #[test]
+    fn a_made_up_method_is_counted_as_other() {
+        assert_eq!(method_label(&Method::PATCH), "PATCH");
+        assert_eq!(method_label(&Method::from_bytes(b"BREW").unwrap()), "other");
     }
 }

@@ -54,5 +54,5 @@ pub async fn metrics(State(app): State<Shared>) -> Result<Response, ApiError> {
     }
     let shared = app.clone();
     let page = app.read(move |host| shared.metrics.render(host, &shared.loads())).await?;
-    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], page).into_response())
+    Ok(([(header::CONTENT_TYPE, crate::metrics::CONTENT_TYPE)], page).into_response())
 }
