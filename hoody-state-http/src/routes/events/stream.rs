@@ -1,43 +1,40 @@
-//! Server-Sent Events. The id of each is its place in the order of all events, so that a client that comes back with
-//! `Last-Event-ID` misses nothing and sees nothing twice.
+//! Server-Sent Events. The `id` of each is its place in the order of all events, so that a client that reconnects with
+//! `Last-Event-ID` misses nothing and receives nothing twice.
 //!
-//! What a client missed comes from the catalog; then events come as they happen. One that reads too slowly for the
-//! backlog is sent back to the catalog, unseen by it.
+//! Events that the client missed are read from the catalog; after that they are sent as they happen. A client that reads too
+//! slowly for the backlog gets the rest from the catalog again, without noticing.
 
 use crate::app::{App, Shared};
 use crate::auth::Identity;
 use crate::envelope::ApiError;
 use crate::extract::invalid;
 use crate::slots::{Holder, Slot};
-use axum::body::Body;
 use axum::http::{HeaderMap, header};
+use axum::response::sse::{self, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 use hoody_state::model::{Event, EventFilter};
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::broadcast::{self, error::RecvError};
-use tokio::time::Instant;
 
-/// How often a comment is sent, however much else is, so that both ends notice a lost connection.
+/// After so long without an event a comment is sent, so that both ends notice a lost connection.
 const HEARTBEAT: Duration = Duration::from_secs(15);
-/// Missed events are fetched so many at a time.
+/// How soon a client is to reconnect when the stream ends.
+const RECONNECT: Duration = Duration::from_secs(1);
+/// How many missed events are read from the catalog at a time.
 const BATCH: u32 = 200;
 
 pub(super) async fn open(app: Shared, who: Identity, filter: EventFilter, headers: &HeaderMap) -> Result<Response, ApiError> {
-    let after = match headers.get("last-event-id").map(|v| v.to_str().ok().and_then(|v| v.trim().parse::<u64>().ok())) {
-        None => None,
-        Some(Some(seq)) => Some(seq),
-        Some(None) => return Err(invalid("Last-Event-ID", "it is no number: send the `id` of the last event").into()),
-    };
+    let after = last_event_id(headers)?;
     let slot = app.counted.streams.take_now(&Holder::caller(&who), "stream_limit")?;
-    // Listening begins before the catalog is read: nothing falls between the two.
+    // Subscribe before the catalog is read: no event falls between the two.
     let live = app.events.subscribe();
     let last = match after {
         Some(seq) => seq,
-        // From now on.
+        // Only events from now on.
         None => app.read(|host| Ok(host.events(&EventFilter { limit: 1, ..EventFilter::default() })?.0.first().map_or(0, |e| e.seq))).await?,
     };
     let follower = Follower {
@@ -48,15 +45,24 @@ pub(super) async fn open(app: Shared, who: Identity, filter: EventFilter, header
         behind: after.is_some(),
         last,
         ready: VecDeque::new(),
-        greeted: false,
-        beat: Instant::now(),
         _slot: slot,
     };
-    let body = stream::unfold(follower, |mut f| async move { f.next().await.map(|text| (Ok::<_, Infallible>(text), f)) });
-    let kind = [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-store")];
-    Ok((kind, Body::from_stream(body)).into_response())
+    let greeting = stream::iter([sse::Event::default().comment("hello").retry(RECONNECT)]);
+    let events = stream::unfold(follower, |mut f| async move { f.next().await.map(|event| (event, f)) });
+    let keep_alive = KeepAlive::new().interval(HEARTBEAT).text("heartbeat");
+    let body = Sse::new(greeting.chain(events).map(Ok::<_, Infallible>)).keep_alive(keep_alive);
+    Ok(([(header::CACHE_CONTROL, "no-store")], body).into_response())
 }
 
+fn last_event_id(headers: &HeaderMap) -> Result<Option<u64>, ApiError> {
+    let Some(value) = headers.get("last-event-id") else { return Ok(None) };
+    match value.to_str().ok().and_then(|v| v.trim().parse().ok()) {
+        Some(seq) => Ok(Some(seq)),
+        None => Err(invalid("Last-Event-ID", "not a number: send the `id` of the last event").into()),
+    }
+}
+
+/// One client of the stream.
 struct Follower {
     app: Arc<App>,
     who: Identity,
@@ -64,37 +70,26 @@ struct Follower {
     live: broadcast::Receiver<Arc<Event>>,
     /// Whether the catalog may hold events that were not sent.
     behind: bool,
+    /// The number of the last event that was sent.
     last: u64,
     ready: VecDeque<Event>,
-    greeted: bool,
-    /// When the last heartbeat was.
-    beat: Instant,
     _slot: Slot,
 }
 
 impl Follower {
-    /// The next piece of text; nothing when the server ends.
-    async fn next(&mut self) -> Option<String> {
-        if !self.greeted {
-            self.greeted = true;
-            return Some(": hello\nretry: 1000\n\n".to_owned());
-        }
+    /// The next event; `None` when the server ends.
+    async fn next(&mut self) -> Option<sse::Event> {
         loop {
             if let Some(event) = self.ready.pop_front() {
                 self.last = event.seq;
-                return text(&event);
+                return message(&event);
             }
             if self.behind {
                 self.catch_up().await?;
                 continue;
             }
             let mut closing = self.app.closing();
-            let mut beat = false;
-            let due = self.beat + HEARTBEAT;
             tokio::select! {
-                // First, so that events that never stop do not keep it from its turn.
-                biased;
-                () = tokio::time::sleep_until(due) => beat = true,
                 event = self.live.recv() => match event {
                     Ok(event) if self.wants(&event) => self.ready.push_back((*event).clone()),
                     Ok(_) => {}
@@ -102,10 +97,6 @@ impl Follower {
                     Err(RecvError::Closed) => return None,
                 },
                 _ = closing.wait_for(|c| *c) => return None,
-            }
-            if beat {
-                self.beat = Instant::now();
-                return Some(": heartbeat\n\n".to_owned());
             }
         }
     }
@@ -130,8 +121,9 @@ impl Follower {
     }
 }
 
-fn text(event: &Event) -> Option<String> {
-    let data = serde_json::to_string(event).ok()?;
+/// An event as it is sent; `None` if it cannot be written as JSON, which ends the stream.
+fn message(event: &Event) -> Option<sse::Event> {
+    // A line break in the type would end the field.
     let kind: String = event.event_type.chars().filter(|c| !c.is_control()).collect();
-    Some(format!("id: {}\nevent: {kind}\ndata: {data}\n\n", event.seq))
+    sse::Event::default().id(event.seq.to_string()).event(kind).json_data(event).ok()
 }
