@@ -2,6 +2,9 @@
 
 use super::format::{corrupt, header_too_large};
 use crate::error::Result;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use base64::{Engine, alphabet};
+use percent_encoding::percent_decode;
 use rustix::fs::Timespec;
 
 /// More than any file has. Each is compared with the others.
@@ -100,8 +103,8 @@ impl Pax {
                 if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
                     self.xattr(name.to_vec(), value.to_vec());
                 } else if let Some(name) = key.strip_prefix(b"LIBARCHIVE.xattr.") {
-                    let value = base64(value).ok_or_else(|| corrupt("an extended attribute that is no base64"))?;
-                    self.xattr(percent_decoded(name), value);
+                    let value = base64(value).ok_or_else(|| corrupt("an extended attribute that is not in base64"))?;
+                    self.xattr(percent_decode(name).collect(), value);
                 }
             }
         }
@@ -147,46 +150,15 @@ fn time(s: &[u8]) -> Option<Timespec> {
     Some(Timespec { tv_sec: seconds, tv_nsec: nanos })
 }
 
-fn base64(s: &[u8]) -> Option<Vec<u8>> {
-    let mut out = Vec::with_capacity(s.len() / 4 * 3);
-    let (mut bits, mut have) = (0u32, 0u32);
-    for b in s.iter().filter(|b| !matches!(b, b'=' | b'\n')) {
-        let v = match b {
-            b'A'..=b'Z' => b - b'A',
-            b'a'..=b'z' => b - b'a' + 26,
-            b'0'..=b'9' => b - b'0' + 52,
-            b'+' => 62,
-            b'/' => 63,
-            _ => return None,
-        };
-        bits = bits << 6 | u32::from(v);
-        have += 6;
-        if have >= 8 {
-            have -= 8;
-            out.push((bits >> have) as u8);
-            bits &= (1 << have) - 1;
-        }
-    }
-    Some(out)
-}
+/// libarchive writes no padding; other writers may, and may break lines.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent).with_decode_allow_trailing_bits(true),
+);
 
-fn percent_decoded(s: &[u8]) -> Vec<u8> {
-    let hex = |b: u8| char::from(b).to_digit(16);
-    let mut out = Vec::with_capacity(s.len());
-    let mut i = 0;
-    while i < s.len() {
-        match (s[i], s.get(i + 1).copied().and_then(hex), s.get(i + 2).copied().and_then(hex)) {
-            (b'%', Some(a), Some(b)) => {
-                out.push((a * 16 + b) as u8);
-                i += 3;
-            }
-            (b, ..) => {
-                out.push(b);
-                i += 1;
-            }
-        }
-    }
-    out
+fn base64(s: &[u8]) -> Option<Vec<u8>> {
+    let unbroken: Vec<u8> = s.iter().copied().filter(|b| *b != b'\n').collect();
+    BASE64.decode(unbroken).ok()
 }
 
 #[cfg(test)]
@@ -207,13 +179,23 @@ mod tests {
         }
     }
 
+    #[test]
+    fn base64_is_read_with_and_without_padding_and_line_breaks() {
+        for (text, bytes) in [("", b"".as_slice()), ("eA", b"x"), ("eA==", b"x"), ("eHl6\nYQ==\n", b"xyza"), ("/+8=", b"\xff\xef"), ("/+9", b"\xff\xef")] {
+            assert_eq!(base64(text.as_bytes()).as_deref(), Some(bytes), "{text:?}");
+        }
+        for bad in ["e", "eA=x", "e-_A", "e A="] {
+            assert_eq!(base64(bad.as_bytes()), None, "{bad:?}");
+        }
+    }
+
     proptest! {
         #[test]
         fn no_bytes_make_it_panic(data in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = Pax::default().read(&data, 1000);
             let _ = time(&data);
             let _ = base64(&data);
-            let _ = percent_decoded(&data);
+            let _ = percent_decode(&data).count();
         }
     }
 }

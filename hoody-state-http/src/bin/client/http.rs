@@ -2,6 +2,7 @@
 
 use crate::failure::{Failure, Outcome, exit};
 use crate::transport::{Broken, Dial, Upload};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use std::io::Read;
 use std::os::unix::net::UnixStream;
@@ -207,16 +208,11 @@ impl Client {
     }
 }
 
-/// One segment of a path.
+/// What stays as it is in a segment of a path: the unreserved characters of RFC 3986.
+const IN_SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+
+/// A text as one segment of a path, or as a value of a query.
 pub fn segment(s: &str) -> String {
-    let mut out = String::with_capacity(s.len());
-    for b in s.bytes() {
-        if b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'~') {
-            out.push(char::from(b));
-        } else {
-            out.push_str(&format!("%{b:02X}"));
-        }
-    }
-    // A segment of dots alone would climb.
-    if matches!(s, "." | "..") { s.replace('.', "%2E") } else { out }
+    // `.` and `..` would be resolved as relative segments.
+    if matches!(s, "." | "..") { s.replace('.', "%2E") } else { utf8_percent_encode(s, IN_SEGMENT).to_string() }
 }
