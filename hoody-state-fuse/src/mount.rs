@@ -11,6 +11,7 @@ use crate::sync_pool::SyncPool;
 use crate::table::Table;
 use crate::volume::{Backing, Unusable, Volume};
 use fuser::{BackgroundSession, Config, INodeNo, MountOption, Notifier, Session, SessionACL};
+use hoody_state::mountinfo;
 use rustix::fs::{OFlags, RawDir};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
@@ -395,7 +396,7 @@ impl Mount {
     /// Whether anything is mounted at its place: somebody else may have detached it, and then it cannot be reached any more though it goes on.
     pub(crate) fn is_there(&self) -> bool {
         // Who cannot look does not know: it is there until it is known not to be.
-        std::fs::read_to_string("/proc/self/mountinfo").map_or(true, |table| source_on(&table, &self.mountpoint).is_some())
+        mountinfo::topmost(&self.mountpoint).map_or(true, |m| m.is_some())
     }
 
     /// Waits until it is unmounted, by whomever, and the kernel asks for nothing more.
@@ -510,16 +511,7 @@ fn is_dead(at: &Path) -> std::io::Result<bool> {
 
 /// The source of what is mounted on exactly this place.
 fn mounted_from(at: &Path) -> Option<String> {
-    source_on(&std::fs::read_to_string("/proc/self/mountinfo").ok()?, at)
-}
-
-fn source_on(table: &str, at: &Path) -> Option<String> {
-    let of = |line: &str| {
-        let (left, right) = line.split_once(" - ")?;
-        let place = claim::unescaped(left.split(' ').nth(4)?);
-        (Path::new(&place) == at).then(|| right.split(' ').nth(1).unwrap_or_default().to_owned())
-    };
-    table.lines().filter_map(of).next_back()
+    Some(mountinfo::topmost(at).ok()??.source.to_string_lossy().into_owned())
 }
 
 /// Each node has a descriptor: as many as the kernel allows. How many there may be now.

@@ -72,6 +72,7 @@ mod world;
 
 pub use error::{Error, Kind, Result};
 pub use host::{Caller, Host, HostBuilder, HostConfig};
+pub use sys::mountinfo;
 
 /// Compiles the Rust snippets of the project's README with the documentation tests.
 #[cfg(doctest)]

@@ -1,14 +1,15 @@
 //! What is on the machine and in the pool, beside what `check` looks at.
 
+use hoody_state::mountinfo;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Mounts, loop devices and processes that have to do with a directory.
 pub fn of_machine(dir: &Path) -> Vec<String> {
     let shown = dir.display().to_string();
     let mut found = Vec::new();
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-    found.extend(mounts.lines().filter(|l| l.split(' ').nth(4).is_some_and(|p| p.starts_with(&shown))).map(|l| format!("mount {l}")));
+    let mounts = mountinfo::of_this_process().unwrap();
+    found.extend(mounts.iter().filter(|m| m.at.starts_with(dir)).map(|m| format!("mount {m:?}")));
     for e in std::fs::read_dir("/sys/block").unwrap().flatten() {
         if let Ok(file) = std::fs::read_to_string(e.path().join("loop/backing_file"))
             && file.starts_with(&shown)
@@ -48,11 +49,9 @@ pub struct Group {
 
 /// The containers' cgroups below `hoody/<pool>`, all hierarchies taken together.
 pub fn cgroups(pool: &str) -> BTreeMap<String, Group> {
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
     let mut found: BTreeMap<String, Group> = BTreeMap::new();
-    for line in mounts.lines().filter(|l| l.contains(" - cgroup")) {
-        let Some(root) = line.split(' ').nth(4) else { continue };
-        let Ok(entries) = std::fs::read_dir(PathBuf::from(root).join("hoody").join(pool)) else { continue };
+    for mount in mountinfo::of_this_process().unwrap().iter().filter(|m| m.kind.starts_with("cgroup")) {
+        let Ok(entries) = std::fs::read_dir(mount.at.join("hoody").join(pool)) else { continue };
         for e in entries.flatten().filter(|e| e.path().is_dir()) {
             let g = found.entry(e.file_name().into_string().unwrap()).or_default();
             g.frozen |= says(&e.path().join("cgroup.freeze"), "1") || says(&e.path().join("freezer.state"), "FR");

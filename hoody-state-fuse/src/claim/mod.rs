@@ -14,7 +14,6 @@
 mod place;
 mod registry;
 
-pub(crate) use place::unescaped;
 use place::{Mounts, Place};
 use registry::{Entry, Listed, Registry};
 use rustix::fs::{FlockOperation, Mode, OFlags, ResolveFlags};

@@ -1,6 +1,7 @@
 //! Where a directory is: by name, and in its file system, which is the same by way of every bind mount and in every mount namespace.
 
 use super::Relation;
+use hoody_state::mountinfo::{self, MountEntry};
 use rustix::fs::{AtFlags, StatxFlags};
 use std::collections::HashMap;
 use std::fs::read_link;
@@ -54,7 +55,7 @@ fn compare(a: &Path, b: &Path) -> Option<Relation> {
 
 /// The mounts that processes see, each table read once.
 #[derive(Debug, Default)]
-pub(super) struct Mounts(HashMap<u32, String>);
+pub(super) struct Mounts(HashMap<u32, Vec<MountEntry>>);
 
 impl Mounts {
     fn are_one_namespace(&self, a: u32, b: u32) -> bool {
@@ -63,18 +64,10 @@ impl Mounts {
     }
 
     /// The file system a directory is on, and its path there.
-    fn in_its_file_system(&mut self, place: &Place) -> Option<(String, PathBuf)> {
-        let table = self.0.entry(place.of).or_insert_with(|| std::fs::read_to_string(format!("/proc/{}/mountinfo", place.of)).unwrap_or_default());
-        let id = place.mount.to_string();
-        let line = table.lines().find(|l| l.split(' ').next() == Some(&id))?;
-        let mut fields = line.split(' ').skip(2);
-        let (device, root, at) = (fields.next()?, fields.next()?, fields.next()?);
-        let below = place.path.strip_prefix(unescaped(at)).ok()?;
-        Some((device.to_owned(), Path::new(&unescaped(root)).join(below)))
+    fn in_its_file_system(&mut self, place: &Place) -> Option<((u64, u64), PathBuf)> {
+        let table = self.0.entry(place.of).or_insert_with(|| mountinfo::of_process(place.of).unwrap_or_default());
+        let mount = table.iter().find(|m| m.id == place.mount)?;
+        let below = place.path.strip_prefix(&mount.at).ok()?;
+        Some((mount.device, mount.root.join(below)))
     }
-}
-
-/// A path as `mountinfo` writes it.
-pub(crate) fn unescaped(path: &str) -> String {
-    path.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
 }

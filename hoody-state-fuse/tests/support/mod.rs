@@ -43,6 +43,5 @@ pub fn both() -> [MountOptions; 2] {
 }
 
 pub fn is_mounted(at: &Path) -> bool {
-    let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-    table.lines().any(|l| l.split(' ').nth(4) == Some(at.to_str().unwrap()))
+    hoody_state::mountinfo::topmost(at).unwrap().is_some()
 }

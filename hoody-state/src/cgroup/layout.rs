@@ -1,6 +1,7 @@
 //! Which control group hierarchies this machine has, and where.
 
 use crate::error::{Error, IoContext, Kind, Result};
+use crate::sys::mountinfo::{self, MountEntry};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -29,8 +30,8 @@ impl Layout {
     /// # Errors
     /// As above.
     pub fn detect() -> Result<Self> {
-        let mounts = std::fs::read_to_string("/proc/self/mountinfo").io(|| "read /proc/self/mountinfo")?;
-        let mut layout = Self::from_mountinfo(&mounts);
+        let mounts = mountinfo::of_this_process().io(|| "read /proc/self/mountinfo")?;
+        let mut layout = Self::from_mounts(&mounts);
         if layout.v2.is_none() && layout.v1.is_empty() {
             return Err(Error::new(
                 Kind::Unavailable,
@@ -46,20 +47,17 @@ impl Layout {
         Ok(layout)
     }
 
-    /// Pure part: a line is `36 25 0:32 ROOT MOUNTPOINT OPTIONS [TAGS…] - TYPE SOURCE SUPEROPTIONS`. Later mounts lie over earlier ones.
-    fn from_mountinfo(text: &str) -> Self {
+    /// The pure part. Later mounts lie over earlier ones.
+    fn from_mounts(mounts: &[MountEntry]) -> Self {
         let mut layout = Layout { v2: None, v2_controllers: Vec::new(), v1: BTreeMap::new() };
         let prefer = |p: &Path| p.starts_with("/sys/fs/cgroup");
-        for line in text.lines() {
-            let Some((mount, fs)) = line.split_once(" - ") else { continue };
-            let Some(point) = mount.split(' ').nth(4).map(unescape) else { continue };
-            let mut fs = fs.split(' ');
-            match (fs.next(), fs.nth(1)) {
-                (Some("cgroup2"), _) if layout.v2.as_deref().is_none_or(|old| prefer(&point) || !prefer(old)) => layout.v2 = Some(point),
-                (Some("cgroup"), Some(options)) => {
-                    for name in options.split(',').filter(|o| V1_CONTROLLERS.contains(o) || o.starts_with("name=")) {
-                        if layout.v1.get(name).is_none_or(|old| prefer(&point) || !prefer(old)) {
-                            layout.v1.insert(name.to_owned(), point.clone());
+        for m in mounts {
+            match m.kind.as_str() {
+                "cgroup2" if layout.v2.as_deref().is_none_or(|old| prefer(&m.at) || !prefer(old)) => layout.v2 = Some(m.at.clone()),
+                "cgroup" => {
+                    for name in m.super_options.split(',').filter(|o| V1_CONTROLLERS.contains(o) || o.starts_with("name=")) {
+                        if layout.v1.get(name).is_none_or(|old| prefer(&m.at) || !prefer(old)) {
+                            layout.v1.insert(name.to_owned(), m.at.clone());
                         }
                     }
                 }
@@ -130,35 +128,18 @@ impl Layout {
 const V1_CONTROLLERS: [&str; 13] =
     ["memory", "cpu", "cpuacct", "cpuset", "pids", "freezer", "devices", "blkio", "net_cls", "net_prio", "perf_event", "hugetlb", "rdma"];
 
-/// Mount points have blanks and such as `\040`.
-fn unescape(s: &str) -> PathBuf {
-    let mut out = String::with_capacity(s.len());
-    let mut rest = s;
-    while let Some(at) = rest.find('\\') {
-        out.push_str(&rest[..at]);
-        match rest.get(at + 1..at + 4).and_then(|d| u8::from_str_radix(d, 8).ok()) {
-            Some(b) => {
-                out.push(char::from(b));
-                rest = &rest[at + 4..];
-            }
-            None => {
-                out.push('\\');
-                rest = &rest[at + 1..];
-            }
-        }
-    }
-    out.push_str(rest);
-    PathBuf::from(out)
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
+    fn from_table(table: &str) -> Layout {
+        Layout::from_mounts(&mountinfo::parse(table.as_bytes()))
+    }
+
     #[test]
     fn a_unified_machine() {
-        let l = Layout::from_mountinfo("29 23 0:26 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate\n");
+        let l = from_table("29 23 0:26 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate\n");
         assert_eq!(l.kind(), LayoutKind::Unified);
         assert_eq!(l.v2(), Some(Path::new("/sys/fs/cgroup")));
         assert_eq!(l.roots().len(), 1);
@@ -166,7 +147,7 @@ mod tests {
 
     #[test]
     fn a_hybrid_machine_with_joined_controllers() {
-        let l = Layout::from_mountinfo(concat!(
+        let l = from_table(concat!(
             "30 23 0:27 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n",
             "31 23 0:28 / /mnt/other rw - cgroup2 cgroup2 rw\n",
             "32 23 0:29 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n",
@@ -177,11 +158,6 @@ mod tests {
         assert_eq!(l.v1("cpu"), l.v1("cpuacct"));
         assert_eq!(l.v1_roots().len(), 2);
         assert_eq!(l.clone().without_v2().kind(), LayoutKind::Legacy);
-    }
-
-    #[test]
-    fn blanks_in_mount_points() {
-        assert_eq!(unescape("/a\\040b\\x"), PathBuf::from("/a b\\x"));
     }
 
     #[test]

@@ -1,12 +1,11 @@
 //! Growing an image: the file, then the loop device. Whichever is behind is brought along, so that a grow that was cut short is finished by the next
 //! open. The file system follows as its reserve says (`reserve.rs`).
 
-use super::image::Attached;
 use super::open::{Hook, Step};
 use crate::error::{Error, IoContext, Result};
+use crate::sys::loops::Attached;
 use crate::units::Bytes;
 use std::fs::File;
-use std::io::{Seek, SeekFrom};
 use std::path::Path;
 
 /// An image is a whole number of these.
@@ -38,12 +37,8 @@ pub(super) fn extend_image(image: &Path, wanted: Bytes) -> Result<()> {
 }
 
 /// Brings the loop device to the size of the image.
-pub(super) fn follow(image: &Path, attached: &mut Attached, hook: &Hook<'_>) -> Result<()> {
+pub(super) fn follow(image: &Path, attached: &Attached, hook: &Hook<'_>) -> Result<()> {
     let length = std::fs::metadata(image).io(|| format!("stat {}", image.display()))?.len();
-    let device_length = |f: &mut File| f.seek(SeekFrom::End(0)).io(|| "ask for the loop device's size");
-    if device_length(&mut attached.file)? < length {
-        let device = loopdev::LoopDevice::open(&attached.device).io(|| format!("open {}", attached.device.display()))?;
-        device.set_capacity().io(|| format!("grow {}", attached.device.display()))?;
-    }
+    attached.grow_to(length)?;
     hook.passed(Step::DeviceGrown)
 }

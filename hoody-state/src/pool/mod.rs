@@ -17,7 +17,9 @@
 
 mod format;
 mod grow;
-mod image;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod kernel_tests;
 pub mod layout;
 mod mount;
 mod open;
@@ -37,6 +39,7 @@ pub use reserve::{Backing, DEFAULT_AHEAD, ImageSpace, Reserve, Tended};
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::snapshot::Space;
 use crate::snapshot::btrfs::BtrfsStore;
+use crate::sys::loops;
 use crate::units::Bytes;
 use nix::fcntl::Flock;
 use std::fs::File;
@@ -149,7 +152,7 @@ impl Pool {
     pub fn mounted_run(config: &PoolConfig) -> Result<Option<PathBuf>> {
         let device = match &config.device {
             Some(d) => std::fs::canonicalize(d).ok(),
-            None => image::find(&config.data.join(IMAGE))?.map(|a| a.device),
+            None => loops::find(&config.data.join(IMAGE))?.map(|a| a.device),
         };
         let Some(device) = device else { return Ok(None) };
         let at = mount::below(Path::new("/"))?.into_iter().find(|m| m.source == device && m.at.file_name().is_some_and(|n| n == MOUNT_POINT));
@@ -176,7 +179,7 @@ impl Pool {
                 .map(|m| format!("{} ({}) is mounted at {}, which no server of this version does: umount it", m.source.display(), m.kind, m.at.display())),
         );
         if config.device.is_none() {
-            let devices = image::devices(&config.data.join(IMAGE))?;
+            let devices = loops::devices(&config.data.join(IMAGE))?;
             if devices > 1 {
                 wrong.push(format!(
                     "{devices} loop devices are attached to {}: losetup -j shows them, detach those that are not mounted",
@@ -321,7 +324,7 @@ fn take_down(run: &Path, image: Option<&Path>) -> Result<()> {
     let at = run.join(MOUNT_POINT);
     mount::unmount(&at)?;
     if let Some(image) = image {
-        image::detach(image)?;
+        loops::detach(image)?;
     }
     for dir in [at.as_path(), run] {
         match std::fs::remove_dir(dir) {

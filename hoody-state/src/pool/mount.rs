@@ -1,63 +1,27 @@
 //! Mounts.
 
 use crate::error::{Error, IoContext, Kind, Result};
+use crate::sys::mountinfo::{self, MountEntry};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, umount2};
-use std::ffi::OsString;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// How long an unmount waits for those who only look (udev probing a device, a directory being listed).
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// One line of `/proc/self/mountinfo`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Mount {
-    pub(super) at: PathBuf,
-    pub(super) kind: String,
-    pub(super) source: PathBuf,
-}
-
-fn unescape(field: &[u8]) -> OsString {
-    let mut out = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((&b, tail)) = rest.split_first() {
-        let octal = (b == b'\\').then(|| tail.get(..3)).flatten().and_then(|d| u8::from_str_radix(std::str::from_utf8(d).ok()?, 8).ok());
-        match octal {
-            Some(byte) => {
-                out.push(byte);
-                rest = &tail[3..];
-            }
-            None => {
-                out.push(b);
-                rest = tail;
-            }
-        }
-    }
-    OsString::from_vec(out)
-}
-
-fn parse(line: &[u8]) -> Option<Mount> {
-    let mut fields = line.split(|b| *b == b' ');
-    let at = unescape(fields.nth(4)?).into();
-    fields.find(|f| *f == b"-")?;
-    let kind = String::from_utf8_lossy(fields.next()?).into_owned();
-    Some(Mount { at, kind, source: unescape(fields.next()?).into() })
-}
-
 /// What is mounted at `path` (the topmost, if several are).
-pub(super) fn at(path: &Path) -> Result<Option<Mount>> {
+pub(super) fn at(path: &Path) -> Result<Option<MountEntry>> {
     let Ok(path) = std::fs::canonicalize(path) else { return Ok(None) };
-    let table = std::fs::read("/proc/self/mountinfo").io(|| "read /proc/self/mountinfo")?;
-    Ok(table.split(|b| *b == b'\n').filter_map(parse).rfind(|m| m.at.as_os_str().as_bytes() == path.as_os_str().as_bytes()))
+    mountinfo::topmost(&path).io(|| "read /proc/self/mountinfo")
 }
 
 /// Every mount below `dir`, that of `dir` itself included.
-pub(super) fn below(dir: &Path) -> Result<Vec<Mount>> {
+pub(super) fn below(dir: &Path) -> Result<Vec<MountEntry>> {
     let Ok(dir) = std::fs::canonicalize(dir) else { return Ok(Vec::new()) };
-    let table = std::fs::read("/proc/self/mountinfo").io(|| "read /proc/self/mountinfo")?;
-    Ok(table.split(|b| *b == b'\n').filter_map(parse).filter(|m| m.at.starts_with(&dir)).collect())
+    let mut all = mountinfo::of_this_process().io(|| "read /proc/self/mountinfo")?;
+    all.retain(|m| m.at.starts_with(&dir));
+    Ok(all)
 }
 
 /// Mounts a pool.
@@ -128,15 +92,6 @@ pub(super) fn let_go(path: &Path) {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
     use super::*;
-
-    #[test]
-    fn mount_lines_are_read() {
-        let m = parse(br"36 35 98:0 / /mnt\040a\134b rw,noatime shared:1 master:2 - btrfs /dev/loop\0403 rw,errors=continue").unwrap();
-        assert_eq!(m, Mount { at: PathBuf::from(r"/mnt a\b"), kind: "btrfs".into(), source: PathBuf::from("/dev/loop 3") });
-        assert_eq!(parse(b"36 35 98:0 / /x rw"), None);
-        assert_eq!(parse(b""), None);
-        assert_eq!(unescape(br"a\9zb\"), r"a\9zb\");
-    }
 
     #[test]
     fn nothing_mounted_is_nothing_to_unmount() {

@@ -1,13 +1,13 @@
 //! Opening a pool, step by step. What each step leaves, and how the next open takes it up, is said at [`Step`].
 
 use super::format::{self, Content};
-use super::image::{self, Attached};
 use super::record::{self, FORMAT, PoolRecord};
 use super::reserve::{Backing, Reserve};
 use super::{DEFAULT_ID_BASE, DEFAULT_SIZE, IMAGE, MIN_SIZE, Pool, PoolConfig, grow, layout, mount};
 use crate::error::{Error, IoContext, Result};
 use crate::id::ServerId;
 use crate::sys::fs::set_no_cow;
+use crate::sys::loops::{self, Attached};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::stat::{Mode, fchmod};
@@ -290,7 +290,7 @@ impl Store {
     }
 
     fn attach(&self) -> Result<Option<Attached>> {
-        if self.is_device { Ok(None) } else { image::attach(&self.path).map(Some) }
+        if self.is_device { Ok(None) } else { loops::attach(&self.path).map(Some) }
     }
 }
 
@@ -346,7 +346,7 @@ fn sync_dir(dir: &Path) -> Result<()> {
 }
 
 /// Whether what is mounted at `root` is the file system that we were about to mount there.
-fn check_mounted(root: &Path, expected: Uuid, there: &mount::Mount) -> Result<()> {
+fn check_mounted(root: &Path, expected: Uuid, there: &crate::sys::mountinfo::MountEntry) -> Result<()> {
     let pool = File::open(root).io(|| format!("open {}", root.display()))?;
     if there.kind == "btrfs" && btrfs_uapi::filesystem::filesystem_info(pool.as_fd()).is_ok_and(|i| i.uuid == expected) {
         return Ok(());

@@ -1,8 +1,9 @@
 //! Small pools for tests and benches: made in a temporary directory, taken down on drop, even when a test panics.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use super::{Pool, PoolConfig, image, mount};
+use super::{Pool, PoolConfig, mount};
 use crate::snapshot::btrfs::BtrfsStore;
+use crate::sys::loops;
 use crate::units::Bytes;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -88,7 +89,7 @@ pub fn clean_up(config: &PoolConfig) {
         mount::let_go(&config.mount_point());
     }
     for name in ["pool.img", "pool.img.new"] {
-        let _ = image::detach(&config.data.join(name));
+        let _ = loops::detach(&config.data.join(name));
     }
 }
 
@@ -101,18 +102,18 @@ pub fn reboot(config: &PoolConfig) {
 /// A free loop device for `file`; detached when it is dropped.
 #[must_use]
 pub fn attach_free(file: &File) -> File {
-    image::attach_file(file).expect("a loop device (this test needs root and the module loop)").file
+    loops::attach_file(file).expect("a loop device (this test needs root and the module loop)").file
 }
 
 /// The same, with the device's path.
 #[must_use]
 pub fn attach_device(file: &File) -> (PathBuf, File) {
-    let attached = image::attach_file(file).expect("a loop device (this test needs root and the module loop)");
+    let attached = loops::attach_file(file).expect("a loop device (this test needs root and the module loop)");
     (attached.device, attached.file)
 }
 
 /// Whether a file is behind a loop device.
 #[must_use]
 pub fn is_attached(file: &Path) -> bool {
-    image::find(file).expect("a look at the loop devices").is_some()
+    loops::find(file).expect("a look at the loop devices").is_some()
 }

@@ -52,9 +52,8 @@ fn a_new_pool_has_its_record_directories_and_modes() {
         assert_eq!(meta.gid(), if mode == 0o710 { 200_000 } else { 0 }, "{dir}");
     }
     assert!(crate::sys::fs::is_no_cow(&File::create(pool.root().join("catalog/f")).unwrap()).unwrap());
-    let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-    let line = table.lines().find(|l| l.contains(pool.root().to_str().unwrap())).unwrap();
-    assert!(line.contains("noatime") && line.contains("nodev") && !line.contains("nosuid"), "{line}");
+    let options = mount::at(&pool.root()).unwrap().unwrap().options;
+    assert!(options.contains("noatime") && options.contains("nodev") && !options.contains("nosuid"), "{options}");
     let c = crate::id::ContainerId::generate();
     crate::snapshot::SnapshotStore::create_home(&pool.store().unwrap(), &c).unwrap();
     let home = std::fs::metadata(pool.root().join("containers").join(c.as_str())).unwrap();

@@ -11,7 +11,6 @@
 //! 5. The console is kept, bounded, and never blocks the container.
 
 mod cancel;
-pub(crate) mod inside;
 pub mod memory;
 pub mod oci;
 pub mod suite;

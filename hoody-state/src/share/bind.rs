@@ -7,8 +7,9 @@
 
 use super::{Detached, Identity, Receiver, ShareMount, Source, Tree};
 use crate::error::{Error, Kind, Result};
-use crate::runtime::inside::{Inside, MountLine, child, clear, name_of, open_mount};
+use crate::sys::inside::{Inside, child, clear, name_of, open_mount};
 use crate::sys::mount::{Links, Restrict, clone_tree, open_in_root, put_tree, restrict};
+use crate::sys::mountinfo::MountEntry;
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat, openat2};
 use std::collections::BTreeMap;
 use std::io;
@@ -28,8 +29,8 @@ pub struct BindShareMount;
 /// The hub of a receiver and what is mounted on it.
 struct Hub {
     inside: Inside,
-    line: MountLine,
-    children: Vec<MountLine>,
+    line: MountEntry,
+    children: Vec<MountEntry>,
 }
 
 fn hub(receiver: &Receiver) -> io::Result<Hub> {
@@ -183,7 +184,7 @@ impl ShareMount for BindShareMount {
         let mount = mount_of(tree).map_err(|e| failed(receiver, name, "mounted in", e))?;
         let Some(mount) = mount else { return Err(Error::internal("a share of another backend")) };
         let put = |hub: &Hub, dir: BorrowedFd<'_>| {
-            let old: Vec<MountLine> = hub.children.iter().filter(|m| name_of(m).as_deref() == Some(name)).cloned().collect();
+            let old: Vec<MountEntry> = hub.children.iter().filter(|m| name_of(m).as_deref() == Some(name)).cloned().collect();
             let held = !old.is_empty() && clear(dir, &old, name)?;
             put_tree(mount.as_fd(), child(dir, name)?.as_fd())?;
             Ok(if held { Detached::Held } else { Detached::Free })
@@ -193,7 +194,7 @@ impl ShareMount for BindShareMount {
 
     fn detach(&self, receiver: &Receiver, name: &str) -> Result<Detached> {
         let take = |hub: &Hub, dir: BorrowedFd<'_>| {
-            let old: Vec<MountLine> = hub.children.iter().filter(|m| name_of(m).as_deref() == Some(name)).cloned().collect();
+            let old: Vec<MountEntry> = hub.children.iter().filter(|m| name_of(m).as_deref() == Some(name)).cloned().collect();
             clear(dir, &old, name).map(|held| if held { Detached::Held } else { Detached::Free })
         };
         with_hub(receiver, take).map_err(|e| failed(receiver, name, "taken from", e))
@@ -204,10 +205,10 @@ impl ShareMount for BindShareMount {
             let mut seen = BTreeMap::new();
             for m in &hub.children {
                 // A directory whose daemon is dead has no identity: it is no longer what it should be.
-                let dead = Identity { device: 0, inode: 0, read_only: m.read_only };
+                let dead = Identity { device: 0, inode: 0, read_only: m.read_only() };
                 let fd = open_mount(m)?;
                 if let Some(name) = name_of(m) {
-                    seen.insert(name, identity(fd.as_fd(), m.read_only).unwrap_or(dead));
+                    seen.insert(name, identity(fd.as_fd(), m.read_only()).unwrap_or(dead));
                 }
             }
             Ok(seen)

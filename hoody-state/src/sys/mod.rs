@@ -3,6 +3,9 @@
 
 pub(crate) mod alarm;
 pub(crate) mod fs;
+pub(crate) mod inside;
+pub(crate) mod loops;
 pub(crate) mod mount;
+pub mod mountinfo;
 pub(crate) mod process;
 pub(crate) mod userns;

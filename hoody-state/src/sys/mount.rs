@@ -94,7 +94,7 @@ pub(crate) fn is_mounted(at: &Path) -> bool {
         (Some(p), Some(n)) => p.join(n),
         _ => at,
     };
-    crate::runtime::inside::Inside::of(std::process::id().cast_signed()).and_then(|i| i.mounts()).is_ok_and(|all| all.iter().any(|m| m.at == at))
+    super::mountinfo::topmost(&at).is_ok_and(|m| m.is_some())
 }
 
 /// What a cloned tree may not be used for, from now on.

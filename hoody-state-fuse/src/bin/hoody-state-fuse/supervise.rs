@@ -133,9 +133,7 @@ pub(crate) fn run(backing: &Path, mountpoint: &Path, detached: Option<Option<Fil
 
 /// The number of the mount on a place.
 fn mount_id(at: &Path) -> Option<String> {
-    let table = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
-    let at = at.to_string_lossy();
-    table.lines().rfind(|l| l.split(' ').nth(4) == Some(&at))?.split(' ').next().map(str::to_owned)
+    Some(hoody_state::mountinfo::topmost(at).ok()??.id.to_string())
 }
 
 /// Keeps locks until nobody has the file open by way of the dead mount.
