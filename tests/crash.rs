@@ -233,7 +233,7 @@ fn image_import_from_snapshot_and_delete() {
 }
 
 #[test]
-fn what_ran_runs_again_after_a_reboot_and_what_was_stopped_does_not() {
+fn containers_that_ran_start_after_a_reboot_and_stopped_ones_do_not() {
     let mut w = MemoryWorld::new();
     let (host, c) = stage(&w);
     let p = host.container(&c).unwrap().project_id;
@@ -250,7 +250,7 @@ fn what_ran_runs_again_after_a_reboot_and_what_was_stopped_does_not() {
 }
 
 #[test]
-fn a_pause_or_resume_that_the_hosts_end_cuts_short_stops_no_container() {
+fn a_pause_or_resume_cut_short_by_a_power_cut_stops_no_container() {
     for (prepare, verb) in [(None, Verb::Pause), (Some(Verb::Pause), Verb::Resume)] {
         for n in 1.. {
             let mut w = MemoryWorld::new();
@@ -305,7 +305,7 @@ fn asked_again(prepare: &[Verb], verb: Verb, verify: fn(&MemoryWorld, &Host, &Co
 }
 
 #[test]
-fn a_restart_cut_short_before_its_stop_is_made_good() {
+fn a_restart_cut_short_before_its_stop_is_done_when_asked_for_again() {
     asked_again(&[], Verb::Restart, |w, h, c, before| {
         assert_eq!(status(h, c), Status::Running);
         assert_ne!(w.runtime.adopt(c).unwrap().map(|r| r.run), before, "a restart that is said to be done and restarted nothing");
@@ -339,7 +339,7 @@ fn every_verb_may_be_asked_for_again_with_its_key() {
 }
 
 #[test]
-fn a_failure_before_any_step_leaves_nothing_and_takes_nothing_away() {
+fn a_failure_before_any_step_changes_nothing() {
     let acts: [(&str, Act); 6] = [
         ("snapshot", |h, c| snapshot(h, c, "again").map(drop)),
         ("replace", |h, c| {

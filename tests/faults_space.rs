@@ -83,7 +83,7 @@ const FILL: &str =
     "mkdir /fill; i=0; while dd if=/dev/zero of=/fill/$i bs=4M count=1 conv=fsync; do i=$((i+1)); done; dd if=/dev/zero of=/fill/last bs=4k conv=fsync";
 
 #[test]
-fn a_container_that_writes_all_it_can_stops_nobody() {
+fn a_container_that_fills_the_pool_does_not_stop_the_others() {
     let (_beneath, real) = small("f-brick", Bytes::mib(1000), Bytes::gib(8), Reserve::Ahead(Bytes::mib(192)));
     let h = real.host();
     let p = project(h, "p");
@@ -120,7 +120,7 @@ fn a_container_that_writes_all_it_can_stops_nobody() {
 }
 
 #[test]
-fn a_read_only_pool_is_said_read_taken_down_and_mounted_anew_when_there_is_room() {
+fn a_read_only_pool_is_reported_and_mounted_again_when_there_is_room() {
     let (beneath, mut real) = small("f-ro", Bytes::mib(420), Bytes::gib(4), Reserve::None);
     let h = real.host();
     let p = project(h, "p");
@@ -198,7 +198,7 @@ fn a_read_only_pool_can_be_unmounted_and_its_containers_start_again_with_it() {
 }
 
 #[test]
-fn a_disk_limit_stops_its_container_alone_and_changes_while_it_runs() {
+fn a_disk_limit_stops_only_its_container_and_can_change_while_it_runs() {
     let real = RealHost::new("f-disk");
     let h = real.host();
     let p = project(h, "p");
@@ -249,7 +249,7 @@ fn qgroups(real: &RealHost) -> PathBuf {
 }
 
 #[test]
-fn too_many_nested_volumes_are_refused_before_anything_stands_still() {
+fn too_many_nested_volumes_are_refused_before_anything_is_frozen() {
     let mut real = RealHost::new("f-nested");
     real.stop();
     real.config.settings.max_nested_volumes = 3;

@@ -82,7 +82,7 @@ fn a_container_is_copied_synced_and_moved_byte_for_byte() {
 }
 
 #[test]
-fn a_cut_wire_and_a_killed_server_delay_a_copy_and_nothing_more() {
+fn a_network_cut_and_a_killed_server_only_delay_a_copy() {
     let mut f = Fleet::new("replication-cuts");
     let c = f.container("agent");
     f.a.fill(&c);

@@ -130,7 +130,7 @@ fn blocks_a_b_c_then_b_again_are_four_blocks_on_disk() {
 }
 
 #[test]
-fn nested_subvolumes_go_where_their_volume_goes() {
+fn nested_subvolumes_are_snapshotted_restored_and_deleted_with_their_volume() {
     let real = RealHost::new("nested");
     let p = project(real.host(), "web");
     let c = container(real.host(), &p, "dev").unwrap();

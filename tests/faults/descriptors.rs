@@ -51,7 +51,7 @@ fn with_sixty_four_descriptors_a_server_says_what_it_needs_and_leaves_nothing() 
 }
 
 #[test]
-fn few_descriptors_are_enough_to_work_and_to_say_what_lacks() {
+fn few_descriptors_are_enough_to_work_and_to_report_a_shortage() {
     let mut server = Server::new("faults-descriptors");
     server.prepare = Some(few_descriptors);
     let mut w = World::with(server);

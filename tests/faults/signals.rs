@@ -31,7 +31,7 @@ fn number(name: &str, default: u64) -> u64 {
 }
 
 #[test]
-fn stopped_and_killed_at_random_instants() {
+fn servers_and_daemons_stopped_and_killed_at_random_instants_lose_nothing() {
     let seed = number("HOODY_SEED", std::time::UNIX_EPOCH.elapsed().unwrap().as_millis() as u64);
     let rounds = number("HOODY_FAULTS", 8);
     println!("HOODY_SEED={seed} HOODY_FAULTS={rounds}");

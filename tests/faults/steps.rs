@@ -103,7 +103,7 @@ fn sound(host: &Host, c: &ContainerId, when: &str) {
 }
 
 #[test]
-fn a_step_that_fails_once_undoes_its_operation_or_lets_it_end() {
+fn an_operation_whose_step_fails_once_is_undone_or_finished() {
     let (mut failed, mut ended) = (0, 0);
     for (name, act) in ACTS {
         for errno in [EIO, ENOSPC, EDQUOT, EROFS] {
@@ -139,7 +139,7 @@ fn a_step_that_fails_once_undoes_its_operation_or_lets_it_end() {
 }
 
 #[test]
-fn what_a_disk_that_goes_on_failing_leaves_is_settled_once_it_is_sound() {
+fn what_a_failing_disk_leaves_is_settled_once_the_disk_works() {
     for (name, act) in ACTS {
         for errno in [EIO, EROFS] {
             for n in 1.. {

@@ -19,7 +19,7 @@ fn sum(real: &RealHost, c: &ContainerId) -> i64 {
 }
 
 #[test]
-fn a_copy_into_a_project_without_databases_brings_them_along() {
+fn a_copy_into_a_project_without_databases_copies_them() {
     let real = real("copy-db");
     import(&real);
     let (p, q) = (project(real.host(), "p"), project(real.host(), "q"));

@@ -139,7 +139,7 @@ fn a_database_that_another_container_uses_is_reverted_in_one_step() {
 }
 
 #[test]
-fn paused_stopped_and_idle_containers_are_quiet_too() {
+fn databases_of_paused_stopped_and_idle_containers_are_quiesced_too() {
     let real = real("quiet");
     import(&real);
     let p = project(real.host(), "web");
@@ -165,7 +165,7 @@ fn paused_stopped_and_idle_containers_are_quiet_too() {
 
 /// To look for a share's directory once took what they had open from everybody who used the owner's private databases.
 #[test]
-fn shares_and_restarts_leave_private_databases_open_to_who_uses_them() {
+fn shares_and_restarts_do_not_close_private_databases_in_use() {
     let real = real("undisturbed");
     import(&real);
     let p = project(real.host(), "web");
@@ -212,7 +212,7 @@ fn shares_and_restarts_leave_private_databases_open_to_who_uses_them() {
 
 /// Nobody can end the transaction of a container that stands still: the snapshot is taken all the same, says so, and SQLite rolls back what is half in it.
 #[test]
-fn a_snapshot_of_a_container_paused_in_a_transaction_says_so_and_is_sound() {
+fn a_snapshot_of_a_container_paused_in_a_transaction_says_crash_and_recovers() {
     let real = real("half");
     import(&real);
     let p = project(real.host(), "web");
@@ -249,7 +249,7 @@ fn a_snapshot_of_a_container_paused_in_a_transaction_says_so_and_is_sound() {
 }
 
 #[test]
-fn a_revert_brings_back_all_that_was_there_and_not_only_what_looks_changed() {
+fn a_revert_restores_everything_and_not_only_what_looks_changed() {
     let real = real("revert-all");
     import(&real);
     let p = project(real.host(), "web");

@@ -35,7 +35,7 @@ fn a_container_finds_localhost_and_itself() {
 }
 
 #[test]
-fn what_an_image_or_a_container_puts_there_is_left_alone_and_holds_nothing_up() {
+fn unusual_files_in_etc_are_left_alone_and_do_not_delay_a_start() {
     let real = real("etc2");
     let p = project(real.host(), "p");
     let a = container(&real, &p, "box", |_| {});

@@ -55,7 +55,7 @@ fn a_container_that_waits_for_a_lock_is_paused_at_once_and_its_program_sees_no_e
 }
 
 #[test]
-fn pauses_among_writers_cost_no_transaction() {
+fn pausing_containers_that_write_loses_no_transaction() {
     let real = real("pause-writers");
     import(&real);
     let p = project(real.host(), "web");
@@ -81,7 +81,7 @@ fn pauses_among_writers_cost_no_transaction() {
 }
 
 #[test]
-fn a_snapshot_with_nested_volumes_is_taken_among_writers() {
+fn a_snapshot_with_nested_volumes_is_taken_while_databases_are_written() {
     let real = real("nested-writers");
     import(&real);
     let p = project(real.host(), "web");
@@ -127,7 +127,7 @@ impl Drop for Stopped {
 }
 
 #[test]
-fn a_stopped_daemon_holds_nobody_up_for_good() {
+fn a_stopped_daemon_delays_containers_only_for_a_time() {
     let real = real("stopped-daemon");
     import(&real);
     let p = project(real.host(), "web");

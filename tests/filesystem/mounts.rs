@@ -110,7 +110,7 @@ fn projects_do_not_see_each_others_databases() {
 }
 
 #[test]
-fn a_link_that_a_container_put_in_the_way_leads_no_host_directory_into_it() {
+fn a_link_made_by_a_container_never_leads_a_mount_into_a_host_directory() {
     let real = real("planted");
     let p = project(real.host(), "web");
     let me = Caller::default();
@@ -132,7 +132,7 @@ fn a_link_that_a_container_put_in_the_way_leads_no_host_directory_into_it() {
 }
 
 #[test]
-fn a_killed_daemon_is_started_again_and_mounts_are_good_in_running_containers() {
+fn a_killed_daemon_is_started_again_and_its_mounts_work_in_running_containers() {
     let real = real("daemon");
     let p = project(real.host(), "web");
     let c = container(&real, &p, "dev", |_| {});
@@ -169,7 +169,7 @@ fn a_killed_daemon_is_started_again_and_mounts_are_good_in_running_containers() 
 }
 
 #[test]
-fn a_server_that_starts_after_its_daemon_was_killed_mends_the_mounts() {
+fn a_server_that_starts_after_its_daemon_was_killed_repairs_the_mounts() {
     let mut real = real("both");
     let p = project(real.host(), "web");
     let c = container(&real, &p, "dev", |_| {});
@@ -206,7 +206,7 @@ fn a_check_beside_a_running_server_knows_all_mounts() {
 
 /// A start that met the daemon's death once failed, or ran with the mount of the dead one.
 #[test]
-fn a_start_during_which_the_daemon_is_killed_ends_well() {
+fn a_container_starts_although_the_daemon_is_killed_meanwhile() {
     let real = real("midway");
     let p = project(real.host(), "web");
     let me = Caller::default();

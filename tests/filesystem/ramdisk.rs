@@ -59,7 +59,7 @@ fn a_ram_disk_can_be_switched_off_and_a_project_has_one() {
 }
 
 #[test]
-fn what_is_in_memory_is_in_no_snapshot() {
+fn a_ram_disk_is_in_no_snapshot() {
     let real = real("nosnap");
     let p = project(real.host(), "web");
     let c = container(&real, &p, "dev", |_| {});
@@ -123,7 +123,7 @@ fn limit_of_all(real: &hoody_state_workspace::RealHost, c: &hoody_state::id::Con
 
 /// A container whose memory is taken by its RAM disk does not start again by itself; its disk can be let go.
 #[test]
-fn a_container_that_its_ram_disk_leaves_no_memory_starts_again_without_it() {
+fn a_container_whose_ram_disk_fills_its_memory_starts_again_without_it() {
     let real = real("full");
     let p = project(real.host(), "web");
     let me = Caller::default();

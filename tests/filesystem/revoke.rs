@@ -17,7 +17,7 @@ fn stander(real: &RealHost, c: &ContainerId, open: &str) {
 }
 
 #[test]
-fn who_stands_in_a_revoked_share_is_named_and_cannot_write_there() {
+fn a_process_inside_a_revoked_share_is_reported_and_cannot_write() {
     let real = real("revoke");
     let p = project(real.host(), "web");
     let (owner, receiver) = (container(&real, &p, "owner", |_| {}), container(&real, &p, "receiver", |_| {}));
@@ -54,7 +54,7 @@ fn who_stands_in_a_revoked_share_is_named_and_cannot_write_there() {
 }
 
 #[test]
-fn callers_at_once_leave_what_was_said_last() {
+fn concurrent_changes_of_a_share_leave_the_last_one_in_effect() {
     let real = real("at-once");
     let p = project(real.host(), "web");
     let me = Caller::default();
@@ -126,7 +126,7 @@ fn a_share_that_changes_while_its_receiver_starts_is_seen() {
 }
 
 #[test]
-fn hundreds_of_shares_come_with_a_start_and_go_with_their_owner() {
+fn hundreds_of_shares_are_mounted_at_a_start_and_end_with_their_owner() {
     const N: usize = 300;
     let real = real("hundreds");
     let (p, q) = (project(real.host(), "p"), project(real.host(), "q"));

@@ -10,7 +10,7 @@ fn private(n: &mut NewContainer) {
 }
 
 #[test]
-fn what_was_received_is_not_passed_on_and_nothing_goes_in_circles() {
+fn a_received_share_cannot_be_shared_again_so_there_are_no_cycles() {
     let real = real("chains");
     let p = project(real.host(), "web");
     let (a, b, c) = (container(&real, &p, "a", |_| {}), container(&real, &p, "b", |_| {}), container(&real, &p, "c", |_| {}));
@@ -44,7 +44,7 @@ fn what_was_received_is_not_passed_on_and_nothing_goes_in_circles() {
 
 /// Whatever leads to the files behind the lock broker would let SQLite write where nobody keeps its locks.
 #[test]
-fn private_databases_are_not_shared_around_their_locks() {
+fn private_databases_cannot_be_shared_past_their_locks() {
     let real = real("around");
     let p = project(real.host(), "web");
     let (owner, receiver) = (container(&real, &p, "owner", private), container(&real, &p, "receiver", |_| {}));
@@ -64,7 +64,7 @@ fn private_databases_are_not_shared_around_their_locks() {
 
 /// A container makes its own `/hoody`, in each way that it can.
 #[test]
-fn whatever_a_container_makes_of_its_own_directories_it_starts_and_reaches_nothing_else() {
+fn a_container_that_replaces_its_own_directories_starts_and_reaches_nothing_else() {
     let real = real("shapes");
     let p = project(real.host(), "web");
     let me = Caller::default();

@@ -101,7 +101,7 @@ fn a_restore_of_the_owner_shows_receivers_the_restored_content() {
 }
 
 #[test]
-fn a_share_whose_source_is_not_there_fails_and_comes_with_its_source() {
+fn a_share_whose_source_is_missing_fails_until_the_source_exists() {
     let real = real("missing");
     let p = project(real.host(), "web");
     let me = Caller::default();
@@ -126,7 +126,7 @@ fn share_of(real: &RealHost, owner: &ContainerId) -> Share {
 }
 
 #[test]
-fn databases_that_are_shared_keep_their_locks() {
+fn shared_databases_keep_their_locks() {
     let real = real("shared-db");
     hoody_state_workspace::worker::import(&real);
     let (p, q) = (project(real.host(), "p"), project(real.host(), "q"));
@@ -149,7 +149,7 @@ fn databases_that_are_shared_keep_their_locks() {
 }
 
 #[test]
-fn an_expired_share_goes_by_itself() {
+fn an_expired_share_is_deleted() {
     let real = real("expires");
     let p = project(real.host(), "web");
     let (owner, receiver) = (container(&real, &p, "owner", |_| {}), container(&real, &p, "receiver", |_| {}));

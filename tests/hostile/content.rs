@@ -42,7 +42,7 @@ fn there_and_back(real: &RealHost, c: &ContainerId) {
 }
 
 #[test]
-fn names_and_links_that_no_tool_expects() {
+fn unusual_file_names_and_links() {
     let (real, c) = started("h-names");
     let root = real.live(&c);
     let long = "n".repeat(255);
@@ -70,7 +70,7 @@ fn names_and_links_that_no_tool_expects() {
 }
 
 #[test]
-fn links_in_the_place_of_what_we_know() {
+fn links_in_place_of_the_paths_that_a_start_uses() {
     let (real, c) = started("h-links");
     let h = real.host();
     h.lifecycle(&me(), &c, Verb::ForceStop, None).unwrap();
@@ -199,7 +199,7 @@ fn a_snapshot_in_the_middle_of_writing_is_a_prefix() {
 }
 
 #[test]
-fn a_snapshot_that_is_being_sent_is_deleted_when_that_has_ended() {
+fn a_snapshot_that_is_being_sent_is_deleted_afterwards() {
     let (real, c) = started("h-send");
     let h = real.host();
     real.sh(&c, "head -c 20000000 /dev/urandom > /hoody/storage/big");

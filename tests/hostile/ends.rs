@@ -27,7 +27,7 @@ fn ended(real: &RealHost, c: &ContainerId) -> String {
 }
 
 #[test]
-fn every_end_says_why() {
+fn every_end_of_a_container_has_a_reason() {
     let real = RealHost::new("h-ends");
     let h = real.host();
 
@@ -64,7 +64,7 @@ fn every_end_says_why() {
 }
 
 #[test]
-fn an_end_for_lack_of_memory_says_so() {
+fn an_end_for_lack_of_memory_has_that_reason() {
     let real = RealHost::new("h-oom");
     let h = real.host();
     // init itself is the largest.

@@ -9,7 +9,7 @@ use hoody_state_workspace::{MemoryWorld, container, furnish, refused, snapshot};
 use std::collections::BTreeMap;
 
 #[test]
-fn malformed_ids_are_told_from_unknown_ones() {
+fn malformed_and_unknown_ids_get_different_errors() {
     let long = "a".repeat(10_000);
     for bad in [
         "",
@@ -29,7 +29,7 @@ fn malformed_ids_are_told_from_unknown_ones() {
 }
 
 #[test]
-fn what_is_not_there() {
+fn unknown_ids_and_names_are_not_found() {
     let w = MemoryWorld::new();
     let h = w.host();
     let p = furnish(&h);
@@ -79,7 +79,7 @@ fn what_is_not_there() {
 }
 
 #[test]
-fn snapshots_with_bad_words_and_numbers() {
+fn snapshots_with_bad_names_and_numbers_are_refused() {
     let w = MemoryWorld::new();
     let h = w.host();
     let c = container(&h, &furnish(&h), "dev").unwrap();
@@ -110,7 +110,7 @@ fn snapshots_with_bad_words_and_numbers() {
 }
 
 #[test]
-fn containers_projects_and_images_with_bad_words() {
+fn containers_projects_and_images_with_bad_names_are_refused() {
     let w = MemoryWorld::new();
     let h = w.host();
     let p = furnish(&h);

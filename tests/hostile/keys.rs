@@ -57,7 +57,7 @@ fn a_request_under_way_is_not_begun_again() {
 }
 
 #[test]
-fn after_a_crash_at_any_step_the_same_request_has_happened_once() {
+fn a_request_repeated_after_a_crash_at_any_step_takes_effect_once() {
     for n in 1.. {
         let w = MemoryWorld::new();
         let h = w.host();

@@ -10,7 +10,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 #[test]
-fn without_a_runtime_all_but_starting_works() {
+fn without_a_runtime_everything_except_starting_works() {
     let mut real = RealHost::new("h-norun");
     let p = project(real.host(), "p");
     let old = container(real.host(), &p, "old").unwrap();
@@ -145,7 +145,7 @@ fn a_file_system_that_is_not_ours_is_left_alone() {
 }
 
 #[test]
-fn one_server_a_data_directory_and_two_pools_side_by_side() {
+fn one_server_per_data_directory_and_two_pools_side_by_side() {
     let one = RealHost::new("h-one");
     let e = Host::open(&one.config).err().unwrap();
     assert_eq!(e.code(), "data_in_use");

@@ -43,7 +43,7 @@ fn before_every_step_of_restores() {
 }
 
 #[test]
-fn before_every_step_of_what_has_databases() {
+fn before_every_step_of_operations_with_databases() {
     let (mut w, _) = stage("kill-databases");
     steps::with_databases(&mut w);
     w.end();
@@ -89,8 +89,8 @@ fn in_the_middle_of_an_unmount() {
 }
 
 #[test]
-fn nobody_without_a_token_holds_up_root_or_takes_memory() {
-    outside::nobody_without_a_token_holds_up_root_or_takes_memory();
+fn clients_without_a_token_neither_delay_root_nor_use_up_memory() {
+    outside::clients_without_a_token_neither_delay_root_nor_use_up_memory();
 }
 
 #[test]

@@ -51,7 +51,7 @@ fn processes(w: &World, id: &str, what: &str) -> usize {
     out["stdout"].as_str().unwrap().lines().filter(|l| l.contains(what)).count()
 }
 
-pub fn nobody_without_a_token_holds_up_root_or_takes_memory() {
+pub fn clients_without_a_token_neither_delay_root_nor_use_up_memory() {
     let (w, address) = world("outside-network");
     let before = memory(&w);
     let half_open: Vec<TcpStream> = (0..1200)

@@ -114,7 +114,7 @@ fn a_sync_whose_target_crashes_at_any_step_can_be_repeated() {
 
 /// The host crashes before each step of a copy of its own.
 #[test]
-fn a_local_copy_cut_short_at_any_step_is_there_whole_or_not_at_all() {
+fn a_local_copy_cut_short_at_any_step_is_complete_or_absent() {
     let request = |two: &Two| CopyRequest { target_server_id: None, source_snapshot: Some("second".into()), ..two.request() };
     let two = Two::new();
     two.a.crash_at(0);
@@ -148,7 +148,7 @@ fn settled_or_crashed(two: &Two) {
 
 /// Cuts, damage, lost requests and answers at random: every copy and sync ends well, or says that it failed and ends well when it is asked for again.
 #[test]
-fn random_faults_never_leave_anything_half() {
+fn random_faults_never_leave_anything_incomplete() {
     let mut state = 0x9E37_79B9_7F4A_7C15u64;
     let mut random = move |n: u64| {
         state ^= state >> 12;

@@ -66,7 +66,7 @@ fn a_copy_of_a_snapshot_is_that_state_in_any_project() {
 }
 
 #[test]
-fn what_is_wrong_with_a_copy_is_said_and_nothing_is_made() {
+fn a_copy_that_cannot_be_made_is_refused_and_leaves_nothing() {
     let (w, host, c) = staged();
     let volumes = w.store.list(None).unwrap();
     let code = |r: CopyRequest| host.copy_container(&Caller::default(), &c, r).unwrap_err().code();
@@ -99,7 +99,7 @@ fn the_same_key_makes_one_copy() {
 }
 
 #[test]
-fn forks_have_each_their_own_result() {
+fn each_fork_has_its_own_result() {
     let (w, host, c) = staged();
     let p = host.container(&c).unwrap().project_id;
     container(&host, &p, "try-3").unwrap();
@@ -124,7 +124,7 @@ fn forks_have_each_their_own_result() {
 }
 
 #[test]
-fn a_sync_brings_what_changed_and_keeps_what_the_copy_changed() {
+fn a_sync_sends_what_changed_and_keeps_what_the_copy_changed() {
     let (w, host, c) = staged();
     let me = Caller::default();
     let copy = host.copy_container(&me, &c, to(&host, &c, "copy")).unwrap().id;
@@ -168,7 +168,7 @@ fn a_sync_brings_what_changed_and_keeps_what_the_copy_changed() {
 }
 
 #[test]
-fn a_copy_whose_base_was_deleted_is_synced_all_the_same() {
+fn a_copy_whose_base_was_deleted_can_still_be_synced() {
     let (w, host, c) = staged();
     let me = Caller::default();
     let copy = host.copy_container(&me, &c, to(&host, &c, "copy")).unwrap().id;
@@ -192,7 +192,7 @@ fn the_base_of_a_copy_does_not_expire_with_that_of_its_source() {
 }
 
 #[test]
-fn a_restored_state_whose_snapshot_was_deleted_is_a_change_of_the_copys_own() {
+fn a_restored_state_counts_as_a_change_of_the_copy_after_its_snapshot_is_deleted() {
     let (w, host, c) = staged();
     let me = Caller::default();
     let copy = host.copy_container(&me, &c, to(&host, &c, "copy")).unwrap().id;
@@ -208,7 +208,7 @@ fn a_restored_state_whose_snapshot_was_deleted_is_a_change_of_the_copys_own() {
 
 /// The server ends between the clone and its answer: the key is answered by whoever finishes the copy.
 #[test]
-fn a_key_whose_copy_was_finished_by_recovery_has_its_answer() {
+fn an_idempotency_key_has_its_answer_after_recovery_finished_the_copy() {
     for n in 1..=9 {
         let (w, host, c) = staged();
         let me = Caller { idempotency: Some(IdempotencyKey { scope: "t".into(), key: "k".into(), fingerprint: [1; 32] }), ..Caller::default() };

@@ -100,7 +100,7 @@ fn inventory(answer: Answer, change: impl Fn(&mut Vec<hoody_state::transfer::Off
 }
 
 #[test]
-fn a_source_that_lies_about_what_it_has_makes_no_copy_that_is_half_or_false() {
+fn a_lying_source_creates_no_incomplete_or_wrong_copy() {
     type Change = fn(&mut Vec<hoody_state::transfer::Offered>);
     let lies: [(&str, Change); 5] = [
         ("an identity of nothing", |s| s[1].identity = "00000000-0000-0000-0000-00000000000a".parse().unwrap()),

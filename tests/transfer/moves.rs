@@ -81,7 +81,7 @@ fn a_move_that_fails_at_any_request_leaves_exactly_one_running() {
 }
 
 #[test]
-fn a_target_that_cannot_start_it_gives_it_back() {
+fn a_move_to_a_target_that_cannot_start_the_container_is_called_off() {
     let two = Two::new();
     two.b.runtime.fail_next_start();
     let e = two.here.move_container(&Caller::default(), &two.source, &request(&two)).unwrap_err();
@@ -115,7 +115,7 @@ fn a_move_whose_source_crashes_at_any_step_leaves_exactly_one_running() {
 
 /// While the target cannot be asked it stands still here; that it is gone for good is the operator's word, given by forgetting it.
 #[test]
-fn a_target_that_is_forgotten_gives_it_back() {
+fn a_container_in_a_move_runs_on_when_the_target_is_removed_as_a_peer() {
     let two = Two::new();
     two.net.set_fault(|url, what| (url == B && what == "hand_over").then_some(Fault::Unreachable));
     let me = Caller { wait: std::time::Duration::from_millis(200), ..Caller::default() };
@@ -130,7 +130,7 @@ fn a_target_that_is_forgotten_gives_it_back() {
 
 /// Whoever does not take the token any more, or answers rubbish, has said nothing of what it did.
 #[test]
-fn a_target_that_took_it_and_then_refuses_the_token_does_not_give_it_back() {
+fn a_target_that_refuses_the_token_after_a_hand_over_does_not_end_it() {
     let two = Two::new();
     let (there, mut n) = (two.there.clone(), 0);
     two.net.set_fault(move |url, what| {
@@ -157,7 +157,7 @@ fn a_target_that_took_it_and_then_refuses_the_token_does_not_give_it_back() {
 }
 
 #[test]
-fn a_move_that_came_to_nothing_can_be_tried_again_under_the_same_name() {
+fn a_failed_move_can_be_tried_again_with_the_same_name() {
     let two = Two::new();
     two.b.runtime.fail_next_start();
     two.here.move_container(&Caller::default(), &two.source, &request(&two)).unwrap_err();

@@ -87,7 +87,7 @@ fn a_lost_answer_and_the_same_key_make_one_copy() {
 }
 
 #[test]
-fn a_copy_goes_on_after_cuts_and_damage_and_skips_what_is_there() {
+fn a_copy_continues_after_cuts_and_damage_and_skips_what_has_arrived() {
     let two = Two::new();
     let mut n = 0;
     two.net.set_fault(move |_, what| {
@@ -110,7 +110,7 @@ fn a_copy_goes_on_after_cuts_and_damage_and_skips_what_is_there() {
 }
 
 #[test]
-fn a_copy_that_cannot_go_on_says_so_and_a_sync_finishes_it() {
+fn a_copy_that_cannot_continue_fails_and_a_sync_finishes_it() {
     let two = Two::new();
     let mut whole = 0;
     two.net.set_fault(move |_, what| {
@@ -140,7 +140,7 @@ fn a_copy_that_cannot_go_on_says_so_and_a_sync_finishes_it() {
 }
 
 #[test]
-fn a_full_target_keeps_nothing_half_and_says_so() {
+fn a_full_target_keeps_nothing_incomplete_and_reports_it() {
     let two = Two::new();
     two.there.project(&two.here.container(&two.source).unwrap().project_id).unwrap_err();
     two.b.store.set_capacity(hoody_state::units::Bytes(10_000));
@@ -248,7 +248,7 @@ fn what_a_running_copy_writes_while_a_sync_is_under_way_is_kept() {
 }
 
 #[test]
-fn a_base_that_went_at_the_source_costs_a_larger_stream_and_no_snapshot() {
+fn a_base_deleted_at_the_source_costs_a_larger_stream_and_no_snapshot() {
     let two = Two::new();
     let (here, source, mut n) = (two.here.clone(), two.source.clone(), 0);
     two.net.set_fault(move |_, what| {
@@ -307,7 +307,7 @@ fn a_cancelled_sync_of_an_unfinished_copy_keeps_what_is_there() {
 }
 
 #[test]
-fn a_server_takes_no_container_with_the_hosts_network_from_another() {
+fn a_server_refuses_containers_with_the_hosts_network_from_another() {
     let two = Two::new();
     let me = Caller::default();
     let project = two.here.container(&two.source).unwrap().project_id;

@@ -82,7 +82,7 @@ fn a_token_belongs_to_the_first_server_that_uses_it() {
 }
 
 #[test]
-fn a_third_server_does_nothing_to_a_copy_and_reads_nothing() {
+fn a_third_server_can_neither_change_nor_read_a_copy() {
     let two = Two::new();
     let copy = two.copy(two.request());
     idle(&two.there, &copy);
@@ -111,7 +111,7 @@ fn a_third_server_does_nothing_to_a_copy_and_reads_nothing() {
 }
 
 #[test]
-fn the_source_itself_does_not_roll_back_stop_or_delete_a_standby() {
+fn the_source_cannot_roll_back_stop_or_delete_a_standby() {
     let two = Two::new();
     let copy = two.copy(two.request());
     idle(&two.there, &copy);
@@ -161,7 +161,7 @@ fn a_hand_over_is_not_overwritten() {
 }
 
 #[test]
-fn what_was_called_off_is_never_taken() {
+fn a_move_that_was_called_off_is_never_taken_over() {
     let two = Two::new();
     // The source calls it off: the target cannot be told to start.
     two.b.runtime.fail_next_start();
