@@ -321,7 +321,7 @@ fn main() {
     let heard = Heard::default();
     let writer = heard.clone();
     tracing_subscriber::fmt().with_ansi(false).with_env_filter("hoody_state::container::databases=debug").with_writer(move || writer.clone()).init();
-    let daemon = std::env::var("HOODY_STATE_FUSE").unwrap_or_else(|_| env!("CARGO_BIN_EXE_fuse-under-test").into());
+    let daemon = hoody_state_workspace::programs::daemon();
     let real = RealHost::with_databases("filesystem", daemon);
     import(&real);
     println!("| what | median | beside it | target |\n| --- | --- | --- | --- |");

@@ -11,8 +11,8 @@ cleanup() {
   rm -rf --one-file-system "$dir"
 }
 trap cleanup EXIT
-cargo test --locked -q -p hoody-state-fuse --bench sqlite --no-run
-run() { cargo test --locked -q -p hoody-state-fuse --bench sqlite -- --dir "$dir/mnt=0" --strict "$dir/mnt" --synchronous normal --seconds "$seconds" "$@"; }
+cargo test --locked -q --workspace --bench sqlite --no-run
+run() { cargo test --locked -q --workspace --bench sqlite -- --dir "$dir/mnt=0" --strict "$dir/mnt" --synchronous normal --seconds "$seconds" "$@"; }
 "$daemon" mount "$dir/back" "$dir/mnt" --control "$dir/sock"
 run --processes 8 --journal wal,delete,truncate,persist --pattern insert,deferred,immediate,mix,long-reader,reads,scans,half-ro
 run --processes 2 --threads 4 --journal wal,delete,truncate,persist --pattern mix,half-ro

@@ -2,8 +2,6 @@
 # Every test. Those that need root, BTRFS or a container runtime fail, and say what is missing, where it is.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-# The tests that kill a server need its binary.
-cargo build --locked --workspace --bins
 cargo test --locked --workspace --no-fail-fast
 # SQLite on a mount: every pattern and journal mode, threads, kills.
 scripts/sqlite-matrix.sh

@@ -33,13 +33,11 @@ use hoody_state::Caller;
 use hoody_state::id::{ContainerId, ProjectId};
 use hoody_state::model::{NewContainer, NewShare, Share, ShareMode, ShareWord};
 use hoody_state::runtime::{ExecOutput, ExecSpec};
-use hoody_state_workspace::RealHost;
-
-pub const DAEMON: &str = env!("CARGO_BIN_EXE_fuse-under-test");
+use hoody_state_workspace::{RealHost, programs};
 
 pub fn real(name: &str) -> RealHost {
     let _ = tracing_subscriber::fmt().with_env_filter("info").with_test_writer().try_init();
-    RealHost::with_databases(name, DAEMON)
+    RealHost::with_databases(name, programs::daemon())
 }
 
 pub fn container(real: &RealHost, project: &ProjectId, name: &str, f: impl FnOnce(&mut NewContainer)) -> ContainerId {

@@ -98,7 +98,7 @@ fn pid(n: u32) -> Pid {
 fn daemon(server: &Server) -> u32 {
     let end = Instant::now() + Duration::from_secs(20);
     loop {
-        let found = leftovers::processes(&server.dir).into_iter().find(|(pid, line)| *pid != server.pid() && line.contains("fuse-under-test"));
+        let found = leftovers::processes(&server.dir).into_iter().find(|(pid, line)| *pid != server.pid() && line.contains("hoody-state-fuse"));
         if let Some((pid, _)) = found {
             return pid;
         }

@@ -2,6 +2,7 @@
 //! cut: the guest's page cache is gone.
 
 use crate::disk::{Cache, Disks};
+use hoody_state_workspace::programs;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -53,13 +54,10 @@ impl Machine {
         host(&format!("cp -r {MODULES}/{} {}", version.display(), modules.display()));
         host(&format!("depmod -b {} {}", shared.display(), version.display()));
         // Of an unoptimised program most is what debuggers read, and a guest would have to load it again after each cut.
-        for (program, built) in [
-            ("guest-agent", env!("CARGO_BIN_EXE_guest-agent")),
-            ("hoody-state-http", env!("CARGO_BIN_EXE_server-under-test")),
-            ("hoody-state-fuse", env!("CARGO_BIN_EXE_fuse-under-test")),
-        ] {
-            let path = std::env::var_os("HOODY_PROGRAMS").map_or_else(|| PathBuf::from(built), |dir| PathBuf::from(dir).join(program));
-            host(&format!("strip --strip-debug -o {} {}", shared.join(program).display(), path.display()));
+        for (program, built) in
+            [("guest-agent", Path::new(env!("CARGO_BIN_EXE_guest-agent"))), ("hoody-state-http", programs::server()), ("hoody-state-fuse", programs::daemon())]
+        {
+            host(&format!("strip --strip-debug -o {} {}", shared.join(program).display(), built.display()));
         }
         std::fs::write(shared.join("init"), include_str!("init.sh")).unwrap();
         host(&format!("chmod 755 {}/init", shared.display()));

@@ -2,7 +2,7 @@
 //!
 //! Needs root, and the packages user-mode-linux, kmod, e2fsprogs, binutils, btrfs-progs, iproute2, runc and busybox-static. `CUTS=200` for the long run of power cuts
 //! (default 2), `HOODY_SEED=N` to repeat one, `HOODY_KEEP=1` to keep the disks of a run that failed, `HOODY_PROGRAMS=DIR` to
-//! try other builds: `guest-agent`, `hoody-state-http` and `hoody-state-fuse` in that directory.
+//! try another `hoody-state-http` and `hoody-state-fuse`: those in that directory.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod cuts;

@@ -26,7 +26,7 @@ fn world(name: &str) -> (World, SocketAddr) {
 }
 
 fn token(w: &World, args: &[&str]) -> String {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_server-under-test"));
+    let mut command = Command::new(hoody_state_workspace::programs::server());
     let out = command.arg("token").args(args).arg("--data").arg(w.server.dir.join("data")).output().unwrap();
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     String::from_utf8(out.stdout).unwrap().trim().to_owned()

@@ -1,5 +1,6 @@
 //! The server as a process, and a client of its socket.
 
+use hoody_state_workspace::programs;
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -104,7 +105,7 @@ impl Server {
     }
 
     fn command(&self, what: &str) -> Command {
-        let program = env!("CARGO_BIN_EXE_server-under-test");
+        let program = programs::server();
         let mut c = match &self.namespace {
             // The network alone: mounts stay the machine's.
             Some(ns) => {
@@ -125,7 +126,8 @@ impl Server {
     pub fn spawn(&mut self) {
         let log = std::fs::File::options().create(true).append(true).open(self.dir.join("log")).unwrap();
         let mut c = self.command("serve");
-        c.args(["--listen", &self.listen, "--pool-size", "2GiB", "--databases", env!("CARGO_BIN_EXE_fuse-under-test")])
+        c.args(["--listen", &self.listen, "--pool-size", "2GiB", "--databases"])
+            .arg(programs::daemon())
             .env("HOODY_STATE_CRASH", format!("@{}", self.arm().display()));
         self.child = Some(c.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn().unwrap());
     }

@@ -3,6 +3,7 @@
 use crate::server::{Request, Server};
 use btrfs_uapi::send_receive::received_subvol_set;
 use btrfs_uapi::subvolume::{SubvolumeFlags, subvolume_flags_set, subvolume_info};
+use hoody_state_workspace::programs;
 use serde_json::{Value, json};
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -67,7 +68,7 @@ impl Fleet {
         for (here, there) in [(&f.a, &f.b), (&f.b, &f.a)] {
             let token = there.cli(&["token", "create", "--replication", "--name", "peer"]);
             let data = there.server.dir.join("data");
-            let certificate = Command::new(env!("CARGO_BIN_EXE_server-under-test")).arg("certificate").arg("--data").arg(&data).output().unwrap();
+            let certificate = Command::new(programs::server()).arg("certificate").arg("--data").arg(&data).output().unwrap();
             let ca = String::from_utf8(certificate.stdout).unwrap();
             let peer = json!({ "url": format!("https://{}:7878", there.address), "token": token.trim(), "ca": ca });
             here.post("/peers", &peer);
@@ -143,7 +144,7 @@ impl Drop for Fleet {
 
 impl Node {
     pub fn cli(&self, words: &[&str]) -> String {
-        let mut c = Command::new(env!("CARGO_BIN_EXE_server-under-test"));
+        let mut c = Command::new(programs::server());
         let out = c.args(words).arg("--data").arg(self.server.dir.join("data")).arg("--run").arg(self.server.run()).output().unwrap();
         assert!(out.status.success(), "{words:?}: {}", String::from_utf8_lossy(&out.stderr));
         String::from_utf8(out.stdout).unwrap()

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 pub mod http;
+pub mod programs;
 pub mod worker;
 
 use hoody_state::freeze::memory::MemoryFreezer;
