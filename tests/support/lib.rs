@@ -9,16 +9,35 @@ use hoody_state::freeze::memory::MemoryFreezer;
 use hoody_state::host::Settings;
 use hoody_state::id::{ContainerId, ProjectId, ServerId};
 use hoody_state::model::{Finding, NewContainer, NewPeer, NewSnapshot, ProjectInput, Rights, Server, Snapshot};
-use hoody_state::op::step::{CrashAt, StepHook};
+use hoody_state::op::step::{CRASHED, StepHook};
 use hoody_state::runtime::memory::MemoryRuntime;
 use hoody_state::snapshot::Volume;
 use hoody_state::snapshot::memory::MemoryStore;
 use hoody_state::transfer::memory::MemoryNet;
-use hoody_state::{Caller, Error, Host, HostBuilder, Result};
+use hoody_state::{Caller, Error, Host, HostBuilder, Kind, Result};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
+
+/// Counts steps and crashes at one of them, once.
+#[derive(Default)]
+pub struct CrashAt {
+    /// Crash at this step, counted from 1; 0: only count.
+    pub at: AtomicU64,
+    /// Steps so far.
+    pub count: AtomicU64,
+}
+
+impl StepHook for CrashAt {
+    fn step(&self, operation: &str, step: &str) -> Result<()> {
+        let n = self.count.fetch_add(1, Ordering::SeqCst) + 1;
+        if n == self.at.load(Ordering::SeqCst) {
+            return Err(Error::new(Kind::Internal, CRASHED, format!("crashed before {operation}:{step}, as asked")));
+        }
+        Ok(())
+    }
+}
 
 /// A world of memory backends that outlives the hosts on it, so that a host can crash and another take its place.
 pub struct MemoryWorld {

@@ -10,7 +10,7 @@ use crate::locked_db::LockedDb;
 use crate::locked_db::daemon::{DaemonConfig, FuseDaemon};
 use crate::locked_db::fuse::FuseLockedDb;
 use crate::model::{Image, Rights, Server, Token};
-use crate::op::step::{KillAt, NoHook, StepHook};
+use crate::op::step::{NoHook, StepHook};
 use crate::op::{Locks, Registry};
 use crate::pool::{Pool, PoolConfig, Reserve, layout};
 use crate::ramdisk::tmpfs::TmpfsRamDisks;
@@ -344,8 +344,9 @@ impl Host {
             builder.catalog.write(crate::catalog::Durability::Disk, SystemClock.now(), |tx| tx.set_meta("boot", UNMOUNTED))?;
         }
         builder.pool = Some(pool);
-        if let Ok(at) = std::env::var("HOODY_STATE_CRASH") {
-            builder.hook = Box::new(KillAt::new(&at));
+        #[cfg(feature = "crash-hooks")]
+        if let Some(hook) = crate::op::crash::from_environment() {
+            builder.hook = hook;
         }
         let host = builder.open()?;
         if let Some(daemon) = daemon {

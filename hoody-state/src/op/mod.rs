@@ -5,6 +5,8 @@
 //! operation takes the same way as a crashed one, so that the code that undoes is the code that is tested by crashing.
 
 mod caller;
+#[cfg(feature = "crash-hooks")]
+pub(crate) mod crash;
 mod lock;
 mod run;
 pub mod step;
