@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
 # Runs the documents: every block marked ```sh, in order and as it is typed, a document at a time. A block that fails ends the run and is shown.
 #
-#   scripts/documents.sh [DOCUMENT…]       needs root and built programs (BIN=target/debug)
+#   scripts/documents.sh [DOCUMENT…]       needs root and built programs (BIN=target/debug); without names: every document that has such a block
 #
 # Each document runs in namespaces of its own for mounts, network and processes, with empty /var/lib, /srv and /run, and an empty home. Its processes and
-# mounts end with these. Control groups do not, so `unmount` takes them down. A block marked ```console is for people and does not run.
+# mounts end with these. Control groups do not, so `unmount` takes them down. A block marked ```console does not run: it builds, takes minutes, or needs
+# the network or systemd.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
 bin=$(realpath "${BIN:-target/debug}")
 documents=("$@")
-[ ${#documents[@]} -gt 0 ] || documents=(README.md docs/quickstart.md docs/http.md docs/sqlite.md)
+[ ${#documents[@]} -gt 0 ] || mapfile -t documents < <(grep -l '^```sh$' README.md docs/*.md docs/*/*.md)
 
 # The blocks of a document as one script; each says where it stands before it runs.
 script_of() {
