@@ -18,7 +18,7 @@ if [ "${1:-}" = stop ]; then
   [ "$data" = "$PWD/.demo" ] || again="make run DATA=$data"
   if [ ! -e "$data/pool.img" ]; then
     rmdir "$data" 2>/dev/null || true
-    echo "There is no demo in $data: say make stop DATA=… for another place."
+    echo "There is no demo in $data. For another directory: make stop DATA=…"
     exit
   fi
   if [ -f "$data/server.pid" ] && serving; then
@@ -28,7 +28,7 @@ if [ "${1:-}" = stop ]; then
   fi
   rm -f "$data/server.pid"
   "$bin/hoody-state-http" unmount --data "$data" --run "$run"
-  echo "The server is down and its pool unmounted. The data are in $data; $again goes on with them."
+  echo "The server has ended and its pool is unmounted. The data are in $data; $again uses them again."
   exit
 fi
 
@@ -54,7 +54,7 @@ if ! h image show busybox >/dev/null 2>&1; then
   timed h image import busybox "$data/busybox.tar"
 fi
 h project show web >/dev/null 2>&1 || h project create web >/dev/null
-# Whoever has worked in the container of an earlier run keeps it.
+# A container of an earlier run is not touched.
 name=dev
 n=2
 while h container show "$name" >/dev/null 2>&1; do name=dev-$n n=$((n + 1)); done
@@ -92,7 +92,7 @@ say "check: catalog, pool, cgroups and processes agree"
 "$bin/hoody-state-http" token revoke demo --data "$data" --run "$run" >/dev/null 2>&1 || true
 token=$("$bin/hoody-state-http" token create --name demo --data "$data" --run "$run")
 url=$(sed -n 's/^listening on \([^ ]*\).*/\1/p' "$data/server.out" | tail -n 1)
-say "The server is up. Go on with:"
+say "The server is running. Try:"
 cat <<END
     export HOODY_TOKEN=$token
     curl -s -H "Authorization: Bearer \$HOODY_TOKEN" $url/api/v1/containers/$id
