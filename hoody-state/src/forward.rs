@@ -1,10 +1,14 @@
 //! Former methods of [`Host`] that files not yet moved still call. Goes when nobody does.
 
-use crate::error::Result;
+use crate::catalog::containers::ContainerRow;
+use crate::error::{Error, Result};
 use crate::host::Host;
-use crate::id::ContainerId;
+use crate::id::{ContainerId, OperationId};
+use crate::model::{DatabasesChoice, SnapshotDatabase};
+use crate::name::SnapshotName;
+use crate::services::databases::DatabasesPlan;
 use crate::snapshot::Volume;
-use crate::units::Bytes;
+use crate::units::{Bytes, VolumeId};
 
 impl Host {
     pub(crate) fn guard_space(&self) -> Result<()> {
@@ -29,5 +33,44 @@ impl Host {
 
     pub(crate) fn note_exit(&self, id: &ContainerId) -> Result<()> {
         self.0.exits.note(id)
+    }
+
+    pub(crate) fn databases_along(&self, r: &ContainerRow) -> Result<Option<Volume>> {
+        self.0.databases.taken_along(r)
+    }
+
+    pub(crate) fn databases_plan(&self, r: &ContainerRow, snapshot: &SnapshotName, choice: Option<DatabasesChoice>) -> Result<DatabasesPlan> {
+        self.0.databases.plan(r, snapshot, choice)
+    }
+
+    pub(crate) fn prepare_databases(
+        &self,
+        r: &ContainerRow,
+        snapshot: &SnapshotName,
+        keep: &SnapshotName,
+        plan: &DatabasesPlan,
+        op: &OperationId,
+    ) -> Result<()> {
+        self.0.databases.prepare(r, snapshot, keep, plan, op)
+    }
+
+    pub(crate) fn restore_databases(&self, id: &ContainerId, snapshot: &SnapshotName, plan: &DatabasesPlan, op: &OperationId) -> Result<Vec<Error>> {
+        self.0.databases.restore(id, snapshot, plan, op)
+    }
+
+    pub(crate) fn keep_databases(&self, id: &ContainerId, keep: &SnapshotName, plan: &DatabasesPlan) -> Result<()> {
+        self.0.databases.keep(id, keep, plan)
+    }
+
+    pub(crate) fn unprepare_databases(&self, id: &ContainerId, keep: &SnapshotName, plan: &DatabasesPlan) -> Result<Vec<VolumeId>> {
+        self.0.databases.unprepare(id, keep, plan)
+    }
+
+    pub(crate) fn databases_in(&self, id: &ContainerId, name: &SnapshotName) -> Result<Vec<SnapshotDatabase>> {
+        self.0.databases.in_snapshot(id, name)
+    }
+
+    pub(crate) fn forget_private_databases(&self, id: &ContainerId) -> Result<()> {
+        self.0.databases.forget_private(id)
     }
 }

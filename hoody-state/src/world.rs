@@ -4,12 +4,12 @@ use crate::catalog::Catalog;
 use crate::clock::Clock;
 use crate::freeze::Freezer;
 use crate::id::ContainerId;
-use crate::locked_db::LockedDb;
 use crate::model::Server;
 use crate::op::step::StepHook;
 use crate::op::{Locks, Registry};
 use crate::ramdisk::RamDisks;
 use crate::runtime::Runtime;
+use crate::services::databases::Databases;
 use crate::services::exits::Exits;
 use crate::services::limits::Limits;
 use crate::services::pool_watch::PoolWatch;
@@ -61,8 +61,7 @@ pub(crate) struct Parts {
     pub store: Arc<dyn SnapshotStore>,
     pub freezer: Arc<dyn Freezer>,
     pub runtime: Arc<dyn Runtime>,
-    /// Where `/hoody/databases` comes from; nothing: containers have none.
-    pub databases: Option<Arc<dyn LockedDb>>,
+    pub databases: Arc<Databases>,
     /// Where `/ramdisk` comes from; nothing: containers have none.
     pub ramdisks: Option<Arc<dyn RamDisks>>,
     pub shares: Arc<dyn ShareMount>,
@@ -72,8 +71,6 @@ pub(crate) struct Parts {
     pub share_changes: AtomicU64,
     /// One look at what a receiver sees, and the change that follows, at a time.
     pub sharing: Mutex<HashMap<ContainerId, Arc<Mutex<()>>>>,
-    /// Device and inode of the directories from which private databases are served, as far as this process has served them.
-    pub served: Mutex<HashMap<ContainerId, (u64, u64)>>,
     pub clock: Arc<dyn Clock>,
     pub hook: Box<dyn StepHook>,
     pub locks: Locks,

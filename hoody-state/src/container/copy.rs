@@ -394,7 +394,7 @@ impl Host {
     /// Gives the copy's project the databases that the snapshot took along, if it has none yet.
     fn seed_databases(&self, r: &ContainerRow, snapshot: &SnapshotName, op: &OperationId) -> Result<Seeded> {
         let taken = Volume::SnapshotDatabases(r.id.clone(), snapshot.clone());
-        if self.0.databases.is_none() || r.spec.databases != DatabaseScope::Project || self.0.store.info(&taken)?.is_none() {
+        if self.0.databases.backend().is_none() || r.spec.databases != DatabaseScope::Project || self.0.store.info(&taken)?.is_none() {
             return Ok(Seeded::Nothing);
         }
         let source = r.spec.source.as_ref().map(|s| self.0.catalog.read(|c| containers::find(c, s))).transpose()?.flatten();

@@ -39,7 +39,7 @@ fn hostname_file(now: &str, hostname: &str) -> Option<String> {
 impl Host {
     /// Puts both files right in the volume of a container that is about to start. A start does not fail for it: a full volume, say, is no reason to.
     pub(super) fn put_etc_right(&self, root: &Path, hostname: &str) {
-        let done = self.own_dir(root, &["etc"]).and_then(|etc| {
+        let done = self.dirs().open_or_make(root, &["etc"]).and_then(|etc| {
             let Some(etc) = etc else { return Ok(()) };
             self.rewrite(&etc, "hosts", |now| hosts(now, hostname))?;
             self.rewrite(&etc, "hostname", |now| hostname_file(now, hostname))
@@ -75,8 +75,7 @@ impl Host {
             None => {
                 let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 let fd = rustix::fs::openat(dir, name, flags, Mode::from_raw_mode(0o644)).io(what)?;
-                nix::unistd::fchown(fd.as_fd(), Some(self.0.id_base.into()), Some(self.0.id_base.into())).io(what)?;
-                nix::sys::stat::fchmod(fd.as_fd(), nix::sys::stat::Mode::from_bits_truncate(0o644)).io(what)?;
+                self.dirs().give(fd.as_fd(), 0o644).io(what)?;
                 File::from(fd)
             }
         };

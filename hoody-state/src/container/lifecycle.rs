@@ -8,6 +8,7 @@ use crate::id::{ContainerId, RunId};
 use crate::model::{LifecycleAnswer, Status, Verb};
 use crate::op::{Intent, Op};
 use crate::runtime::{Limits, RunSpec, Running};
+use crate::services::databases::Served;
 use crate::snapshot::Volume;
 use crate::units::Bytes;
 use std::path::Path;
@@ -157,21 +158,12 @@ impl Host {
 
     /// Freezes a container. What its processes wait for at the databases does not put that off: see [`LockedDb::park`](crate::locked_db::LockedDb::park).
     pub(super) fn freeze(&self, id: &ContainerId) -> Result<FreezeState> {
-        self.0.freezer.freeze_waking(id, self.0.settings.freeze_timeout, &|pids| self.end_lock_waits(pids))
+        self.0.freezer.freeze_waking(id, self.0.settings.freeze_timeout, &|pids| self.0.databases.end_lock_waits(pids))
     }
 
     /// The same until the guard is dropped.
     pub(super) fn stand_still(&self, id: &ContainerId) -> Result<FreezeGuard<'_>> {
-        FreezeGuard::waking(&*self.0.freezer, id, self.0.settings.freeze_timeout, &|pids| self.end_lock_waits(pids))
-    }
-
-    fn end_lock_waits(&self, pids: &[i32]) {
-        let Some(db) = &self.0.databases else { return };
-        match db.park(pids) {
-            Ok(n) => tracing::debug!(waits = n, "waits for locks were ended for a freeze"),
-            // The freeze itself says if that mattered.
-            Err(e) => tracing::warn!(error = %e, "waits for locks could not be ended for a freeze"),
-        }
+        FreezeGuard::waking(&*self.0.freezer, id, self.0.settings.freeze_timeout, &|pids| self.0.databases.end_lock_waits(pids))
     }
 
     /// Boots a container from its live volume.
@@ -204,14 +196,14 @@ impl Host {
         let with_shares = places.shares.as_ref().is_some_and(|s| !s.is_empty());
         let mut served = places.databases.clone();
         let mut started = start(places);
-        if started.is_err() && Self::databases_died(served.as_ref()) {
+        if started.is_err() && served.as_ref().is_some_and(Served::died) {
             let places = self.places(r, root.as_deref())?;
             served = places.databases.clone();
             started = start(places);
         }
         let running = started?;
-        if Self::databases_died(served.as_ref()) {
-            self.mend_databases(r);
+        if served.as_ref().is_some_and(Served::died) {
+            self.0.databases.remount(r, &*self.0.runtime);
         }
         // What changed meanwhile was left to us; a runtime without files has mounted nothing.
         let changed = self.0.share_changes.load(std::sync::atomic::Ordering::SeqCst) != seen;

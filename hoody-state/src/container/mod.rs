@@ -2,7 +2,6 @@
 
 mod copy;
 mod create;
-mod databases;
 mod delete;
 mod environment;
 mod etc;

@@ -177,9 +177,7 @@ impl Host {
             let nested = self.0.store.info(&live)?.is_some_and(|i| i.nested > 0);
             let container = self.0.catalog.read(|c| containers::get(c, &id))?;
             let moves = nested && container.status == Status::Running;
-            // First the writers, then the tasks: one that is frozen ends no transaction.
-            let moment = self.quiet_moment(&container);
-            let _still = if moves { Some(self.stand_still(&id)?) } else { None };
+            let hold = self.0.databases.hold_for_snapshot(&container, moves, &*self.0.freezer, self.0.settings.freeze_timeout)?;
             let own = || self.0.store.snapshot(&live, &Volume::Snapshot(id.clone(), row.snapshot.name.clone()), &op.id);
             if databases {
                 // Side by side: the two share a transaction of the pool.
@@ -195,7 +193,7 @@ impl Host {
             } else {
                 own()?;
             }
-            row.snapshot.consistency = moment.end();
+            row.snapshot.consistency = hold.release();
         }
         let row = self.measured(&id, *row)?;
         // The intent is on the disk and the snapshot too: after a power cut recovery comes to the same row.

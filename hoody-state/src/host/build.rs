@@ -17,6 +17,8 @@ use crate::ramdisk::tmpfs::TmpfsRamDisks;
 use crate::ramdisk::{RamDisks, memory::MemoryRamDisks};
 use crate::runtime::Runtime;
 use crate::runtime::oci::{CONTAINER_TASKS, OciConfig, OciRuntime};
+use crate::services::databases::Databases;
+use crate::services::dirs::ContainerDirs;
 use crate::services::exits::Exits;
 use crate::services::limits::Limits;
 use crate::services::pool_watch::{self, PoolWatch};
@@ -257,19 +259,18 @@ impl HostBuilder {
         let HostBuilder { catalog, store, freezer, runtime, databases, ramdisks, shares, transport, clock, hook, server, settings, boot, id_base, pool } = self;
         let catalog = Arc::new(catalog);
         let records = Records { catalog: Arc::clone(&catalog), clock: Arc::clone(&clock) };
+        let dirs = ContainerDirs { id_base };
         let pool_watch = Arc::new(PoolWatch::new(pool, Arc::clone(&store), records.clone(), server.id.clone()));
         let host = Host(World::new(Parts {
             catalog,
             limits: Limits::new(Arc::clone(&store), records.clone(), settings.max_nested_volumes),
-            store,
             freezer,
             runtime: Arc::clone(&runtime),
-            databases,
+            databases: Arc::new(Databases::new(databases, Arc::clone(&store), records.clone(), dirs)),
             ramdisks,
             shares,
             transport,
             sharing: Mutex::default(),
-            served: Mutex::default(),
             share_changes: std::sync::atomic::AtomicU64::new(0),
             clock,
             hook,
@@ -280,6 +281,7 @@ impl HostBuilder {
             boot,
             id_base,
             exits: Exits::new(records),
+            store,
             usage: Mutex::default(),
             cpu: Mutex::default(),
             upkeep: Wake::new()?,

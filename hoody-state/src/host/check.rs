@@ -5,7 +5,7 @@
 use super::Host;
 use crate::catalog::containers::ContainerRow;
 use crate::catalog::{Catalog, containers, images, operations, projects, snapshots};
-use crate::container::places::{project_disk, volume_name};
+use crate::container::places::project_disk;
 use crate::error::Result;
 use crate::freeze::{FreezeState, Freezer};
 use crate::id::{ContainerId, OperationId};
@@ -14,6 +14,7 @@ use crate::model::{Finding, Status};
 use crate::op::Intent;
 use crate::ramdisk::RamDisks;
 use crate::runtime::Runtime;
+use crate::services::databases::volume_name;
 use crate::share::{Receiver, ShareMount};
 use crate::snapshot::{SnapshotStore, Volume};
 use crate::sys::inside::Inside;
@@ -27,7 +28,7 @@ impl Host {
     /// # Errors
     /// What keeps it from looking.
     pub fn check(&self, repair: bool) -> Result<Vec<Finding>> {
-        let places = Places { databases: self.0.databases.as_deref(), ramdisks: self.0.ramdisks.as_deref(), shares: Some(&*self.0.shares) };
+        let places = Places { databases: self.0.databases.backend(), ramdisks: self.0.ramdisks.as_deref(), shares: Some(&*self.0.shares) };
         compare(&self.0.catalog, &*self.0.store, &*self.0.freezer, &*self.0.runtime, &places, repair)
     }
 }

@@ -111,8 +111,6 @@ impl Host {
             tracing::warn!("operations are still under way; the next start finishes or undoes them");
         }
         // Last: an operation may need them. A daemon that ends from now on was told to.
-        if let Some(d) = &self.0.databases {
-            d.close();
-        }
+        self.0.databases.close();
     }
 }

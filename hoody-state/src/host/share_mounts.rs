@@ -3,10 +3,10 @@
 use super::Host;
 use crate::catalog::containers::{self, ContainerRow};
 use crate::catalog::{Catalog, Durability, shares};
-use crate::container::places::Serve;
 use crate::error::{Error, Result};
 use crate::id::{ContainerId, ShareId};
 use crate::model::{DatabaseScope, Share, ShareMode, ShareStatus, ShareTarget, Status};
+use crate::services::databases::IfServed;
 use crate::share::consent::{self, Standing, Verdict, verdict};
 use crate::share::path::{self, Part};
 use crate::share::{Detached, RECEIVED, Receiver, Source, Tree};
@@ -56,7 +56,7 @@ impl Host {
             Part::Root(p) => {
                 // Below these the owner itself sees something else than its volume has.
                 let databases = PathBuf::from("hoody/databases");
-                let private = owner.spec.databases == DatabaseScope::Private && (self.0.databases.is_some() || live.is_none());
+                let private = owner.spec.databases == DatabaseScope::Private && (self.0.databases.backend().is_some() || live.is_none());
                 Source {
                     // Backends without files have trees all the same.
                     root: live.unwrap_or_else(|| PathBuf::from(owner.id.as_str())),
@@ -68,7 +68,7 @@ impl Host {
                 }
             }
             Part::Databases(p) => {
-                let at = self.serve_databases(owner, live.as_deref(), Serve::AsItIs)?;
+                let at = self.0.databases.serve(owner, live.as_deref(), IfServed::Keep)?;
                 let missing = || Error::conflict("share_source_missing", format!("{} cannot be shared: this server has no databases", s.source_path));
                 Source { root: at.ok_or_else(missing)?, path: p.into(), read_only, ..Source::default() }
             }
@@ -219,7 +219,7 @@ impl Host {
     /// The volume of `owner` is another one: its receivers see that.
     pub(crate) fn owner_exchanged(&self, owner: &ContainerId) {
         // Somebody may have looked for what it shares of its own databases just before. Once it runs it has those that are there now.
-        let forgotten = self.0.runtime.adopt(owner).and_then(|runs| if runs.is_none() { self.forget_private_databases(owner) } else { Ok(()) });
+        let forgotten = self.0.runtime.adopt(owner).and_then(|runs| if runs.is_none() { self.0.databases.forget_private(owner) } else { Ok(()) });
         if let Err(e) = forgotten {
             tracing::warn!(container = %owner, error = %e, "its databases before the exchange may still be served");
         }

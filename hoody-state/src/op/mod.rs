@@ -15,8 +15,10 @@ pub use caller::Caller;
 pub(crate) use lock::{LockGuard, Locks};
 pub(crate) use run::{Op, Progress, Registry, cancelled};
 
+pub(crate) use crate::services::databases::DatabasesPlan;
+
 use crate::catalog::snapshots::SnapshotRow;
-use crate::id::{ContainerId, OperationId, ProjectId, RunId, ServerId};
+use crate::id::{ContainerId, OperationId, RunId, ServerId};
 use crate::model::{Image, Verb};
 use crate::name::SnapshotName;
 use crate::units::{Bytes, VolumeId};
@@ -104,19 +106,6 @@ pub(crate) enum Intent {
     ImageFromSnapshot { image: Image, container: ContainerId, snapshot: SnapshotName },
     /// Let an image go; it is no longer in the list.
     DeleteImage { image: Image },
-}
-
-/// What a restore does with the project's databases.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "how", rename_all = "snake_case")]
-pub(crate) enum DatabasesPlan {
-    /// They stay; private ones are in the container's own volume.
-    #[default]
-    Keep,
-    /// Nobody else uses them: the volume, whose id is `was`, is exchanged.
-    Exchange { project: ProjectId, was: VolumeId },
-    /// Others use them: they are written as any other client would.
-    Revert { project: ProjectId },
 }
 
 /// Whether `staging` is where the operation `op` puts half-made things: under its id, or one of its threads'.

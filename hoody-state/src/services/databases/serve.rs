@@ -1,0 +1,140 @@
+//! Serving databases, from the project's volume or from the container's own.
+
+use super::{DATABASES, Databases, path_of, private_volume, project_volume};
+use crate::catalog::Durability;
+use crate::catalog::containers::ContainerRow;
+use crate::error::{Error, IoContext, Kind, Result};
+use crate::id::{ContainerId, ProjectId};
+use crate::locked_db::LockedDb;
+use crate::model::DatabaseScope;
+use crate::runtime::Runtime;
+use crate::snapshot::Volume;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How long a start waits for the daemon of the databases, which is being started again.
+const DAEMON_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What becomes of private databases that are served already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum IfServed {
+    /// They are served as before, whatever directory the container has now.
+    Keep,
+    /// They are served from the directory that is there now. Only while nothing of their container runs.
+    Exchange,
+}
+
+/// Databases that answered.
+#[derive(Debug, Clone)]
+pub(crate) struct Served {
+    /// Where they are on the host.
+    pub at: PathBuf,
+    /// Of the daemon's file system: another daemon has another.
+    device: u64,
+}
+
+impl Served {
+    /// Whether the daemon that served these has died since.
+    pub(crate) fn died(&self) -> bool {
+        std::fs::metadata(&self.at).map_or(true, |m| m.dev() != self.device)
+    }
+}
+
+impl Databases {
+    /// Serves a container's databases; where they are on the host. `root` is the container's volume. Nothing on a host without databases or without files.
+    pub(crate) fn serve(&self, r: &ContainerRow, root: Option<&Path>, how: IfServed) -> Result<Option<PathBuf>> {
+        let (Some(db), Some(root)) = (&self.db, root) else { return Ok(None) };
+        match r.spec.databases {
+            DatabaseScope::Project => self.serve_project(&**db, &r.project),
+            DatabaseScope::Private => self.serve_private(&**db, &r.id, root, how).map(Some),
+        }
+    }
+
+    fn serve_project(&self, db: &dyn LockedDb, project: &ProjectId) -> Result<Option<PathBuf>> {
+        let volume = Volume::Databases(project.clone());
+        let Some(backing) = self.store.path(&volume) else { return Ok(None) };
+        if self.store.info(&volume)?.is_none() {
+            match self.store.create(&volume) {
+                Err(e) if e.code() != "volume_exists" => return Err(e),
+                _ => {}
+            }
+        }
+        self.dirs.give_new(&backing)?;
+        let name = project_volume(project);
+        match db.add_volume(&name, &backing) {
+            Err(e) if e.code() != "volume_exists" => return Err(e),
+            _ => {}
+        }
+        Ok(Some(db.path(&name)))
+    }
+
+    fn serve_private(&self, db: &dyn LockedDb, id: &ContainerId, root: &Path, how: IfServed) -> Result<PathBuf> {
+        let Some(dir) = self.dirs.open_or_make(root, &["hoody", "databases"])? else {
+            return Err(Error::conflict("start_failed", format!("{DATABASES} of container {id} is no directory: make it one, or remove it")));
+        };
+        let (name, backing) = (private_volume(id), path_of(&dir)?);
+        let here = rustix::fs::fstat(&dir).map(|d| (d.st_dev, d.st_ino)).io(|| format!("look at {}", backing.display()))?;
+        let was = self.served().get(id).copied();
+        match db.add_volume(&name, &backing) {
+            // An exchange takes what is open from those who have it open: only where it is another directory.
+            Err(e) if e.code() == "volume_exists" && (how == IfServed::Keep || was == Some(here)) => return Ok(db.path(&name)),
+            Err(e) if e.code() == "volume_exists" => db.rebind(&name, &backing)?,
+            added => drop(added?),
+        }
+        self.served().insert(id.clone(), here);
+        Ok(db.path(&name))
+    }
+
+    /// As [`Databases::serve`], once they answer: a daemon that has just died is being started again. Error: `databases_unavailable`.
+    pub(crate) fn serve_and_wait(&self, r: &ContainerRow, root: Option<&Path>, how: IfServed) -> Result<Option<Served>> {
+        let end = Instant::now() + DAEMON_PATIENCE;
+        loop {
+            let served = self.serve(r, root, how).and_then(|at| match at {
+                None => Ok(None),
+                Some(at) => {
+                    let unavailable = |e| Error::new(Kind::Unavailable, "databases_unavailable", format!("{} does not answer: {e}", at.display()));
+                    let device = std::fs::metadata(&at).map_err(unavailable)?.dev();
+                    Ok(Some(Served { at, device }))
+                }
+            });
+            match served {
+                Err(e) if e.code() == "databases_unavailable" && Instant::now() < end => std::thread::sleep(Duration::from_millis(20)),
+                r => return r,
+            }
+        }
+    }
+
+    /// Serves a container's databases and mounts them where it runs, in the place of those of a daemon that has died. A failure is logged.
+    pub(crate) fn remount(&self, r: &ContainerRow, runtime: &dyn Runtime) {
+        let root = self.store.path(&Volume::Live(r.id.clone()));
+        let again = self.serve_and_wait(r, root.as_deref(), IfServed::Keep).and_then(|served| match served {
+            Some(s) => runtime.remount(&r.id, DATABASES, &s.at),
+            None => Ok(()),
+        });
+        if let Err(e) = again {
+            tracing::error!(container = %r.id, error = %e, "its databases could not be mounted again; restart it");
+        }
+    }
+
+    /// Serves a container's private databases no longer: nothing of its volume is kept open.
+    pub(crate) fn forget_private(&self, id: &ContainerId) -> Result<()> {
+        self.served().remove(id);
+        self.forget(&private_volume(id))
+    }
+
+    /// Serves the databases of a deleted project no longer and deletes them. What cannot be deleted now goes at the next start.
+    pub(crate) fn delete_project(&self, id: &ProjectId) -> Result<()> {
+        self.forget(&project_volume(id))?;
+        let gone = self.store.delete(&Volume::Databases(id.clone()))?;
+        self.records.write(Durability::Process, |tx| tx.add_reclaim(&gone.volumes, &format!("the databases of project {id}")))
+    }
+
+    fn forget(&self, name: &str) -> Result<()> {
+        let Some(db) = &self.db else { return Ok(()) };
+        match db.remove_volume(name) {
+            Err(e) if e.code() == "volume_not_found" => Ok(()),
+            r => r,
+        }
+    }
+}
