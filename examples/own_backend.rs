@@ -4,6 +4,7 @@
 
 use hoody_state::freeze::memory::MemoryFreezer;
 use hoody_state::id::ContainerId;
+use hoody_state::model::mount::Mount;
 use hoody_state::model::{NewContainer, NewSnapshot, ProjectInput};
 use hoody_state::runtime::memory::MemoryRuntime;
 use hoody_state::runtime::{ExecOutput, ExecSpec, ExitListener, Limits, RunSpec, Running, Runtime, RuntimeStats};
@@ -11,7 +12,6 @@ use hoody_state::snapshot::memory::MemoryStore;
 use hoody_state::snapshot::{SnapshotStore, Volume};
 use hoody_state::units::Bytes;
 use hoody_state::{Caller, HostBuilder, Result};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,8 +47,8 @@ impl Runtime for Talkative {
     fn kill(&self, c: &ContainerId) -> Result<()> {
         self.0.kill(c)
     }
-    fn remount(&self, c: &ContainerId, at: &str, source: &Path) -> Result<()> {
-        self.0.remount(c, at, source)
+    fn remount(&self, c: &ContainerId, mount: &Mount) -> Result<()> {
+        self.0.remount(c, mount)
     }
     fn stats(&self, c: &ContainerId) -> Result<RuntimeStats> {
         self.0.stats(c)

@@ -1,14 +1,13 @@
 //! What a container has besides its own volume: `/hoody/databases`, `/ramdisk`, `/hoody/shares`, made ready before it starts; and `/hoody/storage` in it.
 
 use crate::catalog::containers::{self, ContainerRow};
-use crate::error::Result;
+use crate::error::{IoContext, Result};
 use crate::host::Host;
 use crate::id::{ContainerId, ProjectId};
+use crate::model::mount::{Mount, RECEIVED};
 use crate::model::{RamdiskScope, RamdiskStats, RamdiskUsage, Status};
-use crate::runtime::HostMount;
 use crate::services::databases::{DATABASES, IfServed, Served};
 use crate::services::dirs::ContainerDirs;
-use crate::share::{RECEIVED, Tree};
 use crate::units::Bytes;
 use std::path::Path;
 use std::sync::PoisonError;
@@ -21,8 +20,8 @@ const PROJECT_RAMDISK: &str = "/ramdisk/project";
 /// What a start mounts.
 #[derive(Debug, Default)]
 pub(crate) struct Places {
-    pub mounts: Vec<HostMount>,
-    pub shares: Option<Vec<(String, Tree)>>,
+    pub mounts: Vec<Mount>,
+    pub shares: Option<Vec<Mount>>,
     pub databases: Option<Served>,
 }
 
@@ -42,25 +41,27 @@ impl Host {
             self.dirs().open_or_make(root, &["hoody", "storage"])?;
         }
         let databases = self.0.databases.serve_and_wait(r, root, IfServed::Exchange)?;
-        mounts.extend(databases.as_ref().map(|d| HostMount { source: d.at.clone(), target: DATABASES.into() }));
+        mounts.extend(databases.as_ref().map(|d| Mount::new(d.at.clone(), DATABASES)));
         if let Some(disks) = &self.0.ramdisks {
             let name = r.id.as_str();
             if r.spec.ramdisk {
                 let limit = r.spec.memory_mib.map_or(Bytes(u64::MAX), Bytes::mib);
                 if let Some(source) = disks.ensure(name, half_of_memory().min(limit))? {
-                    mounts.push(HostMount { source: source.clone(), target: RAMDISK.into() });
+                    mounts.push(Mount::new(source.clone(), RAMDISK));
                     if r.spec.ramdisk_scope == RamdiskScope::Project
                         && let Some(project) = disks.ensure(&project_disk(&r.project), half_of_memory())?
                     {
-                        self.dirs().open_or_make(&source, &["project"])?;
-                        mounts.push(HostMount { source: project, target: PROJECT_RAMDISK.into() });
+                        if let Some(disk) = source.open().io(|| "open the RAM disk")? {
+                            self.dirs().open_or_make_in(disk, "the RAM disk", &["project"])?;
+                        }
+                        mounts.push(Mount::new(project, PROJECT_RAMDISK));
                     }
                 }
             } else {
                 disks.remove(name)?;
             }
         }
-        Ok(Places { mounts, shares: Some(self.trees_for(r)?), databases })
+        Ok(Places { mounts, shares: Some(self.share_mounts_for(r)?), databases })
     }
 
     /// The paths of its own that a container has, by kind, as they are now.

@@ -19,6 +19,7 @@ use crate::cgroup::CgroupTree;
 use crate::error::{Error, Kind, Result};
 use crate::id::ContainerId;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Whether a group runs.
@@ -54,12 +55,12 @@ pub trait Freezer: Send + Sync {
 ///
 /// # Errors
 /// As above.
-pub fn freezer(cgroups: &CgroupTree) -> Result<Box<dyn Freezer>> {
+pub fn freezer(cgroups: &CgroupTree) -> Result<Arc<dyn Freezer>> {
     if cgroups.layout().v2().is_some() {
-        return Ok(Box::new(cgroup2::Cgroup2Freezer::new(cgroups.clone())));
+        return Ok(Arc::new(cgroup2::Cgroup2Freezer::new(cgroups.clone())));
     }
     if cgroups.layout().v1("freezer").is_some() {
-        return Ok(Box::new(cgroup1::Cgroup1Freezer::new(cgroups.clone())));
+        return Ok(Arc::new(cgroup1::Cgroup1Freezer::new(cgroups.clone())));
     }
     Err(Error::new(Kind::Unavailable, "no_freezer", "this machine cannot freeze: mount cgroup v2, or the freezer controller of v1"))
 }

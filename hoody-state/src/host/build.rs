@@ -108,7 +108,9 @@ impl HostConfig {
 
     fn oci(&self, root: PathBuf, pool: &crate::pool::PoolRecord) -> Result<OciRuntime> {
         let consoles = root.join(layout::CONSOLES);
-        let mut config = OciConfig::new(self.run.join("oci"), self.cgroups(pool)?, move |c| consoles.join(format!("{c}.log")));
+        let cgroups = self.cgroups(pool)?;
+        let freezer = freeze::freezer(&cgroups)?;
+        let mut config = OciConfig::new(self.run.join("oci"), cgroups, freezer, move |c| consoles.join(format!("{c}.log")));
         config.runtime.clone_from(&self.runtime);
         config.id_base = pool.id_base;
         config.pids_limit = Some(self.container_tasks.unwrap_or(CONTAINER_TASKS));
@@ -325,7 +327,7 @@ impl Host {
             std::fs::create_dir_all(pool.root().join(layout::CONSOLES)).io(|| "make the directory of consoles")?;
         }
         let runtime = Arc::new(config.oci(pool.root(), &record)?);
-        let freezer: Arc<dyn Freezer> = Arc::from(freeze::freezer(runtime.cgroups())?);
+        let freezer: Arc<dyn Freezer> = freeze::freezer(runtime.cgroups())?;
         let mut builder = HostBuilder::new(Some(&pool.root().join(layout::CATALOG)), store, freezer, runtime)?;
         builder.shares = Arc::new(BindShareMount);
         builder.ramdisks = Some(Arc::new(TmpfsRamDisks::new(config.run.join(RAMDISKS), record.id_base)?));
@@ -395,7 +397,7 @@ impl Host {
         store.create(&staging)?;
         store.seal(&staging, &Volume::Image(image.clone()))?;
         let freezer = Arc::new(crate::freeze::memory::MemoryFreezer::new());
-        let runtime = Arc::new(crate::runtime::memory::MemoryRuntime::with_freezer(Arc::clone(&freezer)));
+        let runtime = Arc::new(crate::runtime::memory::MemoryRuntime::with_freezer(freezer.clone()));
         let host = HostBuilder::new(None, store, freezer, runtime)?.ramdisks(Arc::new(MemoryRamDisks::new())).open()?;
         host.write(crate::catalog::Durability::Process, |tx| {
             tx.insert_image(&Image {
@@ -544,11 +546,12 @@ impl Host {
         with_pool(config, |root, record, _| {
             let store = crate::snapshot::btrfs::BtrfsStore::open(root)?;
             let consoles = root.join(layout::CONSOLES);
-            let mut oci = OciConfig::new(config.run.join("oci"), config.cgroups(record)?, move |c| consoles.join(format!("{c}.log")));
+            let cgroups = config.cgroups(record)?;
+            let freezer = freeze::freezer(&cgroups)?;
+            let mut oci = OciConfig::new(config.run.join("oci"), cgroups, Arc::clone(&freezer), move |c| consoles.join(format!("{c}.log")));
             oci.subreaper = false;
             oci.looks_only = true;
             let runtime = OciRuntime::new(oci)?;
-            let freezer = freeze::freezer(runtime.cgroups())?;
             let catalog = Catalog::open(&root.join(layout::CATALOG))?;
             let daemon = config.daemon(PathBuf::new());
             let databases = daemon.socket.exists().then(|| FuseLockedDb::new(&daemon.socket, &daemon.mountpoint));

@@ -5,6 +5,7 @@ use crate::catalog::containers::{self, ContainerRow};
 use crate::catalog::{Catalog, Durability, shares};
 use crate::error::{Error, Result};
 use crate::id::{ContainerId, ShareId};
+use crate::model::mount::Mount;
 use crate::model::{DatabaseScope, Share, ShareMode, ShareStatus, ShareTarget, Status};
 use crate::services::databases::IfServed;
 use crate::share::consent::{self, Standing, Verdict, verdict};
@@ -112,8 +113,8 @@ impl Host {
     }
 
     /// What a container that is about to start sees.
-    pub(crate) fn trees_for(&self, r: &ContainerRow) -> Result<Vec<(String, Tree)>> {
-        Ok(self.wanted_by(r, &mut Trees::default())?.into_iter().collect())
+    pub(crate) fn share_mounts_for(&self, r: &ContainerRow) -> Result<Vec<Mount>> {
+        Ok(self.wanted_by(r, &mut Trees::default())?.into_iter().map(|(name, tree)| Mount::new(tree, format!("{RECEIVED}/{name}"))).collect())
     }
 
     /// The names that a container sees.

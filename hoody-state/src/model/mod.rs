@@ -3,6 +3,7 @@
 mod container;
 mod event;
 mod image;
+pub mod mount;
 mod operation;
 mod page;
 mod project;

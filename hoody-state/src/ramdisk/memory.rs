@@ -2,9 +2,9 @@
 
 use super::{Filled, RamDisks};
 use crate::error::Result;
+use crate::model::mount::MountSource;
 use crate::units::Bytes;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 /// A [`RamDisks`] that remembers names and sizes.
@@ -24,7 +24,7 @@ impl MemoryRamDisks {
 }
 
 impl RamDisks for MemoryRamDisks {
-    fn ensure(&self, name: &str, size: Bytes) -> Result<Option<PathBuf>> {
+    fn ensure(&self, name: &str, size: Bytes) -> Result<Option<MountSource>> {
         self.disks().insert(name.to_owned(), size);
         Ok(None)
     }

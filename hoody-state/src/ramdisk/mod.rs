@@ -11,8 +11,8 @@ pub mod memory;
 pub mod tmpfs;
 
 use crate::error::Result;
+use crate::model::mount::MountSource;
 use crate::units::Bytes;
-use std::path::PathBuf;
 
 /// What a disk holds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -25,9 +25,9 @@ pub struct Filled {
 
 /// Disks by name. See the [module](self).
 pub trait RamDisks: Send + Sync {
-    /// Makes the disk, or gives it this size; where it is, with backends that have files. One that holds more than `size` keeps its old size.
-    /// Error: `ramdisk_failed`.
-    fn ensure(&self, name: &str, size: Bytes) -> Result<Option<PathBuf>>;
+    /// Makes the disk, or gives it this size. Returns what to mount in a container; `None` with backends without files. A disk that holds more than `size`
+    /// keeps its old size. Error: `ramdisk_failed`.
+    fn ensure(&self, name: &str, size: Bytes) -> Result<Option<MountSource>>;
 
     /// Forgets it with all that is in it; what a process still has open of it goes with that process. None of that name is no error.
     fn remove(&self, name: &str) -> Result<()>;

@@ -3,6 +3,7 @@
 
 use super::{Filled, RamDisks};
 use crate::error::{Error, IoContext, Kind, Result};
+use crate::model::mount::MountSource;
 use crate::units::Bytes;
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -50,7 +51,7 @@ fn mounted(at: &Path, above: &Path) -> bool {
 }
 
 impl RamDisks for TmpfsRamDisks {
-    fn ensure(&self, name: &str, size: Bytes) -> Result<Option<PathBuf>> {
+    fn ensure(&self, name: &str, size: Bytes) -> Result<Option<MountSource>> {
         let at = self.at(name)?;
         let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
         let flags = MsFlags::MS_NODEV | MsFlags::MS_NOSUID | MsFlags::MS_NOATIME;
@@ -60,7 +61,7 @@ impl RamDisks for TmpfsRamDisks {
                 Err(Errno::EINVAL) => tracing::warn!(disk = name, "holds more than {size}: it keeps its size"),
                 Err(e) => return Err(failed(&at, e)),
             }
-            return Ok(Some(at));
+            return Ok(Some(at.into()));
         }
         std::fs::create_dir_all(&at).io(|| format!("make {}", at.display()))?;
         let options = format!("size={},mode=1777,uid={owner},gid={owner}", size.0, owner = self.owner);
@@ -70,7 +71,7 @@ impl RamDisks for TmpfsRamDisks {
             Err(Errno::EINVAL) => mount(Some("hoody-ramdisk"), &at, Some("tmpfs"), flags, Some(options.as_str())).map_err(|e| failed(&at, e))?,
             r => r.map_err(|e| failed(&at, e))?,
         }
-        Ok(Some(at))
+        Ok(Some(at.into()))
     }
 
     fn remove(&self, name: &str) -> Result<()> {
@@ -117,7 +118,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let disks = TmpfsRamDisks::new(dir.path(), 100_000).unwrap();
         assert_eq!(disks.filled("a").unwrap(), None);
-        let at = disks.ensure("a", Bytes::mib(8)).unwrap().unwrap();
+        let at = dir.path().join("a");
+        assert_eq!(disks.ensure("a", Bytes::mib(8)).unwrap().unwrap().path(), Some(&*at));
         assert_eq!(disks.filled("a").unwrap(), Some(Filled { used: Bytes(0), size: Bytes::mib(8) }));
         std::fs::write(at.join("f"), vec![1; 4 << 20]).unwrap();
         // It stays what it is when it is asked for again, also by another process.
@@ -144,7 +146,8 @@ mod tests {
         let dir = tempfile::tempdir_in("/tmp").unwrap();
         std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         let disks = TmpfsRamDisks::new(dir.path().join("ramdisks"), 100_000).unwrap();
-        let at = disks.ensure("a", Bytes::mib(1)).unwrap().unwrap();
+        let disk = disks.ensure("a", Bytes::mib(1)).unwrap().unwrap();
+        let at = disk.path().unwrap();
         std::fs::write(at.join("secret"), "x").unwrap();
         let reads = |id: u32| std::process::Command::new("cat").arg(at.join("secret")).uid(id).gid(id).output().unwrap().status.success();
         let (stranger, container) = (reads(65_534), reads(100_000));

@@ -4,8 +4,8 @@ use super::{ExecOutput, ExecSpec, Exit, ExitListener, Limits, RunSpec, Running, 
 use crate::cgroup::Limit;
 use crate::error::{Error, Kind, Result};
 use crate::freeze::Freezer;
-use crate::freeze::memory::MemoryFreezer;
 use crate::id::{ContainerId, RunId};
+use crate::model::mount::Mount;
 use crate::units::Bytes;
 use jiff::Timestamp;
 use std::collections::BTreeMap;
@@ -17,7 +17,7 @@ use std::time::Duration;
 pub struct MemoryRuntime {
     world: Arc<Mutex<World>>,
     listener: OnceLock<ExitListener>,
-    freezer: Option<Arc<MemoryFreezer>>,
+    freezer: Option<Arc<dyn Freezer>>,
 }
 
 /// What outlives a [`MemoryRuntime`], as the kernel does.
@@ -43,7 +43,7 @@ impl MemoryRuntime {
 
     /// Nothing runs; what is started, stopped and killed is thawed in `freezer`, as the kernel's groups are by a real runtime.
     #[must_use]
-    pub fn with_freezer(freezer: Arc<MemoryFreezer>) -> Self {
+    pub fn with_freezer(freezer: Arc<dyn Freezer>) -> Self {
         MemoryRuntime { freezer: Some(freezer), ..Self::default() }
     }
 
@@ -178,7 +178,7 @@ impl Runtime for MemoryRuntime {
         Ok(ExecOutput { stdout: spec.stdin[..keep].to_vec(), truncated: keep < spec.stdin.len(), timed_out, ..ExecOutput::default() })
     }
 
-    fn remount(&self, _container: &ContainerId, _at: &str, _source: &std::path::Path) -> Result<()> {
+    fn remount(&self, _container: &ContainerId, _mount: &Mount) -> Result<()> {
         Ok(())
     }
 

@@ -20,7 +20,7 @@ pub use cancel::Cancel;
 use crate::error::Result;
 use crate::id::{ContainerId, RunId};
 use crate::model::TaskStats;
-use crate::share::Tree;
+use crate::model::mount::Mount;
 use crate::units::Bytes;
 use jiff::Timestamp;
 use std::collections::BTreeMap;
@@ -69,19 +69,11 @@ pub struct RunSpec {
     pub network: Network,
     /// Its limits.
     pub limits: Limits,
-    /// What of the host is mounted in it.
-    pub mounts: Vec<HostMount>,
-    /// What it sees in `/hoody/shares` from its start, by name; nothing: there is no such directory.
-    pub shares: Option<Vec<(String, Tree)>>,
-}
-
-/// A directory of the host in a container.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HostMount {
-    /// On the host.
-    pub source: PathBuf,
-    /// In the container; made if it is not there.
-    pub target: String,
+    /// What of the host is mounted in it for as long as it runs.
+    pub mounts: Vec<Mount>,
+    /// What is mounted below [`RECEIVED`](crate::model::mount::RECEIVED) at its start and can be taken away while it runs. `None`: there is no such
+    /// directory.
+    pub shares: Option<Vec<Mount>>,
 }
 
 /// A run that is under way.
@@ -210,9 +202,9 @@ pub trait Runtime: Send + Sync {
     /// Runs a command in a running container. Errors: `not_running`, `exec_failed`, `container_task_limit`, `pool_task_limit`.
     fn exec(&self, container: &ContainerId, spec: &ExecSpec) -> Result<ExecOutput>;
 
-    /// Exchanges what is mounted from the host at `at` in a running container for `source`, however its daemon fares; a paused one too. Nothing where
-    /// the container does not run. Error: `remount_failed`.
-    fn remount(&self, container: &ContainerId, at: &str, source: &std::path::Path) -> Result<()>;
+    /// Puts `mount` in the place of what is mounted at its target in a running container, a paused one included, whether the daemon behind the old mount
+    /// still answers or not. Does nothing if the container does not run. Error: `remount_failed`.
+    fn remount(&self, container: &ContainerId, mount: &Mount) -> Result<()>;
 
     /// What it uses. Zeros when it has no cgroup.
     fn stats(&self, container: &ContainerId) -> Result<RuntimeStats>;

@@ -16,9 +16,14 @@ impl ContainerDirs {
     /// Opens a directory in a volume, made if need be (then it belongs to the container's root). Nothing when something else is in the way: what a
     /// container has put there is its own affair, and no link of its is followed.
     pub(crate) fn open_or_make(self, root: &Path, parts: &[&str]) -> Result<Option<OwnedFd>> {
-        let what = || format!("make /{} in {}", parts.join("/"), root.display());
+        let dir = std::fs::File::open(root).io(|| format!("open {}", root.display()))?;
+        self.open_or_make_in(dir.into(), root.display(), parts)
+    }
+
+    /// The same in an open directory, which errors call `root`.
+    pub(crate) fn open_or_make_in(self, mut dir: OwnedFd, root: impl std::fmt::Display, parts: &[&str]) -> Result<Option<OwnedFd>> {
+        let what = || format!("make /{} in {root}", parts.join("/"));
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mut dir: OwnedFd = std::fs::File::open(root).io(what)?.into();
         for part in parts {
             let made = match rustix::fs::mkdirat(&dir, *part, Mode::from_raw_mode(0o755)) {
                 Ok(()) => true,

@@ -1,77 +1,27 @@
 //! Shares on one host: a clone of the owner's directory as a mount, put into the receiver's mount namespace.
 //!
-//! The receiver has a small tmpfs at [`RECEIVED`](super::RECEIVED) from its start, which belongs to the host's root, so that nothing in the container can
-//! write or hide anything in it. Mounts are put on directories of it by descriptor (`open_tree`, `move_mount`), and found again by the id
-//! of that tmpfs: whatever the container renames above it, what was given can be taken away. In namespaces that were cloned from the container's
-//! (a sandbox in it) they vanish too, by propagation.
+//! Each receiver has a hub from its start, a small tmpfs at [`RECEIVED`](super::RECEIVED), on which these mounts are put.
 
 use super::{Detached, Identity, Receiver, ShareMount, Source, Tree};
 use crate::error::{Error, Kind, Result};
-use crate::sys::inside::{Inside, child, clear, name_of, open_mount};
-use crate::sys::mount::{Links, Restrict, clone_tree, open_in_root, put_tree, restrict};
-use crate::sys::mountinfo::MountEntry;
+use crate::model::mount::identity;
+use crate::sys::hub;
+use crate::sys::mount::{Links, open_in_root};
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat, openat2};
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::sync::Arc;
-
-/// What the tmpfs of a receiver calls itself.
-pub(crate) const HUB: &str = "hoody-shares";
-/// A container that renames things under our hands is looked at again this often.
-const TRIES: usize = 16;
 
 /// A [`ShareMount`] by bind mounts.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct BindShareMount;
-
-/// The hub of a receiver and what is mounted on it.
-struct Hub {
-    inside: Inside,
-    line: MountEntry,
-    children: Vec<MountEntry>,
-}
-
-fn hub(receiver: &Receiver) -> io::Result<Hub> {
-    // Of a process that is ending these are gone before it is.
-    let inside = Inside::of(receiver.pid).map_err(|_| io::Error::from_raw_os_error(nix::libc::ESRCH))?;
-    let mounts = inside.mounts().map_err(|_| io::Error::from_raw_os_error(nix::libc::ESRCH))?;
-    let found = mounts.iter().rfind(|m| m.kind == "tmpfs" && m.source.as_os_str() == HUB).cloned();
-    let line = found.ok_or_else(|| io::Error::other("it has no /hoody/shares: restart it"))?;
-    let children = mounts.into_iter().filter(|m| m.parent == line.id).collect::<Vec<_>>();
-    Ok(Hub { inside, line, children })
-}
-
-/// Does `f` inside, again if what was found has changed meanwhile.
-fn with_hub<T: Send>(receiver: &Receiver, f: impl Fn(&Hub, BorrowedFd<'_>) -> io::Result<T> + Send + Sync) -> io::Result<T> {
-    let mut tries = 0;
-    loop {
-        let hub = hub(receiver)?;
-        match hub.inside.enter(|| f(&hub, open_mount(&hub.line)?.as_fd())) {
-            Err(e) if matches!(e.raw_os_error(), Some(nix::libc::ESTALE | nix::libc::ENOENT | nix::libc::ELOOP | nix::libc::EBUSY)) && tries < TRIES => {
-                tries += 1
-            }
-            r => return r,
-        }
-    }
-}
 
 fn failed(receiver: &Receiver, name: &str, what: &str, e: io::Error) -> Error {
     if e.raw_os_error() == Some(nix::libc::ESRCH) {
         return Error::conflict("receiver_ended", format!("container {} has ended", receiver.container)).with_source(e);
     }
     Error::new(Kind::Io, "share_mount_failed", format!("the share {name} could not be {what} container {}: {e}", receiver.container)).with_source(e)
-}
-
-fn identity(fd: BorrowedFd<'_>, read_only: bool) -> io::Result<Identity> {
-    let s = rustix::fs::fstat(fd)?;
-    Ok(Identity { device: s.st_dev, inode: s.st_ino, read_only })
-}
-
-/// Resolves a directory below a root: also for what the server itself puts into containers.
-pub(crate) fn open(source: &Source) -> io::Result<Tree> {
-    Ok(opened(source)?.tree)
 }
 
 /// A source that was found, its root, and whether the path to it is what it looks like, without any link.
@@ -89,16 +39,7 @@ fn opened(source: &Source) -> io::Result<Opened> {
         Err(e) if e.raw_os_error() == Some(nix::libc::ELOOP) => (open_in_root(root.as_fd(), path, Links::Inside)?, false),
         dir => (dir?, true),
     };
-    let identity = identity(dir.as_fd(), source.read_only)?;
-    Ok(Opened { root, tree: Tree { identity, dir: Some(Arc::new(dir)) }, plain })
-}
-
-/// The mount of a tree, nowhere yet. Must be asked in the namespace in which the tree was opened.
-pub(crate) fn mount_of(tree: &Tree) -> io::Result<Option<OwnedFd>> {
-    let Some(dir) = &tree.dir else { return Ok(None) };
-    let mount = clone_tree(dir.as_fd(), false)?;
-    restrict(mount.as_fd(), Restrict { read_only: tree.identity.read_only, shared: false })?;
-    Ok(Some(mount))
+    Ok(Opened { root, tree: Tree::new(dir, source.read_only)?, plain })
 }
 
 /// A directory, whatever it is mounted as.
@@ -130,7 +71,7 @@ fn refused(source: &Source, found: &Opened) -> io::Result<Option<String>> {
         let into = source.not_within.iter().find(|p| path.starts_with(p)).map(|p| within(p));
         return Ok(into.or_else(|| source.not_above.iter().find(|p| p.starts_with(path)).map(|p| above(p))));
     }
-    let Some(dir) = &found.tree.dir else { return Ok(None) };
+    let Some(dir) = found.tree.descriptor() else { return Ok(None) };
     let root = found.root.as_fd();
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let find = |p: &Path| match openat2(root, p, flags, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS) {
@@ -139,7 +80,7 @@ fn refused(source: &Source, found: &Opened) -> io::Result<Option<String>> {
         Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP) => Ok(None),
         Err(e) => Err(e.into()),
     };
-    let way = way_up(root, dir.as_fd())?;
+    let way = way_up(root, dir)?;
     for p in &source.not_within {
         if find(p)?.is_some_and(|w| way.contains(&w[0])) {
             return Ok(Some(within(p)));
@@ -151,16 +92,6 @@ fn refused(source: &Source, found: &Opened) -> io::Result<Option<String>> {
         }
     }
     Ok(None)
-}
-
-/// Mounts trees in a receiver that has just been made and sees none yet.
-pub(crate) fn give(pid: i32, trees: &[(&str, OwnedFd)]) -> io::Result<()> {
-    let receiver = Receiver { container: crate::id::ContainerId::generate(), pid };
-    let hub = hub(&receiver)?;
-    hub.inside.enter(|| {
-        let dir = open_mount(&hub.line)?;
-        trees.iter().try_for_each(|(name, tree)| put_tree(tree.as_fd(), child(dir.as_fd(), name)?.as_fd()))
-    })
 }
 
 impl ShareMount for BindShareMount {
@@ -181,39 +112,20 @@ impl ShareMount for BindShareMount {
     }
 
     fn attach(&self, receiver: &Receiver, name: &str, tree: &Tree) -> Result<Detached> {
-        let mount = mount_of(tree).map_err(|e| failed(receiver, name, "mounted in", e))?;
-        let Some(mount) = mount else { return Err(Error::internal("a share of another backend")) };
-        let put = |hub: &Hub, dir: BorrowedFd<'_>| {
-            let old: Vec<MountEntry> = hub.children.iter().filter(|m| name_of(m).as_deref() == Some(name)).cloned().collect();
-            let held = !old.is_empty() && clear(dir, &old, name)?;
-            put_tree(mount.as_fd(), child(dir, name)?.as_fd())?;
-            Ok(if held { Detached::Held } else { Detached::Free })
-        };
-        with_hub(receiver, put).map_err(|e| failed(receiver, name, "mounted in", e))
+        let Some(dir) = tree.descriptor() else { return Err(Error::internal("a share of another backend")) };
+        let mounted = hub::mount_of(dir, tree.identity.read_only).and_then(|mount| hub::put(receiver.pid, name, mount.as_fd()));
+        mounted.map(Detached::of).map_err(|e| failed(receiver, name, "mounted in", e))
     }
 
     fn detach(&self, receiver: &Receiver, name: &str) -> Result<Detached> {
-        let take = |hub: &Hub, dir: BorrowedFd<'_>| {
-            let old: Vec<MountEntry> = hub.children.iter().filter(|m| name_of(m).as_deref() == Some(name)).cloned().collect();
-            clear(dir, &old, name).map(|held| if held { Detached::Held } else { Detached::Free })
-        };
-        with_hub(receiver, take).map_err(|e| failed(receiver, name, "taken from", e))
+        hub::take(receiver.pid, name).map(Detached::of).map_err(|e| failed(receiver, name, "taken from", e))
     }
 
     fn attached(&self, receiver: &Receiver) -> Result<BTreeMap<String, Identity>> {
-        let look = |hub: &Hub, _: BorrowedFd<'_>| {
-            let mut seen = BTreeMap::new();
-            for m in &hub.children {
-                // A directory whose daemon is dead has no identity: it is no longer what it should be.
-                let dead = Identity { device: 0, inode: 0, read_only: m.read_only() };
-                let fd = open_mount(m)?;
-                if let Some(name) = name_of(m) {
-                    seen.insert(name, identity(fd.as_fd(), m.read_only()).unwrap_or(dead));
-                }
-            }
-            Ok(seen)
-        };
-        with_hub(receiver, look).map_err(|e| failed(receiver, "list", "read from", e))
+        // A directory whose daemon is dead has no identity: it is no longer what it should be.
+        let dead = |read_only| Identity { device: 0, inode: 0, read_only };
+        let seen = hub::list(receiver.pid, |m, root| identity(root, m.read_only()).unwrap_or(dead(m.read_only())));
+        seen.map_err(|e| failed(receiver, "list", "read from", e))
     }
 }
 
@@ -223,6 +135,7 @@ mod tests {
     use super::*;
     use crate::id::ContainerId;
     use crate::share::suite::{self, Harness};
+    use crate::sys::inside::Inside;
     use std::cell::RefCell;
     use std::process::{Child, Command};
 
@@ -258,7 +171,7 @@ mod tests {
         fn receiver(&self) -> Receiver {
             let hub = self.dir.path().join("hub");
             let child = crate::sys::mount::in_private_namespace(|| {
-                nix::mount::mount(Some(HUB), &hub, Some("tmpfs"), nix::mount::MsFlags::empty(), Some("mode=755")).unwrap();
+                nix::mount::mount(Some(hub::HUB), &hub, Some("tmpfs"), nix::mount::MsFlags::empty(), Some("mode=755")).unwrap();
                 Command::new("sleep").arg("1000").spawn().unwrap()
             })
             .unwrap();

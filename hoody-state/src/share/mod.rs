@@ -21,27 +21,12 @@ pub mod memory;
 pub mod path;
 pub mod suite;
 
+pub use crate::model::mount::{Identity, RECEIVED, Tree};
+
 use crate::error::Result;
 use crate::id::ContainerId;
 use std::collections::BTreeMap;
-use std::fmt;
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::Arc;
-
-/// Where a container sees what it has accepted.
-pub const RECEIVED: &str = "/hoody/shares";
-
-/// Tells one directory from another, and how it may be used: what is mounted is compared by it with what should be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Identity {
-    /// The device of the directory.
-    pub device: u64,
-    /// Its inode.
-    pub inode: u64,
-    /// Whether it is mounted so that nobody can write.
-    pub read_only: bool,
-}
 
 /// What is shared.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -58,14 +43,6 @@ pub struct Source {
     pub not_above: Vec<PathBuf>,
 }
 
-/// A directory that has been resolved and can be mounted.
-#[derive(Clone)]
-pub struct Tree {
-    /// What it is.
-    pub identity: Identity,
-    pub(crate) dir: Option<Arc<OwnedFd>>,
-}
-
 /// What was left when a share was taken away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Detached {
@@ -75,17 +52,9 @@ pub enum Detached {
     Held,
 }
 
-impl fmt::Debug for Tree {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tree").field("identity", &self.identity).finish_non_exhaustive()
-    }
-}
-
-impl Tree {
-    /// One of a backend that mounts nothing.
-    #[must_use]
-    pub fn unmounted(identity: Identity) -> Self {
-        Tree { identity, dir: None }
+impl Detached {
+    fn of(held: bool) -> Self {
+        if held { Detached::Held } else { Detached::Free }
     }
 }
 

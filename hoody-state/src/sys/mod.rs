@@ -3,6 +3,7 @@
 
 pub(crate) mod alarm;
 pub(crate) mod fs;
+pub(crate) mod hub;
 pub(crate) mod inside;
 pub(crate) mod loops;
 pub(crate) mod mount;

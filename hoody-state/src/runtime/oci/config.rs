@@ -1,6 +1,7 @@
 //! What an embedder chooses.
 
 use crate::cgroup::CgroupTree;
+use crate::freeze::Freezer;
 use crate::id::ContainerId;
 use crate::units::Bytes;
 use std::fmt;
@@ -27,6 +28,8 @@ pub struct OciConfig {
     pub console_limit: Bytes,
     /// The containers' cgroups.
     pub cgroups: CgroupTree,
+    /// Says whether a container is frozen, and thaws it so that it can be stopped.
+    pub freezer: Arc<dyn Freezer>,
     /// The host id of a container's root.
     pub id_base: u32,
     /// How many ids a container has.
@@ -49,13 +52,19 @@ pub struct OciConfig {
 impl OciConfig {
     /// The defaults: first runtime found, 1 MiB of console, ids 100000 to 165535, 4096 processes and threads, TERM, 60 s to start, 30 s to die, subreaper.
     #[must_use]
-    pub fn new(run_dir: impl Into<PathBuf>, cgroups: CgroupTree, console_path: impl Fn(&ContainerId) -> PathBuf + Send + Sync + 'static) -> Self {
+    pub fn new(
+        run_dir: impl Into<PathBuf>,
+        cgroups: CgroupTree,
+        freezer: Arc<dyn Freezer>,
+        console_path: impl Fn(&ContainerId) -> PathBuf + Send + Sync + 'static,
+    ) -> Self {
         OciConfig {
             runtime: None,
             run_dir: run_dir.into(),
             console_path: Arc::new(console_path),
             console_limit: Bytes::mib(1),
             cgroups,
+            freezer,
             id_base: 100_000,
             id_count: 65_536,
             pids_limit: Some(CONTAINER_TASKS),

@@ -28,10 +28,11 @@ pub use config::{CONTAINER_TASKS, OciConfig};
 use super::{ExecOutput, ExecSpec, ExitListener, Limits, RunSpec, Running, Runtime, RuntimeStats};
 use crate::cgroup::CgroupTree;
 use crate::error::{Error, IoContext, Result};
-use crate::freeze::{self, FreezeState};
+use crate::freeze::FreezeState;
 use crate::id::ContainerId;
 use crate::model::TaskStats;
-use crate::share::{self, Source};
+use crate::model::mount::Mount;
+use crate::sys::hub;
 use crate::sys::inside::{self, Inside};
 use crate::sys::process;
 use crate::units::Bytes;
@@ -42,6 +43,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::sync::Arc;
 
 /// Runs containers by an OCI runtime. See the [module](self).
@@ -125,7 +127,7 @@ impl OciRuntime {
     }
 
     fn is_frozen(&self, container: &ContainerId) -> bool {
-        freeze::freezer(&self.cgroups).and_then(|f| f.state(container)).is_ok_and(|s| s == FreezeState::Frozen)
+        self.config.freezer.state(container).is_ok_and(|s| s == FreezeState::Frozen)
     }
 }
 
@@ -172,17 +174,16 @@ impl Runtime for OciRuntime {
         self.exec_in(container, spec)
     }
 
-    fn remount(&self, container: &ContainerId, at: &str, source: &std::path::Path) -> Result<()> {
+    fn remount(&self, container: &ContainerId, mount: &Mount) -> Result<()> {
         let Some(inside) = self.inside(container)? else { return Ok(()) };
+        let at = Path::new(&mount.target);
         let failed = |e: std::io::Error| {
-            Error::new(crate::error::Kind::Io, "remount_failed", format!("{at} of container {container} could not be mounted again: {e}; restart it"))
-                .with_source(e)
+            let message = format!("{} of container {container} could not be mounted again: {e}; restart it", at.display());
+            Error::new(crate::error::Kind::Io, "remount_failed", message).with_source(e)
         };
-        let tree = share::bind::open(&Source { root: source.to_owned(), ..Source::default() }).map_err(failed)?;
-        let Some(tree) = share::bind::mount_of(&tree).map_err(failed)? else { return Ok(()) };
-        let at = std::path::Path::new(at);
-        let old =
-            inside.mounts().map_err(failed)?.into_iter().rfind(|m| m.kind == "fuse" && m.source.to_string_lossy().starts_with("hoody-state:") && m.at == at);
+        let Some(dir) = mount.source.open().map_err(failed)? else { return Ok(()) };
+        let tree = hub::mount_of(dir.as_fd(), mount.read_only).map_err(failed)?;
+        let old = inside.mounts().map_err(failed)?.into_iter().rfind(|m| m.at == at);
         inside.enter(|| inside::exchange(old.as_ref(), at, tree.as_fd())).map_err(failed)
     }
 
@@ -219,6 +220,9 @@ fn not_running(container: &ContainerId) -> Error {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod calls;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod mounts;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tasks;

@@ -2,11 +2,11 @@
 
 use super::seccomp;
 use crate::error::{Error, Result};
+use crate::model::mount::{Mount, MountSource, RECEIVED};
 use crate::runtime::{ExecSpec, Network, RunSpec};
-use crate::share::RECEIVED;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -152,6 +152,19 @@ fn env(given: &BTreeMap<String, String>, hostname: &str) -> BTreeMap<String, Str
     env
 }
 
+/// Where the runtime finds the `i`th mount of a run that has no name of its own, in the mount namespace that the runtime is started in.
+pub(super) fn tree_at(bundle: &Path, i: usize) -> PathBuf {
+    bundle.join("mounts").join(i.to_string())
+}
+
+/// What the runtime binds; `None` for what has no files.
+fn source_of(mount: &Mount, bundle: &Path, i: usize) -> Option<PathBuf> {
+    match &mount.source {
+        MountSource::Path(p) => Some(p.clone()),
+        MountSource::Tree(t) => t.descriptor().map(|_| tree_at(bundle, i)),
+    }
+}
+
 fn mounts(spec: &RunSpec, host: &Host<'_>) -> Vec<Value> {
     let network = spec.network;
     let mount = |to: &str, kind: &str, from: &str, options: &[&str]| json!({"destination": to, "type": kind, "source": from, "options": options});
@@ -173,7 +186,10 @@ fn mounts(spec: &RunSpec, host: &Host<'_>) -> Vec<Value> {
         mounts.push(mount("/etc/resolv.conf", "bind", &path.to_string_lossy(), &options));
     }
     // They keep the flags of what they are bound from.
-    mounts.extend(spec.mounts.iter().map(|m| mount(&m.target, "bind", &m.source.to_string_lossy(), &["bind"])));
+    for (i, m) in spec.mounts.iter().enumerate() {
+        let options: &[&str] = if m.read_only { &["bind", "ro"] } else { &["bind"] };
+        mounts.extend(source_of(m, host.bundle, i).map(|from| mount(&m.target, "bind", &from.to_string_lossy(), options)));
+    }
     if spec.shares.is_some() {
         mounts.push(mount(RECEIVED, "bind", &host.hub.to_string_lossy(), &["rbind", "rshared"]));
     }

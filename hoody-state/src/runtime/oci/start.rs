@@ -7,10 +7,10 @@ use super::{OciRuntime, find};
 use crate::cgroup::LayoutKind;
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::id::ContainerId;
+use crate::model::mount::{Mount, MountSource};
 use crate::runtime::{Network, RunSpec, Running};
-use crate::share::Tree;
-use crate::share::bind::{HUB, give, mount_of};
-use crate::sys::mount::in_private_namespace;
+use crate::sys::hub;
+use crate::sys::mount::{in_private_namespace, open_plain, put_tree};
 use crate::sys::{process, userns};
 use jiff::Timestamp;
 use nix::mount::MsFlags;
@@ -21,7 +21,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -140,18 +140,36 @@ impl OciRuntime {
     fn spawn_with(&self, spec: &RunSpec, command: &mut Command) -> Result<std::io::Result<Helper<'_>>> {
         let c = &spec.container;
         let userns = userns::make(self.owner_of(c), self.config.id_base, self.config.id_count).io(|| format!("make a user namespace for container {c}"))?;
-        let (hub, userns_at) = (self.dirs.hub(), self.dirs.userns());
+        let (hub_at, userns_at) = (self.dirs.hub(), self.dirs.userns());
+        let trees = self.trees_of(spec).io(|| format!("take what is mounted in container {c}"))?;
         let started = in_private_namespace(|| -> std::io::Result<_> {
             let from = format!("/proc/self/fd/{}", userns.as_raw_fd());
             nix::mount::mount(Some(from.as_str()), &userns_at, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
             if spec.shares.is_some() {
-                let flags = MsFlags::MS_NODEV | MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
-                nix::mount::mount(Some(HUB), &hub, Some("tmpfs"), flags, Some("mode=755,size=1m,nr_inodes=16k"))?;
+                hub::make(&hub_at)?;
+            }
+            for (at, tree) in &trees {
+                fs::create_dir_all(at)?;
+                put_tree(tree.as_fd(), open_plain(at)?.as_fd())?;
             }
             Ok(self.watcher.spawn(command))
         });
         let what = || format!("make the mounts from which container {c} starts");
         started.io(what)?.io(what)
+    }
+
+    /// Mounts of what has no name of its own, and the names by which the runtime finds them. Taken in our own namespace, in which they were opened.
+    fn trees_of(&self, spec: &RunSpec) -> std::io::Result<Vec<(PathBuf, OwnedFd)>> {
+        let bundle = self.dirs.bundle(&spec.container, &spec.run);
+        let mut trees = Vec::new();
+        for (i, mount) in spec.mounts.iter().enumerate() {
+            if let MountSource::Tree(tree) = &mount.source
+                && let Some(dir) = tree.descriptor()
+            {
+                trees.push((spec::tree_at(&bundle, i), hub::mount_of(dir, mount.read_only)?));
+            }
+        }
+        Ok(trees)
     }
 
     /// The owner of the container's user namespace on the host: one of the containers' own ids, another for each container.
@@ -167,7 +185,7 @@ impl OciRuntime {
     }
 
     /// Waits until the runtime has made the container's mounts, adds what is shared with it, and lets the runtime go on to start init.
-    fn give_shares(&self, helper: &Helper<'_>, pipes: &Pipes, shares: &[(String, Tree)]) -> Result<()> {
+    fn give_shares<'a>(&self, helper: &Helper<'_>, pipes: &Pipes, shares: &'a [Mount]) -> Result<()> {
         let what = || "hand over what is shared";
         let runtime = process::pidfd_open(helper.child.id().cast_signed()).io(what)?;
         let deadline = Instant::now() + self.config.start_timeout;
@@ -192,10 +210,12 @@ impl OciRuntime {
             if let Ok(state) = serde_json::from_slice::<serde_json::Value>(&state) {
                 let pid = state["pid"].as_i64().and_then(|p| i32::try_from(p).ok()).filter(|p| *p > 0);
                 let pid = pid.ok_or_else(|| Error::internal("the runtime's state has no pid"))?;
-                let mounts = shares.iter().map(|(name, t)| Ok((name.as_str(), mount_of(t)?)));
-                let mounts = mounts.collect::<std::io::Result<Vec<_>>>().io(what)?;
-                let mounts: Vec<_> = mounts.into_iter().filter_map(|(name, m)| Some((name, m?))).collect();
-                give(pid, &mounts).io(what)?;
+                let mount = |m: &'a Mount| -> std::io::Result<Option<(&'a str, OwnedFd)>> {
+                    let Some(dir) = m.source.open()? else { return Ok(None) };
+                    Ok(Some((m.name(), hub::mount_of(dir.as_fd(), m.read_only)?)))
+                };
+                let mounts = shares.iter().filter_map(|m| mount(m).transpose()).collect::<std::io::Result<Vec<_>>>().io(what)?;
+                hub::fill(pid, &mounts).io(what)?;
                 return (&pipes.go).write_all(b"go\n").io(what);
             }
         }

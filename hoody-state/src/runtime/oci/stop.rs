@@ -2,7 +2,6 @@
 
 use super::OciRuntime;
 use crate::error::{IoContext, Result};
-use crate::freeze;
 use crate::id::ContainerId;
 use crate::sys::process;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -17,7 +16,7 @@ impl OciRuntime {
             // ESRCH: it has ended by itself.
             let _ = process::pidfd_signal(&init, self.config.stop_signal);
             if self.is_frozen(c) {
-                freeze::freezer(&self.cgroups)?.thaw(c)?;
+                self.config.freezer.thaw(c)?;
             }
             self.await_end(&init, timeout)?;
         }

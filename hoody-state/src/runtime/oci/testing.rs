@@ -2,6 +2,7 @@
 
 use super::{OciConfig, OciRuntime};
 use crate::cgroup::{CgroupTree, Layout};
+use crate::freeze::freezer;
 use crate::id::ContainerId;
 use crate::runtime::suite::{Exits, spec};
 use crate::runtime::{RunSpec, Runtime};
@@ -39,7 +40,9 @@ impl Fixture {
     /// On a world somebody else made (and will take down).
     pub fn config(dir: &Path, parent: &str) -> OciConfig {
         let console = dir.join("console");
-        OciConfig::new(dir.join("run"), CgroupTree::with_layout(Layout::detect().unwrap(), parent).unwrap(), move |c| console.join(format!("{c}.log")))
+        let cgroups = CgroupTree::with_layout(Layout::detect().unwrap(), parent).unwrap();
+        let freezer = freezer(&cgroups).unwrap();
+        OciConfig::new(dir.join("run"), cgroups, freezer, move |c| console.join(format!("{c}.log")))
     }
 
     pub fn restart(&mut self) {

@@ -7,6 +7,7 @@ use crate::error::{Error, IoContext, Kind, Result};
 use crate::id::{ContainerId, ProjectId};
 use crate::locked_db::LockedDb;
 use crate::model::DatabaseScope;
+use crate::model::mount::Mount;
 use crate::runtime::Runtime;
 use crate::snapshot::Volume;
 use std::os::unix::fs::MetadataExt;
@@ -109,7 +110,7 @@ impl Databases {
     pub(crate) fn remount(&self, r: &ContainerRow, runtime: &dyn Runtime) {
         let root = self.store.path(&Volume::Live(r.id.clone()));
         let again = self.serve_and_wait(r, root.as_deref(), IfServed::Keep).and_then(|served| match served {
-            Some(s) => runtime.remount(&r.id, DATABASES, &s.at),
+            Some(s) => runtime.remount(&r.id, &Mount::new(s.at, DATABASES)),
             None => Ok(()),
         });
         if let Err(e) = again {
