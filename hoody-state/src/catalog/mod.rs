@@ -6,7 +6,7 @@
 //!    perhaps not a power cut: for facts that end with the host's uptime anyway (what runs, what is frozen), and for closing an
 //!    operation whose intent, already on the disk, is enough to come to the same result.
 //! 3. Reads never wait for writes or for the disk (WAL and a connection of their own).
-//! 4. Events written in a transaction are announced after its commit, in order.
+//! 4. Events written in a transaction are announced after its commit, in the order of the commits, while the catalog is free: a listener may write.
 
 pub(crate) mod containers;
 pub(crate) mod events;
@@ -206,9 +206,10 @@ impl Catalog {
         let out = f(&mut t)?;
         let events = std::mem::take(&mut t.events);
         tx.commit()?;
-        for e in &events {
-            self.bus.announce(e);
-        }
+        self.bus.enqueue(events);
+        // A listener may read and write the catalog.
+        drop(w);
+        self.bus.announce_queued();
         Ok(out)
     }
 
@@ -249,6 +250,50 @@ mod tests {
         });
         assert!(e.is_err());
         assert_eq!(c.meta("x").unwrap(), None);
+    }
+
+    fn emit(tx: &mut Tx<'_>, what: &str) -> Result<()> {
+        tx.emit(what, "test", "id", None, serde_json::json!({}))
+    }
+
+    #[test]
+    fn a_listener_may_write_and_everybody_sees_events_in_the_order_of_their_commits() {
+        let c = std::sync::Arc::new(Catalog::in_memory().unwrap());
+        let (send, receive) = std::sync::mpsc::channel();
+        let (listens, seen) = (std::sync::Arc::downgrade(&c), send.clone());
+        let _first = c.bus.subscribe(Box::new(move |e| {
+            if e.event_type == "asked" {
+                let c = listens.upgrade().unwrap();
+                c.write(Durability::Process, Timestamp::UNIX_EPOCH, |tx| emit(tx, "answered")).unwrap();
+            }
+        }));
+        let _second = c.bus.subscribe(Box::new(move |e| seen.send((e.seq, e.event_type.clone())).unwrap()));
+        for _ in 0..4 {
+            let c = std::sync::Arc::clone(&c);
+            std::thread::spawn(move || {
+                for _ in 0..25 {
+                    c.write(Durability::Process, Timestamp::UNIX_EPOCH, |tx| emit(tx, "asked").and_then(|()| emit(tx, "more"))).unwrap();
+                }
+            });
+        }
+        let next = || receive.recv_timeout(Duration::from_secs(20)).expect("an event was not announced: a writer hangs");
+        let all: Vec<(u64, String)> = (0..300).map(|_| next()).collect();
+        assert!(all.windows(2).all(|w| w[0].0 < w[1].0), "out of order: {all:?}");
+        assert_eq!(all.iter().filter(|(_, t)| t == "answered").count(), 100);
+    }
+
+    #[test]
+    fn a_listener_that_panics_keeps_nobody_from_later_events() {
+        let c = Catalog::in_memory().unwrap();
+        let (send, receive) = std::sync::mpsc::channel();
+        let _listens = c.bus.subscribe(Box::new(move |e| {
+            assert_ne!(e.event_type, "bad");
+            send.send(e.event_type.clone()).unwrap();
+        }));
+        let write = |what| c.write(Durability::Process, Timestamp::UNIX_EPOCH, |tx| emit(tx, what));
+        assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| write("bad"))).is_err());
+        write("good").unwrap();
+        assert_eq!(receive.try_recv().unwrap(), "good");
     }
 
     #[test]

@@ -93,7 +93,8 @@ impl Host {
         if space.read_only { Err(self.0.pool_watch.read_only_error()) } else { Ok(()) }
     }
 
-    /// Told of every event after its commit, in order, on the changing thread: it must return at once. Dropping the subscription ends it.
+    /// Calls `listener` with every event after its commit, in the order of the commits. It is called on the thread of some change, so it must return at once; it
+    /// may use the host, also to change something. Dropping the subscription ends it.
     #[must_use]
     pub fn subscribe(&self, listener: Box<dyn Fn(&crate::model::Event) + Send + Sync>) -> Subscription {
         self.0.catalog.bus.subscribe(listener)

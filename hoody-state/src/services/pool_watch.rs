@@ -118,7 +118,8 @@ impl PoolWatch {
         if self.records.write(Durability::Process, |tx| tx.emit("pool.read_only", "pool", &id, None, payload.clone())).is_ok() {
             return;
         }
-        self.records.catalog.bus.announce(&Event {
+        let bus = &self.records.catalog.bus;
+        bus.enqueue(vec![Event {
             id: EventId::generate(),
             event_type: "pool.read_only".into(),
             resource_type: "pool".into(),
@@ -128,7 +129,8 @@ impl PoolWatch {
             realm_ids: Vec::new(),
             created_at: self.records.now(),
             seq: 0,
-        });
+        }]);
+        bus.announce_queued();
     }
 }
 
