@@ -6,9 +6,8 @@
 use hoody_state::host::IdempotencyKey;
 use hoody_state::id::ContainerId;
 use hoody_state::model::{NewSnapshot, OnAliasConflict, OperationStatus, PageRequest, RestoreOptions, Status, Verb};
-use hoody_state::op::step::CRASHED;
 use hoody_state::runtime::Runtime;
-use hoody_state::{Caller, Host, Result};
+use hoody_state::{Caller, Code, Host, Result};
 use hoody_state_workspace::{MemoryWorld, assert_clean, container, furnish, snapshot, tiny_image};
 use std::time::Duration;
 
@@ -42,7 +41,7 @@ fn enumerate(name: &str, act: Act, verify: Verify) {
         w.crash_at(n);
         let out = act(&host, &c);
         if let Err(e) = &out {
-            assert_eq!(e.code(), CRASHED, "{name} step {n}: {e}");
+            assert_eq!(e.code(), Code::Crashed, "{name} step {n}: {e}");
         }
         settle(&host);
         drop(host);

@@ -2,6 +2,7 @@
 //! BTRFS, loop devices, runc, btrfs-progs and a static busybox.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+use hoody_state::Code;
 use hoody_state::host::Host;
 use hoody_state::id::ContainerId;
 use hoody_state::model::{ContainerUpdate, NewContainer, NewSnapshot, PageRequest, ProjectInput, RestoreOptions, Status};
@@ -100,7 +101,7 @@ fn a_container_that_fills_the_pool_does_not_stop_the_others() {
     assert!(!pool.read_only && pool.health == "low", "{pool:?}");
     let image = pool.image.unwrap();
     assert!(image.reserved >= image.offered && image.size == Bytes::gib(8) && image.reserve_ahead == Some(Bytes::mib(192)), "{image:?}");
-    assert_eq!(h.create_snapshot(&me(), &quiet, NewSnapshot::default()).unwrap_err().code(), "pool_full");
+    assert_eq!(h.create_snapshot(&me(), &quiet, NewSnapshot::default()).unwrap_err().code(), Code::PoolFull);
     // A new start of the server changes nothing of that.
     let mut real = real;
     real.stop();
@@ -134,7 +135,7 @@ fn a_read_only_pool_is_reported_and_mounted_again_when_there_is_room() {
     try_sh(h, &greedy, "sync");
     until("the kernel leaves it writable", || h.pool().unwrap().read_only);
     // It is said everywhere.
-    assert_eq!(h.ready().unwrap_err().code(), "pool_read_only");
+    assert_eq!(h.ready().unwrap_err().code(), Code::PoolReadOnly);
     let pool = h.pool().unwrap();
     assert_eq!(pool.health, "read_only");
     let why = pool.read_only_reason.unwrap();
@@ -144,8 +145,8 @@ fn a_read_only_pool_is_reported_and_mounted_again_when_there_is_room() {
     let reads = |h: &Host| {
         assert_eq!(h.containers(&PageRequest::first(), None, None).unwrap().rows.len(), 2);
         h.snapshots(&quiet).unwrap();
-        assert_eq!(h.create_snapshot(&me(), &quiet, NewSnapshot::default()).unwrap_err().code(), "pool_read_only");
-        assert_eq!(h.delete_container(&me(), &greedy).unwrap_err().code(), "pool_read_only");
+        assert_eq!(h.create_snapshot(&me(), &quiet, NewSnapshot::default()).unwrap_err().code(), Code::PoolReadOnly);
+        assert_eq!(h.delete_container(&me(), &greedy).unwrap_err().code(), Code::PoolReadOnly);
     };
     reads(h);
     // So do the tools, beside the server and without it.
@@ -155,7 +156,7 @@ fn a_read_only_pool_is_reported_and_mounted_again_when_there_is_room() {
     // Without room a new server serves what there is to read.
     real.start();
     reads(real.host());
-    assert_eq!(real.host().ready().unwrap_err().code(), "pool_read_only");
+    assert_eq!(real.host().ready().unwrap_err().code(), Code::PoolReadOnly);
     real.stop();
     // With room it mounts the pool anew, and its containers run again.
     beneath.resize(Bytes::gib(2));
@@ -204,7 +205,7 @@ fn a_disk_limit_stops_only_its_container_and_can_change_while_it_runs() {
     let p = project(h, "p");
     let limited = |name: &str, disk| NewContainer { name: Some(name.into()), disk: Some(disk), ..Default::default() };
     let e = h.create_container(&me(), &p, limited("tiny", Some(Bytes::mib(1)))).unwrap_err();
-    assert_eq!(e.code(), "validation_error");
+    assert_eq!(e.code(), Code::ValidationError);
     let c = h.create_container(&me(), &p, limited("dev", Some(Bytes::mib(64)))).unwrap();
     assert_eq!(c.disk, Some(Bytes::mib(64)));
     let (c, other) = (c.id, container(h, &p, "other").unwrap());
@@ -264,7 +265,7 @@ fn too_many_nested_volumes_are_refused_before_anything_is_frozen() {
     (0..3).for_each(make);
     snapshot(h, &c, "three").unwrap();
     make(3);
-    refused(h, "too_many_nested_volumes", || h.create_snapshot(&me(), &c, NewSnapshot::default()));
+    refused(h, Code::TooManyNestedVolumes, || h.create_snapshot(&me(), &c, NewSnapshot::default()));
     let usage = h.usage(&c).unwrap();
     assert_eq!((usage.nested_volumes, usage.max_nested_volumes), (4, 3));
 }
@@ -275,7 +276,7 @@ fn tools(config: &HostConfig) {
     Host::with_tokens(config, |t| {
         assert!(t.list().is_ok());
         let e = t.create(Some("new"), None, hoody_state::model::Rights::Full).map(drop).unwrap_err();
-        assert_eq!(e.code(), "pool_read_only");
+        assert_eq!(e.code(), Code::PoolReadOnly);
         Ok(())
     })
     .unwrap();

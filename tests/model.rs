@@ -9,9 +9,8 @@ mod world;
 
 use hoody_state::id::{ContainerId, ProjectId};
 use hoody_state::model::{NewContainer, NewSnapshot, OnAliasConflict, PageRequest, RestoreOptions, Status, Verb};
-use hoody_state::op::step::CRASHED;
 use hoody_state::snapshot::Volume;
-use hoody_state::{Caller, Host, Kind, Result};
+use hoody_state::{Caller, Code, Host, Kind, Result};
 use hoody_state_workspace::{assert_clean, project, tiny_image};
 use model::{ALIASES, Action, Con, IMAGES, Model, NAMES, PATHS, Snap};
 use proptest::prelude::*;
@@ -198,7 +197,7 @@ impl Run {
             let seen = self.observe();
             assert_eq!(seen, self.model, "after {action:?}: left is what is seen, right what should be");
         }
-        assert!(out.as_ref().err().is_none_or(|e| e.code() != CRASHED || e.kind() == Kind::Internal));
+        assert!(out.as_ref().err().is_none_or(|e| e.code() != Code::Crashed || e.kind() == Kind::Internal));
         assert_clean(self.host(), &format!("after {action:?}"));
     }
 

@@ -10,7 +10,7 @@ use hoody_state::model::{
 use hoody_state::snapshot::SnapshotStore;
 use hoody_state::transfer::memory::MemoryNet;
 use hoody_state::units::Bytes;
-use hoody_state::{Caller, Host, Result};
+use hoody_state::{Caller, Code, Host, Result};
 use hoody_state_workspace::{MemoryWorld, acquaint, assert_clean, container, furnish, picture, project, snapshot};
 use rusqlite::types::ValueRef;
 use std::time::{Duration, Instant};
@@ -81,7 +81,7 @@ impl Stage {
         all
     }
 
-    fn refused<T: std::fmt::Debug>(&self, what: &str, code: &str, f: impl FnOnce() -> Result<T>) {
+    fn refused<T: std::fmt::Debug>(&self, what: &str, code: Code, f: impl FnOnce() -> Result<T>) {
         let (before, seen) = (self.state(), picture(&self.here));
         let e = f().expect_err(what);
         assert_eq!(e.code(), code, "{what}: {e}");
@@ -126,24 +126,24 @@ fn settle(host: &Host) {
 fn copies_and_forks_that_are_refused_leave_nothing() {
     let s = Stage::new();
     let copy = |request: CopyRequest| s.here.copy_container(&me(), &s.agent, request);
-    s.refused("a name that is taken", "container_name_in_use", || copy(CopyRequest { name: Some("other".into()), ..s.copy() }));
-    s.refused("a full project", "project_container_limit", || copy(CopyRequest { target_project_id: Some(s.full.clone()), ..s.copy() }));
-    s.refused("no such project", "project_not_found", || copy(CopyRequest { target_project_id: Some("65f0c0ffee000000000000aa".into()), ..s.copy() }));
-    s.refused("no such snapshot", "snapshot_not_found", || copy(CopyRequest { source_snapshot: Some("nowhere".into()), ..s.copy() }));
+    s.refused("a name that is taken", Code::ContainerNameInUse, || copy(CopyRequest { name: Some("other".into()), ..s.copy() }));
+    s.refused("a full project", Code::ProjectContainerLimit, || copy(CopyRequest { target_project_id: Some(s.full.clone()), ..s.copy() }));
+    s.refused("no such project", Code::ProjectNotFound, || copy(CopyRequest { target_project_id: Some("65f0c0ffee000000000000aa".into()), ..s.copy() }));
+    s.refused("no such snapshot", Code::SnapshotNotFound, || copy(CopyRequest { source_snapshot: Some("nowhere".into()), ..s.copy() }));
     let p = s.project.parse().unwrap();
     let key = NewContainer { name: Some("keyed".into()), ssh_public_key: Some("ssh-ed25519 AAAA".into()), ..Default::default() };
     s.here.create_container(&me(), &p, key).unwrap();
-    s.refused("a key that is taken", "ssh_public_key_in_use", || copy(CopyRequest { ssh_public_key: Some("ssh-ed25519 AAAA".into()), ..s.copy() }));
+    s.refused("a key that is taken", Code::SshPublicKeyInUse, || copy(CopyRequest { ssh_public_key: Some("ssh-ed25519 AAAA".into()), ..s.copy() }));
     for n in 1..=2 {
         container(&s.here, &p, &format!("try-{n}")).unwrap();
     }
     let fork = ForkRequest { count: Some(2), name_prefix: Some("try".into()), ..Default::default() };
-    s.refused("forks whose names are all taken", "container_name_in_use", || s.here.fork_container(&me(), &s.agent, &fork));
+    s.refused("forks whose names are all taken", Code::ContainerNameInUse, || s.here.fork_container(&me(), &s.agent, &fork));
     let fork = ForkRequest { source_snapshot: Some("nowhere".into()), ..fork };
-    s.refused("forks of no snapshot", "snapshot_not_found", || s.here.fork_container(&me(), &s.agent, &fork));
+    s.refused("forks of no snapshot", Code::SnapshotNotFound, || s.here.fork_container(&me(), &s.agent, &fork));
     s.a.store.set_capacity(Bytes(1));
-    s.refused("a full pool", "pool_full", || copy(s.copy()));
-    s.refused("a full pool", "pool_full", || s.here.fork_container(&me(), &s.agent, &ForkRequest { count: Some(2), ..Default::default() }));
+    s.refused("a full pool", Code::PoolFull, || copy(s.copy()));
+    s.refused("a full pool", Code::PoolFull, || s.here.fork_container(&me(), &s.agent, &ForkRequest { count: Some(2), ..Default::default() }));
 }
 
 #[test]
@@ -154,29 +154,31 @@ fn copies_to_another_server_and_moves_that_are_refused_leave_nothing_on_either_s
     let moved = |request: &MoveRequest| s.here.move_container(&me(), &s.agent, request);
     let q = s.there.projects(&hoody_state::model::PageRequest::first(), None).unwrap().rows[0].id.clone();
     let into = |name: &str| CopyRequest { target_project_id: Some(q.to_string()), name: Some(name.into()), ..s.far() };
-    s.refused("a name that is taken there", "container_name_in_use", || copy(into("standby")));
+    s.refused("a name that is taken there", Code::ContainerNameInUse, || copy(into("standby")));
     let taken = MoveRequest { target_project_id: Some(q.to_string()), ..to("standby") };
-    s.refused("a move to a name that is taken there", "container_name_in_use", || moved(&taken));
-    s.refused("no such snapshot", "snapshot_not_found", || copy(CopyRequest { source_snapshot: Some("nowhere".into()), ..into("x-1") }));
-    s.refused("a project that is nowhere", "project_not_found", || copy(CopyRequest { target_project_id: Some("65f0c0ffee000000000000aa".into()), ..s.far() }));
-    s.refused("an unknown server", "unknown_server", || copy(CopyRequest { target_server_id: Some("65f0c0ffee000000000000bb".into()), ..s.far() }));
+    s.refused("a move to a name that is taken there", Code::ContainerNameInUse, || moved(&taken));
+    s.refused("no such snapshot", Code::SnapshotNotFound, || copy(CopyRequest { source_snapshot: Some("nowhere".into()), ..into("x-1") }));
+    s.refused("a project that is nowhere", Code::ProjectNotFound, || {
+        copy(CopyRequest { target_project_id: Some("65f0c0ffee000000000000aa".into()), ..s.far() })
+    });
+    s.refused("an unknown server", Code::UnknownServer, || copy(CopyRequest { target_server_id: Some("65f0c0ffee000000000000bb".into()), ..s.far() }));
     let limit = ProjectInput { max_containers: Some(Some(1)), ..Default::default() };
     s.there.update_project(&me(), &q, limit).unwrap();
-    s.refused("a full project there", "project_container_limit", || copy(into("x-2")));
-    s.refused("a move into a full project", "project_container_limit", || moved(&MoveRequest { target_project_id: Some(q.to_string()), ..to("x-3") }));
+    s.refused("a full project there", Code::ProjectContainerLimit, || copy(into("x-2")));
+    s.refused("a move into a full project", Code::ProjectContainerLimit, || moved(&MoveRequest { target_project_id: Some(q.to_string()), ..to("x-3") }));
     s.b.store.set_capacity(Bytes(1));
-    s.refused("a full pool there", "pool_full", || copy(s.far()));
-    s.refused("a move into a full pool", "pool_full", || moved(&to("x-4")));
+    s.refused("a full pool there", Code::PoolFull, || copy(s.far()));
+    s.refused("a move into a full pool", Code::PoolFull, || moved(&to("x-4")));
     s.b.store.set_capacity(Bytes::gib(1));
     s.here.lifecycle(&me(), &s.agent, Verb::Pause, None).unwrap();
-    s.refused("a move of a paused container", "operation_state_conflict", || moved(&to("x-5")));
+    s.refused("a move of a paused container", Code::OperationStateConflict, || moved(&to("x-5")));
     s.here.lifecycle(&me(), &s.agent, Verb::Resume, None).unwrap();
     // The target does not take the token any more.
     s.there.tokens().unwrap().iter().for_each(|t| s.there.revoke_token(t.id.as_str()).unwrap());
-    s.refused("a token that is not taken", "peer_refused", || copy(s.far()));
-    s.refused("a move with a token that is not taken", "peer_refused", || moved(&to("x-6")));
+    s.refused("a token that is not taken", Code::PeerRefused, || copy(s.far()));
+    s.refused("a move with a token that is not taken", Code::PeerRefused, || moved(&to("x-6")));
     let wrong = s.there.create_token("of nobody", None, Rights::ReadOnly).unwrap().0;
-    s.refused("a token for people", "insufficient_permissions", || s.there.answer_peer(&wrong, hoody_state::transfer::Request::Hello { from: None }));
+    s.refused("a token for people", Code::InsufficientPermissions, || s.there.answer_peer(&wrong, hoody_state::transfer::Request::Hello { from: None }));
 }
 
 #[test]
@@ -184,20 +186,20 @@ fn changes_of_containers_snapshots_images_shares_and_projects_that_are_refused_l
     let s = Stage::new();
     let (h, c) = (&s.here, &s.agent);
     let p = s.project.parse().unwrap();
-    s.refused("a name that is taken", "container_name_in_use", || container(h, &p, "other"));
-    s.refused("a full project", "project_container_limit", || container(h, &s.full.parse().unwrap(), "one-more"));
-    s.refused("an alias that is taken", "alias_in_use", || snapshot(h, c, "s"));
+    s.refused("a name that is taken", Code::ContainerNameInUse, || container(h, &p, "other"));
+    s.refused("a full project", Code::ProjectContainerLimit, || container(h, &s.full.parse().unwrap(), "one-more"));
+    s.refused("an alias that is taken", Code::AliasInUse, || snapshot(h, c, "s"));
     let replace = NewSnapshot { alias: Some("pinned".into()), on_alias_conflict: OnAliasConflict::Replace, ..Default::default() };
-    s.refused("replacing what is pinned", "snapshot_pinned", || h.create_snapshot(&me(), c, replace));
-    s.refused("deleting what is pinned", "snapshot_pinned", || h.delete_snapshot(&me(), c, "pinned"));
-    s.refused("renaming to what is taken", "alias_in_use", || h.rename_snapshot(&me(), c, "s", Some("pinned".into())));
-    s.refused("deleting a container with a pinned snapshot", "snapshot_pinned", || h.delete_container(&me(), c));
-    s.refused("deleting its project", "snapshot_pinned", || h.delete_project(&me(), &p, true));
+    s.refused("replacing what is pinned", Code::SnapshotPinned, || h.create_snapshot(&me(), c, replace));
+    s.refused("deleting what is pinned", Code::SnapshotPinned, || h.delete_snapshot(&me(), c, "pinned"));
+    s.refused("renaming to what is taken", Code::AliasInUse, || h.rename_snapshot(&me(), c, "s", Some("pinned".into())));
+    s.refused("deleting a container with a pinned snapshot", Code::SnapshotPinned, || h.delete_container(&me(), c));
+    s.refused("deleting its project", Code::SnapshotPinned, || h.delete_project(&me(), &p, true));
     let keep = RestoreOptions { keep_current: Some("pinned".into()), ..Default::default() };
-    s.refused("keeping under what is taken", "alias_in_use", || h.restore(&me(), c, "s", keep));
-    s.refused("nothing to undo", "nothing_to_undo", || h.undo(&me(), c));
-    s.refused("an image that exists", "image_exists", || h.image_from_snapshot(&me(), "tiny", c, "s"));
-    s.refused("a sync of what is no copy", "not_a_copy", || h.sync_container(&me(), c, &SyncRequest::default()));
+    s.refused("keeping under what is taken", Code::AliasInUse, || h.restore(&me(), c, "s", keep));
+    s.refused("nothing to undo", Code::NothingToUndo, || h.undo(&me(), c));
+    s.refused("an image that exists", Code::ImageExists, || h.image_from_snapshot(&me(), "tiny", c, "s"));
+    s.refused("a sync of what is no copy", Code::NotACopy, || h.sync_container(&me(), c, &SyncRequest::default()));
     let share = |to: &str| NewShare {
         source_path: "/data".into(),
         target_container_id: Some(to.parse().unwrap()),
@@ -209,14 +211,14 @@ fn changes_of_containers_snapshots_images_shares_and_projects_that_are_refused_l
         enabled: None,
         expires_at: None,
     };
-    s.refused("a share with nobody", "container_not_found", || h.create_share(&me(), c, share("65f0c0ffee000000000000aa")));
-    s.refused("a share with itself", "self_share", || h.create_share(&me(), c, share(c.as_str())));
-    s.refused("resuming what is not paused", "operation_state_conflict", || h.lifecycle(&me(), c, Verb::Resume, None));
+    s.refused("a share with nobody", Code::ContainerNotFound, || h.create_share(&me(), c, share("65f0c0ffee000000000000aa")));
+    s.refused("a share with itself", Code::SelfShare, || h.create_share(&me(), c, share(c.as_str())));
+    s.refused("resuming what is not paused", Code::OperationStateConflict, || h.lifecycle(&me(), c, Verb::Resume, None));
     s.a.store.set_capacity(Bytes(1));
-    s.refused("a snapshot in a full pool", "pool_full", || snapshot(h, c, "new"));
-    s.refused("a restore in a full pool", "pool_full", || h.restore(&me(), c, "s", RestoreOptions::default()));
-    s.refused("a container in a full pool", "pool_full", || container(h, &p, "new"));
-    s.refused("an image in a full pool", "pool_full", || h.image_from_snapshot(&me(), "new", c, "s"));
+    s.refused("a snapshot in a full pool", Code::PoolFull, || snapshot(h, c, "new"));
+    s.refused("a restore in a full pool", Code::PoolFull, || h.restore(&me(), c, "s", RestoreOptions::default()));
+    s.refused("a container in a full pool", Code::PoolFull, || container(h, &p, "new"));
+    s.refused("an image in a full pool", Code::PoolFull, || h.image_from_snapshot(&me(), "new", c, "s"));
 }
 
 #[test]
@@ -243,7 +245,7 @@ fn what_is_refused_while_another_change_is_under_way_leaves_nothing() {
         ("a copy", h.copy_container(&me(), c, CopyRequest { target_project_id: Some(s.project.clone()), ..Default::default() }).map(drop)),
     ] {
         let e = e.expect_err(what);
-        let codes = ["operation_in_progress", "snapshot_operation_in_progress", "operation_state_conflict", "snapshot_not_found"];
+        let codes = [Code::OperationInProgress, Code::SnapshotOperationInProgress, Code::OperationStateConflict, Code::SnapshotNotFound];
         assert!(codes.contains(&e.code()), "{what}: {e}");
     }
     assert_eq!(pictures(&picture(h)), pictures(&before));

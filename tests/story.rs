@@ -1,6 +1,7 @@
 //! The main job on a real pool with real containers: needs root, BTRFS, a loop device, runc and a static busybox.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+use hoody_state::Code;
 use hoody_state::model::{NewContainer, RestoreOptions, Status, Verb};
 use hoody_state::{Caller, Kind};
 use hoody_state_workspace::{RealHost, assert_clean, container, fingerprint, project, snapshot};
@@ -103,7 +104,7 @@ fn an_init_that_ends_is_noticed_with_its_code() {
     assert_eq!(log[0].metadata.as_ref().unwrap()["exit_code"], 7);
     assert_eq!(String::from_utf8_lossy(&real.host().console(&c, None).unwrap()), "bye\n");
     let e = real.host().exec(&c, &hoody_state::runtime::ExecSpec { command: vec!["/bin/true".into()], ..Default::default() }).unwrap_err();
-    assert_eq!((e.kind(), e.code()), (Kind::Conflict, "container_not_running"));
+    assert_eq!((e.kind(), e.code()), (Kind::Conflict, Code::ContainerNotRunning));
 }
 
 #[test]

@@ -14,6 +14,7 @@ mod peers;
 #[path = "transfer/rights.rs"]
 mod rights;
 
+use hoody_state::Code;
 use hoody_state::id::ContainerId;
 use hoody_state::model::{Container, CopyRequest, OperationStatus, PageRequest, Status, SyncAnswer, SyncRequest};
 use hoody_state::transfer::memory::MemoryNet;
@@ -101,7 +102,7 @@ pub fn sync_when_free(host: &Host, id: &ContainerId, request: &SyncRequest) -> h
     let end = Instant::now() + Duration::from_secs(5);
     loop {
         match host.sync_container(&Caller::default(), id, request) {
-            Err(e) if e.code() == "operation_in_progress" && Instant::now() < end => std::thread::sleep(Duration::from_millis(2)),
+            Err(e) if e.code() == Code::OperationInProgress && Instant::now() < end => std::thread::sleep(Duration::from_millis(2)),
             answered => return answered,
         }
     }

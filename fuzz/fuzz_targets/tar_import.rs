@@ -4,6 +4,7 @@
 //! its own in memory.
 #![no_main]
 
+use hoody_state::Code;
 use hoody_state::image::{ImportOptions, import};
 use hoody_state::units::Bytes;
 use libfuzzer_sys::fuzz_target;
@@ -16,7 +17,7 @@ fuzz_target!(|data: &[u8]| {
     std::fs::write(place.join("canary"), "alive").expect("a file in /dev/shm");
     let options = ImportOptions { id_base: 100_000, max_bytes: Some(Bytes::mib(16)), cancelled: &|| false, progress: &|_| {} };
     if let Err(e) = import(data, &root, &options) {
-        assert_ne!(e.code(), "internal", "{e}");
+        assert_ne!(e.code(), Code::Internal, "{e}");
     }
     let mut names: Vec<_> = std::fs::read_dir(&place).expect("it is there").flatten().map(|e| e.file_name()).collect();
     names.sort();

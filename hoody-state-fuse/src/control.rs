@@ -3,6 +3,7 @@
 
 use crate::locks::Held;
 use crate::mount::{Mount, MountError};
+use hoody_state::Code;
 use hoody_state::locked_db::broker::{Class, FileStatus, LockKind, Range};
 use hoody_state::locked_db::fuse::{Ask, Client, LONGEST_LINE, Reply, left_socket};
 use hoody_state::locked_db::{FileLocks, LockUser, Status};
@@ -99,7 +100,7 @@ pub fn succeed(socket: &Path) -> hoody_state::Result<()> {
     let old = left_socket(socket);
     let Ok(mut client) = Client::connect(&old) else { return Ok(()) };
     match client.ask(&Ask::Yield {}) {
-        Err(e) if e.code() == "databases_busy" => Err(e),
+        Err(e) if e.code() == Code::DatabasesBusy => Err(e),
         // It ended meanwhile.
         _ => Ok(()),
     }
@@ -173,7 +174,7 @@ impl Control {
             out.write_all(&line)
         };
         if getsockopt(stream, PeerCredentials)?.uid() != 0 {
-            return send(&error("denied", "only root may use this socket"));
+            return send(&error(Code::NotRoot, "only root may use this socket"));
         }
         let mut held: Option<Held> = None;
         let mut lines = BufReader::new(stream);
@@ -184,7 +185,7 @@ impl Control {
                 return Ok(());
             }
             if line.last() != Some(&b'\n') {
-                return send(&error("bad_request", "a request is one line of JSON, ended by a newline"));
+                return send(&error(Code::BadRequest, "a request is one line of JSON, ended by a newline"));
             }
             match serde_json::from_slice(&line) {
                 // The process ends with the mount, and whoever asked for that is told first.
@@ -195,7 +196,7 @@ impl Control {
                         Ok(()) => Reply::Done { path: None },
                         Err(e) => {
                             self.ends(id, false);
-                            error("databases_failed", &format!("it stays mounted: {e}"))
+                            error(Code::DatabasesFailed, &format!("it stays mounted: {e}"))
                         }
                     })?;
                 }
@@ -211,7 +212,7 @@ impl Control {
                 Ok(Ask::Yield {}) => send(&self.yield_writes(mount, &|| hung_up(stream)))?,
                 Ok(ask) => send(&answer(mount, ask, &mut held, &|| hung_up(stream)))?,
                 // What follows cannot be trusted to begin a line.
-                Err(e) => return send(&error("bad_request", &format!("not a request: {e}"))),
+                Err(e) => return send(&error(Code::BadRequest, &format!("not a request: {e}"))),
             }
         }
     }
@@ -265,12 +266,12 @@ impl Control {
         if let Err(e) = self.unmount(mount) {
             tracing::warn!("a mount that is gone cannot be ended: {e}");
         }
-        error("databases_unavailable", "it is not mounted any more, and goes on only for files that are open")
+        error(Code::DatabasesUnavailable, "it is not mounted any more, and goes on only for files that are open")
     }
 
     fn yield_writes(&self, mount: &Mount, gone: &dyn Fn() -> bool) -> Reply {
         if !self.state().left {
-            return error("bad_request", "it is mounted: only one that was unmounted yields");
+            return error(Code::BadRequest, "it is mounted: only one that was unmounted yields");
         }
         let mut yielded = self.yielded.lock().unwrap_or_else(PoisonError::into_inner);
         if yielded.is_none() {
@@ -284,7 +285,7 @@ impl Control {
                 Err(e) => {
                     let pids: Vec<String> = e.pids.iter().map(u32::to_string).collect();
                     let m = format!("what was mounted here before is still written to by process {}: that transaction must end first", pids.join(", "));
-                    return error("databases_busy", &m);
+                    return error(Code::DatabasesBusy, &m);
                 }
             }
         }
@@ -298,8 +299,8 @@ fn hung_up(stream: &UnixStream) -> bool {
     poll(&mut at, PollTimeout::ZERO).is_ok() && at[0].revents().is_some_and(|r| r.intersects(PollFlags::POLLHUP | PollFlags::POLLERR))
 }
 
-fn error(code: &str, message: &str) -> Reply {
-    Reply::Error { code: code.to_owned(), message: message.to_owned() }
+fn error(code: Code, message: &str) -> Reply {
+    Reply::Error { code: code.to_string(), message: message.to_owned() }
 }
 
 fn done(result: Result<(), MountError>) -> Reply {
@@ -318,13 +319,13 @@ fn answer(mount: &Mount, ask: Ask, held: &mut Option<Held>, gone: &dyn Fn() -> b
             let threads = threads(&pids);
             Reply::Parked { count: mount.locks().park(&|tid| threads.contains(&tid)) }
         }
-        Ask::Unmount {} | Ask::Ping {} | Ask::Yield {} => error("bad_request", "that is answered elsewhere"),
+        Ask::Unmount {} | Ask::Ping {} | Ask::Yield {} => error(Code::BadRequest, "that is answered elsewhere"),
     }
 }
 
 fn quiesce(mount: &Mount, volumes: &[String], timeout_ms: u64, lease_ms: u64, held: &mut Option<Held>, gone: &dyn Fn() -> bool) -> Reply {
     if held.is_some() {
-        return error("bad_request", "this connection holds writes already: release first");
+        return error(Code::BadRequest, "this connection holds writes already: release first");
     }
     let ids: Result<Vec<u64>, MountError> = if volumes.is_empty() {
         Ok(mount.list_volumes().into_iter().map(|(_, id, _)| id).collect())
@@ -341,7 +342,7 @@ fn quiesce(mount: &Mount, volumes: &[String], timeout_ms: u64, lease_ms: u64, he
             *held = Some(guard);
             Reply::Done { path: None }
         }
-        Err(e) => error("databases_busy", &e.to_string()),
+        Err(e) => error(Code::DatabasesBusy, &e.to_string()),
     }
 }
 

@@ -1,7 +1,8 @@
-//! What mounting can meet, with a stable word for each.
+//! Errors of mounting, each with its code.
 
 use crate::claim::InUse;
 use crate::volume::BACKINGS;
+use hoody_state::Code;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -87,17 +88,17 @@ pub enum MountError {
 }
 
 impl MountError {
-    /// Its stable word, which the control protocol carries: nothing goes by the message.
+    /// The code that the control protocol carries.
     #[must_use]
-    pub fn code(&self) -> &'static str {
+    pub fn code(&self) -> Code {
         match self {
-            MountError::NoVolume(_) => "volume_not_found",
-            MountError::VolumeExists(_) => "volume_exists",
-            MountError::VolumeName(_) | MountError::SingleDirectory | MountError::Backing { .. } | MountError::Nested { .. } => "bad_volume",
-            MountError::Full => "databases_full",
-            MountError::BackingInUse(_) => "backing_in_use",
-            MountError::Busy(_) => "databases_busy",
-            _ => "databases_failed",
+            MountError::NoVolume(_) => Code::VolumeNotFound,
+            MountError::VolumeExists(_) => Code::VolumeExists,
+            MountError::VolumeName(_) | MountError::SingleDirectory | MountError::Backing { .. } | MountError::Nested { .. } => Code::BadVolume,
+            MountError::Full => Code::DatabasesFull,
+            MountError::BackingInUse(_) => Code::BackingInUse,
+            MountError::Busy(_) => Code::DatabasesBusy,
+            _ => Code::DatabasesFailed,
         }
     }
 }

@@ -4,6 +4,7 @@
 
 mod support;
 
+use hoody_state::Code;
 use hoody_state::locked_db::LockedDb as _;
 use hoody_state::locked_db::fuse::{Ask, Client};
 use hoody_state_fuse::claim::{InUse, Relation};
@@ -95,7 +96,7 @@ fn a_volume_that_somebody_serves_is_refused_by_its_code() {
     let db = v.locked_db();
     for path in [&back, &back.join("sub")] {
         let e = db.add_volume("v", path).unwrap_err();
-        assert_eq!(e.code(), "backing_in_use");
+        assert_eq!(e.code(), Code::BackingInUse);
         assert!(e.to_string().contains(d.dir.path().join("mnt").to_str().unwrap()), "{e}");
     }
     let (one, two) = (v.dir.path().join("one"), v.dir.path().join("two"));
@@ -103,14 +104,14 @@ fn a_volume_that_somebody_serves_is_refused_by_its_code() {
     std::fs::create_dir(&two).unwrap();
     db.add_volume("v", &one).unwrap();
     for path in [&one, &one.join("in")] {
-        assert_eq!(db.add_volume("w", path).unwrap_err().code(), "backing_in_use", "a second volume of one mount knows other names");
+        assert_eq!(db.add_volume("w", path).unwrap_err().code(), Code::BackingInUse, "a second volume of one mount knows other names");
     }
-    assert_eq!(db.add_volume("v", &one).unwrap_err().code(), "volume_exists");
+    assert_eq!(db.add_volume("v", &one).unwrap_err().code(), Code::VolumeExists);
     db.rebind("v", &one).unwrap();
     db.rebind("v", &two).unwrap();
-    assert_eq!(db.rebind("v", &back).unwrap_err().code(), "backing_in_use");
+    assert_eq!(db.rebind("v", &back).unwrap_err().code(), Code::BackingInUse);
     db.add_volume("w", &one).unwrap();
-    assert_eq!(db.rebind("v", &one).unwrap_err().code(), "backing_in_use");
+    assert_eq!(db.rebind("v", &one).unwrap_err().code(), Code::BackingInUse);
     db.remove_volume("w").unwrap();
     db.rebind("v", &one).unwrap();
     names_the_first(&v, &second(&v, &one));

@@ -4,6 +4,7 @@
 
 mod support;
 
+use hoody_state::Code;
 use hoody_state::locked_db::LockedDb as _;
 use hoody_state::locked_db::daemon::{DaemonConfig, FuseDaemon};
 use hoody_state::locked_db::fuse::{Ask, Client, left_socket};
@@ -201,9 +202,9 @@ fn a_link_on_the_mount_leads_no_restore_out_of_its_volume() {
     let (saved, outside) = (d.dir.path().join("saved.db"), d.dir.path().join("outside"));
     make(saved.clone(), "wal").execute("UPDATE t SET v = 3", []).unwrap();
     std::os::unix::fs::symlink(&outside, shown.join("way")).unwrap();
-    assert_eq!(db.restore_database("v", &saved, Path::new("way/a.db")).unwrap_err().code(), "bad_path");
+    assert_eq!(db.restore_database("v", &saved, Path::new("way/a.db")).unwrap_err().code(), Code::BadPath);
     assert!(!outside.join("a.db").exists());
-    assert_eq!(db.restore_database("w", &saved, Path::new("a.db")).unwrap_err().code(), "volume_not_found");
+    assert_eq!(db.restore_database("w", &saved, Path::new("a.db")).unwrap_err().code(), Code::VolumeNotFound);
     let user = make(shown.join("sub/a.db"), "wal");
     db.restore_database("v", &saved, Path::new("sub/a.db")).unwrap();
     assert_eq!(value(&user), 3);
@@ -243,11 +244,11 @@ fn a_failure_is_known_by_its_code() {
     std::fs::create_dir(&backing).unwrap();
     let code = |r: hoody_state::Result<PathBuf>| r.unwrap_err().code();
     db.add_volume("v", &backing).unwrap();
-    assert_eq!(code(db.add_volume("v", &d.dir.path().join("back"))), "volume_exists");
-    assert_eq!(code(db.add_volume("..", &backing)), "bad_volume");
-    assert_eq!(code(db.add_volume("already", &d.dir.path().join("there is no volume"))), "bad_volume");
-    assert_eq!(db.remove_volume("already").unwrap_err().code(), "volume_not_found");
-    assert_eq!(code(Daemon::start(false).locked_db().add_volume("v", &backing)), "bad_volume");
+    assert_eq!(code(db.add_volume("v", &d.dir.path().join("back"))), Code::VolumeExists);
+    assert_eq!(code(db.add_volume("..", &backing)), Code::BadVolume);
+    assert_eq!(code(db.add_volume("already", &d.dir.path().join("there is no volume"))), Code::BadVolume);
+    assert_eq!(db.remove_volume("already").unwrap_err().code(), Code::VolumeNotFound);
+    assert_eq!(code(Daemon::start(false).locked_db().add_volume("v", &backing)), Code::BadVolume);
 }
 
 /// A daemon of a later version may answer with codes that are not known here.
@@ -262,6 +263,6 @@ fn an_unknown_code_is_a_failure_of_the_databases() {
         std::io::Write::write_all(&mut stream, b"{\"error\":{\"code\":\"of_tomorrow\",\"message\":\"there is no volume: already\",\"hint\":1}}\n").unwrap();
     });
     let e = Client::connect(&socket).unwrap().ask(&Ask::Status {}).unwrap_err();
-    assert_eq!((e.code(), e.message()), ("databases_failed", "there is no volume: already"));
+    assert_eq!((e.code(), e.message()), (Code::DatabasesFailed, "there is no volume: already"));
     daemon.join().unwrap();
 }

@@ -4,6 +4,7 @@
 
 mod support;
 
+use hoody_state::Code;
 use hoody_state::locked_db::{LockedDb as _, restore_database};
 use rusqlite::Connection;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -294,7 +295,7 @@ fn writes_are_held_for_a_snapshot_and_every_copy_is_whole() {
     std::fs::create_dir(d.dir.path().join("vol")).unwrap();
     let db = d.locked_db();
     let shown = db.add_volume("v", &d.dir.path().join("vol")).unwrap();
-    assert_eq!(db.quiesce(&["none"], Duration::ZERO, Duration::ZERO).err().unwrap().code(), "volume_not_found");
+    assert_eq!(db.quiesce(&["none"], Duration::ZERO, Duration::ZERO).err().unwrap().code(), Code::VolumeNotFound);
     drop(make(shown.join("a.db"), "delete"));
     let stop = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|s| {
@@ -326,7 +327,7 @@ fn writes_are_held_for_a_snapshot_and_every_copy_is_whole() {
     drop(db.quiesce(&["v"], Duration::from_secs(1), Duration::from_secs(60)).unwrap());
     open(shown.join("a.db")).execute("UPDATE t SET v = 0", []).unwrap();
     db.remove_volume("v").unwrap();
-    assert_eq!(db.remove_volume("v").unwrap_err().code(), "volume_not_found");
+    assert_eq!(db.remove_volume("v").unwrap_err().code(), Code::VolumeNotFound);
 }
 
 #[test]

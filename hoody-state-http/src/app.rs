@@ -9,7 +9,7 @@ use crate::slots::{self, Load, Slot, Slots};
 use hoody_state::host::{Host, Subscription};
 use hoody_state::id::ContainerId;
 use hoody_state::model::Event;
-use hoody_state::{Error, Result};
+use hoody_state::{Code, Error, Result};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use tokio::sync::{broadcast, watch};
@@ -171,7 +171,7 @@ impl App {
     /// # Errors
     /// `too_many_streams`, before anything is answered.
     pub fn stream(&self, write: impl FnOnce() + Send + 'static) -> Result<(), ApiError> {
-        let slot = self.counted.sends.take_now(&slots::current(), "too_many_streams")?;
+        let slot = self.counted.sends.take_now(&slots::current(), Code::TooManyStreams)?;
         drop(tokio::task::spawn_blocking(move || {
             let _slot = slot;
             write();
@@ -219,7 +219,7 @@ impl App {
     }
 
     async fn run<T: Send + 'static>(&self, slots: &Arc<Slots>, call: impl FnOnce(&Host) -> Result<T> + Send + 'static) -> Result<T, ApiError> {
-        let slot = slots.take(&slots::current(), self.options.limits.patience, "server_busy").await?;
+        let slot = slots.take(&slots::current(), self.options.limits.patience, Code::ServerBusy).await?;
         self.in_slot(slot, call).await
     }
 }

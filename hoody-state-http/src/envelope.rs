@@ -3,7 +3,7 @@
 use crate::error_map::{self, Mapped};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use hoody_state::Error;
+use hoody_state::{Code, Error};
 use serde::Serialize;
 use std::borrow::Cow;
 use utoipa::ToSchema;
@@ -34,7 +34,7 @@ pub struct ErrorBody {
     pub message: String,
     /// The stable word for the rule that was broken.
     #[schema(value_type = String)]
-    pub code: &'static str,
+    pub code: Code,
     /// Machine-readable details.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]

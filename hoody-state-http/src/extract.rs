@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, Method, header, request::Parts};
 use bytes::Bytes;
 use hoody_state::host::{Caller, IdempotencyKey};
 use hoody_state::model::PageRequest;
-use hoody_state::{Error, Kind, Result};
+use hoody_state::{Code, Error, Result};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -27,7 +27,7 @@ const MAX_WAIT_S: u64 = 25;
 
 /// A request that is wrong, and where.
 pub fn invalid(field: &str, problem: impl std::fmt::Display) -> Error {
-    Error::invalid("validation_error", format!("{field}: {problem}")).with_data(serde_json::json!({ "field": field }))
+    Error::new(Code::ValidationError, format!("{field}: {problem}")).with_data(serde_json::json!({ "field": field }))
 }
 
 async fn path_params<S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<Vec<String>> {
@@ -82,7 +82,7 @@ impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
             Ok(q) => Ok(Query(q.0)),
             Err(e) => {
                 let text = std::error::Error::source(&e).map_or_else(|| e.to_string(), ToString::to_string);
-                Err(Error::invalid("validation_error", format!("query: {text}")).into())
+                Err(Error::new(Code::ValidationError, format!("query: {text}")).into())
             }
         }
     }
@@ -173,7 +173,7 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>> {
     if (1..=255).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic) {
         return Ok(Some(String::from_utf8_lossy(bytes).into_owned()));
     }
-    Err(Error::invalid("invalid_idempotency_key", "an Idempotency-Key must be 1 to 255 visible ASCII characters without blanks"))
+    Err(Error::new(Code::InvalidIdempotencyKey, "an Idempotency-Key must be 1 to 255 visible ASCII characters without blanks"))
 }
 
 fn fingerprint(method: &Method, path: &str, body: &[u8]) -> [u8; 32] {
@@ -190,7 +190,7 @@ async fn read_body(parts: &Parts, body: Body) -> Result<Bytes> {
     let limits = parts.extensions.get::<Connection>().map_or(&defaults, Connection::limits);
     let known = parts.extensions.get::<Identity>().is_some() || parts.extensions.get::<OtherServer>().is_some();
     let most = if known { JSON_LIMIT } else { limits.unauthenticated_body };
-    let too_large = || Error::new(Kind::TooLarge, "request_too_large", format!("the body is larger than {most} bytes"));
+    let too_large = || Error::new(Code::RequestTooLarge, format!("the body is larger than {most} bytes"));
     let announced = parts.headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<u64>().ok());
     if announced.is_some_and(|n| n > most as u64) {
         return Err(too_large());
@@ -206,7 +206,7 @@ async fn read_body(parts: &Parts, body: Body) -> Result<Bytes> {
 
 /// A body that did not come in time.
 pub(crate) fn too_slow(limit: Duration) -> Error {
-    Error::new(Kind::Timeout, "request_timeout", format!("the body did not come within {} s", limit.as_secs_f32()))
+    Error::new(Code::RequestTimeout, format!("the body did not come within {} s", limit.as_secs_f32()))
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {

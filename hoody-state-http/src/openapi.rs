@@ -1,7 +1,7 @@
 //! The OpenAPI document: made from the handlers, finished here with what holds for all of them.
 
 use crate::envelope::{Envelope, ErrorBody};
-use crate::error_map::CODES;
+use crate::error_map;
 use axum::Extension;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
@@ -75,12 +75,14 @@ pub(crate) fn finish(mut document: utoipa::openapi::OpenApi) -> utoipa::openapi:
 fn code_schema() -> Object {
     let mut description =
         String::from("The stable word for the rule that was broken. More may come.\n\n| code | status | `error` | meaning |\n| --- | --- | --- | --- |\n");
-    for r in CODES {
-        let _ = writeln!(description, "| `{}` | {} | {} | {} |", r.code, r.status, r.word.unwrap_or("the status phrase"), r.meaning);
+    let codes = error_map::documented();
+    for code in &codes {
+        let word = error_map::word(*code).unwrap_or("the status phrase");
+        let _ = writeln!(description, "| `{code}` | {} | {word} | {} |", error_map::status(*code), code.sentence());
     }
     let mut schema = Object::with_type(SchemaType::Type(Type::String));
     schema.description = Some(description);
-    schema.examples = CODES.iter().map(|r| r.code.into()).collect();
+    schema.examples = codes.iter().map(|c| c.as_str().into()).collect();
     schema
 }
 
@@ -96,7 +98,7 @@ fn errors(operation: &mut Operation, method: &str, guarded: bool) {
         (true, _) => &[400, 401, 403, 404, 408, 409, 413, 422, 500, 502, 503, 504, 507],
     };
     for status in statuses {
-        let codes: Vec<String> = CODES.iter().filter(|r| r.status == *status).map(|r| format!("`{}`", r.code)).collect();
+        let codes: Vec<String> = error_map::documented().into_iter().filter(|c| error_map::status(*c) == *status).map(|c| format!("`{c}`")).collect();
         let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("ErrorBody"))).build();
         let response = ResponseBuilder::new().description(codes.join(", ")).content("application/json", content).build();
         operation.responses.responses.entry(status.to_string()).or_insert(RefOr::T(response));

@@ -10,7 +10,7 @@ use axum::http::Uri;
 use axum::middleware::{from_fn_with_state, map_request};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use hoody_state::{Error, Kind};
+use hoody_state::{Code, Error};
 use tower::{Layer, ServiceExt};
 use utoipa_axum::router::OpenApiRouter;
 
@@ -79,7 +79,7 @@ async fn trim_slash(mut request: Request) -> Request {
 
 async fn no_route(request: Request) -> ApiError {
     let path: String = request.uri().path().chars().take(200).collect();
-    Error::not_found("route_not_found", format!("there is no route {path}: /openapi.json lists them")).into()
+    Error::new(Code::RouteNotFound, format!("there is no route {path}: /openapi.json lists them")).into()
 }
 
 async fn wrong_method(request: Request) -> Response {
@@ -90,5 +90,5 @@ async fn wrong_method(request: Request) -> Response {
         return no_route(request).await.into_response();
     }
     let message = format!("{} is no method of {}", request.method(), request.uri().path());
-    ApiError::from(Error::new(Kind::Invalid, "method_not_allowed", message)).into_response()
+    ApiError::from(Error::new(Code::MethodNotAllowed, message)).into_response()
 }

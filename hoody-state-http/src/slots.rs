@@ -2,7 +2,7 @@
 //! reserve that no token can use up.
 
 use crate::auth::Identity;
-use hoody_state::{Error, Kind};
+use hoody_state::{Code, Error};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -117,7 +117,7 @@ impl Slots {
     ///
     /// # Errors
     /// `code`, with 503 and `Retry-After`.
-    pub fn take_now(self: &Arc<Self>, holder: &Holder, code: &'static str) -> Result<Slot, Error> {
+    pub fn take_now(self: &Arc<Self>, holder: &Holder, code: Code) -> Result<Slot, Error> {
         self.try_take(holder).ok_or_else(|| self.refuse(code))
     }
 
@@ -125,7 +125,7 @@ impl Slots {
     ///
     /// # Errors
     /// One of the two codes.
-    pub fn take_share_now(self: &Arc<Self>, holder: &Holder, of_share: &'static str, of_total: &'static str) -> Result<Slot, Error> {
+    pub fn take_share_now(self: &Arc<Self>, holder: &Holder, of_share: Code, of_total: Code) -> Result<Slot, Error> {
         self.try_take(holder).ok_or_else(|| {
             let own = self.lock().by.get(&holder.key).copied().unwrap_or(0);
             self.refuse(if own >= self.each { of_share } else { of_total })
@@ -136,7 +136,7 @@ impl Slots {
     ///
     /// # Errors
     /// `code`, with 503 and `Retry-After`.
-    pub async fn take(self: &Arc<Self>, holder: &Holder, patience: Duration, code: &'static str) -> Result<Slot, Error> {
+    pub async fn take(self: &Arc<Self>, holder: &Holder, patience: Duration, code: Code) -> Result<Slot, Error> {
         if let Some(slot) = self.try_take(holder) {
             return Ok(slot);
         }
@@ -155,16 +155,12 @@ impl Slots {
         tokio::time::timeout(patience, wait).await.map_err(|_| self.refuse(code))
     }
 
-    fn refuse(&self, code: &'static str) -> Error {
+    fn refuse(&self, code: Code) -> Error {
         self.refused.fetch_add(1, Ordering::Relaxed);
         let Slots { name, limit, each, .. } = self;
         let data = serde_json::json!({ "what": name, "limit": limit, "each": each });
-        Error::new(
-            Kind::Unavailable,
-            code,
-            format!("too many {name} are under way: this server takes {limit} at once and {each} of one holder; try again in a moment"),
-        )
-        .with_data(data)
+        Error::new(code, format!("too many {name} are under way: this server takes {limit} at once and {each} of one holder; try again in a moment"))
+            .with_data(data)
     }
 
     /// How full they are.
@@ -212,8 +208,8 @@ mod tests {
         let root = Holder { key: "root".into(), root: true };
         let reserve: Vec<_> = (0..ROOT_RESERVE).map(|_| slots.try_take(&root).unwrap()).collect();
         assert!(slots.try_take(&root).is_none());
-        let e = slots.take_now(&holder("c"), "server_busy").unwrap_err();
-        assert_eq!((e.code(), e.data().unwrap()["limit"].as_u64()), ("server_busy", Some(3)));
+        let e = slots.take_now(&holder("c"), Code::ServerBusy).unwrap_err();
+        assert_eq!((e.code(), e.data().unwrap()["limit"].as_u64()), (Code::ServerBusy, Some(3)));
         assert_eq!(slots.load(), Load { used: 3 + ROOT_RESERVE, limit: 3, each: 2, refused: 1 });
         drop((a, b, reserve));
         assert_eq!(slots.load().used, 0);
@@ -224,10 +220,10 @@ mod tests {
     async fn one_that_waits_gets_what_is_given_back_and_no_more_than_its_patience() {
         let slots = Slots::new("things", 1, 1);
         let first = slots.try_take(&holder("a")).unwrap();
-        assert!(slots.take(&holder("b"), Duration::from_millis(20), "server_busy").await.is_err());
+        assert!(slots.take(&holder("b"), Duration::from_millis(20), Code::ServerBusy).await.is_err());
         let waiting = {
             let slots = Arc::clone(&slots);
-            tokio::spawn(async move { slots.take(&holder("b"), Duration::from_secs(30), "server_busy").await.is_ok() })
+            tokio::spawn(async move { slots.take(&holder("b"), Duration::from_secs(30), Code::ServerBusy).await.is_ok() })
         };
         tokio::time::sleep(Duration::from_millis(20)).await;
         drop(first);

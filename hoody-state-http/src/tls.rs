@@ -1,7 +1,7 @@
 //! TLS for listening beyond loopback: a certificate of one's own, or one that this server makes for itself and peers pin.
 
 use hoody_state::error::IoContext;
-use hoody_state::{Error, Kind, Result};
+use hoody_state::{Code, Error, Result};
 use std::io::Write;
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
@@ -38,7 +38,7 @@ impl Identity {
         if self.certificate.exists() && self.key.exists() {
             return Ok(false);
         }
-        let bad = |e: rcgen::Error| Error::invalid("tls_names", format!("no certificate can be made for {names:?}: {e}"));
+        let bad = |e: rcgen::Error| Error::new(Code::TlsNames, format!("no certificate can be made for {names:?}: {e}"));
         let made = rcgen::generate_simple_self_signed(names.to_vec()).map_err(bad)?;
         let dir = self.key.parent().unwrap_or(Path::new("."));
         std::fs::create_dir_all(dir).io(|| format!("make {}", dir.display()))?;
@@ -67,8 +67,7 @@ impl Identity {
     /// # Errors
     /// `tls_unusable` for files that are no chain and key, or do not belong together.
     pub fn acceptor(&self) -> Result<TlsAcceptor> {
-        let unusable =
-            |what: &Path, e: &dyn std::fmt::Display| Error::new(Kind::Invalid, "tls_unusable", format!("{} cannot be used for TLS: {e}", what.display()));
+        let unusable = |what: &Path, e: &dyn std::fmt::Display| Error::new(Code::TlsUnusable, format!("{} cannot be used for TLS: {e}", what.display()));
         let chain: std::result::Result<Vec<_>, _> = CertificateDer::pem_file_iter(&self.certificate).map_err(|e| unusable(&self.certificate, &e))?.collect();
         let chain = chain.map_err(|e| unusable(&self.certificate, &e))?;
         let key = PrivateKeyDer::from_pem_file(&self.key).map_err(|e| unusable(&self.key, &e))?;
@@ -111,6 +110,6 @@ mod tests {
         assert_eq!(own.key.metadata().unwrap().mode() & 0o777, 0o600);
         own.acceptor().unwrap();
         std::fs::write(&own.key, "rubbish").unwrap();
-        assert_eq!(own.acceptor().err().unwrap().code(), "tls_unusable");
+        assert_eq!(own.acceptor().err().unwrap().code(), Code::TlsUnusable);
     }
 }

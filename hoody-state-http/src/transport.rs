@@ -3,9 +3,8 @@
 //! A peer is trusted by its certificate (its own or its authority's, or else the public authorities), and trusts us by the token. Redirects are not followed and
 //! proxies not used: a token goes to the address that was given and nowhere else. A peer that falls silent ends the call or the stream.
 
-use crate::error_map::CODES;
 use hoody_state::transfer::{Answer, PeerAddress, Request, StreamRequest, Transport};
-use hoody_state::{Error, Kind, Result};
+use hoody_state::{Code, Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::io::Read;
@@ -57,7 +56,7 @@ impl HttpTransport {
         }
         let mut tls = TlsConfig::builder().provider(TlsProvider::Rustls);
         if let Some(pem) = &peer.ca {
-            let bad = || Error::invalid("validation_error", format!("ca: the certificate of {} is not readable as PEM", peer.name));
+            let bad = || Error::new(Code::ValidationError, format!("ca: the certificate of {} is not readable as PEM", peer.name));
             let certificates: Result<Vec<_>> = parse_pem(pem.as_bytes())
                 .map(|item| match item {
                     Ok(PemItem::Certificate(c)) => Ok(c),
@@ -112,9 +111,8 @@ impl Transport for HttpTransport {
     fn call(&self, peer: &PeerAddress, request: &Request, timeout: Duration) -> Result<Answer> {
         let mut response = self.post(peer, "call", request, Some(timeout))?;
         let bytes = response.body_mut().with_config().limit(LARGEST_ANSWER).read_to_vec().map_err(|e| unreachable(peer, &e))?;
-        let good: Good = serde_json::from_slice(&bytes).map_err(|e| {
-            Error::new(Kind::Unavailable, "peer_refused", format!("what answers at {} is no hoody-state server of this version: {e}", peer.url))
-        })?;
+        let good: Good = serde_json::from_slice(&bytes)
+            .map_err(|e| Error::new(Code::PeerRefused, format!("what answers at {} is no hoody-state server of this version: {e}", peer.url)))?;
         Ok(good.data)
     }
 
@@ -129,7 +127,7 @@ fn unreachable(peer: &PeerAddress, e: &ureq::Error) -> Error {
         ureq::Error::Tls(_) | ureq::Error::Rustls(_) => ": its certificate is not the one that was given as `ca`, or names another host",
         _ => "",
     };
-    Error::new(Kind::Unavailable, "peer_unreachable", format!("server {} at {} does not answer: {e}{hint}", peer.name, peer.url))
+    Error::new(Code::PeerUnreachable, format!("server {} at {} does not answer: {e}{hint}", peer.name, peer.url))
 }
 
 /// The peer's own error, as near to what it was as this side knows it.
@@ -137,32 +135,19 @@ fn refusal(peer: &PeerAddress, mut response: Response<ureq::Body>) -> Error {
     let status = response.status().as_u16();
     let text = response.body_mut().with_config().limit(LARGEST_ANSWER).read_to_vec().unwrap_or_default();
     let Ok(bad) = serde_json::from_slice::<Bad>(&text) else {
-        return Error::new(
-            Kind::Unavailable,
-            "peer_refused",
-            format!("server {} at {} answered {status}, and not as a hoody-state server does", peer.name, peer.url),
-        );
+        return Error::new(Code::PeerRefused, format!("server {} at {} answered {status}, and not as a hoody-state server does", peer.name, peer.url));
     };
-    // It says nothing of the token: what is asked for is not allowed there.
-    let not_allowed = status == 403 && bad.code == "host_network_denied";
-    let kind = match status {
-        403 if not_allowed => Kind::Denied,
-        400 | 413 | 422 => Kind::Invalid,
-        404 => Kind::NotFound,
-        409 if bad.code.ends_with("operation_in_progress") => Kind::Busy,
-        409 => Kind::Conflict,
-        507 => Kind::NoSpace,
-        504 => Kind::Timeout,
-        _ => Kind::Unavailable,
-    };
-    let code = match status {
-        401 | 403 if !not_allowed => "peer_refused",
-        500 => "peer_failed",
-        _ => CODES.iter().find(|r| r.code == bad.code).map_or("peer_refused", |r| r.code),
+    let code = match (status, bad.code.parse()) {
+        // This says nothing about the token: the other server does not allow what was asked for.
+        (403, Ok(code @ Code::HostNetworkDenied)) => code,
+        (401 | 403, _) => Code::PeerRefused,
+        (500, _) => Code::PeerFailed,
+        (_, Ok(code)) if code.in_api() => code,
+        _ => Code::PeerRefused,
     };
     // It ends up in lists and logs here.
     let message: String = bad.message.chars().take(2_000).collect();
-    let error = Error::new(kind, code, format!("server {}: {message}", peer.name));
+    let error = Error::new(code, format!("server {}: {message}", peer.name));
     match bad.data {
         Some(data) if text.len() < 16 << 10 => error.with_data(data),
         _ => error,

@@ -1,7 +1,7 @@
 //! The UNIX socket.
 
 use hoody_state::error::IoContext;
-use hoody_state::{Error, Kind, Result};
+use hoody_state::{Code, Error, Result};
 use std::fs::{self, DirBuilder, Permissions};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
 use std::path::Path;
@@ -24,10 +24,10 @@ pub fn bind(path: &Path) -> Result<UnixListener> {
 fn clear(path: &Path) -> Result<()> {
     let Ok(meta) = fs::symlink_metadata(path) else { return Ok(()) };
     if !meta.file_type().is_socket() {
-        return Err(Error::conflict("not_a_socket", format!("{} is there and is no socket: give another --socket", path.display())));
+        return Err(Error::new(Code::NotASocket, format!("{} is there and is no socket: give another --socket", path.display())));
     }
     if std::os::unix::net::UnixStream::connect(path).is_ok() {
-        return Err(Error::new(Kind::Busy, "socket_in_use", format!("another server listens on {}: stop it or give another --socket", path.display())));
+        return Err(Error::new(Code::SocketInUse, format!("another server listens on {}: stop it or give another --socket", path.display())));
     }
     fs::remove_file(path).io(|| format!("remove the old socket {}", path.display()))
 }

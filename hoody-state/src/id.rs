@@ -1,6 +1,6 @@
 //! Identifiers: 24 lower-case hex digits, 32 for operations. The first eight are the second of creation, so that ids sort by age.
 
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -22,7 +22,7 @@ fn check(s: &str, digits: usize, what: &str) -> Result<()> {
         return Ok(());
     }
     let shown: String = s.chars().take(64).collect();
-    Err(Error::invalid("invalid_id_format", format!("{shown:?} is no {what} id: it must be {digits} lower-case hex digits")))
+    Err(Error::new(Code::InvalidIdFormat, format!("{shown:?} is no {what} id: it must be {digits} lower-case hex digits")))
 }
 
 macro_rules! id {
@@ -96,7 +96,7 @@ mod tests {
         assert!("65f0c0ffee00000000000001".parse::<ContainerId>().is_ok());
         for bad in ["", "65f0c0ffee0000000000000", "65F0C0FFEE00000000000001", "65f0c0ffee0000000000000g", "../../etc/passwd00000000"] {
             let e = bad.parse::<ContainerId>().unwrap_err();
-            assert_eq!(e.code(), "invalid_id_format", "{bad}");
+            assert_eq!(e.code(), Code::InvalidIdFormat, "{bad}");
         }
         assert_eq!(ContainerId::generate().as_str().len(), 24);
         assert_eq!(OperationId::generate().as_str().len(), 32);

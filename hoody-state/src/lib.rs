@@ -70,7 +70,7 @@ pub mod transfer;
 pub mod units;
 mod world;
 
-pub use error::{Error, Kind, Result};
+pub use error::{Code, Error, Kind, Result};
 pub use host::{Caller, Host, HostBuilder, HostConfig};
 pub use sys::mountinfo;
 

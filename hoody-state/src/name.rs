@@ -1,6 +1,6 @@
 //! Names that people choose. Parsing is the check: a value of these types is a good name.
 
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
 use std::fmt;
@@ -77,7 +77,7 @@ impl FromStr for ContainerName {
         if (1..=100).contains(&s.len()) && s.bytes().all(is_word) {
             return Ok(Self(s.to_owned()));
         }
-        Err(Error::invalid("invalid_container_name", format!("{} is no container name: it must be 3 to 100 of A-Z a-z 0-9 _ -", shown(s))))
+        Err(Error::new(Code::InvalidContainerName, format!("{} is no container name: it must be 3 to 100 of A-Z a-z 0-9 _ -", shown(s))))
     }
 }
 
@@ -88,7 +88,7 @@ impl ContainerName {
     /// `invalid_container_name`.
     pub fn for_creation(s: &str) -> Result<Self> {
         if s.len() < 3 {
-            return Err(Error::invalid("invalid_container_name", format!("{} is no container name: it must be 3 to 100 of A-Z a-z 0-9 _ -", shown(s))));
+            return Err(Error::new(Code::InvalidContainerName, format!("{} is no container name: it must be 3 to 100 of A-Z a-z 0-9 _ -", shown(s))));
         }
         s.parse()
     }
@@ -114,10 +114,7 @@ impl FromStr for ProjectAlias {
         if (1..=100).contains(&n) && !s.chars().any(char::is_control) && !s.trim().is_empty() {
             return Ok(Self(s.to_owned()));
         }
-        Err(Error::invalid(
-            "invalid_alias_format",
-            format!("{} is no project alias: it must be 1 to 100 characters, not blank, no control characters", shown(s)),
-        ))
+        Err(Error::new(Code::InvalidAliasFormat, format!("{} is no project alias: it must be 1 to 100 characters, not blank, no control characters", shown(s))))
     }
 }
 
@@ -129,7 +126,7 @@ impl FromStr for Alias {
         if (1..=100).contains(&n) && !s.chars().any(char::is_control) {
             return Ok(Self(s.to_owned()));
         }
-        Err(Error::invalid("invalid_alias", format!("{} is no snapshot alias: it must be 1 to 100 characters, no control characters ({n} given)", shown(s))))
+        Err(Error::new(Code::InvalidAlias, format!("{} is no snapshot alias: it must be 1 to 100 characters, no control characters ({n} given)", shown(s))))
     }
 }
 
@@ -140,7 +137,7 @@ impl FromStr for SnapshotName {
         if (1..=100).contains(&s.len()) && s.bytes().all(is_word) && !s.starts_with('-') {
             return Ok(Self(s.to_owned()));
         }
-        Err(Error::not_found("snapshot_not_found", format!("there is no snapshot {}: names are 1 to 100 of A-Z a-z 0-9 _ -", shown(s))))
+        Err(Error::new(Code::SnapshotNotFound, format!("there is no snapshot {}: names are 1 to 100 of A-Z a-z 0-9 _ -", shown(s))))
     }
 }
 
@@ -171,13 +168,13 @@ impl FromStr for ImageName {
     fn from_str(s: &str) -> Result<Self> {
         let segment = |p: &str| !p.is_empty() && p != "." && p != ".." && p.bytes().all(|b| is_word(b) || b == b'.');
         if !(1..=100).contains(&s.len()) || !s.split('/').all(segment) {
-            return Err(Error::invalid(
-                "invalid_image_name",
+            return Err(Error::new(
+                Code::InvalidImageName,
                 format!("{} is no image name: it must be segments of A-Z a-z 0-9 . _ - joined by /, at most 100 characters", shown(s)),
             ));
         }
         if RESERVED_IMAGE_NAMES.contains(&s) {
-            return Err(Error::invalid("reserved_image_name", format!("{s:?} is a word of the API and cannot name an image: choose another")));
+            return Err(Error::new(Code::ReservedImageName, format!("{s:?} is a word of the API and cannot name an image: choose another")));
         }
         Ok(Self(s.to_owned()))
     }

@@ -1,6 +1,6 @@
 //! What an operator sets.
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Code, Error, Result};
 use crate::runtime::Network;
 use crate::units::Bytes;
 use std::time::Duration;
@@ -56,7 +56,7 @@ impl HostNetwork {
             HostNetwork::Never => "containers on this server may not use the host's network (serve --host-network never): say network: none",
             _ => "this server takes no containers from other servers that use the host's network: it takes serve --host-network any there",
         };
-        Err(Error::new(Kind::Denied, "host_network_denied", why))
+        Err(Error::new(Code::HostNetworkDenied, why))
     }
 }
 

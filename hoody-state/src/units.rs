@@ -1,5 +1,4 @@
 //! Units as types, so that no bare integer crosses a module's edge.
-
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -61,7 +60,7 @@ impl std::str::FromStr for Bytes {
 
     /// `512`, `10M`, `20GiB`, `1T`: powers of 1024.
     fn from_str(s: &str) -> crate::error::Result<Self> {
-        let bad = || crate::error::Error::invalid("invalid_size", format!("{s:?} is no size: write 512, 64M, 20G or 1T"));
+        let bad = || crate::error::Error::new(crate::error::Code::InvalidSize, format!("{s:?} is no size: write 512, 64M, 20G or 1T"));
         let t = s.trim();
         let digits = t.find(|c: char| !c.is_ascii_digit()).unwrap_or(t.len());
         let n: u64 = t[..digits].parse().map_err(|_| bad())?;
@@ -90,13 +89,14 @@ pub struct VolumeId(pub u64);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Code;
 
     #[test]
     fn sizes_are_read_as_people_write_them() {
         assert_eq!("20G".parse::<Bytes>().unwrap(), Bytes::gib(20));
         assert_eq!("64MiB".parse::<Bytes>().unwrap(), Bytes::mib(64));
         for bad in ["", "G", "-1", "99999999999T", "1X", "1.5G"] {
-            assert_eq!(bad.parse::<Bytes>().unwrap_err().code(), "invalid_size", "{bad}");
+            assert_eq!(bad.parse::<Bytes>().unwrap_err().code(), Code::InvalidSize, "{bad}");
         }
         assert_eq!(Bytes(1536).to_string(), "1.5 KiB");
     }

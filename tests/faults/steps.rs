@@ -3,7 +3,7 @@
 
 use hoody_state::id::ContainerId;
 use hoody_state::model::{CopyRequest, ForkRequest, NewSnapshot, OnAliasConflict, Operation, PageRequest, RestoreOptions, SyncRequest, Verb};
-use hoody_state::{Caller, Host, Result};
+use hoody_state::{Caller, Code, Host, Result};
 use hoody_state_workspace::{Failing, MemoryWorld, assert_clean, container, furnish, snapshot, tiny_image};
 use nix::libc::{EDQUOT, EIO, ENOSPC, EROFS};
 use std::time::{Duration, Instant};
@@ -115,9 +115,9 @@ fn an_operation_whose_step_fails_once_is_undone_or_finished() {
                 let when = format!("{name}, step {n} failed with {}", std::io::Error::from_raw_os_error(errno));
                 if let Err(e) = &out {
                     let wanted = match errno {
-                        ENOSPC => "pool_full",
-                        EDQUOT => "disk_limit_reached",
-                        _ => "io",
+                        ENOSPC => Code::PoolFull,
+                        EDQUOT => Code::DiskLimitReached,
+                        _ => Code::Io,
                     };
                     assert_eq!(e.code(), wanted, "{when}: {e:?}");
                     failed += 1;

@@ -1,5 +1,6 @@
 use super::{container, real};
 use hoody_state::Caller;
+use hoody_state::Code;
 use hoody_state::id::ContainerId;
 use hoody_state::locked_db::fuse::FuseLockedDb;
 use hoody_state::locked_db::{FileLocks, LockedDb};
@@ -102,7 +103,7 @@ fn a_database_that_another_container_uses_is_reverted_in_one_step() {
     assert_ne!(old, new);
     real.sh(&b, "echo new > /hoody/databases/plain; echo extra > /hoody/databases/extra");
     let e = real.host().restore(&me, &a, "s", RestoreOptions::default()).unwrap_err();
-    assert_eq!(e.code(), "databases_shared");
+    assert_eq!(e.code(), Code::DatabasesShared);
     assert!(e.message().contains('b') && e.data().unwrap()["containers"][0]["id"] == b.as_str(), "{e}");
     let options = |d| RestoreOptions { databases: Some(d), ..Default::default() };
     real.host().restore(&me, &a, "s", options(DatabasesChoice::Keep)).unwrap();

@@ -2,6 +2,7 @@
 //! `ESCAPE_ATTEMPTS=100000 cargo test --test filesystem no_swap` is the full count.
 
 use super::{container, real};
+use hoody_state::Code;
 use hoody_state::share::bind::BindShareMount;
 use hoody_state::share::{ShareMount, Source};
 use hoody_state_workspace::project;
@@ -42,7 +43,7 @@ fn no_swap_of_links_leads_a_share_out_of_its_owner() {
     let inode = |p: &str| std::fs::metadata(live.join(p)).unwrap().ino();
     let closed: Vec<u64> = ["hoody/databases", "hoody/databases/b", "hoody/databases/b/c"].map(inode).to_vec();
     let stop = AtomicBool::new(false);
-    let (mut opened, mut refused) = (HashMap::<u64, u64>::new(), HashMap::<&str, u64>::new());
+    let (mut opened, mut refused) = (HashMap::<u64, u64>::new(), HashMap::<Code, u64>::new());
     std::thread::scope(|s| {
         s.spawn(|| {
             let (a, keep) = (base.join("a"), base.join("keep"));

@@ -3,6 +3,7 @@
 use super::databases::daemon_of;
 use super::{container, real};
 use hoody_state::Caller;
+use hoody_state::Code;
 use hoody_state::model::{Consistency, NewContainer, Verb};
 use hoody_state_workspace::worker::{import, line, said};
 use hoody_state_workspace::{RealHost, assert_clean, project, snapshot};
@@ -143,7 +144,7 @@ fn a_stopped_daemon_delays_containers_only_for_a_time() {
 
     let began = Instant::now();
     let e = real.host().lifecycle(&Caller::default(), &b, Verb::Start, None).unwrap_err();
-    assert_eq!(e.code(), "databases_unavailable", "{e}");
+    assert_eq!(e.code(), Code::DatabasesUnavailable, "{e}");
     assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
 
     let began = Instant::now();

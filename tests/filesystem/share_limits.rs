@@ -2,6 +2,7 @@
 
 use super::{attempt, container, offer, real, say, share};
 use hoody_state::Caller;
+use hoody_state::Code;
 use hoody_state::model::{DatabaseScope, NewContainer, NewShare, ShareMode, ShareStatus, Verb};
 use hoody_state_workspace::{assert_clean, at_rest, project};
 
@@ -22,7 +23,7 @@ fn a_received_share_cannot_be_shared_again_so_there_are_no_cycles() {
     real.sh(&b, "ln -s /hoody/shares/docs /hoody/storage/docs; ln -s ../shares /hoody/storage/all");
     for path in ["/hoody/shares/docs", "/hoody//shares/./docs/"] {
         let new = NewShare { target_container_id: Some(c.clone()), ..offer(path, ShareMode::Readonly) };
-        assert_eq!(real.host().create_share(&Caller::default(), &b, new).unwrap_err().code(), "invalid_path");
+        assert_eq!(real.host().create_share(&Caller::default(), &b, new).unwrap_err().code(), Code::InvalidPath);
     }
     for path in ["/hoody/storage/docs", "/hoody/storage/all"] {
         let s = share(&real, &b, path, &c, ShareMode::Readonly);
@@ -87,7 +88,7 @@ fn a_container_that_replaces_its_own_directories_starts_and_reaches_nothing_else
         println!("{name}: {:?}", started.as_ref().map(|a| a.status).map_err(|e| e.message().to_owned()));
         assert_eq!(std::fs::read_dir("/etc").unwrap().map(|e| e.unwrap().file_name()).collect::<Vec<_>>(), before, "{name}: nothing of the host is touched");
         if let Err(e) = started {
-            assert_eq!(e.code(), "start_failed", "{name}: {e}");
+            assert_eq!(e.code(), Code::StartFailed, "{name}: {e}");
         }
         real.host().delete_container(&me, &c).unwrap();
     }

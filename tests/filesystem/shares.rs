@@ -1,4 +1,5 @@
 use super::{attempt, container, eventually, offer, real, say, share, share_with_all};
+use hoody_state::Code;
 use hoody_state::id::ContainerId;
 use hoody_state::model::{NewShare, RestoreOptions, Share, ShareFilter, ShareMode, ShareStatus, ShareUpdate, Verb};
 use hoody_state::{Caller, Host};
@@ -160,7 +161,7 @@ fn an_expired_share_is_deleted() {
     say(&real, &receiver, &s, true);
     assert_eq!(real.sh(&receiver, "ls /hoody/shares"), "docs\n");
     eventually("its end", || real.sh(&receiver, "ls /hoody/shares").is_empty());
-    assert_eq!(real.host().share(None, &s.id).unwrap_err().code(), "share_not_found");
+    assert_eq!(real.host().share(None, &s.id).unwrap_err().code(), Code::ShareNotFound);
     let events = real.host().events(&hoody_state::model::EventFilter { limit: 100, ..Default::default() }).unwrap().0;
     let of = |what: &str| events.iter().filter(|e| e.event_type == format!("storage.share.{what}")).count();
     assert_eq!((of("created"), of("mount_changed"), of("expiring_soon"), of("expired")), (1, 1, 1, 1));

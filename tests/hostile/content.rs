@@ -1,6 +1,7 @@
 //! What a container's root can put into its own volume.
 
 use super::me;
+use hoody_state::Code;
 use hoody_state::id::ContainerId;
 use hoody_state::model::{NewSnapshot, OnAliasConflict, RestoreOptions, Status, Verb};
 use hoody_state_workspace::{RealHost, assert_clean, at_rest, container, fingerprint, project, snapshot};
@@ -92,7 +93,7 @@ fn links_in_place_of_the_paths_that_a_start_uses() {
     let seen = h.container(&c).unwrap();
     match &out {
         Ok(_) => assert_eq!(seen.status, Status::Running),
-        Err(e) => assert!(e.code() == "start_failed" && seen.status == Status::Failed && seen.status_message.is_some(), "{e:?}"),
+        Err(e) => assert!(e.code() == Code::StartFailed && seen.status == Status::Failed && seen.status_message.is_some(), "{e:?}"),
     }
     assert_clean(h, "after a start among links");
     assert_eq!(std::fs::read_dir(&victim).unwrap().count(), 0, "something of ours went through a link");

@@ -1,5 +1,6 @@
 //! Idempotency keys.
 
+use hoody_state::Code;
 use hoody_state::host::IdempotencyKey;
 use hoody_state::model::NewSnapshot;
 use hoody_state::{Caller, Host};
@@ -24,15 +25,15 @@ fn the_same_request_is_answered_again_and_another_is_refused() {
     let before = picture(&h);
     assert_eq!(take(&h, &c, &with("a", 1)).unwrap(), first);
     assert!(before == picture(&h), "an answer that is repeated changes nothing");
-    refused(&h, "idempotency_key_reused", || take(&h, &c, &with("a", 2)));
+    refused(&h, Code::IdempotencyKeyReused, || take(&h, &c, &with("a", 2)));
     // Another key is another request; a refused one does not use its key up.
-    refused(&h, "alias_in_use", || take(&h, &c, &with("b", 1)));
+    refused(&h, Code::AliasInUse, || take(&h, &c, &with("b", 1)));
     h.delete_snapshot(&Caller::default(), &c, "k").unwrap();
     take(&h, &c, &with("b", 1)).unwrap();
     // Other scopes have other keys.
     let mut other = with("b", 9);
     other.idempotency.as_mut().unwrap().scope = "another token".into();
-    refused(&h, "alias_in_use", || take(&h, &c, &other));
+    refused(&h, Code::AliasInUse, || take(&h, &c, &other));
     // Deletes too.
     h.delete_container(&with("d", 1), &c).unwrap();
     at_rest(&h);
@@ -48,7 +49,7 @@ fn a_request_under_way_is_not_begun_again() {
         let first = s.spawn(|| take(&h, &c, &with("a", 1)));
         gate.wait_for_someone();
         let e = take(&h, &c, &with("a", 1)).unwrap_err();
-        assert_eq!(e.code(), "idempotency_in_flight");
+        assert_eq!(e.code(), Code::IdempotencyInFlight);
         gate.open();
         let first = first.join().unwrap().unwrap();
         assert_eq!(take(&h, &c, &with("a", 1)).unwrap(), first);

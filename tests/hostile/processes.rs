@@ -1,6 +1,7 @@
 //! What runs in a container.
 
 use super::me;
+use hoody_state::Code;
 use hoody_state::model::{Status, Verb};
 use hoody_state::runtime::ExecSpec;
 use hoody_state_workspace::{RealHost, assert_clean, container, project, snapshot};
@@ -33,7 +34,7 @@ fn a_fork_bomb_is_paused_snapshotted_stopped_and_deleted() {
         }
         // It says so, and the container goes on.
         Err(e) => {
-            assert_eq!(e.code(), "freeze_timeout");
+            assert_eq!(e.code(), Code::FreezeTimeout);
             assert_eq!(h.container(&c).unwrap().status, Status::Running);
         }
     }

@@ -1,6 +1,7 @@
 //! What is around a pool: no runtime, no room, somebody else's file system, another server.
 
 use super::me;
+use hoody_state::Code;
 use hoody_state::model::{NewSnapshot, PageRequest, RestoreOptions, Status, Verb};
 use hoody_state::units::Bytes;
 use hoody_state::{Host, HostConfig};
@@ -19,7 +20,7 @@ fn without_a_runtime_everything_except_starting_works() {
     real.start();
     let h = real.host();
     assert_eq!(h.container(&old).unwrap().status, Status::Running, "it goes on");
-    assert_eq!(h.probe_runtime().unwrap_err().code(), "runtime_not_found");
+    assert_eq!(h.probe_runtime().unwrap_err().code(), Code::RuntimeNotFound);
     let c = container(h, &p, "dev").unwrap();
     let seen = h.container(&c).unwrap();
     assert_eq!(seen.status, Status::Failed);
@@ -30,10 +31,10 @@ fn without_a_runtime_everything_except_starting_works() {
     std::fs::write(real.live(&c).join("x"), "x").unwrap();
     h.restore(&me(), &c, "s", RestoreOptions::default()).unwrap();
     assert!(!real.live(&c).join("x").exists());
-    assert_eq!(h.lifecycle(&me(), &c, Verb::Start, None).unwrap_err().code(), "runtime_not_found");
+    assert_eq!(h.lifecycle(&me(), &c, Verb::Start, None).unwrap_err().code(), Code::RuntimeNotFound);
     assert_eq!(h.container(&c).unwrap().status, Status::Failed);
     let e = h.restore(&me(), &c, "s", RestoreOptions { start: Some(true), ..Default::default() }).unwrap_err();
-    assert_eq!(e.code(), "runtime_not_found");
+    assert_eq!(e.code(), Code::RuntimeNotFound);
     // What runs can still be stopped, paused and snapshotted without it.
     for v in [Verb::Pause, Verb::Resume] {
         h.lifecycle(&me(), &old, v, None).unwrap();
@@ -106,11 +107,11 @@ fn a_full_pool_refuses_before_anything_changes_and_can_be_emptied() {
 
 fn snapshot_refused(real: &RealHost, c: &hoody_state::id::ContainerId, p: &hoody_state::id::ProjectId) {
     let h = real.host();
-    refused(h, "pool_full", || h.create_snapshot(&me(), c, NewSnapshot::default()));
-    refused(h, "pool_full", || h.restore(&me(), c, "s", RestoreOptions::default()));
-    refused(h, "pool_full", || container(h, p, "more"));
-    refused(h, "pool_full", || h.import_image(&me(), "more", &mut &tiny_image()[..]));
-    refused(h, "pool_full", || h.image_from_snapshot(&me(), "more", c, "s"));
+    refused(h, Code::PoolFull, || h.create_snapshot(&me(), c, NewSnapshot::default()));
+    refused(h, Code::PoolFull, || h.restore(&me(), c, "s", RestoreOptions::default()));
+    refused(h, Code::PoolFull, || container(h, p, "more"));
+    refused(h, Code::PoolFull, || h.import_image(&me(), "more", &mut &tiny_image()[..]));
+    refused(h, Code::PoolFull, || h.image_from_snapshot(&me(), "more", c, "s"));
 }
 
 struct Removed(std::path::PathBuf);
@@ -134,7 +135,7 @@ fn a_file_system_that_is_not_ours_is_left_alone() {
         let sum = || Command::new("sha256sum").arg(&image).output().unwrap().stdout;
         let before = sum();
         let e = Host::open(&config).err().expect(mkfs[0]);
-        assert_eq!(e.code(), "pool_foreign", "{mkfs:?}: {e}");
+        assert_eq!(e.code(), Code::PoolForeign, "{mkfs:?}: {e}");
         assert!(e.message().contains("pool.img"), "{e}");
         assert_eq!(sum(), before, "{mkfs:?}: it was written to");
         let left = hoody_state::mountinfo::of_this_process().unwrap();
@@ -148,21 +149,21 @@ fn a_file_system_that_is_not_ours_is_left_alone() {
 fn one_server_per_data_directory_and_two_pools_side_by_side() {
     let one = RealHost::new("h-one");
     let e = Host::open(&one.config).err().unwrap();
-    assert_eq!(e.code(), "data_in_use");
-    assert_eq!(Host::unmount(&one.config).unwrap_err().code(), "data_in_use");
+    assert_eq!(e.code(), Code::DataInUse);
+    assert_eq!(Host::unmount(&one.config).unwrap_err().code(), Code::DataInUse);
     // Another run directory does not help.
     let elsewhere = HostConfig { run: one.dir.join("other-run"), ..one.config.clone() };
-    assert_eq!(Host::open(&elsewhere).err().unwrap().code(), "data_in_use");
+    assert_eq!(Host::open(&elsewhere).err().unwrap().code(), Code::DataInUse);
     let two = RealHost::new("h-two");
     // Nor does another's: the mount point is taken.
     let third = Removed(scratch("h-third"));
     let crossed = HostConfig { data: third.0.join("data"), run: one.config.run.clone(), ..one.config.clone() };
-    assert_eq!(Host::open(&crossed).err().unwrap().code(), "mount_point_in_use");
+    assert_eq!(Host::open(&crossed).err().unwrap().code(), Code::MountPointInUse);
     let (p1, p2) = (project(one.host(), "p"), project(two.host(), "p"));
     let (c1, c2) = (container(one.host(), &p1, "dev").unwrap(), container(two.host(), &p2, "dev").unwrap());
     one.sh(&c1, "echo one > /which");
     two.sh(&c2, "echo two > /which");
-    assert_eq!(one.host().container(&c2).unwrap_err().code(), "container_not_found");
+    assert_eq!(one.host().container(&c2).unwrap_err().code(), Code::ContainerNotFound);
     assert_eq!((one.sh(&c1, "cat /which"), two.sh(&c2, "cat /which")), ("one\n".into(), "two\n".into()));
     assert_clean(one.host(), "one of two");
     assert_clean(two.host(), "two of two");

@@ -1,6 +1,7 @@
 //! Images that are none.
 
 use super::me;
+use hoody_state::Code;
 use hoody_state_workspace::{MemoryWorld, RealHost, assert_clean, furnish, picture, tiny_image};
 
 fn member(name: &str, kind: u8, link: &str, data: &[u8]) -> Vec<u8> {
@@ -31,26 +32,26 @@ fn tar(members: &[Vec<u8>]) -> Vec<u8> {
 }
 
 /// Each with the codes that may be given for it.
-fn bad() -> Vec<(&'static str, Vec<u8>, &'static [&'static str])> {
+fn bad() -> Vec<(&'static str, Vec<u8>, &'static [Code])> {
     let marker = b"out";
     vec![
-        ("nothing at all", Vec::new(), &["image_format", "image_corrupt", "image_no_root"]),
-        ("no tar", vec![b'x'; 5000], &["image_format", "image_corrupt"]),
-        ("an end alone", vec![0; 1024], &["image_no_root"]),
-        ("no root file system", [member("README", b'0', "", b"hello"), vec![0; 1024]].concat(), &["image_no_root"]),
-        ("a path upwards", tar(&[member("../hostile-escaped", b'0', "", marker)]), &["image_path_unsafe"]),
-        ("a path upwards further in", tar(&[member("a/../../hostile-escaped", b'0', "", marker)]), &["image_path_unsafe"]),
-        ("through a link", tar(&[member("l", b'2', "/tmp", b""), member("l/hostile-escaped", b'0', "", marker)]), &["image_path_unsafe", "image_corrupt"]),
+        ("nothing at all", Vec::new(), &[Code::ImageFormat, Code::ImageCorrupt, Code::ImageNoRoot]),
+        ("no tar", vec![b'x'; 5000], &[Code::ImageFormat, Code::ImageCorrupt]),
+        ("an end alone", vec![0; 1024], &[Code::ImageNoRoot]),
+        ("no root file system", [member("README", b'0', "", b"hello"), vec![0; 1024]].concat(), &[Code::ImageNoRoot]),
+        ("a path upwards", tar(&[member("../hostile-escaped", b'0', "", marker)]), &[Code::ImagePathUnsafe]),
+        ("a path upwards further in", tar(&[member("a/../../hostile-escaped", b'0', "", marker)]), &[Code::ImagePathUnsafe]),
+        ("through a link", tar(&[member("l", b'2', "/tmp", b""), member("l/hostile-escaped", b'0', "", marker)]), &[Code::ImagePathUnsafe, Code::ImageCorrupt]),
         (
             "through a link upwards",
             tar(&[member("l", b'2', "../../../../../../../../../tmp", b""), member("l/hostile-escaped", b'0', "", marker)]),
-            &["image_path_unsafe", "image_corrupt"],
+            &[Code::ImagePathUnsafe, Code::ImageCorrupt],
         ),
-        ("a hard link out", tar(&[member("l", b'1', "../../../../../../../../etc/passwd", b"")]), &["image_link_unsafe"]),
-        ("cut in a header", tar(&[])[..700].to_vec(), &["image_corrupt"]),
-        ("cut in a file", tar(&[member("big", b'0', "", &[7; 5000])])[..2500].to_vec(), &["image_corrupt"]),
-        ("cut gzip", vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3, 1, 2, 3], &["image_corrupt", "image_format"]),
-        ("cut zstd", vec![0x28, 0xb5, 0x2f, 0xfd, 0, 1, 2], &["image_corrupt", "image_format"]),
+        ("a hard link out", tar(&[member("l", b'1', "../../../../../../../../etc/passwd", b"")]), &[Code::ImageLinkUnsafe]),
+        ("cut in a header", tar(&[])[..700].to_vec(), &[Code::ImageCorrupt]),
+        ("cut in a file", tar(&[member("big", b'0', "", &[7; 5000])])[..2500].to_vec(), &[Code::ImageCorrupt]),
+        ("cut gzip", vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3, 1, 2, 3], &[Code::ImageCorrupt, Code::ImageFormat]),
+        ("cut zstd", vec![0x28, 0xb5, 0x2f, 0xfd, 0, 1, 2], &[Code::ImageCorrupt, Code::ImageFormat]),
     ]
 }
 
@@ -88,6 +89,6 @@ fn bad_images_leave_nothing_on_a_real_pool() {
     // Links and absolute names within the image are good, and mean places in it.
     let good = tar(&[member("etc", b'5', "", b""), member("etc/passwd", b'2', "/../../../../etc/shadow", b""), member("/abs", b'0', "", b"in")]);
     let out = real.host().import_image(&me(), "links", &mut &good[..]);
-    assert!(out.is_ok() || out.is_err_and(|e| e.code() == "image_path_unsafe"), "one or the other, nothing between");
+    assert!(out.is_ok() || out.is_err_and(|e| e.code() == Code::ImagePathUnsafe), "one or the other, nothing between");
     assert!(!std::path::Path::new("/abs").exists());
 }

@@ -1,5 +1,6 @@
 //! What should be true: maps, and what each action does to them.
 
+use hoody_state::Code;
 use hoody_state::model::{Status, Verb};
 use hoody_state::name::SnapshotName;
 use jiff::Timestamp;
@@ -131,9 +132,9 @@ impl Con {
     }
 
     /// As [`Con::find`], unless the word means one snapshot by its alias and another by its canonical name.
-    fn find_unambiguous(&self, which: &str) -> Result<String, &'static str> {
-        let found = self.find(which).ok_or("snapshot_not_found")?;
-        if found != which && self.snaps.contains_key(which) { Err("snapshot_ambiguous") } else { Ok(found) }
+    fn find_unambiguous(&self, which: &str) -> Result<String, Code> {
+        let found = self.find(which).ok_or(Code::SnapshotNotFound)?;
+        if found != which && self.snaps.contains_key(which) { Err(Code::SnapshotAmbiguous) } else { Ok(found) }
     }
 
     /// The snapshot that is shown under this name: its alias, or its canonical name if it has none.
@@ -191,7 +192,7 @@ pub struct Model {
     pub stuck: BTreeSet<String>,
 }
 
-type Said = Result<(), &'static str>;
+type Said = Result<(), Code>;
 
 fn canonical(alias: Option<&str>, now: Timestamp) -> SnapshotName {
     SnapshotName::canonical(alias.map(|a| a.parse().unwrap()).as_ref(), now)
@@ -207,8 +208,8 @@ impl Model {
         Model { cons: BTreeMap::new(), images, now, full: false, fail: false, stuck: BTreeSet::new() }
     }
 
-    fn con(&mut self, name: usize) -> Result<&mut Con, &'static str> {
-        self.cons.get_mut(NAMES[name]).ok_or("container_not_found")
+    fn con(&mut self, name: usize) -> Result<&mut Con, Code> {
+        self.cons.get_mut(NAMES[name]).ok_or(Code::ContainerNotFound)
     }
 
     fn start(&mut self) -> bool {
@@ -227,13 +228,13 @@ impl Model {
         let full = self.full;
         match *action {
             Action::Create { name, image, autostart } => {
-                let files = self.images.get(IMAGES[image]).cloned().ok_or("image_not_found")?;
+                let files = self.images.get(IMAGES[image]).cloned().ok_or(Code::ImageNotFound)?;
                 let name = NAMES[name].to_owned();
                 if full {
-                    return Err("pool_full");
+                    return Err(Code::PoolFull);
                 }
                 if self.cons.contains_key(&name) {
-                    return Err("container_name_in_use");
+                    return Err(Code::ContainerNameInUse);
                 }
                 let status = if self.start() { Status::Running } else { Status::Failed };
                 let image = IMAGES[image].to_owned();
@@ -242,7 +243,7 @@ impl Model {
             }
             Action::Delete { name } => {
                 if self.con(name)?.snaps.values().any(|s| s.pinned) {
-                    return Err("snapshot_pinned");
+                    return Err(Code::SnapshotPinned);
                 }
                 self.cons.remove(NAMES[name]);
                 self.stuck.remove(NAMES[name]);
@@ -256,18 +257,18 @@ impl Model {
             Action::Snapshot { name, alias: a, days, replace } => self.snapshot(name, alias(a), days, replace)?,
             Action::Restore { name, which, keep, start } => {
                 let c = self.con(name)?;
-                let target = c.find(&c.word(which)).ok_or("snapshot_not_found")?;
+                let target = c.find(&c.word(which)).ok_or(Code::SnapshotNotFound)?;
                 self.restore(name, target, alias(keep), start)?;
             }
             Action::Undo { name } => {
-                let undo = self.con(name)?.undo.clone().ok_or("nothing_to_undo")?;
+                let undo = self.con(name)?.undo.clone().ok_or(Code::NothingToUndo)?;
                 self.restore(name, undo, None, None)?;
             }
             Action::Rename { name, which, alias: a } => {
                 let c = self.con(name)?;
                 let s = c.find_unambiguous(&c.word(which))?;
                 if c.showing(alias(a).unwrap_or(&s)).is_some_and(|o| o != s) {
-                    return Err("alias_in_use");
+                    return Err(Code::AliasInUse);
                 }
                 c.snaps.get_mut(&s).unwrap().alias = alias(a).map(str::to_owned);
             }
@@ -280,7 +281,7 @@ impl Model {
                 let c = self.con(name)?;
                 let s = c.find_unambiguous(&c.word(which))?;
                 if c.snaps[&s].pinned {
-                    return Err("snapshot_pinned");
+                    return Err(Code::SnapshotPinned);
                 }
                 c.drop_snapshot(&s);
             }
@@ -303,22 +304,22 @@ impl Model {
             }
             Action::ImageOf { image, name, which } => {
                 if self.images.contains_key(IMAGES[image]) {
-                    return Err("image_exists");
+                    return Err(Code::ImageExists);
                 }
                 if full {
-                    return Err("pool_full");
+                    return Err(Code::PoolFull);
                 }
                 let c = self.con(name)?;
-                let s = c.find(&c.word(which)).ok_or("snapshot_not_found")?;
+                let s = c.find(&c.word(which)).ok_or(Code::SnapshotNotFound)?;
                 let files = c.snaps[&s].files.clone();
                 self.images.insert(IMAGES[image].to_owned(), files);
             }
             Action::DeleteImage { image } => {
-                self.images.remove(IMAGES[image]).ok_or("image_not_found")?;
+                self.images.remove(IMAGES[image]).ok_or(Code::ImageNotFound)?;
             }
             Action::DeleteProject => {
                 if self.cons.values().any(|c| c.snaps.values().any(|s| s.pinned)) {
-                    return Err("snapshot_pinned");
+                    return Err(Code::SnapshotPinned);
                 }
                 self.cons.clear();
                 self.stuck.clear();
@@ -345,12 +346,12 @@ impl Model {
         let (now, full) = (self.now, self.full);
         let c = self.con(name)?;
         if full {
-            return Err("pool_full");
+            return Err(Code::PoolFull);
         }
         let old = alias.and_then(|a| c.showing(a));
         match &old {
-            Some(_) if !replace => return Err("alias_in_use"),
-            Some(o) if c.snaps[o].pinned => return Err("snapshot_pinned"),
+            Some(_) if !replace => return Err(Code::AliasInUse),
+            Some(o) if c.snaps[o].pinned => return Err(Code::SnapshotPinned),
             _ => {}
         }
         let new = c.free(canonical(alias, now));
@@ -373,10 +374,10 @@ impl Model {
         let (now, full) = (self.now, self.full);
         let c = self.con(name)?;
         if full {
-            return Err("pool_full");
+            return Err(Code::PoolFull);
         }
         if keep.is_some_and(|a| c.showing(a).is_some()) {
-            return Err("alias_in_use");
+            return Err(Code::AliasInUse);
         }
         let wanted = match keep {
             Some(_) => canonical(keep, now),
@@ -398,7 +399,7 @@ impl Model {
         }
         let starts = self.start();
         self.con(name)?.status = if starts { Status::Running } else { Status::Failed };
-        if starts { Ok(()) } else { Err("start_failed") }
+        if starts { Ok(()) } else { Err(Code::StartFailed) }
     }
 
     fn lifecycle(&mut self, name: usize, verb: Verb) -> Said {
@@ -409,13 +410,13 @@ impl Model {
             (Verb::Start, Stopped | Failed) | (Verb::Restart, _) => {
                 let starts = self.start();
                 self.con(name)?.status = if starts { Running } else { Failed };
-                return if starts { Ok(()) } else { Err("start_failed") };
+                return if starts { Ok(()) } else { Err(Code::StartFailed) };
             }
             (Verb::Stop | Verb::ForceStop, Running | Paused) => Stopped,
-            (Verb::Pause, Running) if stuck => return Err("freeze_timeout"),
+            (Verb::Pause, Running) if stuck => return Err(Code::FreezeTimeout),
             (Verb::Pause, Running) => Paused,
             (Verb::Resume, Paused) => Running,
-            _ => return Err("operation_state_conflict"),
+            _ => return Err(Code::OperationStateConflict),
         };
         self.con(name)?.status = to;
         Ok(())
@@ -450,7 +451,7 @@ impl Model {
                 add(&before, name, if before.fail { Status::Failed } else { Status::Running }, false);
             }
             // Its boot failed, but nobody had been told: recovery boots it again.
-            if said == Err("start_failed") {
+            if said == Err(Code::StartFailed) {
                 add(&after, name, Status::Running, false);
             }
         }

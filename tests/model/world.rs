@@ -4,11 +4,11 @@ use hoody_state::clock::ManualClock;
 use hoody_state::freeze::memory::MemoryFreezer;
 use hoody_state::freeze::{FreezeState, Freezer};
 use hoody_state::id::ContainerId;
-use hoody_state::op::step::{CRASHED, StepHook};
+use hoody_state::op::step::StepHook;
 use hoody_state::runtime::Runtime;
 use hoody_state::runtime::memory::MemoryRuntime;
 use hoody_state::snapshot::memory::MemoryStore;
-use hoody_state::{Error, Host, HostBuilder, Kind, Result};
+use hoody_state::{Code, Error, Host, HostBuilder, Result};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -35,7 +35,7 @@ impl Death {
         if last {
             self.dead.store(true, Ordering::SeqCst);
         }
-        if self.came() { Err(Error::new(Kind::Internal, CRASHED, format!("dead before {what}"))) } else { Ok(()) }
+        if self.came() { Err(Error::new(Code::Crashed, format!("dead before {what}"))) } else { Ok(()) }
     }
 }
 

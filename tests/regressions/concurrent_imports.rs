@@ -1,5 +1,6 @@
 //! Two imports of one name at the same time: the failing one deleted the volume of the other.
 
+use hoody_state::Code;
 use hoody_state::freeze::memory::MemoryFreezer;
 use hoody_state::runtime::memory::MemoryRuntime;
 use hoody_state::snapshot::memory::MemoryStore;
@@ -33,6 +34,6 @@ fn an_import_that_fails_keeps_the_volume_of_a_concurrent_import() {
         other.import_image(&Caller::default(), "x", &mut &hoody_state_workspace::tiny_image()[..]).unwrap();
     }));
     let e = h.import_image(&Caller::default(), "x", &mut &hoody_state_workspace::tiny_image()[..]).unwrap_err();
-    assert_eq!(e.code(), "image_exists");
+    assert_eq!(e.code(), Code::ImageExists);
     assert_clean(&h, "after two imports of one name");
 }

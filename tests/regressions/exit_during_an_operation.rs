@@ -19,7 +19,7 @@ fn a_container_that_exits_during_an_operation_is_shown_as_stopped() {
                 return Ok(());
             }
             runtime.crash(&id, 3);
-            if refused { Err(Error::conflict("no", "a test asked for it")) } else { Ok(()) }
+            if refused { Err(Error::new(hoody_state::Code::OperationStateConflict, "a test asked for it")) } else { Ok(()) }
         });
         let _ = match step {
             "snapshot.restore:intent" => h.restore(&Caller::default(), &c, "s", RestoreOptions::default()).map(|_| ()),

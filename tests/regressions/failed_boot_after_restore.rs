@@ -1,6 +1,7 @@
 //! A restore whose boot failed booted the container a second time while it returned the error.
 
 use hoody_state::Caller;
+use hoody_state::Code;
 use hoody_state::model::{EventFilter, RestoreOptions, Status};
 use hoody_state_workspace::{MemoryWorld, assert_clean, container, furnish, snapshot};
 
@@ -12,7 +13,7 @@ fn a_restore_whose_boot_fails_does_not_boot_again() {
     snapshot(&h, &c, "s").unwrap();
     w.runtime.fail_next_start();
     let e = h.restore(&Caller::default(), &c, "s", RestoreOptions::default()).unwrap_err();
-    assert_eq!(e.code(), "start_failed");
+    assert_eq!(e.code(), Code::StartFailed);
     let seen = h.container(&c).unwrap();
     assert_eq!((seen.status, seen.last_used_snapshot.unwrap().as_str()), (Status::Failed, "s"));
     let restored =

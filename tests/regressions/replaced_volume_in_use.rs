@@ -2,7 +2,7 @@
 
 use crate::support::{At, eventually, host_with, patiently, rolling};
 use hoody_state::model::RestoreOptions;
-use hoody_state::{Caller, Error, Kind};
+use hoody_state::{Caller, Code, Error};
 use hoody_state_workspace::{assert_clean, container, furnish};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +16,7 @@ fn a_snapshot_succeeds_although_the_volume_it_replaces_cannot_be_deleted_yet() {
     let in_use = Arc::new(AtomicBool::new(true));
     let flag = in_use.clone();
     at.set(move |step| match step {
-        "volume.delete:delete" if flag.load(Ordering::SeqCst) => Err(Error::new(Kind::Busy, "volume_in_use", "it is being sent")),
+        "volume.delete:delete" if flag.load(Ordering::SeqCst) => Err(Error::new(Code::VolumeInUse, "it is being sent")),
         _ => Ok(()),
     });
     let new = h.create_snapshot(&Caller::default(), &c, rolling()).unwrap().snapshot;

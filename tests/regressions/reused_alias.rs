@@ -2,6 +2,7 @@
 
 use crate::support::aliased;
 use hoody_state::Caller;
+use hoody_state::Code;
 use hoody_state::model::RestoreOptions;
 use hoody_state_workspace::{MemoryWorld, assert_clean, container, furnish};
 
@@ -29,7 +30,7 @@ fn an_alias_given_anew_finds_the_new_snapshot_and_deletes_neither_by_mistake() {
         h.set_snapshot_expiry(&me, &c, "nightly", None).unwrap_err(),
         h.rename_snapshot(&me, &c, "nightly", None).unwrap_err(),
     ] {
-        assert_eq!(e.code(), "snapshot_ambiguous");
+        assert_eq!(e.code(), Code::SnapshotAmbiguous);
         assert!(e.message().contains("nightly-2") && e.message().contains("nightly-old"), "{e}");
     }
     h.delete_snapshot(&me, &c, "nightly-2").unwrap();

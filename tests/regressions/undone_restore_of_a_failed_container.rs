@@ -14,7 +14,7 @@ fn an_undone_restore_leaves_a_failed_container_failed() {
     let c = container(&h, &p, "dev").unwrap();
     snapshot(&h, &c, "s").unwrap();
     let before = h.container(&c).unwrap();
-    at.set(|s| if s == "snapshot.restore:exchange" { Err(Error::conflict("no", "a test asked for it")) } else { Ok(()) });
+    at.set(|s| if s == "snapshot.restore:exchange" { Err(Error::new(hoody_state::Code::OperationStateConflict, "a test asked for it")) } else { Ok(()) });
     h.restore(&Caller::default(), &c, "s", RestoreOptions::default()).unwrap_err();
     let after = h.container(&c).unwrap();
     assert_eq!((after.status, after.status_message), (before.status, before.status_message));

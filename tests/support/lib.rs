@@ -9,12 +9,12 @@ use hoody_state::freeze::memory::MemoryFreezer;
 use hoody_state::host::Settings;
 use hoody_state::id::{ContainerId, ProjectId, ServerId};
 use hoody_state::model::{Finding, NewContainer, NewPeer, NewSnapshot, ProjectInput, Rights, Server, Snapshot};
-use hoody_state::op::step::{CRASHED, StepHook};
+use hoody_state::op::step::StepHook;
 use hoody_state::runtime::memory::MemoryRuntime;
 use hoody_state::snapshot::Volume;
 use hoody_state::snapshot::memory::MemoryStore;
 use hoody_state::transfer::memory::MemoryNet;
-use hoody_state::{Caller, Error, Host, HostBuilder, Kind, Result};
+use hoody_state::{Caller, Code, Error, Host, HostBuilder, Result};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU64, Ordering};
@@ -33,7 +33,7 @@ impl StepHook for CrashAt {
     fn step(&self, operation: &str, step: &str) -> Result<()> {
         let n = self.count.fetch_add(1, Ordering::SeqCst) + 1;
         if n == self.at.load(Ordering::SeqCst) {
-            return Err(Error::new(Kind::Internal, CRASHED, format!("crashed before {operation}:{step}, as asked")));
+            return Err(Error::new(Code::Crashed, format!("crashed before {operation}:{step}, as asked")));
         }
         Ok(())
     }
@@ -265,14 +265,14 @@ pub fn picture(host: &Host) -> serde_json::Value {
 }
 
 /// The change is refused with this code, and nothing has changed.
-pub fn refused<T: std::fmt::Debug>(host: &Host, code: &str, f: impl FnOnce() -> Result<T>) {
+pub fn refused<T: std::fmt::Debug>(host: &Host, code: Code, f: impl FnOnce() -> Result<T>) {
     let before = picture(host);
-    let e = f().expect_err(code);
+    let e = f().expect_err(code.as_str());
     assert_eq!(e.code(), code, "{e}");
     assert!(e.message().len() > 15, "{code}: {:?} says too little", e.message());
     let after = picture(host);
     assert!(before == after, "{code} has changed something:\n{before:#}\n{after:#}");
-    assert_clean(host, code);
+    assert_clean(host, code.as_str());
 }
 
 /// Waits until nothing goes on behind.
@@ -382,7 +382,7 @@ impl Drop for RealHost {
         loop {
             match Host::unmount(&self.config) {
                 Ok(()) => break,
-                Err(e) if matches!(e.code(), "data_in_use" | "pool_busy") && std::time::Instant::now() < end => {
+                Err(e) if matches!(e.code(), Code::DataInUse | Code::PoolBusy) && std::time::Instant::now() < end => {
                     std::thread::sleep(std::time::Duration::from_millis(100));
                 }
                 Err(e) => {

@@ -1,4 +1,5 @@
 use super::{idle, names};
+use hoody_state::Code;
 use hoody_state::host::IdempotencyKey;
 use hoody_state::model::{CopyRequest, ForkRequest, Status, SyncRequest, Verb};
 use hoody_state::snapshot::{SnapshotStore, Volume};
@@ -71,17 +72,17 @@ fn a_copy_that_cannot_be_made_is_refused_and_leaves_nothing() {
     let volumes = w.store.list(None).unwrap();
     let code = |r: CopyRequest| host.copy_container(&Caller::default(), &c, r).unwrap_err().code();
     let good = || CopyRequest { source_snapshot: Some("first".into()), ..to(&host, &c, "copy") };
-    assert_eq!(code(CopyRequest { target_project_id: None, ..good() }), "validation_error");
-    assert_eq!(code(CopyRequest { target_project_id: Some("65f0c0ffee00000000000001".into()), ..good() }), "project_not_found");
-    assert_eq!(code(CopyRequest { target_project_id: Some("x".into()), ..good() }), "invalid_id_format");
-    assert_eq!(code(CopyRequest { target_server_id: Some("65f0c0ffee00000000000001".into()), ..good() }), "unknown_server");
-    assert_eq!(code(CopyRequest { source_snapshot: Some("none".into()), ..good() }), "snapshot_not_found");
-    assert_eq!(code(CopyRequest { name: Some("agent".into()), ..good() }), "container_name_in_use");
-    assert_eq!(code(CopyRequest { name: Some("a/b".into()), ..good() }), "invalid_container_name");
+    assert_eq!(code(CopyRequest { target_project_id: None, ..good() }), Code::ValidationError);
+    assert_eq!(code(CopyRequest { target_project_id: Some("65f0c0ffee00000000000001".into()), ..good() }), Code::ProjectNotFound);
+    assert_eq!(code(CopyRequest { target_project_id: Some("x".into()), ..good() }), Code::InvalidIdFormat);
+    assert_eq!(code(CopyRequest { target_server_id: Some("65f0c0ffee00000000000001".into()), ..good() }), Code::UnknownServer);
+    assert_eq!(code(CopyRequest { source_snapshot: Some("none".into()), ..good() }), Code::SnapshotNotFound);
+    assert_eq!(code(CopyRequest { name: Some("agent".into()), ..good() }), Code::ContainerNameInUse);
+    assert_eq!(code(CopyRequest { name: Some("a/b".into()), ..good() }), Code::InvalidContainerName);
     let none = "65f0c0ffee00000000000001".parse().unwrap();
-    assert_eq!(host.copy_container(&Caller::default(), &none, good()).unwrap_err().code(), "source_container_not_found");
+    assert_eq!(host.copy_container(&Caller::default(), &none, good()).unwrap_err().code(), Code::SourceContainerNotFound);
     let e = host.sync_container(&Caller::default(), &c, &SyncRequest::default()).unwrap_err();
-    assert_eq!(e.code(), "not_a_copy");
+    assert_eq!(e.code(), Code::NotACopy);
     super::settled(&host);
     assert_eq!(w.store.list(None).unwrap(), volumes);
     assert_clean(&host, "nothing was made");
@@ -119,7 +120,7 @@ fn each_fork_has_its_own_result() {
     }
     assert_clean(&host, "forks");
     for count in [None, Some(0), Some(101)] {
-        assert_eq!(host.fork_container(&Caller::default(), &c, &ForkRequest { count, ..request.clone() }).unwrap_err().code(), "validation_error");
+        assert_eq!(host.fork_container(&Caller::default(), &c, &ForkRequest { count, ..request.clone() }).unwrap_err().code(), Code::ValidationError);
     }
 }
 
@@ -140,7 +141,7 @@ fn a_sync_sends_what_changed_and_keeps_what_the_copy_changed() {
     w.write(&copy, "own", "mine");
     w.write(&c, "state", "five");
     let e = host.sync_container(&me, &copy, &SyncRequest { force: Some(false), ..Default::default() }).unwrap_err();
-    assert_eq!(e.code(), "copy_has_changes");
+    assert_eq!(e.code(), Code::CopyHasChanges);
     assert_eq!(w.read(&copy, "own").as_deref(), Some("mine"), "left alone");
     let synced = host.sync_container(&me, &copy, &SyncRequest::default()).unwrap();
     let kept = synced.kept.unwrap();
@@ -164,7 +165,7 @@ fn a_sync_sends_what_changed_and_keeps_what_the_copy_changed() {
     assert_clean(&host, "syncs");
     host.delete_container(&me, &c).unwrap();
     super::settled(&host);
-    assert_eq!(host.sync_container(&me, &copy, &SyncRequest::default()).unwrap_err().code(), "source_container_not_found");
+    assert_eq!(host.sync_container(&me, &copy, &SyncRequest::default()).unwrap_err().code(), Code::SourceContainerNotFound);
 }
 
 #[test]

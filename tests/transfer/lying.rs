@@ -2,6 +2,7 @@
 //! be; in either case nothing half is in a list, the other containers are untouched, and the operation ends.
 
 use super::{A, B, idle, names, settled, sync_when_free};
+use hoody_state::Code;
 use hoody_state::host::{HostBuilder, Settings};
 use hoody_state::id::ContainerId;
 use hoody_state::model::{CopyRequest, NewPeer, PageRequest, Rights, Status, SyncRequest};
@@ -177,7 +178,7 @@ fn a_source_that_lies_in_a_sync_leaves_the_copy_as_it_was() {
         *w.liar.1.lock().unwrap() = lie;
         let before = picture(&w.there)["snapshots"].clone();
         let e = sync_when_free(&w.there, &copy, &SyncRequest::default()).unwrap_err();
-        assert!(["peer_refused", "stream_corrupt"].contains(&e.code()), "{what}: {e}");
+        assert!([Code::PeerRefused, Code::StreamCorrupt].contains(&e.code()), "{what}: {e}");
         settled(&w.there);
         assert_eq!(picture(&w.there)["snapshots"], before, "{what}");
         let c = w.there.container(&copy).unwrap();

@@ -1,5 +1,6 @@
 use super::{A, B, Two, idle, names, settled, sync_when_free};
 use hoody_state::Caller;
+use hoody_state::Code;
 use hoody_state::host::IdempotencyKey;
 use hoody_state::model::{CopyRequest, NewContainer, NewPeer, NewSnapshot, Rights, Status, SyncRequest};
 use hoody_state::runtime::Network;
@@ -77,7 +78,7 @@ fn a_lost_answer_and_the_same_key_make_one_copy() {
     let request = || CopyRequest { source_snapshot: Some("first".into()), ..two.request() };
     two.net.set_fault(|url, what| (url == B && what == "copy").then_some(Fault::AnswerLost));
     let e = two.here.copy_container(&me, &two.source, request()).unwrap_err();
-    assert_eq!(e.code(), "peer_unreachable");
+    assert_eq!(e.code(), Code::PeerUnreachable);
     two.net.set_fault(|_, _| None);
     let copy = two.here.copy_container(&me, &two.source, request()).unwrap();
     let all = two.there.containers(&hoody_state::model::PageRequest::first(), None, None).unwrap();
@@ -129,7 +130,7 @@ fn a_copy_that_cannot_continue_fails_and_a_sync_finishes_it() {
         two.there.restore(&me, &copy, "first", Default::default()).map(drop),
         two.there.copy_container(&me, &copy, two.request()).map(drop),
     ] {
-        assert_eq!(e.unwrap_err().code(), "operation_state_conflict");
+        assert_eq!(e.unwrap_err().code(), Code::OperationStateConflict);
     }
     two.net.set_fault(|_, _| None);
     two.there.sync_container(&me, &copy, &SyncRequest::default()).unwrap();
@@ -188,24 +189,24 @@ fn a_peer_is_known_by_what_it_says_of_itself() {
     let me = Caller::default();
     let add = |url: &str, token: &str| two.here.add_peer(&me, NewPeer { url: url.into(), token: token.into(), ..Default::default() }).unwrap_err().code();
     let own = two.here.create_token("own", None, Rights::Replication).unwrap().1;
-    assert_eq!(add(A, &own), "peer_is_self");
-    assert_eq!(add("https://nobody", &own), "peer_unreachable");
-    assert_eq!(add(B, &own), "peer_refused");
-    assert_eq!(add("http://10.0.0.1", &own), "validation_error");
-    assert_eq!(add(B, "x"), "validation_error");
+    assert_eq!(add(A, &own), Code::PeerIsSelf);
+    assert_eq!(add("https://nobody", &own), Code::PeerUnreachable);
+    assert_eq!(add(B, &own), Code::PeerRefused);
+    assert_eq!(add("http://10.0.0.1", &own), Code::ValidationError);
+    assert_eq!(add(B, "x"), Code::ValidationError);
     let full = two.there.create_token("full", None, Rights::Full).unwrap().1;
-    assert_eq!(add(B, &full), "peer_refused", "a token for people is none for servers");
+    assert_eq!(add(B, &full), Code::PeerRefused, "a token for people is none for servers");
     // Known anew: another name, still one entry.
     let token = two.there.create_peer_token("again", None, &two.a.server.id).unwrap().1;
     let again = two.here.add_peer(&me, NewPeer { name: Some("bee".into()), url: B.into(), token: token.clone(), ca: None }).unwrap();
     // Who claims to be a server that is known does not take its place by that alone.
     two.net.add("https://elsewhere", two.there.clone());
     let claim = NewPeer { name: Some("other".into()), url: "https://elsewhere".into(), token, ca: None };
-    assert_eq!(two.here.add_peer(&me, claim).unwrap_err().code(), "peer_name_in_use");
+    assert_eq!(two.here.add_peer(&me, claim).unwrap_err().code(), Code::PeerNameInUse);
     assert_eq!((again.name.as_str(), two.here.peers().unwrap().len()), ("bee", 1));
     two.here.remove_peer("bee").unwrap();
-    assert_eq!(two.here.remove_peer("bee").unwrap_err().code(), "peer_not_found");
-    assert_eq!(two.here.copy_container(&me, &two.source, two.request()).unwrap_err().code(), "unknown_server");
+    assert_eq!(two.here.remove_peer("bee").unwrap_err().code(), Code::PeerNotFound);
+    assert_eq!(two.here.copy_container(&me, &two.source, two.request()).unwrap_err().code(), Code::UnknownServer);
 }
 
 #[test]
@@ -213,7 +214,7 @@ fn a_target_that_does_not_know_the_source_refuses() {
     let two = Two::new();
     two.there.remove_peer(two.a.server.id.as_str()).unwrap();
     let e = two.here.copy_container(&Caller::default(), &two.source, two.request()).unwrap_err();
-    assert_eq!(e.code(), "unknown_server");
+    assert_eq!(e.code(), Code::UnknownServer);
     assert!(two.b.store.list(None).unwrap().is_empty());
     let _ = MemoryWorld::default();
 }
@@ -235,7 +236,7 @@ fn what_a_running_copy_writes_while_a_sync_is_under_way_is_kept() {
     two.a.write(&two.source, "state", "four");
     let me = Caller::default();
     let e = sync_when_free(&two.there, &copy, &SyncRequest { force: Some(false), ..Default::default() }).unwrap_err();
-    assert_eq!(e.code(), "copy_has_changes");
+    assert_eq!(e.code(), Code::CopyHasChanges);
     assert_eq!(two.there.container(&copy).unwrap().status, Status::Running);
     assert_eq!(two.b.read(&copy, "own").as_deref(), Some("late"), "left alone");
     assert_clean(&two.there, "a sync that was refused late");
@@ -314,6 +315,6 @@ fn a_server_refuses_containers_with_the_hosts_network_from_another() {
     let new = NewContainer { name: Some("open".into()), network: Some(Network::Host), ..Default::default() };
     let open = idle(&two.here, &two.here.create_container(&me, &project, new).unwrap().id);
     let e = two.here.copy_container(&me, &open.id, two.request()).unwrap_err();
-    assert_eq!(e.code(), "host_network_denied", "{}", e.message());
+    assert_eq!(e.code(), Code::HostNetworkDenied, "{}", e.message());
     assert_clean(&two.there, "the target");
 }

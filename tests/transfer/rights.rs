@@ -1,6 +1,7 @@
 //! What the holder of a replication token tries beyond what the token is for: each is refused, and nothing is changed by it.
 
 use super::{A, B, Two, idle, names, settled};
+use hoody_state::Code;
 use hoody_state::id::{ContainerId, OperationId, ServerId};
 use hoody_state::model::{MoveRequest, NewPeer, Rights, Status, SyncRequest, Token};
 use hoody_state::transfer::memory::Fault;
@@ -64,21 +65,21 @@ fn a_token_belongs_to_the_first_server_that_uses_it() {
     let (token, _) = two.there.create_token("new", None, Rights::Replication).unwrap();
     let hello = |from: &ServerId| Request::Hello { from: Some(from.clone()) };
     let (first, second) = (ServerId::generate(), ServerId::generate());
-    refused(&two.there, "token_not_bound", || two.there.answer_peer(&token, Request::State { copy: two.source.clone() }));
-    refused(&two.there, "token_not_bound", || two.there.offer_stream(&token, &stream(&two.source, &two.source)).map(drop));
+    refused(&two.there, Code::TokenNotBound, || two.there.answer_peer(&token, Request::State { copy: two.source.clone() }));
+    refused(&two.there, Code::TokenNotBound, || two.there.offer_stream(&token, &stream(&two.source, &two.source)).map(drop));
     // Nobody takes the name of a server that has a token already.
-    refused(&two.there, "peer_token_in_use", || two.there.answer_peer(&token, hello(&two.a.server.id)));
+    refused(&two.there, Code::PeerTokenInUse, || two.there.answer_peer(&token, hello(&two.a.server.id)));
     two.there.answer_peer(&token, hello(&first)).unwrap();
     two.there.answer_peer(&token, hello(&first)).unwrap();
-    refused(&two.there, "insufficient_permissions", || two.there.answer_peer(&token, hello(&second)));
+    refused(&two.there, Code::InsufficientPermissions, || two.there.answer_peer(&token, hello(&second)));
     assert_eq!(two.there.token(&token.id).unwrap().unwrap().peer, Some(first));
     // One that was made for a server is that server's from the beginning.
     let (token, _) = two.there.create_peer_token("made for it", None, &second).unwrap();
-    refused(&two.there, "insufficient_permissions", || two.there.answer_peer(&token, hello(&two.a.server.id)));
+    refused(&two.there, Code::InsufficientPermissions, || two.there.answer_peer(&token, hello(&two.a.server.id)));
     two.there.answer_peer(&token, hello(&second)).unwrap();
     // A revoked one is good for nothing, whoever still holds its row.
     two.there.revoke_token("made for it").unwrap();
-    refused(&two.there, "insufficient_permissions", || two.there.answer_peer(&token, hello(&second)));
+    refused(&two.there, Code::InsufficientPermissions, || two.there.answer_peer(&token, hello(&second)));
 }
 
 #[test]
@@ -93,19 +94,19 @@ fn a_third_server_can_neither_change_nor_read_a_copy() {
     let state = Request::State { copy: copy.clone() };
     for request in words(&copy, &OperationId::generate()).into_iter().chain([state]).chain(reads(&copy, &copy)).chain(reads(&own, &own)) {
         let what = format!("{request:?}");
-        refused(&two.there, "container_not_found", || two.there.answer_peer(&token, request).map(|a| format!("{what}: {a:?}")));
+        refused(&two.there, Code::ContainerNotFound, || two.there.answer_peer(&token, request).map(|a| format!("{what}: {a:?}")));
     }
     for id in [&copy, &own] {
-        refused(&two.there, "container_not_found", || two.there.offer_stream(&token, &stream(id, &copy)).map(drop));
+        refused(&two.there, Code::ContainerNotFound, || two.there.offer_stream(&token, &stream(id, &copy)).map(drop));
     }
     // Copies of the first server's containers, into any project.
     for project in [p.to_string(), "65f0c0ffee000000000000aa".into()] {
         let forged = order(&ContainerId::generate(), &two.a.server.id, &two.source, &project);
-        refused(&two.there, "insufficient_permissions", || two.there.answer_peer(&token, forged));
+        refused(&two.there, Code::InsufficientPermissions, || two.there.answer_peer(&token, forged));
     }
     // An order under the id of a copy that is another server's tells nothing of it.
     let same = order(&copy, &c.server().id, &two.source, p.as_str());
-    refused(&two.there, "container_not_found", || two.there.answer_peer(&token, same));
+    refused(&two.there, Code::ContainerNotFound, || two.there.answer_peer(&token, same));
     assert_eq!(two.there.container(&copy).unwrap().status, Status::Running);
     assert_eq!(two.b.read(&copy, "state").as_deref(), Some("three"));
 }
@@ -121,7 +122,7 @@ fn the_source_cannot_roll_back_stop_or_delete_a_standby() {
             two.there.lifecycle(&Caller::default(), &copy, hoody_state::model::Verb::Stop, None).unwrap();
         }
         for request in words(&copy, &OperationId::generate()) {
-            refused(&two.there, "handover_refused", || two.there.answer_peer(&token, request));
+            refused(&two.there, Code::HandoverRefused, || two.there.answer_peer(&token, request));
         }
     }
     assert_eq!(names(&two.there, &copy), names(&two.here, &two.source));
@@ -130,7 +131,7 @@ fn the_source_cannot_roll_back_stop_or_delete_a_standby() {
     let p = project(&two.there, "own");
     let own = container(&two.there, &p, "own").unwrap();
     for request in words(&own, &OperationId::generate()) {
-        refused(&two.there, "container_not_found", || two.there.answer_peer(&token, request));
+        refused(&two.there, Code::ContainerNotFound, || two.there.answer_peer(&token, request));
     }
 }
 
@@ -145,17 +146,17 @@ fn a_hand_over_is_not_overwritten() {
     let this = &moved.operation_id;
     // Another move does not take it over or call it off.
     for request in words(copy, &OperationId::generate()) {
-        refused(&two.there, "handover_refused", || two.there.answer_peer(&token, request));
+        refused(&two.there, Code::HandoverRefused, || two.there.answer_peer(&token, request));
     }
     // Nor does the same one, once it was taken.
     let call_off = Request::HandOver { copy: copy.clone(), handover: this.clone(), start: false, identity: None };
     let advance = Request::Advance { copy: copy.clone(), snapshot: "first".parse().unwrap(), handover: this.clone() };
     for request in [call_off.clone(), advance.clone(), Request::Discard { copy: copy.clone(), handover: this.clone() }] {
-        refused(&two.there, "handover_taken", || two.there.answer_peer(&token, request));
+        refused(&two.there, Code::HandoverTaken, || two.there.answer_peer(&token, request));
     }
     two.there.lifecycle(&Caller::default(), copy, hoody_state::model::Verb::Stop, None).unwrap();
     for request in [call_off, advance, Request::Discard { copy: copy.clone(), handover: this.clone() }] {
-        refused(&two.there, "handover_taken", || two.there.answer_peer(&token, request));
+        refused(&two.there, Code::HandoverTaken, || two.there.answer_peer(&token, request));
     }
     assert_eq!(two.b.read(copy, "state").as_deref(), Some("three"));
 }
@@ -175,9 +176,9 @@ fn a_move_that_was_called_off_is_never_taken_over() {
     let token = token_of(&two.there, &two.here);
     let start = Request::HandOver { copy: copy.clone(), handover: this.clone(), start: true, identity: None };
     let e = two.there.answer_peer(&token, start).unwrap_err();
-    assert!(["handover_refused", "operation_state_conflict"].contains(&e.code()), "{e}");
+    assert!([Code::HandoverRefused, Code::OperationStateConflict].contains(&e.code()), "{e}");
     let advance = Request::Advance { copy: copy.clone(), snapshot: "first".parse().unwrap(), handover: this.clone() };
-    refused(&two.there, "handover_refused", || two.there.answer_peer(&token, advance));
+    refused(&two.there, Code::HandoverRefused, || two.there.answer_peer(&token, advance));
     // That move may still take its copy away; what was taken for it is gone here.
     two.there.answer_peer(&token, Request::Discard { copy: copy.clone(), handover: this }).unwrap();
     settled(&two.there);
@@ -194,22 +195,22 @@ fn a_server_reads_the_containers_of_which_it_has_copies_and_no_others() {
     let token = token_of(&two.here, &two.there);
     for id in [&private, &two.source] {
         for request in reads(id, &ContainerId::generate()) {
-            refused(&two.here, "container_not_found", || two.here.answer_peer(&token, request));
+            refused(&two.here, Code::ContainerNotFound, || two.here.answer_peer(&token, request));
         }
-        refused(&two.here, "container_not_found", || two.here.offer_stream(&token, &stream(id, id)).map(drop));
+        refused(&two.here, Code::ContainerNotFound, || two.here.offer_stream(&token, &stream(id, id)).map(drop));
     }
     let copy = two.copy(two.request());
     idle(&two.there, &copy);
     // The copy is a key to its source alone.
     for request in reads(&private, &copy) {
-        refused(&two.here, "container_not_found", || two.here.answer_peer(&token, request));
+        refused(&two.here, Code::ContainerNotFound, || two.here.answer_peer(&token, request));
     }
     assert!(matches!(two.here.answer_peer(&token, reads(&two.source, &copy)[0].clone()).unwrap(), Answer::Inventory { .. }));
     // Forgetting the peer ends it.
     two.here.remove_peer("b").unwrap();
     let before = picture(&two.here);
-    assert_eq!(two.here.answer_peer(&token, reads(&two.source, &copy)[0].clone()).unwrap_err().code(), "unknown_server");
-    assert_eq!(two.here.offer_stream(&token, &stream(&two.source, &copy)).map(drop).unwrap_err().code(), "unknown_server");
+    assert_eq!(two.here.answer_peer(&token, reads(&two.source, &copy)[0].clone()).unwrap_err().code(), Code::UnknownServer);
+    assert_eq!(two.here.offer_stream(&token, &stream(&two.source, &copy)).map(drop).unwrap_err().code(), Code::UnknownServer);
     assert_eq!(picture(&two.here), before);
 }
 
@@ -222,12 +223,12 @@ fn a_token_reaches_the_projects_that_it_lists() {
     two.here.add_peer(&Caller::default(), NewPeer { url: B.into(), token: secret, ..Default::default() }).unwrap();
     let to = |project: &str| order(&ContainerId::generate(), &two.a.server.id, &two.source, project);
     for project in [q.to_string(), "65f0c0ffee000000000000aa".into()] {
-        refused(&two.there, "insufficient_permissions", || two.there.answer_peer(&token, to(&project)));
+        refused(&two.there, Code::InsufficientPermissions, || two.there.answer_peer(&token, to(&project)));
     }
     let before = picture(&two.here);
     let request = |project: &str| hoody_state::model::CopyRequest { target_project_id: Some(project.into()), ..two.request() };
     let e = two.here.copy_container(&Caller::default(), &two.source, request(q.as_str())).unwrap_err();
-    assert!(e.code() == "peer_refused" && e.message().contains("does not reach project"), "{e}");
+    assert!(e.code() == Code::PeerRefused && e.message().contains("does not reach project"), "{e}");
     assert_eq!(picture(&two.here), before, "a refused copy leaves nothing at its source");
     let copy = two.copy(request(p.as_str()));
     assert_eq!(idle(&two.there, &copy).status, Status::Running);
@@ -250,7 +251,7 @@ fn tokens_and_copies_of_the_version_before_are_bound_by_their_next_use() {
     let p = two.here.container(&two.source).unwrap().project_id;
     let private = container(&two.here, &p, "private").unwrap();
     for request in reads(&private, &copy) {
-        refused(&two.here, "container_not_found", || two.here.answer_peer(&token, request));
+        refused(&two.here, Code::ContainerNotFound, || two.here.answer_peer(&token, request));
     }
     // The other way round it is bound by an order.
     let request = MoveRequest { target_server_id: Some(two.b.server.id.to_string()), ..Default::default() };

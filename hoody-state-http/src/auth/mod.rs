@@ -23,7 +23,7 @@ use hoody_state::host::Host;
 use hoody_state::id::{ContainerId, ProjectId};
 use hoody_state::model::{Event, Operation, Token};
 use hoody_state::runtime::Network;
-use hoody_state::{Error, Kind, Result};
+use hoody_state::{Code, Error, Result};
 use rights::{denied, invalid_token, missing_token};
 use std::sync::Arc;
 
@@ -107,7 +107,7 @@ impl Identity {
         }
         let why = "this token may not make containers that use the host's network: it takes one made with `hoody-state-http token create --allow-host-network`, \
                    or root on the UNIX socket";
-        Err(Error::new(Kind::Denied, "host_network_denied", why))
+        Err(Error::new(Code::HostNetworkDenied, why))
     }
 
     /// The same for a container like this one.
@@ -123,7 +123,7 @@ impl Identity {
     /// # Errors
     /// `project_not_found`.
     pub fn check_project(&self, project: &ProjectId) -> Result<()> {
-        if self.reaches(project) { Ok(()) } else { Err(Error::not_found("project_not_found", format!("there is no project {project}"))) }
+        if self.reaches(project) { Ok(()) } else { Err(Error::new(Code::ProjectNotFound, format!("there is no project {project}"))) }
     }
 
     /// Hides the containers of projects it does not reach.
@@ -134,7 +134,7 @@ impl Identity {
         if self.only().is_none() || self.reaches(&host.container(id)?.project_id) {
             return Ok(());
         }
-        Err(Error::not_found("container_not_found", format!("there is no container {id}")))
+        Err(Error::new(Code::ContainerNotFound, format!("there is no container {id}")))
     }
 
     /// Whether it may see an event.

@@ -4,7 +4,7 @@ use crate::app::App;
 use crate::envelope::ApiError;
 use axum::http::Method;
 use hoody_state::model::Token;
-use hoody_state::{Error, Kind, Result};
+use hoody_state::{Code, Error, Result};
 use std::sync::Arc;
 
 /// What a token is shown for.
@@ -65,15 +65,15 @@ pub fn still_holds(admitted: &Token, now: Option<&Token>) -> bool {
 }
 
 pub(super) fn denied(why: &str) -> Error {
-    Error::new(Kind::Denied, "insufficient_permissions", why)
+    Error::new(Code::InsufficientPermissions, why)
 }
 
 pub(super) fn missing_token() -> Error {
-    Error::new(Kind::Denied, "missing_token", "a token is needed: send it as `Authorization: Bearer TOKEN` (make one with `hoody-state-http token create`)")
+    Error::new(Code::MissingToken, "a token is needed: send it as `Authorization: Bearer TOKEN` (make one with `hoody-state-http token create`)")
 }
 
 pub(super) fn invalid_token() -> Error {
-    Error::new(Kind::Denied, "invalid_token", "this token is not known here: it was revoked, is of another server or misspelt")
+    Error::new(Code::InvalidToken, "this token is not known here: it was revoked, is of another server or misspelt")
 }
 
 #[cfg(test)]

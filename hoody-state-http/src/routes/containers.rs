@@ -7,12 +7,12 @@ use crate::envelope::{ApiError, Envelope, Reply, created, ok};
 use crate::error_map;
 use crate::extract::{Id, Input, Named, Nothing, PageQuery, Query, invalid};
 use axum::extract::State;
-use hoody_state::Error;
 use hoody_state::host::Host;
 use hoody_state::id::{ContainerId, ProjectId};
 use hoody_state::model::{
     Container, ContainerDetail, ContainerStats, ContainerUpdate, LifecycleAnswer, NewContainer, Pagination, StatusLog, UsageReport, Verb,
 };
+use hoody_state::{Code, Error};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::time::Duration;
@@ -75,7 +75,7 @@ pub async fn create(State(app): State<Shared>, who: Identity, Id(id): Id<Project
 pub async fn get(State(app): State<Shared>, who: Identity, Id(id): Id<ContainerId>) -> Reply<ContainerAnswer> {
     let detail = app.look(who.clone(), id.clone(), move |host, id| host.container_detail(id)).await;
     match detail {
-        Err(e) if e.error().code() == "container_not_found" => {
+        Err(e) if e.error().code() == Code::ContainerNotFound => {
             // A copy that was ordered here and is on another server: whoever polls for it polls here.
             let elsewhere = app
                 .remote(move |host| match host.project_elsewhere(&id)? {
@@ -134,7 +134,7 @@ pub fn verb(word: &str) -> Option<Verb> {
 pub async fn lifecycle(State(app): State<Shared>, who: Identity, path: Named<ContainerId>, input: Input<LifecycleInput>) -> Reply<LifecycleAnswer> {
     let Named(id, word) = path;
     let verb = verb(&word)
-        .ok_or_else(|| Error::not_found("route_not_found", format!("there is no operation {word:?}: start, stop, force-stop, restart, pause, resume")))?;
+        .ok_or_else(|| Error::new(Code::RouteNotFound, format!("there is no operation {word:?}: start, stop, force-stop, restart, pause, resume")))?;
     let timeout = input.body.timeout.map(seconds).transpose()?;
     let answer = app.alter(who, id, move |host, id| Ok(host.lifecycle(&input.caller, id, verb, timeout).map_err(|e| with_state(host, e, id, verb)))).await??;
     ok(answer.message.clone(), answer)
@@ -147,7 +147,7 @@ fn seconds(s: i64) -> Result<Duration, Error> {
 
 /// With 500, 502, 503 and 504 the published answer repeats what was asked and the state that is left.
 fn with_state(host: &Host, error: Error, id: &ContainerId, verb: Verb) -> ApiError {
-    let of_host = matches!(error_map::status(&error), 500 | 502 | 503 | 504);
+    let of_host = matches!(error_map::status(error.code()), 500 | 502 | 503 | 504);
     match host.container(id) {
         Ok(c) if of_host => {
             let data = json!({"error": true, "operation": verb, "container_id": id, "project_id": c.project_id, "message": error_map::outer_message(&error), "status": c.status});

@@ -8,7 +8,7 @@ use crate::extract::{Id, Input};
 use axum::extract::State;
 use hoody_state::id::ContainerId;
 use hoody_state::model::{Container, CopyRequest, ForkRequest, Forked, MoveRequest, Moved, SyncAnswer, SyncRequest};
-use hoody_state::{Error, Result};
+use hoody_state::{Code, Error, Result};
 use utoipa_axum::routes;
 
 pub(crate) fn routes() -> Routes {
@@ -22,7 +22,7 @@ fn may_reach(who: &Identity, project: Option<&str>) -> Result<()> {
 
 /// The published code for a container that is to be copied and is not there.
 fn of_source(e: Error) -> Error {
-    if e.code() == "container_not_found" { Error::not_found("source_container_not_found", e.message().to_owned()) } else { e }
+    if e.code() == Code::ContainerNotFound { Error::new(Code::SourceContainerNotFound, e.message().to_owned()) } else { e }
 }
 
 /// Copies a container with all its snapshots, here or to another server. It starts by itself when it is there: poll for `running`.

@@ -105,6 +105,7 @@ pub async fn remove(State(app): State<Shared>, who: Identity, path: Named<Contai
 #[cfg(test)]
 mod tests {
     use super::*;
+    use hoody_state::Code;
 
     #[test]
     fn only_an_object_is_the_wrapper_of_the_variables() {
@@ -112,6 +113,6 @@ mod tests {
         let one = |name: &str, value: &str| BTreeMap::from([(name.to_owned(), value.to_owned())]);
         assert_eq!(read(r#"{"environment_vars":{"A":"1"}}"#).unwrap(), one("A", "1"));
         assert_eq!(read(r#"{"environment_vars":"A=1"}"#).unwrap(), one("environment_vars", "A=1"));
-        assert_eq!(read(r#"{"environment_vars":null}"#).unwrap_err().code(), "validation_error");
+        assert_eq!(read(r#"{"environment_vars":null}"#).unwrap_err().code(), Code::ValidationError);
     }
 }

@@ -6,7 +6,7 @@ use crate::envelope::{ApiError, Envelope, Reply, ok};
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use hoody_state::{Error, Kind};
+use hoody_state::{Code, Error};
 use serde::Serialize;
 use utoipa_axum::routes;
 
@@ -37,10 +37,10 @@ pub async fn readyz(State(app): State<Shared>) -> Reply<Health> {
     // Asked without a token: what is wrong is for the log alone.
     let not_ready = |e: Error| {
         tracing::warn!(error = %e, "not ready");
-        if e.code() == "pool_read_only" {
+        if e.code() == Code::PoolReadOnly {
             return e;
         }
-        Error::new(Kind::Unavailable, "not_ready", "the catalog or the pool does not answer; the server's log says why").with_source(e)
+        Error::new(Code::NotReady, "the catalog or the pool does not answer; the server's log says why").with_source(e)
     };
     app.read(move |host| host.ready().map_err(not_ready)).await?;
     ok("The server is ready", well())
@@ -50,7 +50,7 @@ pub async fn readyz(State(app): State<Shared>) -> Reply<Health> {
 #[utoipa::path(get, path = "/metrics", tag = "server", operation_id = "metrics", responses((status = 200, description = "Figures", body = String, content_type = "text/plain")))]
 pub async fn metrics(State(app): State<Shared>) -> Result<Response, ApiError> {
     if !app.options.metrics {
-        return Err(Error::not_found("route_not_found", "the metrics are off: start the server with --metrics").into());
+        return Err(Error::new(Code::RouteNotFound, "the metrics are off: start the server with --metrics").into());
     }
     let shared = app.clone();
     let page = app.read(move |host| shared.metrics.render(host, &shared.loads())).await?;

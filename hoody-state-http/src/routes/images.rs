@@ -14,7 +14,7 @@ use bytes::{Buf, Bytes};
 use futures_util::StreamExt;
 use hoody_state::id::ContainerId;
 use hoody_state::model::{Image, ImageFromSnapshot, Pagination};
-use hoody_state::{Error, Kind};
+use hoody_state::{Code, Error};
 use serde::Serialize;
 use std::io::{self, Read};
 use tokio::sync::mpsc;
@@ -57,14 +57,14 @@ pub async fn import(State(app): State<Shared>, who: Identity, Name(name): Name, 
     who.check_server()?;
     let caller = caller(&headers);
     let (sender, receiver) = mpsc::channel(PIECES);
-    let slot = app.counted.uploads.take_now(&slots::current(), "upload_limit")?;
+    let slot = app.counted.uploads.take_now(&slots::current(), Code::UploadLimit)?;
     let work = app.in_slot(slot, move |host| host.import_image(&caller, &name, &mut Upload { receiver, piece: Bytes::new(), whole: false }));
     tokio::pin!(work);
     let image = tokio::select! {
         // The import may end before the upload does: when it refuses it.
         image = &mut work => image?,
         stalled = pump(body.into_data_stream(), sender) => match work.await {
-            Err(_) if stalled => return Err(Error::new(Kind::Timeout, "request_timeout", "the image came too slowly: nothing was kept of it").into()),
+            Err(_) if stalled => return Err(Error::new(Code::RequestTimeout, "the image came too slowly: nothing was kept of it").into()),
             image => image?,
         },
     };
@@ -125,7 +125,7 @@ impl Read for Upload {
     responses((status = 201, description = "Made", body = Envelope<Image>)))]
 pub async fn from_snapshot(State(app): State<Shared>, who: Identity, Name(path): Name, input: Input<ImageFromSnapshot>) -> Reply<Image> {
     let Some(name) = path.strip_suffix("/from-snapshot").map(str::to_owned) else {
-        return Err(Error::not_found("route_not_found", "images are made by PUT, or by POST …/from-snapshot").into());
+        return Err(Error::new(Code::RouteNotFound, "images are made by PUT, or by POST …/from-snapshot").into());
     };
     who.check_server()?;
     let container: ContainerId = input.body.container_id.parse()?;

@@ -11,6 +11,7 @@ use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
+use hoody_state::Code;
 use hoody_state::id::ContainerId;
 use hoody_state::model::Status;
 use hoody_state::runtime::{Cancel, ExecSpec};
@@ -86,7 +87,7 @@ pub async fn exec(State(app): State<Shared>, who: Identity, Id(id): Id<Container
             .ok_or_else(|| invalid("timeout_ms", format!("{ms} is out of range: 1 to {EXEC_TIMEOUT_MAX_MS}")))?,
     };
     let project = app.look(who.clone(), id.clone(), |host, id| Ok(host.container(id)?.project_id)).await?;
-    let slot = app.counted.commands.take_now(&Holder::of(&who, project.as_str()), "exec_limit")?;
+    let slot = app.counted.commands.take_now(&Holder::of(&who, project.as_str()), Code::ExecLimit)?;
     let cancel = Cancel::new()?;
     let spec = ExecSpec {
         command: body.command,
@@ -144,7 +145,7 @@ pub async fn logs(State(app): State<Shared>, who: Identity, Id(id): Id<Container
     if !q.follow {
         return Ok((kind, first).into_response());
     }
-    let slot = app.counted.followers.take_now(&Holder::of(&who, project.as_str()), "stream_limit")?;
+    let slot = app.counted.followers.take_now(&Holder::of(&who, project.as_str()), Code::StreamLimit)?;
     let follower = Follower { app, id, seen, first: Some(first), _slot: slot };
     let body = stream::unfold(follower, |mut f| async move { f.next().await.map(|bytes| (Ok::<_, Infallible>(bytes), f)) });
     Ok((kind, Body::from_stream(body)).into_response())

@@ -12,7 +12,7 @@ use axum::http::HeaderMap;
 use hoody_state::host::Host;
 use hoody_state::id::OperationId;
 use hoody_state::model::{Operation, Pagination};
-use hoody_state::{Error, Result};
+use hoody_state::{Code, Error, Result};
 use serde::Serialize;
 use utoipa_axum::routes;
 
@@ -49,7 +49,7 @@ fn find(host: &Host, who: &Identity, id: &OperationId) -> Result<Operation> {
     if who.sees_operation(host, &operation) {
         return Ok(operation);
     }
-    Err(Error::not_found("operation_not_found", format!("there is no operation {id}")))
+    Err(Error::new(Code::OperationNotFound, format!("there is no operation {id}")))
 }
 
 /// One operation; with `Prefer: wait=N` the answer waits for its end.
@@ -60,7 +60,7 @@ pub async fn get(State(app): State<Shared>, who: Identity, Id(id): Id<OperationI
     let operation = match preferred_wait(&headers) {
         None => app.read(move |host| find(host, &who, &id)).await?,
         Some(wait) => {
-            let slot = app.counted.waits.take_now(&slots::current(), "wait_limit")?;
+            let slot = app.counted.waits.take_now(&slots::current(), Code::WaitLimit)?;
             app.in_slot(slot, move |host| {
                 find(host, &who, &id)?;
                 host.wait_operation(&id, wait)

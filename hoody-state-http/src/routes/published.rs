@@ -13,7 +13,7 @@ use axum::routing::{MethodRouter, delete, put};
 use hoody_state::clock::rfc3339;
 use hoody_state::id::ServerId;
 use hoody_state::model::{PoolInfo, Server};
-use hoody_state::{Error, Kind};
+use hoody_state::{Code, Error};
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -43,7 +43,7 @@ pub(crate) fn open_routes() -> Routes {
 
 fn reserved() -> MethodRouter<Shared> {
     async fn refuse(_: Input<Nothing>) -> ApiError {
-        Error::invalid("reserved_image_name", "this is a word of the API and cannot name an image: choose another").into()
+        Error::new(Code::ReservedImageName, "this is a word of the API and cannot name an image: choose another").into()
     }
     put(refuse).merge(delete(refuse))
 }
@@ -155,7 +155,7 @@ pub async fn me(State(app): State<Shared>, _who: Identity) -> Reply<User> {
 pub async fn login(_: Input<Nothing>) -> ApiError {
     let message =
         "there is no log-in by user name and password: make a token with `hoody-state-http token create` and send it as `Authorization: Bearer TOKEN`";
-    Error::new(Kind::Denied, "invalid_credentials", message).into()
+    Error::new(Code::InvalidCredentials, message).into()
 }
 
 /// The pool and the server.

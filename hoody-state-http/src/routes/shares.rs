@@ -6,9 +6,9 @@ use crate::auth::Identity;
 use crate::envelope::{ApiError, Envelope, Reply, created, ok};
 use crate::extract::{Id, Input, Named, Nothing, Query, invalid};
 use axum::extract::State;
-use hoody_state::Error;
 use hoody_state::id::{ContainerId, ShareId};
 use hoody_state::model::{IncomingShare, NewShare, Share, ShareFilter, ShareMounted, ShareStatus, ShareTarget, ShareUpdate, ShareWord};
+use hoody_state::{Code, Error};
 use serde::Deserialize;
 use utoipa_axum::routes;
 
@@ -127,9 +127,8 @@ pub async fn delete(State(app): State<Shared>, who: Identity, Id(id): Id<ShareId
         .await?;
     let gone = app.alter(who, owner, move |host, _| host.delete_share(&input.caller, &id)).await;
     // To a token that does not reach the owner there is no such share.
-    let held_by = gone.map_err(|e| {
-        if e.error().code() == "container_not_found" { ApiError::from(Error::not_found("share_not_found", "there is no such share")) } else { e }
-    })?;
+    let held_by = gone
+        .map_err(|e| if e.error().code() == Code::ContainerNotFound { ApiError::from(Error::new(Code::ShareNotFound, "there is no such share")) } else { e })?;
     ok(said("Share deleted", &held_by), Null(()))
 }
 

@@ -2,7 +2,7 @@
 
 use super::pace::Pace;
 use crate::slots::Load;
-use hoody_state::{Error, Kind};
+use hoody_state::{Code, Error};
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -94,11 +94,11 @@ impl Table {
     pub fn admit(self: &Arc<Self>, address: Address, pace: &Arc<Pace>) -> Result<Place, Error> {
         let mut state = self.lock();
         if state.by.get(&address).copied().unwrap_or(0) >= self.each && !state.displace(Some(address)) {
-            let code = if self.each == self.limit { "too_many_connections" } else { "address_limit" };
+            let code = if self.each == self.limit { Code::TooManyConnections } else { Code::AddressLimit };
             return Err(self.refuse(code, format!("{} {} of {address} are open", self.each, self.name)));
         }
         if state.rows.len() >= self.limit && !state.displace(None) {
-            return Err(self.refuse("too_many_connections", format!("{} {} are open", self.limit, self.name)));
+            return Err(self.refuse(Code::TooManyConnections, format!("{} {} are open", self.limit, self.name)));
         }
         let id = state.next;
         state.next += 1;
@@ -108,9 +108,9 @@ impl Table {
         Ok(Place { table: Arc::clone(self), id })
     }
 
-    fn refuse(&self, code: &'static str, what: String) -> Error {
+    fn refuse(&self, code: Code, what: String) -> Error {
         self.refused.fetch_add(1, Ordering::Relaxed);
-        Error::new(Kind::Unavailable, code, format!("{what}, which is as many as this server takes: close some, or try again in a moment"))
+        Error::new(code, format!("{what}, which is as many as this server takes: close some, or try again in a moment"))
     }
 
     /// How full it is.
@@ -182,7 +182,7 @@ mod tests {
         let busy = pace();
         let guard = busy.request();
         let second = table.admit(a, &busy).unwrap();
-        assert_eq!(table.admit(a, &pace()).unwrap_err().code(), "address_limit", "the first has only just come");
+        assert_eq!(table.admit(a, &pace()).unwrap_err().code(), Code::AddressLimit, "the first has only just come");
         tokio::time::sleep(GIVES_WAY).await;
         let third = table.admit(a, &pace()).unwrap();
         assert!(silent.is_closed() && !busy.is_closed());
@@ -191,7 +191,7 @@ mod tests {
         let fourth = table.admit(b, &known).unwrap();
         tokio::time::sleep(GIVES_WAY).await;
         let fifth = table.admit(c, &busy).unwrap();
-        assert_eq!(table.admit(c, &pace()).unwrap_err().code(), "too_many_connections", "one that is busy or known does not give way");
+        assert_eq!(table.admit(c, &pace()).unwrap_err().code(), Code::TooManyConnections, "one that is busy or known does not give way");
         assert_eq!(table.load(), Load { used: 3, limit: 3, each: 2, refused: 2 });
         drop((first, second, third, fourth, fifth, guard));
         assert_eq!(table.load().used, 0);

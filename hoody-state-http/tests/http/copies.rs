@@ -188,10 +188,10 @@ fn a_peer_is_trusted_by_the_certificate_that_was_given() {
     };
     assert_eq!(ask(format!("https://127.0.0.1:{port}"), Some(right.pem().unwrap())), Ok(()));
     assert_eq!(ask(format!("https://localhost:{port}"), Some(right.pem().unwrap())), Ok(()));
-    assert_eq!(ask(format!("https://127.0.0.1:{port}"), Some(wrong.pem().unwrap())), Err("peer_unreachable"));
-    assert_eq!(ask(format!("https://127.0.0.1:{port}"), None), Err("peer_unreachable"), "no public authority signed it");
-    assert_eq!(ask(format!("http://127.0.0.1:{port}"), None), Err("peer_unreachable"), "nothing is said in the clear");
-    assert_eq!(ask(format!("https://127.0.0.1:{port}"), Some("-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----".into())), Err("validation_error"));
+    assert_eq!(ask(format!("https://127.0.0.1:{port}"), Some(wrong.pem().unwrap())), Err(Code::PeerUnreachable));
+    assert_eq!(ask(format!("https://127.0.0.1:{port}"), None), Err(Code::PeerUnreachable), "no public authority signed it");
+    assert_eq!(ask(format!("http://127.0.0.1:{port}"), None), Err(Code::PeerUnreachable), "nothing is said in the clear");
+    assert_eq!(ask(format!("https://127.0.0.1:{port}"), Some("-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----".into())), Err(Code::ValidationError));
     drop(stop);
     thread.join().unwrap();
 }

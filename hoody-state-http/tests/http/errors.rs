@@ -7,8 +7,8 @@ use hoody_state::op::step::StepHook;
 use hoody_state::runtime::memory::MemoryRuntime;
 use hoody_state::snapshot::memory::MemoryStore;
 use hoody_state::units::Bytes;
-use hoody_state::{Error, Kind, Result};
-use hoody_state_http::error_map::CODES;
+use hoody_state::{Code, Error, Result};
+use hoody_state_http::error_map;
 use hoody_state_http::limits::Limits;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex};
@@ -78,11 +78,12 @@ fn every_documented_code_is_produced_with_its_status() {
     limits(&mut seen);
     peers(&s, &mut seen);
     under_way(&mut seen);
-    for row in CODES {
-        if ELSEWHERE.iter().any(|(code, _)| *code == row.code) {
+    for code in error_map::documented() {
+        if ELSEWHERE.iter().any(|(elsewhere, _)| *elsewhere == code.as_str()) {
             continue;
         }
-        assert_eq!(seen.0.get(row.code), Some(&row.status), "{} is documented with {}", row.code, row.status);
+        let status = error_map::status(code);
+        assert_eq!(seen.0.get(code.as_str()), Some(&status), "{code} is documented with {status}");
     }
 }
 
@@ -224,14 +225,14 @@ pub struct Faults(Arc<(Mutex<Fault>, Condvar)>);
 
 #[derive(Default)]
 struct Fault {
-    fail: Option<(Kind, &'static str)>,
+    fail: Option<Code>,
     hold: Option<&'static str>,
     held: bool,
 }
 
 impl Faults {
-    fn fail(&self, kind: Kind, code: &'static str) {
-        self.0.0.lock().unwrap().fail = Some((kind, code));
+    fn fail(&self, code: Code) {
+        self.0.0.lock().unwrap().fail = Some(code);
     }
 
     pub fn hold(&self, operation: &'static str) {
@@ -256,8 +257,8 @@ impl StepHook for Faults {
         if step == "intent" {
             return Ok(());
         }
-        if let Some((kind, code)) = f.fail.take() {
-            return Err(Error::new(kind, code, "a test asked for it: secret-of-the-inside"));
+        if let Some(code) = f.fail.take() {
+            return Err(Error::new(code, "a test asked for it: secret-of-the-inside"));
         }
         if f.hold == Some(operation) {
             f.held = true;
@@ -296,30 +297,29 @@ fn faults(seen: &mut Seen) {
     let project = w.s.project("p");
     let id = w.s.container(&project, "box");
     let base = format!("/api/v1/containers/{id}");
-    for (kind, code) in [
-        (Kind::Io, "io"),
-        (Kind::Internal, "internal"),
-        (Kind::Internal, "interrupted"),
-        (Kind::Corrupt, "catalog_corrupt"),
-        (Kind::Unavailable, "runtime_not_found"),
-        (Kind::Unavailable, "runtime_unusable"),
-        (Kind::Timeout, "kill_timeout"),
-    ] {
-        w.faults.fail(kind, code);
+    for code in [Code::Io, Code::Internal, Code::Interrupted, Code::CatalogCorrupt, Code::RuntimeNotFound, Code::RuntimeUnusable, Code::KillTimeout] {
+        w.faults.fail(code);
         let a = w.s.call("POST", &format!("{base}/pause"), "");
-        seen.expect(code, &a);
+        seen.expect(code.as_str(), &a);
         let v = a.json();
         assert_eq!((&v["data"]["error"], &v["data"]["operation"], &v["data"]["container_id"]), (&true.into(), &"pause".into(), &id.as_str().into()), "{v}");
         assert_eq!((&v["data"]["project_id"], &v["data"]["status"]), (&project.as_str().into(), &"running".into()), "{v}");
         assert_eq!(a.status == 500, !a.text().contains("secret-of-the-inside"), "{v}");
     }
-    for code in
-        ["image_format", "image_corrupt", "image_path_unsafe", "image_link_unsafe", "image_entry_conflict", "image_id_range", "image_xattr", "image_no_root"]
-    {
-        w.faults.fail(Kind::Invalid, code);
-        seen.expect(code, &w.s.request("PUT", "/api/v1/images/bad").bytes(&crate::shapes::tar()).send());
+    for code in [
+        Code::ImageFormat,
+        Code::ImageCorrupt,
+        Code::ImagePathUnsafe,
+        Code::ImageLinkUnsafe,
+        Code::ImageEntryConflict,
+        Code::ImageIdRange,
+        Code::ImageXattr,
+        Code::ImageNoRoot,
+    ] {
+        w.faults.fail(code);
+        seen.expect(code.as_str(), &w.s.request("PUT", "/api/v1/images/bad").bytes(&crate::shapes::tar()).send());
     }
-    w.faults.fail(Kind::TooLarge, "image_too_large");
+    w.faults.fail(Code::ImageTooLarge);
     seen.expect("image_too_large", &w.s.request("PUT", "/api/v1/images/bad").bytes(&crate::shapes::tar()).send());
     assert!(w.s.request("PUT", "/api/v1/images/bad").bytes(&[7; 2000]).send().code().starts_with("image_"), "for real");
     seen.expect("image_exists", &w.s.request("PUT", "/api/v1/images/debian/13").bytes(&crate::shapes::tar()).send());

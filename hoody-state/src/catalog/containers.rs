@@ -1,5 +1,5 @@
 use super::{Tx, json, ms, time, to_json};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Code, Error, Result};
 use crate::id::{ContainerId, LogId, OperationId, ProjectId, RunId, ServerId};
 use crate::model::{DatabaseScope, Filesystem, PageRequest, RamdiskScope, Status, StatusLog};
 use crate::name::{ContainerName, SnapshotName};
@@ -118,7 +118,7 @@ const COLUMNS: &str = "id, project_id, name, status, status_ms, ssh_public_key, 
 
 pub(crate) fn status(word: &str) -> Result<Status> {
     serde_json::from_value(serde_json::Value::String(word.to_owned()))
-        .map_err(|_| Error::new(Kind::Corrupt, "catalog_corrupt", format!("the catalog has a status {word:?}, which is none")))
+        .map_err(|_| Error::new(Code::CatalogCorrupt, format!("the catalog has a status {word:?}, which is none")))
 }
 
 fn row(r: &Row<'_>) -> rusqlite::Result<Result<ContainerRow>> {
@@ -142,7 +142,7 @@ fn row(r: &Row<'_>) -> rusqlite::Result<Result<ContainerRow>> {
 }
 
 fn unknown(id: &ContainerId) -> Error {
-    Error::not_found("container_not_found", format!("there is no container {id}"))
+    Error::new(Code::ContainerNotFound, format!("there is no container {id}"))
 }
 
 pub(crate) fn find(c: &Connection, id: &ContainerId) -> Result<Option<ContainerRow>> {
@@ -228,9 +228,9 @@ fn taken(e: rusqlite::Error, r: &ContainerRow) -> Error {
         return e.into();
     }
     if e.to_string().contains("ssh_public_key") {
-        Error::new(Kind::Exists, "ssh_public_key_in_use", "another container has this SSH public key: use another or clear it there")
+        Error::new(Code::SshPublicKeyInUse, "another container has this SSH public key: use another or clear it there")
     } else {
-        Error::new(Kind::Exists, "container_name_in_use", format!("there is a container {:?} in this project already: choose another name", r.name.as_str()))
+        Error::new(Code::ContainerNameInUse, format!("there is a container {:?} in this project already: choose another name", r.name.as_str()))
     }
 }
 

@@ -1,6 +1,6 @@
 use super::containers::ContainerRow;
 use super::{Tx, json, ms, time, to_json};
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::id::{EventId, ProjectId, UserId};
 use crate::model::{Event, EventFilter};
 use jiff::Timestamp;
@@ -61,7 +61,7 @@ pub(crate) fn list(c: &Connection, user: &UserId, f: &EventFilter) -> Result<(Ve
 pub(crate) fn get(c: &Connection, user: &UserId, id: &EventId) -> Result<Event> {
     c.query_row(&format!("SELECT {COLUMNS} FROM events WHERE id = ?1"), [id.as_str()], row(user))
         .optional()?
-        .unwrap_or_else(|| Err(Error::not_found("event_not_found", format!("there is no event {id}"))))
+        .unwrap_or_else(|| Err(Error::new(Code::EventNotFound, format!("there is no event {id}"))))
 }
 
 pub(crate) fn stats(c: &Connection) -> Result<(BTreeMap<String, u64>, BTreeMap<String, u64>)> {
@@ -122,7 +122,7 @@ impl Tx<'_> {
 
     pub(crate) fn delete_event(&mut self, id: &EventId) -> Result<()> {
         if self.conn.execute("DELETE FROM events WHERE id = ?1", [id.as_str()])? == 0 {
-            return Err(Error::not_found("event_not_found", format!("there is no event {id}")));
+            return Err(Error::new(Code::EventNotFound, format!("there is no event {id}")));
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 //! change's intent and answered in the transaction that closes it.
 
 use super::{Tx, ms, to_json};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Code, Error, Result};
 use crate::id::OperationId;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
@@ -31,11 +31,9 @@ pub(crate) fn look_up(c: &Connection, k: &IdempotencyKey, now: Timestamp) -> Res
     match known {
         None => Ok(None),
         Some((f, _)) if f != k.fingerprint => {
-            Err(Error::new(Kind::KeyReused, "idempotency_key_reused", "this Idempotency-Key was used for another request: take a new key for a new request"))
+            Err(Error::new(Code::IdempotencyKeyReused, "this Idempotency-Key was used for another request: take a new key for a new request"))
         }
-        Some((_, None)) => {
-            Err(Error::new(Kind::Busy, "idempotency_in_flight", "the first request with this Idempotency-Key is still under way: try again soon"))
-        }
+        Some((_, None)) => Err(Error::new(Code::IdempotencyInFlight, "the first request with this Idempotency-Key is still under way: try again soon")),
         Some((_, Some(answer))) => Ok(Some(super::json(&answer, "idempotency answer")?)),
     }
 }
@@ -59,9 +57,7 @@ impl Tx<'_> {
     pub(crate) fn claim_key(&mut self, key: Option<&IdempotencyKey>, op: Option<&OperationId>) -> Result<()> {
         match self.take_key(key, op)? {
             None => Ok(()),
-            Some(_) => {
-                Err(Error::new(Kind::Busy, "idempotency_in_flight", "the first request with this Idempotency-Key has just ended: try again for its answer"))
-            }
+            Some(_) => Err(Error::new(Code::IdempotencyInFlight, "the first request with this Idempotency-Key has just ended: try again for its answer")),
         }
     }
 

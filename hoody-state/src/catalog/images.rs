@@ -1,5 +1,5 @@
 use super::{Tx, ms, time};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Code, Error, Result};
 use crate::model::{Image, PageRequest};
 use crate::name::ImageName;
 use crate::units::Bytes;
@@ -36,7 +36,7 @@ pub(crate) fn resolve(c: &Connection, name: Option<&str>) -> Result<Image> {
     let Some(name) = name else {
         let default: Option<String> = c.query_row("SELECT value FROM meta WHERE key = 'default_image'", [], |r| r.get(0)).optional()?;
         let found = default.map(|d| d.parse::<ImageName>().and_then(|n| by_name(c, &n))).transpose()?.flatten();
-        return found.ok_or_else(|| Error::not_found("image_not_found", "there is no image yet: import one with PUT /api/v1/images/NAME"));
+        return found.ok_or_else(|| Error::new(Code::ImageNotFound, "there is no image yet: import one with PUT /api/v1/images/NAME"));
     };
     for n in ImageName::candidates(name) {
         if let Some(i) = by_name(c, &n)? {
@@ -44,7 +44,7 @@ pub(crate) fn resolve(c: &Connection, name: Option<&str>) -> Result<Image> {
         }
     }
     let shown: String = name.chars().take(100).collect();
-    Err(Error::not_found("image_not_found", format!("there is no image {shown:?}: GET /api/v1/images lists them, PUT /api/v1/images/NAME imports one")))
+    Err(Error::new(Code::ImageNotFound, format!("there is no image {shown:?}: GET /api/v1/images lists them, PUT /api/v1/images/NAME imports one")))
 }
 
 pub(crate) fn all(c: &Connection) -> Result<Vec<Image>> {
@@ -62,7 +62,7 @@ pub(crate) fn page(c: &Connection, req: &PageRequest) -> Result<(Vec<Image>, u64
 
 /// The error for a name that is taken.
 pub(crate) fn exists(name: &ImageName) -> Error {
-    Error::new(Kind::Exists, "image_exists", format!("there is an image {name} already: delete it first, or choose another name"))
+    Error::new(Code::ImageExists, format!("there is an image {name} already: delete it first, or choose another name"))
 }
 
 impl Tx<'_> {

@@ -23,7 +23,7 @@ pub(crate) mod shares;
 pub(crate) mod snapshots;
 pub(crate) mod tokens;
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Code, Error, Kind, Result};
 use crate::event::Bus;
 use crate::id::UserId;
 use crate::model::Event;
@@ -70,14 +70,14 @@ pub(crate) struct Tx<'a> {
 impl From<rusqlite::Error> for Error {
     fn from(e: rusqlite::Error) -> Self {
         use rusqlite::ErrorCode as C;
-        let (kind, code, hint) = match e.sqlite_error_code() {
-            Some(C::ReadOnly) => (Kind::Unavailable, "pool_read_only", "the pool is read-only: GET /pool says why"),
-            Some(C::DiskFull) => (Kind::NoSpace, "pool_full", "the pool is full: delete snapshots or grow it"),
-            Some(C::DatabaseBusy | C::DatabaseLocked) => (Kind::Busy, "catalog_busy", "another process writes the catalog: try again"),
-            Some(C::DatabaseCorrupt | C::NotADatabase) => (Kind::Corrupt, "catalog_corrupt", "the catalog is damaged: stop the server and run `check`"),
-            _ => (Kind::Internal, "catalog", "the catalog refused"),
+        let (code, hint) = match e.sqlite_error_code() {
+            Some(C::ReadOnly) => (Code::PoolReadOnly, "the pool is read-only: GET /pool says why"),
+            Some(C::DiskFull) => (Code::PoolFull, "the pool is full: delete snapshots or grow it"),
+            Some(C::DatabaseBusy | C::DatabaseLocked) => (Code::CatalogBusy, "another process writes the catalog: try again"),
+            Some(C::DatabaseCorrupt | C::NotADatabase) => (Code::CatalogCorrupt, "the catalog is damaged: stop the server and run `check`"),
+            _ => (Code::Catalog, "the catalog refused"),
         };
-        Error::new(kind, code, format!("{hint} ({e})")).with_source(e)
+        Error::new(code, format!("{hint} ({e})")).with_source(e)
     }
 }
 
@@ -95,7 +95,7 @@ pub(crate) fn time(ms: i64) -> Timestamp {
 
 /// A JSON column of ours; unreadable ones are damage.
 pub(crate) fn json<T: serde::de::DeserializeOwned>(s: &str, what: &str) -> Result<T> {
-    serde_json::from_str(s).map_err(|e| Error::new(Kind::Corrupt, "catalog_corrupt", format!("the catalog's {what} cannot be read: {e}")))
+    serde_json::from_str(s).map_err(|e| Error::new(Code::CatalogCorrupt, format!("the catalog's {what} cannot be read: {e}")))
 }
 
 pub(crate) fn to_json<T: serde::Serialize>(v: &T) -> Result<String> {

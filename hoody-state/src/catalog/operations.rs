@@ -2,7 +2,7 @@
 //! recovery needs.
 
 use super::{Tx, json, ms, time, to_json};
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::id::{OperationId, ProjectId};
 use crate::model::{Operation, OperationError, OperationStatus, PageRequest};
 use crate::op::Intent;
@@ -55,7 +55,7 @@ fn row(r: &Row<'_>) -> rusqlite::Result<Result<Operation>> {
 pub(crate) fn get(c: &Connection, id: &OperationId) -> Result<Operation> {
     c.query_row(&format!("SELECT {COLUMNS} FROM operations WHERE id = ?1"), [id.as_str()], row)
         .optional()?
-        .unwrap_or_else(|| Err(Error::not_found("operation_not_found", format!("there is no operation {id}: finished ones are kept for a while only"))))
+        .unwrap_or_else(|| Err(Error::new(Code::OperationNotFound, format!("there is no operation {id}: finished ones are kept for a while only"))))
 }
 
 /// A page of the operations of these projects and of their containers; `None`: of all operations, those of images included.
@@ -140,7 +140,7 @@ impl Tx<'_> {
     pub(crate) fn close_operation(&mut self, id: &OperationId, status: OperationStatus, error: Option<&Error>) -> Result<()> {
         self.conn
             .prepare_cached("UPDATE operations SET status = ?2, error_code = ?3, error_message = ?4, finished_ms = ?5 WHERE id = ?1")?
-            .execute(params![id.as_str(), status_word(status), error.map(Error::code), error.map(Error::message), ms(self.now)])?;
+            .execute(params![id.as_str(), status_word(status), error.map(|e| e.code().as_str()), error.map(Error::message), ms(self.now)])?;
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! Other servers, and the copies that were made there.
 
 use super::{Tx, ms, time};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Code, Error, Result};
 use crate::id::{ContainerId, ProjectId, ServerId};
 use crate::model::Peer;
 use crate::transfer::PeerAddress;
@@ -89,7 +89,7 @@ impl Tx<'_> {
             )
             .map_err(|e| match e.sqlite_error_code() {
                 Some(rusqlite::ErrorCode::ConstraintViolation) => {
-                    Error::new(Kind::Exists, "peer_name_in_use", format!("another peer is called {:?}: give this one another name", peer.name))
+                    Error::new(Code::PeerNameInUse, format!("another peer is called {:?}: give this one another name", peer.name))
                 }
                 _ => e.into(),
             })?;
@@ -103,10 +103,10 @@ impl Tx<'_> {
         if deleted > 1 {
             // The transaction is rolled back.
             let m = format!("{shown:?} is the id of one peer and the name of another: delete the other one by its id first");
-            return Err(Error::conflict("name_ambiguous", m));
+            return Err(Error::new(Code::NameAmbiguous, m));
         }
         if deleted == 0 {
-            return Err(Error::not_found("peer_not_found", format!("there is no peer with the id or name {shown:?}")));
+            return Err(Error::new(Code::PeerNotFound, format!("there is no peer with the id or name {shown:?}")));
         }
         Ok(())
     }

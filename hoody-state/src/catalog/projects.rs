@@ -1,5 +1,5 @@
 use super::{Tx, ms, time};
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::id::{ProjectId, UserId};
 use crate::model::{PageRequest, Project};
 use crate::name::ProjectAlias;
@@ -32,7 +32,7 @@ fn row(user: &UserId) -> impl Fn(&Row<'_>) -> rusqlite::Result<Result<Project>> 
 pub(crate) fn get(c: &Connection, user: &UserId, id: &ProjectId) -> Result<Project> {
     c.query_row(&format!("SELECT {COLUMNS} FROM projects WHERE id = ?1"), [id.as_str()], row(user))
         .optional()?
-        .unwrap_or_else(|| Err(Error::not_found("project_not_found", format!("there is no project {id}"))))
+        .unwrap_or_else(|| Err(Error::new(Code::ProjectNotFound, format!("there is no project {id}"))))
 }
 
 /// The ids of all.
@@ -64,7 +64,7 @@ pub(crate) fn sort<'a>(req: &PageRequest, columns: &[(&str, &'a str)]) -> Result
     let Some(wanted) = &req.sort_by else { return Ok("created_ms") };
     columns.iter().find(|(w, _)| w == wanted).map(|(_, c)| *c).ok_or_else(|| {
         let known: Vec<&str> = columns.iter().map(|(w, _)| *w).collect();
-        Error::invalid("invalid_page", format!("sort_by {wanted:?} is none of {}", known.join(", ")))
+        Error::new(Code::InvalidPage, format!("sort_by {wanted:?} is none of {}", known.join(", ")))
     })
 }
 
@@ -85,7 +85,7 @@ pub(crate) fn page(c: &Connection, user: &UserId, req: &PageRequest, only: Optio
 
 fn taken(e: rusqlite::Error, alias: &ProjectAlias) -> Error {
     if e.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation) {
-        return Error::new(crate::Kind::Exists, "duplicate_alias", format!("there is a project {:?} already: choose another alias", alias.as_str()));
+        return Error::new(crate::Code::DuplicateAlias, format!("there is a project {:?} already: choose another alias", alias.as_str()));
     }
     e.into()
 }

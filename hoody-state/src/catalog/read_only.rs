@@ -3,7 +3,7 @@
 //! SQLite needs to write even to read a database with a log (its shared memory). So the two files are copied to the directory for temporary files,
 //! where they can be opened as always. Nothing that is written to the copy comes back: writing is refused.
 
-use crate::error::{Error, IoContext, Kind, Result};
+use crate::error::{Code, Error, IoContext, Result};
 use nix::sys::statvfs::FsFlags;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -55,5 +55,5 @@ pub(super) fn is(dir: &Path) -> Result<bool> {
 }
 
 pub(super) fn refused() -> Error {
-    Error::new(Kind::Unavailable, "pool_read_only", "the pool is read-only, so nothing can be changed: GET /pool says why")
+    Error::new(Code::PoolReadOnly, "the pool is read-only, so nothing can be changed: GET /pool says why")
 }

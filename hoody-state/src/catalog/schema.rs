@@ -1,4 +1,4 @@
-use crate::error::{Error, Kind, Result};
+use crate::error::{Code, Error, Result};
 use rusqlite::Connection;
 
 /// Each step takes the catalog one version on. Never change one that has been released: add another.
@@ -63,8 +63,7 @@ pub(super) fn migrate(conn: &mut Connection) -> Result<()> {
     let version = usize::try_from(version).unwrap_or(usize::MAX);
     if version > MIGRATIONS.len() {
         return Err(Error::new(
-            Kind::Unavailable,
-            "catalog_too_new",
+            Code::CatalogTooNew,
             format!("the catalog is of version {version}, this program knows {}: use a newer hoody-state", MIGRATIONS.len()),
         ));
     }

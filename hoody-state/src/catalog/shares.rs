@@ -1,5 +1,5 @@
 use super::{Tx, ms, time};
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::id::{ContainerId, OverrideId, ProjectId, ShareId, UserId};
 use crate::model::{Share, ShareMode, ShareOverride, ShareStatus, ShareTarget};
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -50,7 +50,7 @@ fn select(c: &Connection, wanted: &str, args: impl rusqlite::Params) -> Result<V
 
 pub(crate) fn get(c: &Connection, id: &ShareId) -> Result<Share> {
     let found = select(c, "s.id = ?1", [id.as_str()])?.pop();
-    found.ok_or_else(|| Error::not_found("share_not_found", format!("there is no share {id}: it may have been deleted or have expired")))
+    found.ok_or_else(|| Error::new(Code::ShareNotFound, format!("there is no share {id}: it may have been deleted or have expired")))
 }
 
 /// Those of a container, or of all containers of some projects, oldest first.
@@ -125,8 +125,7 @@ impl Tx<'_> {
         );
         match put {
             Err(e) if e.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation) => Err(Error::new(
-                crate::error::Kind::Exists,
-                "share_already_exists",
+                crate::error::Code::ShareAlreadyExists,
                 format!("{} is shared with that target already: change that share, or delete it first", s.source_path),
             )),
             r => r.map(drop).map_err(Into::into),

@@ -1,5 +1,5 @@
 use super::{Tx, json, ms, time, to_json};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Code, Error, Result};
 use crate::id::ContainerId;
 use crate::model::{Consistency, Snapshot};
 use crate::name::{Alias, SnapshotName};
@@ -97,7 +97,7 @@ pub(crate) fn get(c: &Connection, id: &ContainerId, name: &str) -> Result<Snapsh
     let found = by_alias(c, id, name)?.map_or_else(|| by_name(c, id, name), |r| Ok(Some(r)))?;
     found.ok_or_else(|| {
         let shown: String = name.chars().take(100).collect();
-        Error::not_found("snapshot_not_found", format!("container {id} has no snapshot with the name or alias {shown:?}"))
+        Error::new(Code::SnapshotNotFound, format!("container {id} has no snapshot with the name or alias {shown:?}"))
     })
 }
 
@@ -114,7 +114,7 @@ pub(crate) fn get_unambiguous(c: &Connection, id: &ContainerId, name: &str) -> R
         "{name:?} is the alias of snapshot {} and the canonical name of snapshot {other}: say {} or {other}; nothing was changed",
         found.snapshot.name, found.snapshot.name
     );
-    Err(Error::conflict("snapshot_ambiguous", message))
+    Err(Error::new(Code::SnapshotAmbiguous, message))
 }
 
 /// A snapshot that has expired.
@@ -199,8 +199,7 @@ impl Tx<'_> {
 pub(crate) fn alias_in_use(alias: Option<&Alias>) -> Error {
     let shown = alias.map_or("", Alias::as_str);
     Error::new(
-        Kind::Exists,
-        "alias_in_use",
+        Code::AliasInUse,
         format!("another snapshot of this container is called {shown:?}: choose another alias, or create it with on_alias_conflict: replace"),
     )
 }

@@ -1,5 +1,5 @@
 use super::{Catalog, Durability, json, ms, time, to_json};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Code, Error, Result};
 use crate::id::{ProjectId, ServerId, TokenId};
 use crate::model::{Rights, Token};
 use jiff::Timestamp;
@@ -60,14 +60,14 @@ impl Catalog {
         peer: Option<ServerId>,
     ) -> Result<(Token, String)> {
         let mut bytes = [0u8; 24];
-        getrandom::fill(&mut bytes).map_err(|e| Error::new(Kind::Unavailable, "no_randomness", format!("the kernel gives no random bytes: {e}")))?;
+        getrandom::fill(&mut bytes).map_err(|e| Error::new(Code::NoRandomness, format!("the kernel gives no random bytes: {e}")))?;
         let secret: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
         let token = format!("hdy_{secret}");
         let id = TokenId::generate();
         let name = match name.map(str::trim) {
             None | Some("") => format!("token-{}", &id.as_str()[16..]),
             Some(n) if n.chars().count() <= 100 && !n.chars().any(char::is_control) => n.to_owned(),
-            Some(_) => return Err(Error::invalid("invalid_token_name", "a token's name is at most 100 characters, no control characters")),
+            Some(_) => return Err(Error::new(Code::InvalidTokenName, "a token's name is at most 100 characters, no control characters")),
         };
         let t = Token {
             id,
@@ -103,7 +103,7 @@ impl Catalog {
                 )
                 .map_err(|e| match e.sqlite_error_code() {
                     Some(rusqlite::ErrorCode::ConstraintViolation) => {
-                        Error::new(Kind::Exists, "token_name_in_use", format!("there is a token {:?} already: choose another name or revoke it", t.name))
+                        Error::new(Code::TokenNameInUse, format!("there is a token {:?} already: choose another name or revoke it", t.name))
                     }
                     _ => e.into(),
                 })?;
@@ -119,10 +119,10 @@ impl Catalog {
             if deleted > 1 {
                 // The transaction is rolled back.
                 let m = format!("{which:?} is the id of one token and the name of another: revoke the other one by its id first");
-                return Err(Error::conflict("name_ambiguous", m));
+                return Err(Error::new(Code::NameAmbiguous, m));
             }
             if deleted == 0 {
-                return Err(Error::not_found("token_not_found", format!("there is no token with the id or name {which:?}: `token list` shows them")));
+                return Err(Error::new(Code::TokenNotFound, format!("there is no token with the id or name {which:?}: `token list` shows them")));
             }
             Ok(())
         })
@@ -139,7 +139,7 @@ impl super::Tx<'_> {
                 "server {peer} has the token {name:?} already, and this one was made for no server in particular: make a new one for it \
                  (`hoody-state-http token create --replication --peer {peer}`), or revoke the old one first"
             );
-            return Err(Error::new(Kind::Exists, "peer_token_in_use", message));
+            return Err(Error::new(Code::PeerTokenInUse, message));
         }
         let changed = self
             .conn

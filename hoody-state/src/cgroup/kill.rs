@@ -2,7 +2,7 @@
 
 use super::events;
 use super::tree::{CgroupTree, children, procs_below};
-use crate::error::{Error, IoContext, Kind, Result};
+use crate::error::{Code, Error, IoContext, Result};
 use crate::id::ContainerId;
 use crate::sys::process;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -97,8 +97,7 @@ impl CgroupTree {
                 self.thaw_all(container)?;
                 let who = describe(&self.procs(container)?);
                 return Err(Error::new(
-                    Kind::Timeout,
-                    "kill_timeout",
+                    Code::KillTimeout,
                     format!("container {container} still has processes {timeout:?} after they were killed: {who}; look at what they wait for, then try again"),
                 ));
             }

@@ -1,6 +1,6 @@
 //! Which control group hierarchies this machine has, and where.
 
-use crate::error::{Error, IoContext, Kind, Result};
+use crate::error::{Code, Error, IoContext, Result};
 use crate::sys::mountinfo::{self, MountEntry};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -33,11 +33,7 @@ impl Layout {
         let mounts = mountinfo::of_this_process().io(|| "read /proc/self/mountinfo")?;
         let mut layout = Self::from_mounts(&mounts);
         if layout.v2.is_none() && layout.v1.is_empty() {
-            return Err(Error::new(
-                Kind::Unavailable,
-                "no_cgroups",
-                "no control groups are mounted: mount -t cgroup2 none /sys/fs/cgroup (a systemd host does it at boot)",
-            ));
+            return Err(Error::new(Code::NoCgroups, "no control groups are mounted: mount -t cgroup2 none /sys/fs/cgroup (a systemd host does it at boot)"));
         }
         if let Some(root) = &layout.v2 {
             let path = root.join("cgroup.controllers");

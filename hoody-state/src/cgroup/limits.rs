@@ -1,7 +1,7 @@
 //! Limits of a container's group.
 
 use super::tree::CgroupTree;
-use crate::error::{Error, IoContext, Kind, Result};
+use crate::error::{Code, Error, IoContext, Result};
 use crate::id::ContainerId;
 use crate::runtime::Limits;
 use crate::units::Bytes;
@@ -29,7 +29,7 @@ impl Limit {
         match memory {
             None => Ok(Limit::Unlimited),
             Some(b) if b >= MIN_MEMORY && b.0 <= i64::MAX as u64 => Ok(Limit::Of(b.0)),
-            Some(b) => Err(Error::invalid("invalid_limit", format!("{b} is no memory limit: it must be at least {MIN_MEMORY}"))),
+            Some(b) => Err(Error::new(Code::InvalidLimit, format!("{b} is no memory limit: it must be at least {MIN_MEMORY}"))),
         }
     }
 
@@ -41,7 +41,7 @@ impl Limit {
         match cpus {
             None => Ok(Limit::Unlimited),
             Some(n) if (0.01..=100_000.0).contains(&n) => Ok(Limit::Of((n * PERIOD_US as f64).round() as u64)),
-            Some(n) => Err(Error::invalid("invalid_limit", format!("{n} is no number of processors: it must be 0.01 or more, 0.5 is half of one"))),
+            Some(n) => Err(Error::new(Code::InvalidLimit, format!("{n} is no number of processors: it must be 0.01 or more, 0.5 is half of one"))),
         }
     }
 
@@ -119,8 +119,7 @@ fn missing(controller: &str, limit: Limit) -> Result<()> {
         return Ok(());
     }
     Err(Error::new(
-        Kind::Unavailable,
-        "no_controller",
+        Code::NoController,
         format!("this machine cannot limit {controller}: its cgroup controller is not mounted; boot without cgroup_disable={controller}, or set no limit"),
     ))
 }
@@ -128,7 +127,7 @@ fn missing(controller: &str, limit: Limit) -> Result<()> {
 fn set(file: &Path, value: &str) -> Result<()> {
     match std::fs::write(file, value) {
         Err(e) if e.raw_os_error() == Some(nix::libc::EBUSY) => {
-            Err(Error::conflict("limit_below_usage", format!("cannot set {} to {value}: more than that is in use; free some first", file.display())))
+            Err(Error::new(Code::LimitBelowUsage, format!("cannot set {} to {value}: more than that is in use; free some first", file.display())))
         }
         r => r.io(|| format!("write {value} to {}", file.display())),
     }

@@ -5,7 +5,7 @@
 //! some numbers to the host however many containers there are.
 
 use super::tree::CgroupTree;
-use crate::error::{Error, Kind};
+use crate::error::{Code, Error};
 use crate::id::ContainerId;
 use crate::model::TaskStats;
 use std::path::{Path, PathBuf};
@@ -82,7 +82,7 @@ impl CgroupTree {
                 "container {container} has {usage} processes and threads and may have {limit}: nothing more can be started in it; end some of them, stop it, or \
                  serve with a larger --container-tasks"
             );
-            return Some(Error::new(Kind::Conflict, "container_task_limit", message));
+            return Some(Error::new(Code::ContainerTaskLimit, message));
         }
         let t = self.all_tasks().filter(used_up)?;
         let message = format!(
@@ -91,7 +91,7 @@ impl CgroupTree {
             t.usage,
             t.limit.unwrap_or(0)
         );
-        Some(Error::new(Kind::Unavailable, "pool_task_limit", message))
+        Some(Error::new(Code::PoolTaskLimit, message))
     }
 
     /// The hierarchy that counts tasks.

@@ -2,6 +2,7 @@
 
 use super::testing::TestTree;
 use super::*;
+use crate::Code;
 use crate::error::Kind;
 use crate::id::ContainerId;
 use crate::runtime::{Limits, RuntimeStats};
@@ -22,7 +23,7 @@ fn trees() -> Vec<TestTree> {
 #[test]
 fn parents_that_would_lead_astray_are_refused() {
     for bad in ["", "/", "hoody", "/a/../b", "/a//b", "/a b", "/a/", "/.."] {
-        assert_eq!(CgroupTree::new(bad).unwrap_err().code(), "invalid_cgroup_parent", "{bad:?}");
+        assert_eq!(CgroupTree::new(bad).unwrap_err().code(), Code::InvalidCgroupParent, "{bad:?}");
     }
     assert!(CgroupTree::new("/system.slice/hoody.service/containers").is_ok());
 }
@@ -58,7 +59,7 @@ fn limits_are_the_kernels() {
         let limits = Limits { memory: Some(Bytes::mib(64)), cpus: Some(0.5) };
         match t.cgroups.set_limits(&c, &limits, Some(100)) {
             Err(e) => {
-                assert_eq!((e.kind(), e.code()), (Kind::Unavailable, "no_controller"));
+                assert_eq!((e.kind(), e.code()), (Kind::Unavailable, Code::NoController));
                 continue;
             }
             Ok(()) => t.cgroups.set_limits(&c, &limits, Some(100)).unwrap(),
@@ -79,7 +80,7 @@ fn limits_are_the_kernels() {
             Limits { memory: None, cpus: Some(-1.0) },
             Limits { memory: Some(Bytes(u64::MAX)), cpus: None },
         ] {
-            assert_eq!(t.cgroups.set_limits(&c, &bad, None).unwrap_err().code(), "invalid_limit", "{bad:?}");
+            assert_eq!(t.cgroups.set_limits(&c, &bad, None).unwrap_err().code(), Code::InvalidLimit, "{bad:?}");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The containers' groups as directories: made, listed, removed.
 
 use super::layout::{Layout, LayoutKind};
-use crate::error::{Error, IoContext, Result};
+use crate::error::{Code, Error, IoContext, Result};
 use crate::id::ContainerId;
 use nix::libc::{EBUSY, EEXIST, EINVAL, ENODEV, ENOENT, ENOTEMPTY, EOPNOTSUPP};
 use std::collections::BTreeSet;
@@ -41,8 +41,8 @@ impl CgroupTree {
     pub fn with_layout(layout: Layout, parent: &str) -> Result<Self> {
         let good = |s: &str| !s.is_empty() && s != "." && s != ".." && s.len() <= 200 && s.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-:@".contains(&b));
         if !parent.strip_prefix('/').is_some_and(|p| p.split('/').all(good)) {
-            return Err(Error::invalid(
-                "invalid_cgroup_parent",
+            return Err(Error::new(
+                Code::InvalidCgroupParent,
                 format!("{parent:?} cannot be the parent of cgroups: it must be an absolute path such as /hoody/pool, segments of A-Z a-z 0-9 . _ - : @"),
             ));
         }

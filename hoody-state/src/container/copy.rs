@@ -7,7 +7,7 @@ use super::validate;
 use crate::catalog::containers::{ContainerRow, ContainerState, Desired};
 use crate::catalog::snapshots::SnapshotRow;
 use crate::catalog::{Durability, containers, ms, snapshots};
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::host::{Caller, Host};
 use crate::id::{ContainerId, OperationId, ProjectId, RunId};
 use crate::model::{Container, CopyRequest, DatabaseScope, ForkRequest, ForkResult, Forked, NewSnapshot, Status};
@@ -29,8 +29,8 @@ const MOST_FORKS: u32 = 100;
 const TAKEN_FOR_COPY_DAYS: u32 = 1;
 
 fn source_missing(e: Error, id: &ContainerId) -> Error {
-    if e.code() == "container_not_found" {
-        return Error::not_found("source_container_not_found", format!("there is no container {id} to copy"));
+    if e.code() == Code::ContainerNotFound {
+        return Error::new(Code::SourceContainerNotFound, format!("there is no container {id} to copy"));
     }
     e
 }
@@ -63,7 +63,7 @@ impl Host {
         let source = self.copyable(id)?;
         let project = match request.target_project_id.as_deref() {
             Some(p) => p.parse()?,
-            None => return Err(Error::invalid("validation_error", "target_project_id is missing: say which project the copy belongs to")),
+            None => return Err(Error::new(Code::ValidationError, "target_project_id is missing: say which project the copy belongs to")),
         };
         let name = copy_name(request.name.as_deref())?;
         validate::text("ssh_public_key", request.ssh_public_key.as_deref(), 16_384)?;
@@ -74,7 +74,7 @@ impl Host {
         let snapshot = self.copy_base(caller, id, named, &format!("taken to copy it to {name}"), Some(TAKEN_FOR_COPY_DAYS))?;
         let refused = |e: Error| {
             // Something has changed since it was asked.
-            if named.is_none() && e.code() != crate::op::step::CRASHED {
+            if named.is_none() && e.code() != Code::Crashed {
                 self.drop_taken(id, &snapshot.snapshot.name);
             }
             e
@@ -100,7 +100,7 @@ impl Host {
             return Ok(t);
         }
         let count = request.count.filter(|n| (1..=MOST_FORKS).contains(n));
-        let count = count.ok_or_else(|| Error::invalid("validation_error", format!("count: how many copies, 1 to {MOST_FORKS}")))?;
+        let count = count.ok_or_else(|| Error::new(Code::ValidationError, format!("count: how many copies, 1 to {MOST_FORKS}")))?;
         let source = self.copyable(id)?;
         let prefix = request.name_prefix.as_deref().unwrap_or(source.name.as_str());
         let names: Vec<String> = (1..=count).map(|n| format!("{prefix}-{n}")).collect();
@@ -180,7 +180,7 @@ impl Host {
         match self.behind(op, caller.wait, |host, op| host.copy_rest(op)) {
             Ok(Some(view)) => Ok(view),
             Ok(None) => Ok(told),
-            Err(e) if e.code() == crate::op::step::CRASHED => Err(e),
+            Err(e) if e.code() == Code::Crashed => Err(e),
             // It exists and the caller must learn its id: what failed is in its status.
             Err(_) => self.container(&id),
         }
@@ -233,7 +233,7 @@ impl Host {
         op.step("clone")?;
         let from = Volume::Snapshot(source.clone(), snapshot.clone());
         let info = self.0.store.clone_volume(&from, &Volume::Live(id.clone()), &op.id).map_err(|e| match e.code() {
-            "volume_not_found" => Error::not_found("snapshot_not_found", format!("snapshot {snapshot} of container {source} was deleted meanwhile")),
+            Code::VolumeNotFound => Error::new(Code::SnapshotNotFound, format!("snapshot {snapshot} of container {source} was deleted meanwhile")),
             _ => e,
         })?;
         let at = self.0.store.info(&from)?.map(|i| i.id);
@@ -329,7 +329,7 @@ impl Host {
             let own = matches!(from, Volume::Snapshot(..));
             match self.0.store.snapshot(from, to, &staging) {
                 Ok(_) => {}
-                Err(e) if e.code() == "volume_exists" => {}
+                Err(e) if e.code() == Code::VolumeExists => {}
                 Err(e) if e.is_not_found() && !own => {}
                 Err(e) if e.is_not_found() => {
                     self.0.store.delete(&pairs[0].1)?;
@@ -415,7 +415,7 @@ impl Host {
                 match self.0.store.clone_volume(&taken, &present, op) {
                     Ok(_) => true,
                     // Another container of the project was first.
-                    Err(e) if e.code() == "volume_exists" => false,
+                    Err(e) if e.code() == Code::VolumeExists => false,
                     Err(e) => return Err(e),
                 }
             }
@@ -469,7 +469,7 @@ fn staging_of(op: &OperationId, number: usize) -> Result<OperationId> {
 pub(super) fn whole(r: &ContainerRow) -> Result<()> {
     if r.state.partial && r.status != Status::Creating {
         let message = format!("container {} is a copy that was not finished: sync goes on with it, delete removes it", r.id);
-        return Err(Error::conflict("operation_state_conflict", message));
+        return Err(Error::new(Code::OperationStateConflict, message));
     }
     Ok(())
 }

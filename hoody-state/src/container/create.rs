@@ -1,7 +1,7 @@
 use super::validate;
 use crate::catalog::containers::{ContainerRow, ContainerSpec, ContainerState, Desired};
 use crate::catalog::{Durability, containers, images, ms, projects};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Code, Error, Result};
 use crate::host::{Caller, Host};
 use crate::id::{ContainerId, ProjectId, RunId};
 use crate::model::{Container, ContainerUpdate, Filesystem, Image, NewContainer, Status};
@@ -32,7 +32,7 @@ impl Host {
             self.check_limits(tx.conn, project)?;
             // Asked again inside the transaction: an image that is being deleted is no longer in the list.
             if images::by_name(tx.conn, &image.name)?.is_none_or(|i| i.id != image.id) {
-                return Err(Error::not_found("image_not_found", format!("image {} has just been deleted", image.name)));
+                return Err(Error::new(Code::ImageNotFound, format!("image {} has just been deleted", image.name)));
             }
             tx.insert_container(&row, &caller.by)
         })?;
@@ -49,7 +49,7 @@ impl Host {
             Ok(Some(view)) => Ok(view),
             Ok(None) => Ok(told),
             // The volume is there and the caller must learn its id: what failed is in the container's status.
-            Err(e) if e.code() == crate::op::step::CRASHED => Err(e),
+            Err(e) if e.code() == Code::Crashed => Err(e),
             Err(_) => self.container(&id),
         }
     }
@@ -90,8 +90,7 @@ impl Host {
         let n = containers::count(c, Some(project))?;
         if let Some(max) = p.max_containers.filter(|max| n >= u64::from(*max)) {
             return Err(Error::new(
-                Kind::Invalid,
-                "project_container_limit",
+                Code::ProjectContainerLimit,
                 format!("project {project} has {n} containers and may have {max}: delete one or raise max_containers"),
             )
             .with_data(serde_json::json!({ "field": "max_containers", "current_count": n, "limit": max })));
@@ -99,7 +98,7 @@ impl Host {
         if let Some(max) = self.0.settings.max_containers {
             let n = containers::count(c, None)?;
             if n >= max {
-                return Err(Error::new(Kind::Invalid, "server_container_limit", format!("this server has {n} containers and may have {max}"))
+                return Err(Error::new(Code::ServerContainerLimit, format!("this server has {n} containers and may have {max}"))
                     .with_data(serde_json::json!({ "field": "server_id", "current_count": n, "limit": max })));
             }
         }
@@ -121,13 +120,13 @@ impl Host {
             validate::command(argv)?;
         }
         if new.filesystem == Some(Filesystem::Ext4) {
-            return Err(Error::invalid("validation_error", "filesystem: ext4 is not available yet; leave it out or say btrfs"));
+            return Err(Error::new(Code::ValidationError, "filesystem: ext4 is not available yet; leave it out or say btrfs"));
         }
         if let Some(s) = &new.server_id
             && s != self.0.server.id.as_str()
         {
             s.parse::<crate::id::ServerId>()?;
-            return Err(Error::not_found("unknown_server", format!("server {s} is not known here: this server is {}", self.0.server.id)));
+            return Err(Error::new(Code::UnknownServer, format!("server {s} is not known here: this server is {}", self.0.server.id)));
         }
         self.0.settings.host_network.check(new.network.unwrap_or_default(), false)?;
         let disk = match new.disk {

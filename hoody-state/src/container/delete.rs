@@ -1,10 +1,10 @@
 use crate::catalog::{Durability, containers};
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::host::{Caller, Host};
 use crate::id::ContainerId;
 use crate::model::Status;
-use crate::op::step::CRASHED;
 use crate::op::{Intent, Op};
+
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// The error for a change of a container that is on its way out.
 pub(super) fn deleting(id: &ContainerId) -> Error {
-    Error::conflict("operation_state_conflict", format!("container {id} is being deleted"))
+    Error::new(Code::OperationStateConflict, format!("container {id} is being deleted"))
 }
 
 impl Host {
@@ -50,7 +50,7 @@ impl Host {
         let mut pause = FIRST_PAUSE;
         loop {
             let Err(e) = self.delete_once(op) else { return Ok(()) };
-            if e.code() == CRASHED {
+            if e.code() == Code::Crashed {
                 return Err(e);
             }
             tracing::warn!(operation = %op.id, container = op.intent.resource().1, error = %e, "a container could not be deleted; trying again in {pause:?}");
@@ -89,7 +89,7 @@ impl Host {
                     break;
                 }
                 // A snapshot that is being sent to another server goes when that has ended.
-                Err(e) if e.code() == "volume_in_use" && !self.0.upkeep.is_closed() => std::thread::sleep(SENT),
+                Err(e) if e.code() == Code::VolumeInUse && !self.0.upkeep.is_closed() => std::thread::sleep(SENT),
                 Err(e) => return Err(e),
             }
         }

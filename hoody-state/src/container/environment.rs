@@ -1,6 +1,6 @@
 use super::validate;
 use crate::catalog::containers;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::host::{Caller, Host};
 use crate::id::ContainerId;
 use std::collections::BTreeMap;
@@ -50,12 +50,12 @@ impl Host {
                 EnvironmentChange::Remove(k) => {
                     if env.remove(&k).is_none() {
                         let shown: String = k.chars().take(128).collect();
-                        return Err(Error::not_found("environment_variable_not_found", format!("container {id} has no environment variable {shown:?}")));
+                        return Err(Error::new(Code::EnvironmentVariableNotFound, format!("container {id} has no environment variable {shown:?}")));
                     }
                 }
             }
             if env.len() > 256 {
-                return Err(Error::invalid("validation_error", format!("environment_vars: at most 256 variables; this would make {}", env.len())));
+                return Err(Error::new(Code::ValidationError, format!("environment_vars: at most 256 variables; this would make {}", env.len())));
             }
             let r = tx.change_container(id, &caller.by, None, |r| r.spec.env = env)?;
             tx.emit_container("container.resource_updated", &r, serde_json::json!({ "changed": ["environment_vars"] }))?;

@@ -1,7 +1,7 @@
 use super::places::Places;
 use crate::catalog::containers::{ContainerRow, Desired};
 use crate::catalog::{Durability, containers, ms};
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::freeze::{FreezeGuard, FreezeState};
 use crate::host::{Caller, Host};
 use crate::id::{ContainerId, RunId};
@@ -54,7 +54,7 @@ impl Host {
         let row = self.0.catalog.read(|c| containers::get(c, id))?;
         super::copy::whole(&row)?;
         if let Err(why) = allowed(verb, row.status) {
-            return Err(Error::conflict("operation_state_conflict", format!("cannot {} container {id} while it is {}: {why}", verb.as_str(), row.status)));
+            return Err(Error::new(Code::OperationStateConflict, format!("cannot {} container {id} while it is {}: {why}", verb.as_str(), row.status)));
         }
         let quick = matches!(verb, Verb::Pause | Verb::Resume);
         // What is frozen ends with the host's uptime. Whether a container runs after the next boot does not, and the answer may come before the change is made.

@@ -10,7 +10,7 @@ use super::receive::wrong_answer;
 use super::sync::{LABEL, handover_of};
 use crate::catalog::containers::{Desired, Handover};
 use crate::catalog::{Durability, containers};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Code, Error, Kind, Result};
 use crate::host::{Caller, Host};
 use crate::id::{ContainerId, OperationId, ServerId};
 use crate::model::{CopyState, MoveRequest, Moved, NewSnapshot, OperationStatus, Status, Verb};
@@ -42,16 +42,16 @@ impl Host {
         if let Some(t) = self.replay(caller)? {
             return Ok(t);
         }
-        let server: ServerId = request.target_server_id.as_deref().ok_or_else(|| Error::invalid("validation_error", "target_server_id is missing"))?.parse()?;
+        let server: ServerId = request.target_server_id.as_deref().ok_or_else(|| Error::new(Code::ValidationError, "target_server_id is missing"))?.parse()?;
         if server == self.0.server.id {
-            return Err(Error::invalid("validation_error", "target_server_id: the container is on this server already"));
+            return Err(Error::new(Code::ValidationError, "target_server_id: the container is on this server already"));
         }
         let peer = self.peer_of(&server)?;
         let lock = self.0.locks.take(id.as_str(), "container.move")?;
         self.guard_space()?;
         let row = self.copyable(id)?;
         if !matches!(row.status, Status::Running | Status::Stopped | Status::Failed) {
-            return Err(Error::conflict("operation_state_conflict", format!("container {id} is {}: it can be moved while it runs or is stopped", row.status)));
+            return Err(Error::new(Code::OperationStateConflict, format!("container {id} is {}: it can be moved while it runs or is stopped", row.status)));
         }
         let project = request.target_project_id.as_deref().map_or_else(|| Ok(row.project.clone()), str::parse)?;
         let name = request.name.as_deref().map_or_else(|| Ok(row.name.clone()), |n| copy_name(Some(n)))?;
@@ -146,7 +146,7 @@ impl Host {
                 None | Some((OperationStatus::Succeeded, _)) => return Ok(()),
                 Some((_, error)) => {
                     let why = error.map_or_else(|| "it was cancelled there".to_owned(), |e| e.message);
-                    return Err(Error::new(Kind::Unavailable, "peer_failed", format!("server {} could not make the copy: {why}", peer.name)));
+                    return Err(Error::new(Code::PeerFailed, format!("server {} could not make the copy: {why}", peer.name)));
                 }
             }
         }
@@ -163,7 +163,7 @@ impl Host {
         let (runs_there, peer) = loop {
             // Asked anew each time: forgetting the peer is the operator's word that it is gone for good.
             let peer = match self.peer_of(&server) {
-                Err(e) if e.code() == "unknown_server" && !given => return Err(e),
+                Err(e) if e.code() == Code::UnknownServer && !given => return Err(e),
                 Err(e) => {
                     tracing::warn!(container = %id, error = %e, "the other server cannot be looked up");
                     self.wait_or_end(WORD)?;
@@ -178,11 +178,11 @@ impl Host {
             match self.ask(&peer, &request) {
                 Ok(Answer::Copy(_)) => break (wanted, peer),
                 // Refused for ever, or nothing is there that could take it.
-                Err(e) if matches!(e.code(), "handover_refused" | "container_not_found") => {
+                Err(e) if matches!(e.code(), Code::HandoverRefused | Code::ContainerNotFound) => {
                     why.get_or_insert(e);
                     break (false, peer);
                 }
-                Err(e) if !wanted && e.code() == "handover_taken" => {
+                Err(e) if !wanted && e.code() == Code::HandoverTaken => {
                     wanted = true;
                     self.wait_or_end(WORD)?;
                 }
@@ -200,7 +200,7 @@ impl Host {
             }
         };
         if !runs_there {
-            let why = why.unwrap_or_else(|| Error::new(Kind::Unavailable, "peer_failed", format!("server {} did not take it", peer.name)));
+            let why = why.unwrap_or_else(|| Error::new(Code::PeerFailed, format!("server {} did not take it", peer.name)));
             return Err(why.context(format!("container {id} goes on here: server {} did not take it over", peer.name)));
         }
         let downtime = stood_still.map(|t| u64::try_from(t.elapsed().as_millis()).unwrap_or(u64::MAX));
@@ -209,7 +209,7 @@ impl Host {
             let intent = Intent::Move { container: id, server, copy, was_running, handing_over: true, given: true, identity };
             loop {
                 match op.amend(Durability::Disk, intent.clone(), |_| Ok(())) {
-                    Err(e) if e.code() != crate::op::step::CRASHED => {
+                    Err(e) if e.code() != Code::Crashed => {
                         tracing::error!(error = %e, "cannot write down that a container was moved; trying again");
                         self.wait_or_end(WORD)?;
                     }
@@ -226,7 +226,7 @@ impl Host {
         let end = Instant::now() + time;
         while Instant::now() < end {
             if self.0.upkeep.is_closed() {
-                return Err(Error::new(Kind::Unavailable, crate::op::step::CRASHED, "the server ended; the next start asks again"));
+                return Err(Error::new(Code::Crashed, "the server ended; the next start asks again"));
             }
             std::thread::sleep(Duration::from_millis(50));
         }
@@ -287,7 +287,7 @@ impl Host {
             let synced = row.state.synced.as_ref().map(|s| self.0.store.identity(&Volume::Snapshot(id.clone(), s.clone()))).transpose()?.flatten();
             if synced.is_none() || synced != identity {
                 let message = format!("container {id} was not brought up to what it is to go on from");
-                return Err(Error::conflict("operation_state_conflict", message));
+                return Err(Error::new(Code::OperationStateConflict, message));
             }
         }
         self.note_handover(id, handover, Word::Take)?;
@@ -296,7 +296,7 @@ impl Host {
             let started = self.lifecycle(&caller, id, Verb::Start, None);
             match (self.container(id)?.status, started) {
                 (Status::Running | Status::Paused, _) => {}
-                (_, Err(e)) if e.code() == crate::op::step::CRASHED || e.kind() == Kind::Busy => return Err(e),
+                (_, Err(e)) if e.code() == Code::Crashed || e.kind() == Kind::Busy => return Err(e),
                 (_, Err(e)) => {
                     // It does not start here: then it goes on there.
                     tracing::warn!(container = %id, "a container that was moved here does not start; it goes on where it was");
@@ -304,7 +304,7 @@ impl Host {
                     return Err(e);
                 }
                 (status, Ok(_)) => {
-                    return Err(Error::new(Kind::Busy, "operation_in_progress", format!("container {id} is still {status}: ask again")));
+                    return Err(Error::new(Code::OperationInProgress, format!("container {id} is still {status}: ask again")));
                 }
             }
         }
@@ -316,7 +316,7 @@ impl Host {
         let state = self.copy_state(id)?;
         let row = self.0.catalog.read(|c| containers::get(c, id))?;
         if handover_of(&row, handover)?.taken || matches!(row.status, Status::Running | Status::Paused) {
-            return Err(Error::conflict("handover_taken", format!("container {id} goes on here: it is not discarded")));
+            return Err(Error::new(Code::HandoverTaken, format!("container {id} goes on here: it is not discarded")));
         }
         if let Some(op) = state.operation.as_ref().filter(|o| o.status == OperationStatus::Running) {
             // Cancelled, a copy that is being made goes by itself.
@@ -373,12 +373,13 @@ enum Word {
 /// A move on which the last word was said.
 fn decided(id: &ContainerId, word: &Handover) -> Error {
     if word.taken {
-        return Error::conflict("handover_taken", format!("container {id} goes on here: it was taken over"));
+        return Error::new(Code::HandoverTaken, format!("container {id} goes on here: it was taken over"));
     }
-    Error::conflict("handover_refused", format!("the move that container {id} was made for was called off"))
+    Error::new(Code::HandoverRefused, format!("the move that container {id} was made for was called off"))
 }
 
 /// Whether an error says nothing of what the peer did, or will do when it is asked again.
 pub(super) fn unclear(e: &Error) -> bool {
-    matches!(e.code(), "peer_unreachable" | "peer_refused" | "peer_failed") || matches!(e.kind(), Kind::Busy | Kind::Timeout | Kind::Internal | Kind::Io)
+    matches!(e.code(), Code::PeerUnreachable | Code::PeerRefused | Code::PeerFailed)
+        || matches!(e.kind(), Kind::Busy | Kind::Timeout | Kind::Internal | Kind::Io)
 }

@@ -6,7 +6,7 @@ use super::receive::wrong_answer;
 use crate::catalog::containers::ContainerRow;
 use crate::catalog::snapshots::SnapshotRow;
 use crate::catalog::{Durability, projects, snapshots};
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::host::{Caller, Host};
 use crate::id::{ContainerId, ServerId};
 use crate::model::{Container, CopyRequest, CopyState};
@@ -23,7 +23,7 @@ impl Host {
         let source = self.copyable(id)?;
         let project = match request.target_project_id.as_deref() {
             Some(p) => p.parse()?,
-            None => return Err(Error::invalid("validation_error", "target_project_id is missing: say which project the copy belongs to")),
+            None => return Err(Error::new(Code::ValidationError, "target_project_id is missing: say which project the copy belongs to")),
         };
         let name = copy_name(request.name.as_deref())?;
         super::validate::text("ssh_public_key", request.ssh_public_key.as_deref(), 16_384)?;
@@ -106,7 +106,7 @@ impl Host {
         let Answer::Hello { id_base, version, server: who } = self.ask(peer, &self.hello())? else { return Err(wrong_answer(peer)) };
         if who.id != *server {
             let message = format!("what answers at {} is server {}, not {server}: make the peer known anew", peer.url, who.id);
-            return Err(Error::new(crate::Kind::Unavailable, "peer_refused", message));
+            return Err(Error::new(crate::Code::PeerRefused, message));
         }
         if version != crate::transfer::VERSION {
             return Err(wrong_answer(peer));
@@ -116,7 +116,7 @@ impl Host {
                 "server {} gives its containers the ids from {id_base} on, this one from {}: files would have other owners there",
                 peer.name, self.0.id_base
             );
-            return Err(Error::conflict("id_base_differs", message));
+            return Err(Error::new(Code::IdBaseDiffers, message));
         }
         match self.ask(peer, &Request::CheckCopy(Box::new(order)))? {
             Answer::Possible {} => Ok(None),

@@ -6,7 +6,7 @@
 use crate::catalog::containers::{ContainerRow, Handover};
 use crate::catalog::snapshots::SnapshotRow;
 use crate::catalog::{Durability, Tx, containers, operations, peers, projects, snapshots};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Code, Error, Result};
 use crate::host::{Caller, Host};
 use crate::id::{ContainerId, ServerId};
 use crate::model::{Container, CopyState, Project, Status};
@@ -29,16 +29,12 @@ const ATTEMPTS: u32 = 6;
 
 impl Host {
     pub(crate) fn transport(&self) -> Result<Arc<dyn Transport>> {
-        self.0
-            .transport
-            .clone()
-            .ok_or_else(|| Error::new(Kind::Unavailable, "no_transport", "this host cannot reach other servers: it was opened without a transport"))
+        self.0.transport.clone().ok_or_else(|| Error::new(Code::NoTransport, "this host cannot reach other servers: it was opened without a transport"))
     }
 
     pub(crate) fn peer_of(&self, server: &ServerId) -> Result<PeerAddress> {
         let found = self.0.catalog.read(|c| peers::of_server(c, server))?;
-        let missing =
-            || Error::not_found("unknown_server", format!("server {server} is no peer of {}: make it known there with POST /peers", self.0.server.name));
+        let missing = || Error::new(Code::UnknownServer, format!("server {server} is no peer of {}: make it known there with POST /peers", self.0.server.name));
         Ok(found.ok_or_else(missing)?.address)
     }
 
@@ -55,7 +51,7 @@ impl Host {
     fn call(&self, peer: &PeerAddress, request: &Request, timeout: Duration) -> Result<Answer> {
         let transport = self.transport()?;
         match transport.call(peer, request, timeout) {
-            Err(e) if e.code() == "token_not_bound" => {
+            Err(e) if e.code() == Code::TokenNotBound => {
                 transport.call(peer, &self.hello(), timeout)?;
                 transport.call(peer, request, timeout)
             }
@@ -138,7 +134,7 @@ impl Host {
         if projects::exists(tx.conn, id)? {
             return Ok(());
         }
-        let missing = || Error::not_found("project_not_found", format!("there is no project {id} on server {}", self.0.server.name));
+        let missing = || Error::new(Code::ProjectNotFound, format!("there is no project {id} on server {}", self.0.server.name));
         let (alias, color) = named.ok_or_else(missing)?;
         let mut project = Project {
             id: id.clone(),
@@ -165,7 +161,7 @@ impl Host {
         self.0.catalog.read(|c| {
             let row = containers::get(c, id)?;
             if row.spec.origin.is_none() {
-                return Err(Error::not_found("container_not_found", format!("there is no container {id} that was copied from another server")));
+                return Err(Error::new(Code::ContainerNotFound, format!("there is no container {id} that was copied from another server")));
             }
             let operation = operations::latest_of(c, id.as_str())?;
             Ok(CopyState { container: self.container_view(c, &row)?, operation })
@@ -193,13 +189,13 @@ impl Host {
         op.progress.begin_transfer();
         let mut wanted_here = self.0.catalog.read(|c| snapshots::by_name(c, &id, snapshot.as_str()))?.map(|s| s.snapshot.name);
         if wanted_here.is_none() && !offered.iter().any(|o| o.snapshot.name == snapshot) {
-            return Err(Error::not_found("snapshot_not_found", format!("snapshot {snapshot} is no longer at server {}: copy again", peer.name)));
+            return Err(Error::new(Code::SnapshotNotFound, format!("snapshot {snapshot} is no longer at server {}: copy again", peer.name)));
         }
         for o in &offered {
             let wanted = o.snapshot.name == snapshot;
             match self.receive_snapshot(op, &row, &peer, &source, o, &offered, &mut have, limit, None) {
                 // Deleted at the source since it was listed.
-                Err(e) if e.code() == "snapshot_not_found" && !wanted => {
+                Err(e) if e.code() == Code::SnapshotNotFound && !wanted => {
                     tracing::info!(container = %id, snapshot = %o.snapshot.name, "went at the source meanwhile")
                 }
                 r => {
@@ -302,9 +298,9 @@ impl Host {
             })();
             match (received, base) {
                 // It went at the source, or here: the next nearest will do.
-                (Err(e), Some(b)) if e.code() == "base_missing" => lost.push(b.identity),
+                (Err(e), Some(b)) if e.code() == Code::BaseMissing => lost.push(b.identity),
                 // An increment that cannot be applied must not keep the copy from its source for ever: the whole snapshot needs no base.
-                (Err(e), Some(_)) if matches!(e.code(), "stream_refused" | "stream_corrupt") => {
+                (Err(e), Some(_)) if matches!(e.code(), Code::StreamRefused | Code::StreamCorrupt) => {
                     tracing::warn!(operation = %op.id, snapshot = %o.snapshot.name, error = %e, "an increment cannot be applied: the whole snapshot is sent");
                     whole = true;
                 }
@@ -360,12 +356,12 @@ impl Host {
                 // The checksum of the compressed whole comes at its very end, and a peer that goes on after that may do so for ever.
                 match plain.read(&mut [0]) {
                     Ok(0) => Ok(info),
-                    _ => Err(Error::new(Kind::Corrupt, "stream_corrupt", "the stream from the other server does not end where it should")),
+                    _ => Err(Error::new(Code::StreamCorrupt, "the stream from the other server does not end where it should")),
                 }
             });
             let received = match received {
                 Ok(_) if self.0.store.identity(to)? == identity => return Ok(()),
-                Ok(_) => Err(Error::new(Kind::Corrupt, "stream_corrupt", "what was received is not what was announced")),
+                Ok(_) => Err(Error::new(Code::StreamCorrupt, "what was received is not what was announced")),
                 Err(e) => Err(e),
             };
             op.progress.done.store(before, Ordering::Relaxed);
@@ -389,7 +385,12 @@ impl Host {
             }
             let passing = matches!(
                 error.code(),
-                "too_many_streams" | "transfer_cut" | "peer_unreachable" | "stream_corrupt" | "operation_in_progress" | "snapshot_operation_in_progress"
+                Code::TooManyStreams
+                    | Code::TransferCut
+                    | Code::PeerUnreachable
+                    | Code::StreamCorrupt
+                    | Code::OperationInProgress
+                    | Code::SnapshotOperationInProgress
             );
             if !passing || attempt >= ATTEMPTS {
                 return Err(error);
@@ -409,7 +410,7 @@ impl Host {
                 return Err(crate::op::cancelled());
             }
             if self.0.upkeep.is_closed() {
-                return Err(Error::new(Kind::Unavailable, crate::op::step::CRASHED, "the server ended meanwhile; its next start goes on"));
+                return Err(Error::new(Code::Crashed, "the server ended meanwhile; its next start goes on"));
             }
             std::thread::sleep(left.min(Duration::from_millis(50)));
         }
@@ -418,9 +419,5 @@ impl Host {
 }
 
 pub(super) fn wrong_answer(peer: &PeerAddress) -> Error {
-    Error::new(
-        Kind::Unavailable,
-        "peer_refused",
-        format!("server {} gave an answer that this version does not understand: bring both to one version", peer.name),
-    )
+    Error::new(Code::PeerRefused, format!("server {} gave an answer that this version does not understand: bring both to one version", peer.name))
 }

@@ -2,7 +2,7 @@ use super::snapshots::{free_name, fresh};
 use crate::catalog::containers::Desired;
 use crate::catalog::snapshots::{SnapshotRow, alias_in_use};
 use crate::catalog::{Durability, Tx, containers, ms, snapshots};
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::host::{Caller, Host};
 use crate::id::{ContainerId, RunId};
 use crate::model::{RestoreOptions, Restored, Snapshot, Status};
@@ -58,7 +58,7 @@ impl Host {
         let (row, target, undo_name) = self.0.catalog.read(|c| {
             let row = containers::get(c, id)?;
             if matches!(row.status, Status::Creating | Status::Copying | Status::Deleting | Status::Deleted) {
-                return Err(Error::conflict("operation_state_conflict", format!("container {id} is {}: nothing can be restored into it", row.status)));
+                return Err(Error::new(Code::OperationStateConflict, format!("container {id} is {}: nothing can be restored into it", row.status)));
             }
             super::copy::whole(&row)?;
             if let Some(a) = &keep_alias
@@ -77,7 +77,7 @@ impl Host {
             .0
             .store
             .info(&Volume::Live(id.clone()))?
-            .ok_or_else(|| Error::new(crate::Kind::Corrupt, "volume_not_found", format!("container {id} has no live volume: run `check`")))?;
+            .ok_or_else(|| Error::new(crate::Code::CatalogCorrupt, format!("container {id} has no live volume: run `check`")))?;
         let expires_at = match &keep_alias {
             Some(_) => None,
             None => now.checked_add(self.0.settings.undo_expiry).ok(),
@@ -246,15 +246,15 @@ impl Host {
         }
         let row = self.0.catalog.read(|c| containers::get(c, id))?;
         let Some(undo) = row.state.undo else {
-            return Err(Error::conflict(
-                "nothing_to_undo",
+            return Err(Error::new(
+                Code::NothingToUndo,
                 format!("container {id} has no undo snapshot: nothing was restored, or it has expired or been deleted"),
             ));
         };
         // By its canonical name: another snapshot may have been given it as an alias.
         self.restore_found(caller, id, RestoreOptions::default(), |c| {
             snapshots::by_name(c, id, undo.as_str())?
-                .ok_or_else(|| Error::not_found("snapshot_not_found", format!("snapshot {undo} has gone: nothing is left to undo")))
+                .ok_or_else(|| Error::new(Code::SnapshotNotFound, format!("snapshot {undo} has gone: nothing is left to undo")))
         })
     }
 

@@ -1,6 +1,6 @@
 use crate::catalog::snapshots::{SnapshotRow, alias_in_use};
 use crate::catalog::{Durability, Tx, containers, ms, snapshots};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Code, Error, Result};
 use crate::host::{Caller, Host};
 use crate::id::{ContainerId, OperationId};
 use crate::model::{Consistency, NewSnapshot, OnAliasConflict, Snapshot, SnapshotAnswer, SnapshotDeleted, SnapshotList, Status};
@@ -16,14 +16,14 @@ use std::collections::BTreeMap;
 fn expiry(days: Option<&serde_json::Number>, now: Timestamp) -> Result<Option<Timestamp>> {
     let Some(n) = days else { return Ok(None) };
     let days = n.as_i64().filter(|d| (1..=3650).contains(d));
-    let days = days.ok_or_else(|| Error::invalid("invalid_expiry", format!("expiry {n} is out of range: whole days, 1 to 3650; nothing was created")))?;
-    now.checked_add((days * 24).hours()).map(Some).map_err(|e| Error::invalid("invalid_expiry", format!("expiry {n}: {e}")))
+    let days = days.ok_or_else(|| Error::new(Code::InvalidExpiry, format!("expiry {n} is out of range: whole days, 1 to 3650; nothing was created")))?;
+    now.checked_add((days * 24).hours()).map(Some).map_err(|e| Error::new(Code::InvalidExpiry, format!("expiry {n}: {e}")))
 }
 
 fn labels(l: Option<BTreeMap<String, String>>) -> Result<BTreeMap<String, String>> {
     let l = l.unwrap_or_default();
     if l.len() > 64 || l.iter().any(|(k, v)| k.is_empty() || k.len() > 128 || v.len() > 1024) {
-        return Err(Error::invalid("validation_error", "labels: at most 64, keys of 1 to 128 bytes, values of at most 1,024"));
+        return Err(Error::new(Code::ValidationError, "labels: at most 64, keys of 1 to 128 bytes, values of at most 1,024"));
     }
     Ok(l)
 }
@@ -124,17 +124,13 @@ impl Host {
             let r = containers::get(c, id)?;
             room?;
             if matches!(r.status, Status::Creating | Status::Copying | Status::Deleting | Status::Deleted) {
-                return Err(Error::conflict("operation_state_conflict", format!("container {id} is {}: it cannot be snapshotted", r.status)));
+                return Err(Error::new(Code::OperationStateConflict, format!("container {id} is {}: it cannot be snapshotted", r.status)));
             }
             super::copy::whole(&r)?;
             let n = snapshots::count(c, id)?;
             if let Some(max) = self.0.settings.max_snapshots.filter(|max| n >= *max) {
-                return Err(Error::new(
-                    Kind::Invalid,
-                    "container_snapshot_limit",
-                    format!("container {id} has {n} snapshots and may have {max}: delete one first"),
-                )
-                .with_data(json!({ "field": "snapshots", "container_id": id, "server_id": self.0.server.id, "current_count": n, "limit": max })));
+                return Err(Error::new(Code::ContainerSnapshotLimit, format!("container {id} has {n} snapshots and may have {max}: delete one first"))
+                    .with_data(json!({ "field": "snapshots", "container_id": id, "server_id": self.0.server.id, "current_count": n, "limit": max })));
             }
             let holder = alias.as_ref().map(|a| snapshots::showing(c, id, a.as_str())).transpose()?.flatten();
             let replaced = match (holder, new.on_alias_conflict) {
@@ -300,7 +296,7 @@ impl Host {
     pub(crate) fn expire_snapshot(&self, caller: &Caller, id: &ContainerId, name: &SnapshotName) -> Result<()> {
         let found = |c: &rusqlite::Connection| {
             let row = snapshots::by_name(c, id, name.as_str())?.filter(|r| r.snapshot.expires_at.is_some_and(|at| at <= self.0.clock.now()));
-            row.ok_or_else(|| Error::not_found("snapshot_not_found", format!("snapshot {name} of container {id} does not expire any more")))
+            row.ok_or_else(|| Error::new(Code::SnapshotNotFound, format!("snapshot {name} of container {id} does not expire any more")))
         };
         self.delete_the_snapshot(caller, id, found).map(|_| ())
     }
@@ -341,7 +337,7 @@ impl Host {
     fn drop_snapshot(&self, id: &ContainerId, row: &SnapshotRow) -> Result<()> {
         let name = &row.snapshot.name;
         match self.drop_volume(&Volume::Snapshot(id.clone(), name.clone()), &format!("snapshot {name} of container {id}")) {
-            Err(e) if e.code() != crate::op::step::CRASHED => {
+            Err(e) if e.code() != Code::Crashed => {
                 tracing::warn!(container = %id, snapshot = %name, error = %e, "could not delete its volume yet; trying again");
                 self.0.upkeep.expiry();
             }
@@ -386,7 +382,7 @@ impl Host {
                     Some(a) => alias_in_use(Some(a)),
                     None => {
                         let m = format!("without its alias the snapshot is called {shown}, which is the alias of another by now: give it another alias");
-                        Error::new(Kind::Exists, "alias_in_use", m)
+                        Error::new(Code::AliasInUse, m)
                     }
                 });
             }
@@ -424,7 +420,7 @@ impl Host {
     /// `container_not_found`, `snapshot_not_found`, `snapshot_ambiguous`, `invalid_expiry` for a time in the past, `operation_in_progress`.
     pub fn set_snapshot_expiry(&self, caller: &Caller, id: &ContainerId, name: &str, at: Option<Timestamp>) -> Result<SnapshotAnswer> {
         if at.is_some_and(|t| t <= self.0.clock.now()) {
-            return Err(Error::invalid("invalid_expiry", "expires_at is in the past: give a future time, or delete the snapshot"));
+            return Err(Error::new(Code::InvalidExpiry, "expires_at is in the past: give a future time, or delete the snapshot"));
         }
         let answer = self.edit(caller, id, name, None, |s| s.expires_at = at)?;
         self.0.upkeep.expiry();
@@ -441,7 +437,7 @@ pub(crate) fn none_pinned(c: &rusqlite::Connection, id: &ContainerId) -> Result<
 fn unpinned(s: &Snapshot) -> Result<()> {
     match &s.pinned {
         None => Ok(()),
-        Some(why) => Err(Error::conflict("snapshot_pinned", format!("snapshot {} is pinned ({why}): unpin it first", s.name))),
+        Some(why) => Err(Error::new(Code::SnapshotPinned, format!("snapshot {} is pinned ({why}): unpin it first", s.name))),
     }
 }
 
@@ -456,7 +452,7 @@ mod tests {
         let n = |s: &str| serde_json::from_str::<serde_json::Number>(s).unwrap();
         assert_eq!(expiry(Some(&n("7")), now).unwrap().unwrap(), "2026-11-30T10:05:00Z".parse::<Timestamp>().unwrap());
         for bad in ["0", "-1", "0.5", "1.0", "3651", "1e3", "18446744073709551615"] {
-            assert_eq!(expiry(Some(&n(bad)), now).unwrap_err().code(), "invalid_expiry", "{bad}");
+            assert_eq!(expiry(Some(&n(bad)), now).unwrap_err().code(), Code::InvalidExpiry, "{bad}");
         }
     }
 }

@@ -8,7 +8,7 @@ use super::restore::kept_row;
 use crate::catalog::containers::{ContainerRow, Handover};
 use crate::catalog::snapshots::SnapshotRow;
 use crate::catalog::{Durability, containers, snapshots};
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::host::{Caller, Host};
 use crate::id::{ContainerId, OperationId, RunId};
 use crate::model::{NewSnapshot, Status, SyncAnswer, SyncRequest};
@@ -43,8 +43,8 @@ fn begun(op: &OperationId, id: &ContainerId, source: ContainerId) -> SyncAnswer 
 }
 
 fn source_gone(e: Error, peer: &PeerAddress) -> Error {
-    if e.code() == "container_not_found" {
-        return Error::not_found("source_container_not_found", format!("what this is a copy of is no longer on server {}", peer.name));
+    if e.code() == Code::ContainerNotFound {
+        return Error::new(Code::SourceContainerNotFound, format!("what this is a copy of is no longer on server {}", peer.name));
     }
     e
 }
@@ -72,7 +72,7 @@ impl Host {
         self.guard_space()?;
         let row = self.0.catalog.read(|c| containers::get(c, id))?;
         let Some(source) = row.spec.source.clone() else {
-            return Err(Error::conflict("not_a_copy", format!("container {id} is no copy: there is nothing to sync it with")));
+            return Err(Error::new(Code::NotACopy, format!("container {id} is no copy: there is nothing to sync it with")));
         };
         if matches!(row.status, Status::Deleting | Status::Deleted) {
             return Err(super::delete::deleting(id));
@@ -80,7 +80,7 @@ impl Host {
         match &row.spec.origin {
             Some(server) => drop(self.peer_of(server)?),
             None => {
-                let gone = || Error::not_found("source_container_not_found", format!("container {source}, of which {id} is a copy, is no longer here"));
+                let gone = || Error::new(Code::SourceContainerNotFound, format!("container {source}, of which {id} is a copy, is no longer here"));
                 let source = self.0.catalog.read(|c| containers::find(c, &source))?.filter(|s| s.status != Status::Deleting).ok_or_else(gone)?;
                 super::copy::whole(&source)?;
             }
@@ -141,7 +141,7 @@ impl Host {
 
     fn unfinished(&self, row: &ContainerRow, limit: Option<Bytes>) -> Result<Intent> {
         if row.spec.origin.is_none() {
-            return Err(Error::conflict("operation_state_conflict", format!("container {} is a copy that was not finished: delete it and copy again", row.id)));
+            return Err(Error::new(Code::OperationStateConflict, format!("container {} is a copy that was not finished: delete it and copy again", row.id)));
         }
         let snapshot = row.state.head.clone();
         let snapshot = snapshot.ok_or_else(|| Error::internal(format!("what copy {} was to begin from is not known", row.id)))?;
@@ -159,7 +159,7 @@ impl Host {
         let has_changes = || {
             let message =
                 format!("container {id} was changed since it was last brought up to its source: say force: true to keep that as a snapshot and go on");
-            Error::conflict("copy_has_changes", message)
+            Error::new(Code::CopyHasChanges, message)
         };
         let mut own = self.changed_here(op, &row)?;
         if own && !force {
@@ -307,7 +307,7 @@ impl Host {
         let name = self.0.catalog.read(|c| super::snapshots::free_name(c, id, new.snapshot.name.clone()))?;
         let mut copied = self
             .copy_snapshot(op, 0, &source, id, &new, Some(&name))?
-            .ok_or_else(|| Error::not_found("snapshot_not_found", "the snapshot of the source was deleted meanwhile: sync again"))?;
+            .ok_or_else(|| Error::new(Code::SnapshotNotFound, "the snapshot of the source was deleted meanwhile: sync again"))?;
         copied.snapshot.parent = head;
         copied.snapshot.alias = None;
         let at = self.0.store.info(&Volume::Snapshot(source, new.snapshot.name.clone()))?.map(|i| i.id);
@@ -330,7 +330,7 @@ impl Host {
                     return Err(wrong_answer(&peer));
                 };
                 let wanted = snapshots.iter().find(|o| o.snapshot.name == name).cloned();
-                let wanted = wanted.ok_or_else(|| Error::not_found("snapshot_not_found", format!("snapshot {name} is not at server {}", peer.name)))?;
+                let wanted = wanted.ok_or_else(|| Error::new(Code::SnapshotNotFound, format!("snapshot {name} is not at server {}", peer.name)))?;
                 (Some(wanted), snapshots)
             }
             None => {
@@ -380,7 +380,7 @@ impl Host {
         let databases = if row.state.follows_databases {
             match self.databases_plan(&row, &to, None) {
                 // Others of the project use them by now: they are not the copy's alone to exchange.
-                Err(e) if e.code() == "databases_shared" => DatabasesPlan::Keep,
+                Err(e) if e.code() == Code::DatabasesShared => DatabasesPlan::Keep,
                 plan => plan?,
             }
         } else {
@@ -403,10 +403,10 @@ impl Host {
 
     pub(super) fn drop_row(&self, id: &ContainerId, name: &SnapshotName) -> Result<()> {
         let found = |c: &rusqlite::Connection| {
-            snapshots::by_name(c, id, name.as_str())?.ok_or_else(|| Error::not_found("snapshot_not_found", format!("there is no snapshot {name}")))
+            snapshots::by_name(c, id, name.as_str())?.ok_or_else(|| Error::new(Code::SnapshotNotFound, format!("there is no snapshot {name}")))
         };
         match self.delete_under_lock(&Caller { by: "sync".into(), ..Caller::default() }, id, found) {
-            Err(e) if e.is_not_found() || e.code() == "snapshot_pinned" => Ok(()),
+            Err(e) if e.is_not_found() || e.code() == Code::SnapshotPinned => Ok(()),
             r => r.map(drop),
         }
     }
@@ -477,6 +477,6 @@ impl Host {
 pub(super) fn handover_of(row: &ContainerRow, id: &OperationId) -> Result<Handover> {
     match &row.state.handover {
         Some(h) if h.id == *id => Ok(h.clone()),
-        _ => Err(Error::conflict("handover_refused", format!("container {} is not waiting for this move: it was made for another one, or for none", row.id))),
+        _ => Err(Error::new(Code::HandoverRefused, format!("container {} is not waiting for this move: it was made for another one, or for none", row.id))),
     }
 }

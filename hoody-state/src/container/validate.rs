@@ -1,6 +1,6 @@
 //! What a container may be. Pure.
 
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use std::collections::BTreeMap;
 
 const MAX_ENV: usize = 256;
@@ -11,14 +11,14 @@ pub(super) fn variable(key: &str, value: &str, min: usize, max: usize) -> Result
     let first = b.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
     let shown: String = key.chars().take(40).collect();
     if !first || key.len() > 128 || !b.all(|b| b.is_ascii_alphanumeric() || b == b'_') {
-        return Err(Error::invalid(
-            "validation_error",
+        return Err(Error::new(
+            Code::ValidationError,
             format!("environment_vars: {shown:?} is no variable name: it must match [A-Za-z_][A-Za-z0-9_]* and have at most 128 characters"),
         ));
     }
     if value.len() < min || value.len() > max || value.contains('\0') {
-        return Err(Error::invalid(
-            "validation_error",
+        return Err(Error::new(
+            Code::ValidationError,
             format!("environment_vars: the value of {shown} must have {min} to {max} bytes and no NUL; it has {}", value.len()),
         ));
     }
@@ -27,14 +27,14 @@ pub(super) fn variable(key: &str, value: &str, min: usize, max: usize) -> Result
 
 pub(super) fn environment(env: &BTreeMap<String, String>) -> Result<()> {
     if env.len() > MAX_ENV {
-        return Err(Error::invalid("validation_error", format!("environment_vars: at most {MAX_ENV} variables; {} given", env.len())));
+        return Err(Error::new(Code::ValidationError, format!("environment_vars: at most {MAX_ENV} variables; {} given", env.len())));
     }
     env.iter().try_for_each(|(k, v)| variable(k, v, 1, 4096))
 }
 
 pub(crate) fn text(what: &str, s: Option<&str>, max: usize) -> Result<()> {
     match s {
-        Some(s) if s.chars().count() > max => Err(Error::invalid("validation_error", format!("{what}: at most {max} characters; {} given", s.chars().count()))),
+        Some(s) if s.chars().count() > max => Err(Error::new(Code::ValidationError, format!("{what}: at most {max} characters; {} given", s.chars().count()))),
         _ => Ok(()),
     }
 }
@@ -42,7 +42,7 @@ pub(crate) fn text(what: &str, s: Option<&str>, max: usize) -> Result<()> {
 pub(super) fn command(argv: &[String]) -> Result<()> {
     let total: usize = argv.iter().map(String::len).sum();
     if argv.is_empty() || argv[0].is_empty() || argv.iter().any(|a| a.contains('\0')) || total > 64 << 10 {
-        return Err(Error::invalid("validation_error", "command: it must be a list of strings without NUL, the first not empty, 64 KiB in all at most"));
+        return Err(Error::new(Code::ValidationError, "command: it must be a list of strings without NUL, the first not empty, 64 KiB in all at most"));
     }
     Ok(())
 }
@@ -50,7 +50,7 @@ pub(super) fn command(argv: &[String]) -> Result<()> {
 pub(super) fn cpu(n: Option<f64>) -> Result<()> {
     match n {
         Some(n) if !(n.is_finite() && (0.01..=1024.0).contains(&n)) => {
-            Err(Error::invalid("validation_error", format!("cpu: {n} is out of range: 0.01 to 1024 processors")))
+            Err(Error::new(Code::ValidationError, format!("cpu: {n} is out of range: 0.01 to 1024 processors")))
         }
         _ => Ok(()),
     }
@@ -58,7 +58,7 @@ pub(super) fn cpu(n: Option<f64>) -> Result<()> {
 
 pub(super) fn memory(mib: Option<u64>) -> Result<()> {
     match mib {
-        Some(n) if !(4..=64 << 20).contains(&n) => Err(Error::invalid("validation_error", format!("memory: {n} is out of range: at least 4 MiB"))),
+        Some(n) if !(4..=64 << 20).contains(&n) => Err(Error::new(Code::ValidationError, format!("memory: {n} is out of range: at least 4 MiB"))),
         _ => Ok(()),
     }
 }

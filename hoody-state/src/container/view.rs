@@ -221,10 +221,10 @@ impl Host {
         let r = self.0.catalog.read(|c| containers::get(c, id))?;
         match r.status {
             Status::Running => self.0.runtime.exec(id, spec),
-            Status::Paused => Err(crate::Error::conflict("container_paused", format!("container {id} is paused: resume it first"))),
+            Status::Paused => Err(crate::Error::new(crate::Code::ContainerPaused, format!("container {id} is paused: resume it first"))),
             other => {
                 let why = r.state.message.map_or_else(String::new, |why| format!(" ({why})"));
-                Err(crate::Error::conflict("container_not_running", format!("container {id} is {other}{why}: start it first")))
+                Err(crate::Error::new(crate::Code::ContainerNotRunning, format!("container {id} is {other}{why}: start it first")))
             }
         }
     }

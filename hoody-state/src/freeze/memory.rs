@@ -1,7 +1,7 @@
 //! In memory: containers and whether they are frozen.
 
 use super::{FreezeState, Freezer, not_found};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Code, Error, Result};
 use crate::id::ContainerId;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -60,7 +60,7 @@ impl MemoryFreezer {
 impl Freezer for MemoryFreezer {
     fn freeze_waking(&self, container: &ContainerId, timeout: Duration, _wake: &dyn Fn(&[i32])) -> Result<FreezeState> {
         if self.lock().stuck.contains(container) {
-            return Err(Error::new(Kind::Timeout, "freeze_timeout", format!("container {container} did not freeze within {timeout:?} and runs on")));
+            return Err(Error::new(Code::FreezeTimeout, format!("container {container} did not freeze within {timeout:?} and runs on")));
         }
         self.change(container, FreezeState::Frozen)
     }

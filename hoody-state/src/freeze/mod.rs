@@ -16,7 +16,7 @@ pub mod suite;
 mod tests;
 
 use crate::cgroup::CgroupTree;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Code, Error, Result};
 use crate::id::ContainerId;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -62,7 +62,7 @@ pub fn freezer(cgroups: &CgroupTree) -> Result<Arc<dyn Freezer>> {
     if cgroups.layout().v1("freezer").is_some() {
         return Ok(Arc::new(cgroup1::Cgroup1Freezer::new(cgroups.clone())));
     }
-    Err(Error::new(Kind::Unavailable, "no_freezer", "this machine cannot freeze: mount cgroup v2, or the freezer controller of v1"))
+    Err(Error::new(Code::NoFreezer, "this machine cannot freeze: mount cgroup v2, or the freezer controller of v1"))
 }
 
 /// When `wake` is called while a freeze is under way: after a millisecond, then after twice as long each time, at most 50 ms.
@@ -96,7 +96,7 @@ impl Pauses {
 }
 
 fn not_found(container: &ContainerId) -> Error {
-    Error::not_found("cgroup_not_found", format!("container {container} has no cgroup: start it first"))
+    Error::new(Code::CgroupNotFound, format!("container {container} has no cgroup: start it first"))
 }
 
 /// A failed read or write of a freezer file: a missing one means a missing group.
@@ -116,8 +116,7 @@ fn timed_out(cgroups: &CgroupTree, container: &ContainerId, timeout: Duration) -
         format!("asleep in the kernel: {}", crate::cgroup::describe(&asleep))
     };
     Error::new(
-        Kind::Timeout,
-        "freeze_timeout",
+        Code::FreezeTimeout,
         format!("container {container} did not freeze within {timeout:?} and runs on ({who}); try again when what they wait for is over"),
     )
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use super::{FreezeGuard, FreezeState, Freezer};
+use crate::Code;
 use crate::error::Kind;
 use crate::id::ContainerId;
 use std::time::Duration;
@@ -100,7 +101,7 @@ fn a_container_that_is_not_there(w: &dyn World) {
     let (f, c) = (w.freezer(), w.make());
     w.remove(&c);
     for e in [f.freeze(&c, TIMEOUT).unwrap_err(), f.thaw(&c).unwrap_err(), f.state(&c).unwrap_err()] {
-        assert_eq!((e.kind(), e.code()), (Kind::NotFound, "cgroup_not_found"));
+        assert_eq!((e.kind(), e.code()), (Kind::NotFound, Code::CgroupNotFound));
     }
 }
 
@@ -108,7 +109,7 @@ fn a_freeze_that_fails_is_undone(w: &dyn World) {
     let Some(c) = w.make_stuck() else { return };
     let f = w.freezer();
     let e = f.freeze(&c, Duration::from_millis(50)).unwrap_err();
-    assert_eq!((e.kind(), e.code()), (Kind::Timeout, "freeze_timeout"));
+    assert_eq!((e.kind(), e.code()), (Kind::Timeout, Code::FreezeTimeout));
     assert_eq!(f.state(&c).unwrap(), FreezeState::Thawed, "the group is as it was before");
     w.remove(&c);
 }

@@ -3,7 +3,7 @@ use crate::catalog::Catalog;
 use crate::catalog::records::Records;
 use crate::cgroup::CgroupTree;
 use crate::clock::{Clock, SystemClock};
-use crate::error::{Error, IoContext, Result};
+use crate::error::{Code, Error, IoContext, Result};
 use crate::freeze::{self, Freezer};
 use crate::id::{ImageId, OperationId, ProjectId, ServerId};
 use crate::locked_db::LockedDb;
@@ -484,7 +484,7 @@ impl TokenStore {
                 let message = format!(
                     "there is no peer {which:?}: give its server's id (`GET /servers` there), or leave --peer out, and the token belongs to the first server that uses it"
                 );
-                Error::not_found("peer_not_found", message)
+                Error::new(Code::PeerNotFound, message)
             };
             known.map_or_else(|| which.parse().map_err(|_| missing()), Ok)
         };
@@ -521,7 +521,7 @@ fn with_pool<T>(config: &HostConfig, f: impl FnOnce(&std::path::Path, &crate::po
         return f(&pool_config.mount_point(), &record, true);
     }
     if !config.data.exists() {
-        return Err(Error::not_found("pool_not_found", format!("there is no pool in {}: `serve` makes one", config.data.display())));
+        return Err(Error::new(Code::PoolNotFound, format!("there is no pool in {}: `serve` makes one", config.data.display())));
     }
     let pool = Pool::open(&pool_config)?;
     let out = f(&pool.root(), pool.record(), false);

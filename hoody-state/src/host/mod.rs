@@ -24,7 +24,7 @@ pub use crate::op::Caller;
 pub use crate::settings::{HostNetwork, Settings};
 
 use crate::catalog::{Durability, Tx};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Code, Error, Result};
 use crate::id::UserId;
 use crate::model::Server;
 use crate::world::World;
@@ -35,7 +35,7 @@ use std::time::Duration;
 pub struct Host(pub(crate) World);
 
 fn stored<T: serde::de::DeserializeOwned>(answer: serde_json::Value) -> Result<T> {
-    serde_json::from_value(answer).map_err(|e| Error::new(Kind::Corrupt, "catalog_corrupt", format!("a stored answer cannot be read: {e}")))
+    serde_json::from_value(answer).map_err(|e| Error::new(Code::CatalogCorrupt, format!("a stored answer cannot be read: {e}")))
 }
 
 impl Host {

@@ -6,13 +6,13 @@
 use super::Host;
 use crate::catalog::peers::{self, Ordered};
 use crate::catalog::{Durability, containers, tokens};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Code, Error, Result};
 use crate::id::{ContainerId, ServerId};
 use crate::model::Token;
 use crate::transfer::{Request, StreamRequest};
 
 fn denied(why: impl Into<String>) -> Error {
-    Error::new(Kind::Denied, "insufficient_permissions", why)
+    Error::new(Code::InsufficientPermissions, why)
 }
 
 impl Host {
@@ -29,7 +29,7 @@ impl Host {
             (_, (token, Some(peer))) => (token, peer),
             (_, (_, None)) => {
                 let message = "this token belongs to no server yet: the server that it was made for adds this one as a peer with it (`hoody-state peer add`)";
-                return Err(Error::conflict("token_not_bound", message));
+                return Err(Error::new(Code::TokenNotBound, message));
             }
         };
         match request {
@@ -57,7 +57,7 @@ impl Host {
     pub(crate) fn check_peer_stream(&self, token: &Token, request: &StreamRequest) -> Result<()> {
         match self.peer_behind(token)? {
             (token, Some(peer)) => self.check_source(&token, &peer, &request.container, &request.copy),
-            _ => Err(Error::conflict("token_not_bound", "this token belongs to no server yet")),
+            _ => Err(Error::new(Code::TokenNotBound, "this token belongs to no server yet")),
         }
     }
 
@@ -90,14 +90,13 @@ impl Host {
         let row = self.0.catalog.read(|c| containers::find(c, copy))?;
         match row {
             Some(row) if row.spec.origin.as_ref() == Some(peer) => Ok(()),
-            _ => Err(Error::not_found("container_not_found", format!("there is no container {copy} that was copied from server {peer}"))),
+            _ => Err(Error::new(Code::ContainerNotFound, format!("there is no container {copy} that was copied from server {peer}"))),
         }
     }
 
     /// Refuses to show `peer` a container of which no copy was ordered for it.
     fn check_source(&self, token: &Token, peer: &ServerId, container: &ContainerId, copy: &ContainerId) -> Result<()> {
-        let hidden =
-            || Error::not_found("container_not_found", format!("there is no container {container} of which a copy {copy} was ordered on server {peer}"));
+        let hidden = || Error::new(Code::ContainerNotFound, format!("there is no container {container} of which a copy {copy} was ordered on server {peer}"));
         let (row, ordered) = self.0.catalog.read(|c| Ok((containers::find(c, container)?, peers::ordered_copy(c, copy, peer)?)))?;
         if !row.is_some_and(|r| token.reaches(&r.project)) {
             return Err(hidden());

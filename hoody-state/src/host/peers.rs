@@ -3,7 +3,7 @@
 use super::{Caller, Host};
 use crate::catalog::peers::PeerRow;
 use crate::catalog::{Durability, containers, peers, snapshots};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Code, Error, Result};
 use crate::id::{ContainerId, PeerId, ServerId};
 use crate::model::{Container, NewPeer, Peer, Server, Token};
 use crate::snapshot::Volume;
@@ -23,14 +23,14 @@ impl OfferedStream {
     pub fn write(self, out: &mut dyn Write) -> Result<()> {
         let mut compressed = Compressor::new(out)?;
         self.host.0.store.send(&self.volume, self.base.as_ref(), &mut compressed)?;
-        compressed.finish().map_err(|e| Error::new(Kind::Unavailable, "transfer_cut", format!("whoever received the stream has gone: {e}")))
+        compressed.finish().map_err(|e| Error::new(Code::TransferCut, format!("whoever received the stream has gone: {e}")))
     }
 }
 
 /// The address of a peer: https, or http on this machine.
 fn check_url(url: &str) -> Result<String> {
     let bad =
-        |why: &str| Error::invalid("validation_error", format!("url: {why}: write https://HOST:PORT, or http://127.0.0.1:PORT for a server on this machine"));
+        |why: &str| Error::new(Code::ValidationError, format!("url: {why}: write https://HOST:PORT, or http://127.0.0.1:PORT for a server on this machine"));
     let url = url.trim().trim_end_matches('/');
     let (scheme, rest) = url.split_once("://").ok_or_else(|| bad("it has no scheme"))?;
     if rest.is_empty() || rest.len() > 500 || rest.chars().any(|c| c.is_whitespace() || c.is_control() || matches!(c, '/' | '?' | '#' | '@')) {
@@ -59,34 +59,34 @@ impl Host {
         let name = new.name.as_deref().map(str::trim);
         let good = |n: &str| !n.is_empty() && n.chars().count() <= 100 && !n.chars().any(char::is_control);
         if name.is_some_and(|n| !good(n)) {
-            return Err(Error::invalid("validation_error", "name: 1 to 100 characters, no control characters"));
+            return Err(Error::new(Code::ValidationError, "name: 1 to 100 characters, no control characters"));
         }
         if !new.token.starts_with("hdy_") || new.token.len() > 200 {
-            return Err(Error::invalid(
-                "validation_error",
+            return Err(Error::new(
+                Code::ValidationError,
                 "token: a replication token of that server, made there with `hoody-state-http token create --replication`",
             ));
         }
         if new.ca.as_ref().is_some_and(|ca| ca.len() > 64 << 10 || !ca.contains("-----BEGIN CERTIFICATE-----")) {
-            return Err(Error::invalid("validation_error", "ca: a certificate in PEM, or none"));
+            return Err(Error::new(Code::ValidationError, "ca: a certificate in PEM, or none"));
         }
         let address = PeerAddress { name: name.unwrap_or(&url).to_owned(), url: url.clone(), token: new.token, ca: new.ca };
         let Answer::Hello { server, version, id_base } = self.ask(&address, &self.hello())? else {
-            return Err(Error::new(Kind::Unavailable, "peer_refused", format!("what answers at {url} is no hoody-state server of this version")));
+            return Err(Error::new(Code::PeerRefused, format!("what answers at {url} is no hoody-state server of this version")));
         };
         if server.id == self.0.server.id {
-            return Err(Error::invalid("peer_is_self", format!("{url} is this very server")));
+            return Err(Error::new(Code::PeerIsSelf, format!("{url} is this very server")));
         }
         if version != VERSION {
             let message = format!("server {} speaks version {version} of replication, this one {VERSION}: bring both to one version", server.name);
-            return Err(Error::new(Kind::Unavailable, "peer_refused", message));
+            return Err(Error::new(Code::PeerRefused, message));
         }
         if id_base != self.0.id_base {
             let message = format!(
                 "server {} gives its containers the ids from {id_base} on, this one from {}: make the pools of a fleet with one --id-base",
                 server.name, self.0.id_base
             );
-            return Err(Error::conflict("id_base_differs", message));
+            return Err(Error::new(Code::IdBaseDiffers, message));
         }
         let peer = Peer {
             id: PeerId::generate(),
@@ -106,7 +106,7 @@ impl Host {
                 "server {} is known already as {:?} at {}: give that name to give it another address, or forget it first",
                 peer.server_id, known.peer.name, known.peer.url
             );
-            return Err(Error::new(Kind::Exists, "peer_name_in_use", message));
+            return Err(Error::new(Code::PeerNameInUse, message));
         }
         let row = PeerRow { address: PeerAddress { name: peer.name.clone(), ..address }, peer };
         self.change(caller, |tx| {
@@ -149,7 +149,7 @@ impl Host {
         let peer = self.peer_of(&server)?;
         match self.ask_briefly(&peer, &Request::State { copy: id.clone() })? {
             Answer::Copy(state) => Ok(Some(state.container)),
-            _ => Err(Error::new(Kind::Unavailable, "peer_refused", format!("server {} gave an answer that this version does not understand", peer.name))),
+            _ => Err(Error::new(Code::PeerRefused, format!("server {} gave an answer that this version does not understand", peer.name))),
         }
     }
 
@@ -207,13 +207,13 @@ impl Host {
             self.0.catalog.read(|c| {
                 containers::get(c, &request.container)?;
                 snapshots::by_name(c, &request.container, name.as_str())?
-                    .ok_or_else(|| Error::not_found("snapshot_not_found", format!("container {} has no snapshot {name} any more", request.container)))
+                    .ok_or_else(|| Error::new(Code::SnapshotNotFound, format!("container {} has no snapshot {name} any more", request.container)))
             })?;
             let (c, n) = (request.container.clone(), name.clone());
             Ok::<_, Error>(if request.databases { Volume::SnapshotDatabases(c, n) } else { Volume::Snapshot(c, n) })
         };
         let base = request.base.as_ref().map(volume).transpose().map_err(|e| match e.code() {
-            "snapshot_not_found" => Error::conflict("base_missing", format!("{}: ask for an increment on another", e.message())),
+            Code::SnapshotNotFound => Error::new(Code::BaseMissing, format!("{}: ask for an increment on another", e.message())),
             _ => e,
         })?;
         Ok(OfferedStream { host: self.clone(), volume: volume(&request.snapshot)?, base })
@@ -227,7 +227,7 @@ impl Host {
         self.servers()?
             .into_iter()
             .find(|s| s.id == *id)
-            .ok_or_else(|| Error::not_found("unknown_server", format!("there is no server {id} among this one and its peers")))
+            .ok_or_else(|| Error::new(Code::UnknownServer, format!("there is no server {id} among this one and its peers")))
     }
 }
 
@@ -252,7 +252,7 @@ mod tests {
             "https://a b",
             "http://127.0.0.1.evil:1",
         ] {
-            assert_eq!(check_url(bad).unwrap_err().code(), "validation_error", "{bad}");
+            assert_eq!(check_url(bad).unwrap_err().code(), Code::ValidationError, "{bad}");
         }
     }
 }

@@ -1,6 +1,6 @@
 use super::{Caller, Host};
 use crate::catalog::{Durability, containers, projects};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Code, Error, Result};
 use crate::id::{OperationId, ProjectId};
 use crate::model::{DeletedContainer, DeletedCounts, DeletedItems, PageRequest, Paged, Project, ProjectDeleted, ProjectInput, Status};
 use crate::name::ProjectAlias;
@@ -12,7 +12,7 @@ pub(crate) fn color(s: &str) -> Result<String> {
     let good = matches!(hex.len(), 3 | 6) && hex.bytes().all(|b| b.is_ascii_hexdigit());
     if !good {
         let shown: String = s.chars().take(20).collect();
-        return Err(Error::invalid("invalid_color_format", format!("{shown:?} is no colour: write #RGB or #RRGGBB")));
+        return Err(Error::new(Code::InvalidColorFormat, format!("{shown:?} is no colour: write #RGB or #RRGGBB")));
     }
     let long: String = if hex.len() == 3 { hex.chars().flat_map(|c| [c, c]).collect() } else { hex.to_owned() };
     Ok(format!("#{}", long.to_ascii_uppercase()))
@@ -26,13 +26,13 @@ pub(crate) fn made_up_color() -> String {
 
 fn quota(v: Option<i64>) -> Result<Option<u32>> {
     v.map(|n| {
-        u32::try_from(n).map_err(|_| Error::invalid("invalid_quota_value", format!("max_containers {n} is out of range: at least 0, or null for no limit")))
+        u32::try_from(n).map_err(|_| Error::new(Code::InvalidQuotaValue, format!("max_containers {n} is out of range: at least 0, or null for no limit")))
     })
     .transpose()
 }
 
 fn alias(input: &ProjectInput) -> Result<ProjectAlias> {
-    input.alias.as_deref().ok_or_else(|| Error::invalid("validation_error", "alias is missing: a project needs one"))?.parse()
+    input.alias.as_deref().ok_or_else(|| Error::new(Code::ValidationError, "alias is missing: a project needs one"))?.parse()
 }
 
 impl Host {
@@ -144,7 +144,7 @@ impl Host {
                 gone.extend(tx.delete_shares_of(container)?);
             }
             if containers::count(tx.conn, Some(id))? > 0 {
-                return Err(Error::new(Kind::Busy, "operation_in_progress", format!("a container has just been added to project {id}: try again")));
+                return Err(Error::new(Code::OperationInProgress, format!("a container has just been added to project {id}: try again")));
             }
             gone.extend(tx.delete_shares_with(id)?);
             tx.delete_project(id)?;
@@ -167,13 +167,14 @@ impl Host {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::color;
+    use crate::Code;
 
     #[test]
     fn colours_are_answered_in_one_form() {
         assert_eq!(color("1f6feb").unwrap(), "#1F6FEB");
         assert_eq!(color("#abc").unwrap(), "#AABBCC");
         for bad in ["", "#", "#12", "#12345", "red", "#GGGGGG", "#é12"] {
-            assert_eq!(color(bad).unwrap_err().code(), "invalid_color_format", "{bad}");
+            assert_eq!(color(bad).unwrap_err().code(), Code::InvalidColorFormat, "{bad}");
         }
     }
 }

@@ -1,6 +1,6 @@
 use super::Host;
 use crate::catalog::{Durability, containers, events, operations, tokens};
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::id::{EventId, OperationId, ProjectId, ServerId, TokenId};
 use crate::model::{Event, EventFilter, Operation, OperationStatus, PageRequest, Paged, PoolInfo, Reclaiming, Rights, Token};
 use jiff::Timestamp;
@@ -113,14 +113,14 @@ impl Host {
     pub fn cancel_operation(&self, id: &OperationId) -> Result<Operation> {
         let o = self.operation(id)?;
         if o.status != OperationStatus::Running {
-            return Err(Error::conflict("operation_finished", format!("operation {id} has ended: there is nothing to cancel")));
+            return Err(Error::new(Code::OperationFinished, format!("operation {id} has ended: there is nothing to cancel")));
         }
         match self.0.registry.get(id) {
             Some(p) if p.cancellable.load(Ordering::Relaxed) => {
                 p.cancelled.store(true, Ordering::Relaxed);
                 self.operation(id)
             }
-            _ => Err(Error::conflict("operation_not_cancellable", format!("{} cannot be cancelled at this point: it will end by itself", o.kind))),
+            _ => Err(Error::new(Code::OperationNotCancellable, format!("{} cannot be cancelled at this point: it will end by itself", o.kind))),
         }
     }
 

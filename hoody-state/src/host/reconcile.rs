@@ -6,7 +6,7 @@
 use super::{Caller, Host};
 use crate::catalog::containers::{ContainerRow, Desired};
 use crate::catalog::{Durability, Tx, containers, images, ms, operations, projects, snapshots};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Code, Error, Kind, Result};
 use crate::freeze::FreezeState;
 use crate::id::{ContainerId, OperationId, RunId};
 use crate::model::{LifecycleAnswer, OperationStatus, Status, Verb};
@@ -440,7 +440,7 @@ impl Host {
 
     /// Closes an operation that came to nothing.
     fn undone(&self, op: &OperationId, error: Option<&Error>, f: impl FnOnce(&mut Tx<'_>) -> Result<()>) -> Result<()> {
-        let interrupted = Error::new(Kind::Internal, "interrupted", "the server ended in the middle of it; what it had begun was undone");
+        let interrupted = Error::new(Code::Interrupted, "the server ended in the middle of it; what it had begun was undone");
         let error = error.unwrap_or(&interrupted);
         let status = if error.kind() == Kind::Cancelled { OperationStatus::Cancelled } else { OperationStatus::Failed };
         self.write(Durability::Disk, |tx| {

@@ -3,7 +3,7 @@
 use super::Host;
 use crate::catalog::containers::{self, ContainerRow};
 use crate::catalog::{Catalog, Durability, shares};
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::id::{ContainerId, ShareId};
 use crate::model::mount::Mount;
 use crate::model::{DatabaseScope, Share, ShareMode, ShareStatus, ShareTarget, Status};
@@ -70,7 +70,7 @@ impl Host {
             }
             Part::Databases(p) => {
                 let at = self.0.databases.serve(owner, live.as_deref(), IfServed::Keep)?;
-                let missing = || Error::conflict("share_source_missing", format!("{} cannot be shared: this server has no databases", s.source_path));
+                let missing = || Error::new(Code::ShareSourceMissing, format!("{} cannot be shared: this server has no databases", s.source_path));
                 Source { root: at.ok_or_else(missing)?, path: p.into(), read_only, ..Source::default() }
             }
         };
@@ -121,7 +121,7 @@ impl Host {
     pub(crate) fn shares_seen(&self, id: &ContainerId) -> Result<Vec<String>> {
         let Some(receiver) = self.receiver(id)? else { return Ok(Vec::new()) };
         match self.0.shares.attached(&receiver) {
-            Err(e) if e.code() == "receiver_ended" => Ok(Vec::new()),
+            Err(e) if e.code() == Code::ReceiverEnded => Ok(Vec::new()),
             r => Ok(r?.into_keys().collect()),
         }
     }
@@ -139,7 +139,7 @@ impl Host {
         let Some(receiver) = self.receiver(id)? else { return Ok(Synced::default()) };
         match self.bring_in_line(&row, &receiver, known) {
             // With it ends what it saw; its next start looks for itself.
-            Err(e) if e.code() == "receiver_ended" => Ok(Synced::default()),
+            Err(e) if e.code() == Code::ReceiverEnded => Ok(Synced::default()),
             r => r,
         }
     }

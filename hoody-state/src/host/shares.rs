@@ -3,7 +3,7 @@
 use super::share_mounts::{Incoming, expired, incoming_of};
 use super::{Caller, Host};
 use crate::catalog::{Durability, Tx, containers, projects, shares};
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::id::{ContainerId, ProjectId, ShareId};
 use crate::model::{IncomingShare, NewShare, Share, ShareFilter, ShareMounted, ShareStatus, ShareTarget, ShareUpdate, ShareWord, Status};
 use crate::share::consent::{Verdict, verdict};
@@ -21,7 +21,7 @@ fn word(what: &str, s: Option<&str>) -> Result<()> {
         && s.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'_' || c == b'-')
         && end(s.bytes().next())
         && end(s.bytes().last());
-    if good { Ok(()) } else { Err(Error::invalid("validation_error", format!("{what}: 3 to 63 of a-z 0-9 _ -, with a letter or digit first and last"))) }
+    if good { Ok(()) } else { Err(Error::new(Code::ValidationError, format!("{what}: 3 to 63 of a-z 0-9 _ -, with a letter or digit first and last"))) }
 }
 
 fn emit(tx: &mut Tx<'_>, what: &str, s: &Share, project: &ProjectId) -> Result<()> {
@@ -37,10 +37,10 @@ impl Host {
     fn to_come(&self, at: Option<u64>) -> Result<()> {
         match at {
             Some(at) if i64::try_from(at).is_ok_and(|at| at <= self.seconds()) => {
-                Err(Error::invalid("validation_error", "expires_at is past: give a time to come in Unix seconds, or null"))
+                Err(Error::new(Code::ValidationError, "expires_at is past: give a time to come in Unix seconds, or null"))
             }
             Some(at) if at > 253_402_300_799 => {
-                Err(Error::invalid("validation_error", "expires_at is after the year 9999: it is in Unix seconds, not milliseconds"))
+                Err(Error::new(Code::ValidationError, "expires_at is after the year 9999: it is in Unix seconds, not milliseconds"))
             }
             _ => Ok(()),
         }
@@ -56,10 +56,10 @@ impl Host {
         let target_type = match (&new.target_container_id, &new.target_project_id) {
             (Some(_), None) => ShareTarget::Container,
             (None, Some(_)) => ShareTarget::Project,
-            _ => return Err(Error::invalid("validation_error", "exactly one of target_container_id and target_project_id must be given")),
+            _ => return Err(Error::new(Code::ValidationError, "exactly one of target_container_id and target_project_id must be given")),
         };
         if new.target_container_id.as_ref() == Some(owner) {
-            return Err(Error::invalid("self_share", format!("container {owner} has {source_path} already: share it with another")));
+            return Err(Error::new(Code::SelfShare, format!("container {owner} has {source_path} already: share it with another")));
         }
         word("alias", new.alias.as_deref())?;
         word("label", new.label.as_deref())?;
@@ -98,7 +98,7 @@ impl Host {
         let share = self.change(caller, |tx| {
             let row = containers::get(tx.conn, owner)?;
             if row.status == Status::Deleting {
-                return Err(Error::conflict("operation_state_conflict", format!("container {owner} is being deleted")));
+                return Err(Error::new(Code::OperationStateConflict, format!("container {owner} is being deleted")));
             }
             if let Some(t) = &share.target_container_id {
                 containers::get(tx.conn, t)?;
@@ -151,7 +151,7 @@ impl Host {
     pub fn share(&self, owner: Option<&ContainerId>, id: &ShareId) -> Result<Share> {
         let s = self.0.catalog.read(|c| shares::get(c, id))?;
         match owner {
-            Some(o) if *o != s.source_container_id => Err(Error::not_found("share_not_found", format!("container {o} has no share {id}"))),
+            Some(o) if *o != s.source_container_id => Err(Error::new(Code::ShareNotFound, format!("container {o} has no share {id}"))),
             _ => Ok(s),
         }
     }
@@ -251,7 +251,7 @@ impl Host {
         if !for_it || share.source_container_id == *container {
             let data = json!({ "share_id": id, "container_id": container, "target_container_id": share.target_container_id, "target_project_id": share.target_project_id });
             return Err(
-                Error::invalid("not_a_receiver", format!("share {id} is not for container {container}: only a receiver accepts or rejects it")).with_data(data)
+                Error::new(Code::NotAReceiver, format!("share {id} is not for container {container}: only a receiver accepts or rejects it")).with_data(data)
             );
         }
         let mut answer = self.change(caller, |tx| {

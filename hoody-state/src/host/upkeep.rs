@@ -2,6 +2,7 @@
 //! is due. Expiry is a time of day: a suspend, or a clock that is set, puts off none ([`crate::sys::alarm`]).
 
 use super::{Caller, Host};
+use crate::Code;
 use crate::catalog::{Durability, operations, snapshots};
 use crate::error::{Kind, Result};
 use crate::op::Intent;
@@ -131,7 +132,7 @@ impl Host {
             match self.expire_snapshot(&caller, &id, &name) {
                 Ok(_) => {}
                 Err(e) if e.kind() == Kind::Busy => again = true,
-                Err(e) if e.is_not_found() || e.code() == "snapshot_pinned" => {}
+                Err(e) if e.is_not_found() || e.code() == Code::SnapshotPinned => {}
                 Err(e) => {
                     tracing::warn!(container = %id, snapshot = %name, error = %e, "could not delete an expired snapshot");
                     again = true;

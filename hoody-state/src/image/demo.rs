@@ -2,7 +2,7 @@
 //!
 //! The same busybox gives the same bytes every time. Nothing is started to make it.
 
-use crate::error::{Error, IoContext, Result};
+use crate::error::{Code, Error, IoContext, Result};
 use std::io::Write;
 use std::path::Path;
 use tar::{EntryType, Header};
@@ -31,7 +31,7 @@ pub fn busybox_rootfs(busybox: &Path, out: &mut dyn Write) -> Result<()> {
     let binary = std::fs::read(busybox).io(|| format!("read {}", busybox.display()))?;
     let has = |word: &[u8]| binary.windows(word.len()).any(|w| w == word);
     if !binary.starts_with(b"\x7fELF") || !has(b"BusyBox v") || has(b"/lib64/ld-linux") || has(b"/lib/ld-") {
-        return Err(Error::invalid("demo_busybox", format!("{} is no statically linked busybox: install the package busybox-static", busybox.display())));
+        return Err(Error::new(Code::DemoBusybox, format!("{} is no statically linked busybox: install the package busybox-static", busybox.display())));
     }
     let names = table_of_names(&binary);
     let mut tar = Tar(tar::Builder::new(out));
@@ -127,7 +127,7 @@ mod tests {
     #[test]
     fn only_a_static_busybox_will_do() {
         let e = busybox_rootfs(Path::new("/bin/ls"), &mut Vec::new()).unwrap_err();
-        assert_eq!(e.code(), "demo_busybox");
+        assert_eq!(e.code(), Code::DemoBusybox);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::members::{Member, Members, Sparse, Type};
 use super::path::{Whiteout, components, shown, unsafe_path, whiteout};
 use super::tree::{self, Existing, Tree, times};
 use super::xattr;
-use crate::error::{Error, IoContext, Kind, Result};
+use crate::error::{Code, Error, IoContext, Result};
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, XattrFlags};
 use rustix::io::Errno;
 use std::io::Read;
@@ -24,8 +24,8 @@ const IDS: i64 = 65_536;
 /// `image_id_range`.
 pub(super) fn shifted(path: &[u8], what: &str, id: i64, id_base: u32) -> Result<u32> {
     u32::try_from(id).ok().filter(|_| id < IDS).and_then(|id| id_base.checked_add(id)).ok_or_else(|| {
-        Error::invalid(
-            "image_id_range",
+        Error::new(
+            Code::ImageIdRange,
             format!("{} has the {what} id {id}, but a container has the ids 0 to 65535 only: change its owner in the archive", shown(path)),
         )
     })
@@ -110,8 +110,8 @@ impl Writer {
         match self.tree.existing(name)? {
             Existing::Nothing => Ok(()),
             Existing::Other => self.tree.remove(name),
-            Existing::Directory => Err(Error::invalid(
-                "image_entry_conflict",
+            Existing::Directory => Err(Error::new(
+                Code::ImageEntryConflict,
                 format!("the archive has {} as a directory first and as something else later: make it again without one of the two", shown(&m.path)),
             )),
         }
@@ -147,7 +147,7 @@ impl Writer {
     fn sparse<R: Read>(&mut self, m: &Member, fd: &OwnedFd, s: &Sparse, members: &mut Members<R>) -> Result<()> {
         fs::ftruncate(fd, s.size).map_err(|e| match e {
             Errno::FBIG | Errno::INVAL => {
-                Error::invalid("image_corrupt", format!("{} is said to have {} bytes, more than a file can have", shown(&m.path), s.size))
+                Error::new(Code::ImageCorrupt, format!("{} is said to have {} bytes, more than a file can have", shown(&m.path), s.size))
             }
             e => Error::io(format!("set the size of {}", shown(&m.path)), e),
         })?;
@@ -182,13 +182,13 @@ impl Writer {
 
     fn symlink(&mut self, m: &Member, parent: &[&[u8]], name: &[u8]) -> Result<()> {
         if m.link.is_empty() || m.link.contains(&0) {
-            return Err(Error::invalid("image_link_unsafe", format!("the symlink {} has no target, or one with a NUL", shown(&m.path))));
+            return Err(Error::new(Code::ImageLinkUnsafe, format!("the symlink {} has no target, or one with a NUL", shown(&m.path))));
         }
         let dir = self.tree.enter(parent)?;
         // The target is kept as it is, absolute or with `..`: nothing here ever follows it.
         fs::symlinkat(m.link.as_slice(), dir, name).map_err(|e| match e {
             Errno::NAMETOOLONG => {
-                Error::invalid("image_link_unsafe", format!("the symlink {} has a target of {} bytes, too long to be kept", shown(&m.path), m.link.len()))
+                Error::new(Code::ImageLinkUnsafe, format!("the symlink {} has a target of {} bytes, too long to be kept", shown(&m.path), m.link.len()))
             }
             e => Error::io(format!("make the symlink {}", shown(&m.path)), e),
         })?;
@@ -200,7 +200,7 @@ impl Writer {
         let in_range = |n: u64, most: u32| u32::try_from(n).ok().filter(|n| *n < most);
         // The kernel keeps 12 bits of major and 20 of minor.
         let (Some(major), Some(minor)) = (in_range(major, 1 << 12), in_range(minor, 1 << 20)) else {
-            return Err(Error::invalid("image_corrupt", format!("{} is said to be the device {major}:{minor}, which cannot be", shown(&m.path))));
+            return Err(Error::new(Code::ImageCorrupt, format!("{} is said to be the device {major}:{minor}, which cannot be", shown(&m.path))));
         };
         let kind = match m.kind {
             Type::Char => FileType::CharacterDevice,
@@ -214,7 +214,7 @@ impl Writer {
 
     fn hard_link(&mut self, m: &Member, parent: &[&[u8]], name: &[u8]) -> Result<()> {
         let refuse =
-            |why: &str| Error::invalid("image_link_unsafe", format!("{} is a hard link to {}, {why}; the image was refused", shown(&m.path), shown(&m.link)));
+            |why: &str| Error::new(Code::ImageLinkUnsafe, format!("{} is a hard link to {}, {why}; the image was refused", shown(&m.path), shown(&m.link)));
         let target = components(&m.link).map_err(|e| refuse("which is outside the image or no path").with_source(e))?;
         let Some((target_name, target_parent)) = target.split_last() else { return Err(refuse("the root")) };
         if target_parent == parent && target_name == &name {
@@ -289,7 +289,7 @@ fn attribute(e: Errno, m: &Member, name: &[u8]) -> Error {
     let what = format!("set the extended attribute {} of {}", shown(name), shown(&m.path));
     match e {
         // What the disk has no room for in one leaf, or what is no valid value; a full pool shows in the next write as well.
-        Errno::TOOBIG | Errno::RANGE | Errno::INVAL => Error::new(Kind::Invalid, "image_xattr", format!("{what}: {e}")).with_source(std::io::Error::from(e)),
+        Errno::TOOBIG | Errno::RANGE | Errno::INVAL => Error::new(Code::ImageXattr, format!("{what}: {e}")).with_source(std::io::Error::from(e)),
         e => Error::io(what, e),
     }
 }

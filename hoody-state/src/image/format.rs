@@ -1,7 +1,7 @@
 //! Telling the format by the first bytes, and undoing the compression.
 
 use super::import::{ImportOptions, cancelled};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Code, Error, Result};
 use crate::units::Bytes;
 use flate2::bufread::GzDecoder;
 use std::io::{self, BufRead, Read};
@@ -13,17 +13,17 @@ const ZSTD_WINDOW_LOG: u32 = 27;
 
 /// The error for a damaged archive.
 pub(super) fn corrupt(why: impl std::fmt::Display) -> Error {
-    Error::invalid("image_corrupt", format!("the image's archive is damaged or cut short ({why}): make it again or send it again"))
+    Error::new(Code::ImageCorrupt, format!("the image's archive is damaged or cut short ({why}): make it again or send it again"))
 }
 
 /// The error for headers of one entry that need more memory than an import may take.
 pub(super) fn header_too_large(why: impl std::fmt::Display) -> Error {
     let message = format!("an entry of the image's archive has headers that are too large ({why}): make the archive again without them");
-    Error::new(Kind::TooLarge, "image_header_too_large", message)
+    Error::new(Code::ImageHeaderTooLarge, message)
 }
 
 fn unknown(what: &str) -> Error {
-    Error::invalid("image_format", format!("{what}: an image is a tar, plain or compressed by gzip or zstd"))
+    Error::new(Code::ImageFormat, format!("{what}: an image is a tar, plain or compressed by gzip or zstd"))
 }
 
 /// The error that an `io::Error` of these readers carries; whatever is not ours is a decoder's complaint.
@@ -198,8 +198,7 @@ impl<R: Read> Read for Decompressed<R> {
             self.out += n as u64;
             if let Some(limit) = self.limit.filter(|l| self.out > l.0) {
                 return Err(io::Error::other(Error::new(
-                    Kind::TooLarge,
-                    "image_too_large",
+                    Code::ImageTooLarge,
                     format!("the image unpacks to more than {limit}, the most that is allowed here: make it smaller or raise the limit"),
                 )));
             }

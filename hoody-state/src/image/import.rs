@@ -4,7 +4,7 @@ use super::entry::Writer;
 use super::format::Decompressed;
 use super::members::Members;
 use super::{format, rootfs};
-use crate::error::{Error, IoContext, Kind, Result};
+use crate::error::{Code, Error, IoContext, Result};
 use crate::units::Bytes;
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -79,7 +79,7 @@ impl Skipped {
 ///   [`Kind::Io`]. An [`Error`] inside the reader's `io::Error` comes out as it is.
 pub fn import(reader: impl Read, root: &Path, options: &ImportOptions<'_>) -> Result<ImportReport> {
     if std::fs::read_dir(root).io(|| format!("list {}", root.display()))?.next().is_some() {
-        return Err(Error::conflict("image_root_not_empty", format!("{} is not empty: an image is unpacked into an empty directory only", root.display())));
+        return Err(Error::new(Code::ImageRootNotEmpty, format!("{} is not empty: an image is unpacked into an empty directory only", root.display())));
     }
     // A tar need not speak of its root: without an owner of the container's range, its own root could not write there.
     let owner = options.id_base;
@@ -104,5 +104,5 @@ pub fn import(reader: impl Read, root: &Path, options: &ImportOptions<'_>) -> Re
 }
 
 pub(super) fn cancelled() -> Error {
-    Error::new(Kind::Cancelled, "cancelled", "the import was cancelled")
+    Error::new(Code::Cancelled, "the import was cancelled")
 }

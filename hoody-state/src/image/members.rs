@@ -2,7 +2,7 @@
 
 use super::format::{carried, corrupt, header_too_large};
 use super::pax::{Pax, decimal};
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use rustix::fs::Timespec;
 use std::io::Read;
 
@@ -309,7 +309,7 @@ fn pieces_of(map: &[u8], out: &mut Vec<(u64, u64)>) -> Result<()> {
 }
 
 fn no_tar() -> Error {
-    Error::invalid("image_format", "the image's archive is no tar: an image is a tar, plain or compressed by gzip or zstd")
+    Error::new(Code::ImageFormat, "the image's archive is no tar: an image is a tar, plain or compressed by gzip or zstd")
 }
 
 fn until_nul(s: &[u8]) -> &[u8] {

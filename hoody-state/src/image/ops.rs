@@ -1,6 +1,6 @@
 use super::import::{ImportOptions, import};
 use crate::catalog::{Durability, containers, images, snapshots};
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::host::{Caller, Host};
 use crate::id::{ContainerId, ImageId, OperationId};
 use crate::model::{Image, PageRequest, Paged};
@@ -83,13 +83,13 @@ impl Host {
                 }
             };
             let report = imported.map_err(|e| {
-                if e.code() != "image_too_large" {
+                if e.code() != Code::ImageTooLarge {
                     return e;
                 }
                 let message = format!(
                     "the image needs more than the {room} that the pool has left above its reserve: delete something or grow the pool; nothing is kept of it"
                 );
-                Error::new(crate::Kind::NoSpace, "pool_full", message).with_source(e)
+                Error::new(crate::Code::PoolFull, message).with_source(e)
             })?;
             op.step("seal")?;
             op.progress.cancellable.store(false, Ordering::Relaxed);
@@ -154,7 +154,7 @@ impl Host {
             tx.answer_key(caller.idempotency.as_ref(), &())
         })?;
         match self.drop_volume(&Volume::Image(image.name.clone()), &format!("image {}", image.name)) {
-            Err(e) if e.code() != crate::op::step::CRASHED => {
+            Err(e) if e.code() != Code::Crashed => {
                 tracing::warn!(image = %image.name, error = %e, "could not delete its volume yet; trying again");
                 self.0.upkeep.expiry();
                 Ok(())

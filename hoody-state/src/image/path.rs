@@ -1,6 +1,6 @@
 //! Which names in an archive are safe. Pure.
 
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 
 /// What `PATH_MAX` allows.
 const LONGEST_PATH: usize = 4096;
@@ -19,7 +19,7 @@ pub(super) fn shown(path: &[u8]) -> String {
 
 /// The error for a path that may not be.
 pub(super) fn unsafe_path(path: &[u8], why: &str) -> Error {
-    Error::invalid("image_path_unsafe", format!("the archive has an entry {}: {why}; the image was refused", shown(path)))
+    Error::new(Code::ImagePathUnsafe, format!("the archive has an entry {}: {why}; the image was refused", shown(path)))
 }
 
 /// The components of an archive's path, without `.` and empty ones; none at all for the root itself.
@@ -87,7 +87,7 @@ mod tests {
         assert!(components(b"./").unwrap().is_empty());
         assert!(components(b"a/...").is_ok());
         for bad in [b"".as_slice(), b"/", b"/etc", b"..", b"a/..", b"a/../b", b"./..", b"a\0b", &[b'x'; 256], &b"a/".repeat(201), &b"abc/".repeat(2000)] {
-            assert_eq!(components(bad).unwrap_err().code(), "image_path_unsafe", "{}", shown(bad));
+            assert_eq!(components(bad).unwrap_err().code(), Code::ImagePathUnsafe, "{}", shown(bad));
         }
     }
 

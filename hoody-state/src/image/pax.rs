@@ -164,6 +164,7 @@ fn base64(s: &[u8]) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Code;
     use proptest::prelude::*;
 
     #[test]
@@ -175,7 +176,7 @@ mod tests {
         assert_eq!(p.uid, Some(1000));
         assert_eq!(p.xattrs, [(b"user.k".to_vec(), b"\0\n=v".to_vec()), (b"user.A".to_vec(), b"x".to_vec())]);
         for bad in [b"5 a=b\n".as_slice(), b"99 a=b\n", b"x", b"6 a=bc", b"5 ab\n", b"0 a=b\n", b"12 uid=1x00\n", b"99999999999999999999999 a=b\n"] {
-            assert_eq!(Pax::default().read(bad, 1000).unwrap_err().code(), "image_corrupt", "{}", super::super::path::shown(bad));
+            assert_eq!(Pax::default().read(bad, 1000).unwrap_err().code(), Code::ImageCorrupt, "{}", super::super::path::shown(bad));
         }
     }
 

@@ -1,7 +1,7 @@
 //! Whether a tree can be booted, and the directories that every container needs.
 
 use super::tree::{Existing, Tree};
-use crate::error::{Error, IoContext, Result};
+use crate::error::{Code, Error, IoContext, Result};
 use rustix::fs::{self, FileType, Mode, OFlags, ResolveFlags};
 
 /// What a container is started with when its creator says nothing else, in the order of preference.
@@ -41,8 +41,8 @@ fn directory(tree: &mut Tree, path: &str, mode: u32, may_be_link: bool) -> Resul
     match tree.existing(name)? {
         Existing::Directory => Ok(()),
         Existing::Other if may_be_link => Ok(()),
-        Existing::Other => Err(Error::invalid(
-            "image_no_root",
+        Existing::Other => Err(Error::new(
+            Code::ImageNoRoot,
             format!("/{path} of the image is a file or a symlink, but something is mounted there in every container: it must be a directory, or missing"),
         )),
         Existing::Nothing => {
@@ -67,8 +67,8 @@ pub(super) fn check(tree: &Tree) -> Result<()> {
             return Ok(());
         }
     }
-    Err(Error::invalid(
-        "image_no_root",
+    Err(Error::new(
+        Code::ImageNoRoot,
         "the archive is no root file system: it has no executable /sbin/init, /bin/sh, /usr/bin/sh or /init (is the tree in a subdirectory of the archive?)",
     ))
 }

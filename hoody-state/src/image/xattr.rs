@@ -6,7 +6,7 @@
 
 use super::entry::shifted;
 use super::path::shown;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 
 /// What a leaf of 4 KiB holds of one attribute: 4096 − 101 (header) − 25 (item) − 30 (entry), name and value together.
 pub(super) const LARGEST: usize = 3940;
@@ -44,7 +44,7 @@ pub(super) fn is_default_acl(name: &[u8]) -> bool {
 pub(super) const INHERITED: [&[u8]; 2] = [ACL_ACCESS, ACL_DEFAULT];
 
 fn bad(path: &[u8], name: &[u8], why: &str) -> Error {
-    Error::invalid("image_xattr", format!("the extended attribute {} of {} cannot be kept: {why}; remove it from the archive", shown(name), shown(path)))
+    Error::new(Code::ImageXattr, format!("the extended attribute {} of {} cannot be kept: {why}; remove it from the archive", shown(name), shown(path)))
 }
 
 /// Version 3 of the kernel's `vfs_ns_cap_data`: valid in the user namespace whose root is `id_base`, and nowhere else.
@@ -94,7 +94,7 @@ mod tests {
         assert_eq!(v3, [&0x0300_0001u32.to_le_bytes()[..], &[1; 16], &100_000u32.to_le_bytes()].concat());
         assert_eq!(translate(b"ping", CAPABILITY, &v3, true, 100_000).unwrap().unwrap(), v3);
         assert_eq!(translate(b"ping", CAPABILITY, &v3, true, 0).unwrap().unwrap(), v2);
-        assert_eq!(translate(b"ping", CAPABILITY, b"xxxx", true, 0).unwrap_err().code(), "image_xattr");
+        assert_eq!(translate(b"ping", CAPABILITY, b"xxxx", true, 0).unwrap_err().code(), Code::ImageXattr);
     }
 
     #[test]
@@ -102,14 +102,14 @@ mod tests {
         let entry = |tag: u16, id: u32| [&tag.to_le_bytes()[..], &7u16.to_le_bytes(), &id.to_le_bytes()].concat();
         let of = |a: u32| [&2u32.to_le_bytes()[..], &entry(1, u32::MAX), &entry(2, a), &entry(4, u32::MAX), &entry(0x20, u32::MAX)].concat();
         assert_eq!(translate(b"f", ACL_ACCESS, &of(1000), true, 100_000).unwrap().unwrap(), of(101_000));
-        assert_eq!(translate(b"f", ACL_ACCESS, &of(70_000), true, 100_000).unwrap_err().code(), "image_id_range");
+        assert_eq!(translate(b"f", ACL_ACCESS, &of(70_000), true, 100_000).unwrap_err().code(), Code::ImageIdRange);
         for dropped in ["trusted.overlay.opaque", "security.selinux", "system.nfs4_acl", "user.", "weird"] {
             assert_eq!(translate(b"f", dropped.as_bytes(), b"v", true, 1).unwrap(), None, "{dropped}");
         }
         assert_eq!(translate(b"f", b"user.k", b"v", false, 1).unwrap(), None);
         assert!(translate(b"f", b"user.k", &[0; LARGEST - 6], true, 1).unwrap().is_some());
         let e = translate(b"some/file", b"user.k", &[0; LARGEST - 5], true, 1).unwrap_err();
-        assert!(e.code() == "image_xattr" && e.message().contains("some/file"), "{e}");
+        assert!(e.code() == Code::ImageXattr && e.message().contains("some/file"), "{e}");
     }
 
     proptest! {

@@ -3,9 +3,9 @@
 //! It is a process of its own in a session of its own: databases go on while the server restarts, which then finds it by its socket. That it died is noticed
 //! at once (the end of a connection), without looking again and again.
 
-use super::fuse::{Ask, Client, FuseLockedDb, left_socket};
+use super::fuse::{Ask, Client, FuseLockedDb, does_not_answer, left_socket};
 use super::{LockedDb, Quiesced, Status};
-use crate::error::{Error, IoContext, Kind, Result};
+use crate::error::{Code, Error, IoContext, Result};
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -90,7 +90,7 @@ impl FuseDaemon {
             let _ = end.get_mut().set_read_timeout(Some(Duration::from_secs(10)));
             let mut rest = String::new();
             if end.read_line(&mut rest).is_err() {
-                return Err(Error::new(Kind::Busy, "databases_busy", "the daemon of the databases does not end: end what uses them, then try again"));
+                return Err(Error::new(Code::DatabasesBusy, "the daemon of the databases does not end: end what uses them, then try again"));
             }
         }
         // What a daemon left that was killed: its mount answers nothing, but can be taken off.
@@ -159,10 +159,10 @@ fn ensure(config: &DaemonConfig) -> Result<bool> {
     match Client::connect(&config.socket).and_then(|mut c| c.ping()) {
         Ok(()) if crate::sys::mount::is_mounted(&config.mountpoint) => return Ok(false),
         // It lives: a second one could not take its place.
-        Err(e) if e.kind() == Kind::Timeout => return Err(e),
+        Err(e) if does_not_answer(&e) => return Err(e),
         _ => {}
     }
-    let unavailable = |m: String| Error::new(Kind::Unavailable, "databases_unavailable", m);
+    let unavailable = |m: String| Error::new(Code::DatabasesUnavailable, m);
     if !crate::sys::mount::is_mounted(&config.mountpoint) {
         std::fs::create_dir_all(&config.mountpoint).io(|| format!("make {}", config.mountpoint.display()))?;
     }

@@ -2,7 +2,7 @@
 
 use super::restore::{below, restore_below};
 use super::{LockedDb, Quiesced, Status};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Code, Error, Result};
 use serde::{Deserialize, Serialize};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
@@ -138,16 +138,17 @@ impl Client {
     /// Connects.
     ///
     /// # Errors
-    /// `databases_unavailable`: no daemon listens there, or ([`Kind::Timeout`]) one that does not accept anybody.
+    /// `databases_unavailable`: no daemon listens there, or it accepts no connections.
     pub fn connect(socket: &Path) -> Result<Self> {
         let stream = connect_at_once(socket).map_err(|e| {
             let at = socket.display();
-            let (kind, m) = match e.kind() {
-                // The queue of a socket that nobody accepts from is full.
-                std::io::ErrorKind::WouldBlock => (Kind::Timeout, format!("the hoody-state-fuse at {at} accepts nobody: {STOPPED}")),
-                _ => (Kind::Unavailable, format!("no hoody-state-fuse answers at {at} ({e}): start it with `hoody-state-fuse mount … --control {at}`")),
+            let m = if is_silence(&e) {
+                // The queue of a socket is full when its daemon accepts no connections.
+                format!("the hoody-state-fuse at {at} accepts no connections: {STOPPED}")
+            } else {
+                format!("no hoody-state-fuse answers at {at} ({e}): start it with `hoody-state-fuse mount … --control {at}`")
             };
-            Error::new(kind, "databases_unavailable", m)
+            Error::new(Code::DatabasesUnavailable, m).with_source(e)
         })?;
         Ok(Client { stream: BufReader::new(stream) })
     }
@@ -168,7 +169,7 @@ impl Client {
     /// None does.
     pub fn ping(&mut self) -> Result<()> {
         match self.ask(&Ask::Ping {}) {
-            Err(e) if e.code() != "bad_request" => Err(e),
+            Err(e) if e.code() != Code::BadRequest => Err(e),
             _ => Ok(()),
         }
     }
@@ -176,21 +177,17 @@ impl Client {
     /// Asks, and waits for the reply until the [deadline](Ask::deadline) of the question. After an error the connection is of no use.
     ///
     /// # Errors
-    /// What the daemon answered; `databases_unavailable`: it ended, or ([`Kind::Timeout`]) did not answer in time.
+    /// What the daemon answered; `databases_unavailable`: it ended, or did not answer in time.
     pub fn ask(&mut self, ask: &Ask) -> Result<Reply> {
         let deadline = ask.deadline();
         let gone = |e: std::io::Error| {
-            let (kind, m) = match e.kind() {
-                std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut => {
-                    (Kind::Timeout, format!("hoody-state-fuse has not answered for {deadline:?}: {STOPPED}"))
-                }
-                _ => (Kind::Unavailable, format!("hoody-state-fuse ended ({e})")),
-            };
-            Error::new(kind, "databases_unavailable", m)
+            let m =
+                if is_silence(&e) { format!("hoody-state-fuse has not answered for {deadline:?}: {STOPPED}") } else { format!("hoody-state-fuse ended ({e})") };
+            Error::new(Code::DatabasesUnavailable, m).with_source(e)
         };
         let stream = self.stream.get_ref();
         stream.set_write_timeout(Some(deadline)).and_then(|()| stream.set_read_timeout(Some(deadline))).map_err(gone)?;
-        let mut line = serde_json::to_vec(ask).map_err(|e| Error::new(Kind::Internal, "internal", e.to_string()))?;
+        let mut line = serde_json::to_vec(ask).map_err(|e| Error::new(Code::Internal, e.to_string()))?;
         line.push(b'\n');
         self.stream.get_mut().write_all(&line).map_err(gone)?;
         let mut reply = String::new();
@@ -199,30 +196,25 @@ impl Client {
             return Err(gone(std::io::ErrorKind::UnexpectedEof.into()));
         }
         match serde_json::from_str(&reply) {
-            Ok(Reply::Error { code, message }) => Err(from_code(&code, message)),
+            Ok(Reply::Error { code, message }) => Err(answered(&code, message)),
             Ok(reply) => Ok(reply),
-            Err(e) => Err(Error::new(Kind::Internal, "internal", format!("hoody-state-fuse answered what is not understood ({e}); are both of one version?"))),
+            Err(e) => Err(Error::new(Code::Internal, format!("hoody-state-fuse answered what is not understood ({e}); are both of one version?"))),
         }
     }
 }
 
-/// The codes that a daemon answers with, and what kind of error each is. A daemon of another version may answer with others.
-pub const CODES: &[(&str, Kind)] = &[
-    ("volume_not_found", Kind::NotFound),
-    ("volume_exists", Kind::Exists),
-    ("bad_volume", Kind::Invalid),
-    ("backing_in_use", Kind::Conflict),
-    ("databases_busy", Kind::Busy),
-    ("databases_full", Kind::Unavailable),
-    ("databases_unavailable", Kind::Unavailable),
-    ("databases_failed", Kind::Io),
-    ("bad_request", Kind::Invalid),
-];
+/// The daemon's own error. A daemon of another version may answer with a word that this one does not know: its message is kept.
+fn answered(word: &str, message: String) -> Error {
+    Error::new(word.parse().unwrap_or(Code::DatabasesFailed), message)
+}
 
-fn from_code(code: &str, message: String) -> Error {
-    let known = CODES.iter().find(|(known, _)| *known == code);
-    let (code, kind) = known.copied().unwrap_or(("databases_failed", Kind::Io));
-    Error::new(kind, code, message)
+/// Whether `error` means that a daemon is there but does not answer, because it is stopped or overloaded.
+pub(super) fn does_not_answer(error: &Error) -> bool {
+    std::error::Error::source(error).and_then(|s| s.downcast_ref()).is_some_and(is_silence)
+}
+
+fn is_silence(e: &std::io::Error) -> bool {
+    matches!(e.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut)
 }
 
 /// A [`LockedDb`] served by a daemon.

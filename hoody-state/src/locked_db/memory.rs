@@ -2,7 +2,7 @@
 
 use super::restore::restore_below;
 use super::{LockedDb, Quiesced, Status};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Code, Error, Result};
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -44,14 +44,14 @@ impl MemoryLockedDb {
 }
 
 pub(super) fn not_found(volume: &str) -> Error {
-    Error::not_found("volume_not_found", format!("there is no volume {volume:?}"))
+    Error::new(Code::VolumeNotFound, format!("there is no volume {volume:?}"))
 }
 
 fn directory(backing: &Path) -> Result<()> {
     if backing.is_dir() {
         return Ok(());
     }
-    Err(Error::new(Kind::Invalid, "bad_volume", format!("{} is no directory: a volume needs one", backing.display())))
+    Err(Error::new(Code::BadVolume, format!("{} is no directory: a volume needs one", backing.display())))
 }
 
 impl LockedDb for MemoryLockedDb {
@@ -62,11 +62,11 @@ impl LockedDb for MemoryLockedDb {
     fn add_volume(&self, volume: &str, backing: &Path) -> Result<PathBuf> {
         directory(backing)?;
         if volume.is_empty() || volume.contains('/') || volume == "." || volume == ".." {
-            return Err(Error::new(Kind::Invalid, "bad_volume", format!("a volume cannot be called {volume:?}")));
+            return Err(Error::new(Code::BadVolume, format!("a volume cannot be called {volume:?}")));
         }
         let mut state = self.state();
         if state.volumes.contains_key(volume) {
-            return Err(Error::new(Kind::Exists, "volume_exists", format!("there is a volume {volume:?} already")));
+            return Err(Error::new(Code::VolumeExists, format!("there is a volume {volume:?} already")));
         }
         state.volumes.insert(volume.to_owned(), backing.to_owned());
         Ok(backing.to_owned())

@@ -1,5 +1,6 @@
 use super::super::copy_database::list;
 use super::*;
+use crate::Code;
 use rusqlite::Connection;
 use std::os::unix::fs::PermissionsExt;
 use std::time::SystemTime;
@@ -108,7 +109,7 @@ fn a_target_of_another_page_size_in_wal_mode_is_reverted_once_nobody_else_has_it
     drop(other);
     let open = database(&to.join("a.db"), 2);
     let failed = merged(&from, &to, Duration::from_millis(50));
-    assert_eq!(failed.iter().map(Error::code).collect::<Vec<_>>(), ["databases_busy"]);
+    assert_eq!(failed.iter().map(Error::code).collect::<Vec<_>>(), [Code::DatabasesBusy]);
     open.execute("UPDATE t SET x = x + 5", []).unwrap();
     drop(open);
     assert_eq!(first(&to.join("a.db")), 7, "it is as it was");
@@ -125,7 +126,7 @@ fn a_source_that_is_damaged_leaves_a_damaged_target_and_its_log_as_they_were() {
     fs::write(to.join("a.db"), "rubbish").unwrap();
     fs::write(to.join("a.db-wal"), "a log").unwrap();
     let failed = merged(&from, &to, Duration::from_secs(1));
-    assert_eq!(failed.iter().map(Error::code).collect::<Vec<_>>(), ["not_a_database"]);
+    assert_eq!(failed.iter().map(Error::code).collect::<Vec<_>>(), [Code::NotADatabase]);
     assert_eq!(fs::read_to_string(to.join("a.db")).unwrap(), "rubbish");
     assert_eq!(fs::read_to_string(to.join("a.db-wal")).unwrap(), "a log");
     assert_eq!(names(&to).unwrap().len(), 2);
@@ -144,7 +145,7 @@ fn what_cannot_be_reverted_keeps_nothing_else_from_it() {
     let writer = Connection::open(to.join("a.db")).unwrap();
     writer.execute_batch("BEGIN IMMEDIATE; UPDATE t SET x = 7").unwrap();
     let failed = merged(&from, &to, Duration::from_millis(50));
-    assert_eq!(failed.iter().map(Error::code).collect::<Vec<_>>(), ["databases_busy"]);
+    assert_eq!(failed.iter().map(Error::code).collect::<Vec<_>>(), [Code::DatabasesBusy]);
     writer.execute_batch("COMMIT").unwrap();
     let value = |n: &str| Connection::open(to.join(n)).unwrap().query_row("SELECT x FROM t", [], |r| r.get::<_, i64>(0)).unwrap();
     assert_eq!((value("a.db"), value("b.db")), (7, 0));

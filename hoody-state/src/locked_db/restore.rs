@@ -1,6 +1,6 @@
 //! Restoring a database in place: SQLite's backup API, as one more writer.
 
-use crate::error::{Error, IoContext, Kind, Result};
+use crate::error::{Code, Error, IoContext, Result};
 use crate::sys::mount::{Access, Links, open_in_root};
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags};
@@ -51,7 +51,7 @@ pub(super) fn restore_below(volume: &Path, from: &Path, to: &Path, timeout: Dura
 /// A place below a volume: no way out of it by name.
 pub(super) fn below(volume: &Path, to: &Path) -> Result<PathBuf> {
     if to.as_os_str().is_empty() || !to.components().all(|c| matches!(c, Component::Normal(_))) {
-        return Err(Error::new(Kind::Invalid, "bad_path", format!("{} must be a path below its volume, without `..`", to.display())));
+        return Err(Error::new(Code::BadPath, format!("{} must be a path below its volume, without `..`", to.display())));
     }
     Ok(volume.join(to))
 }
@@ -59,13 +59,7 @@ pub(super) fn below(volume: &Path, to: &Path) -> Result<PathBuf> {
 /// Refuses a path of which any part is a link.
 fn no_links(root: &Path, to: &Path) -> Result<()> {
     let what = || format!("look at {}", to.display());
-    let link = || {
-        Error::new(
-            Kind::Invalid,
-            "bad_path",
-            format!("a part of {} is a symbolic link, which could lead out of its volume: name the file itself", to.display()),
-        )
-    };
+    let link = || Error::new(Code::BadPath, format!("a part of {} is a symbolic link, which could lead out of its volume: name the file itself", to.display()));
     let parent = to.parent().filter(|p| !p.as_os_str().is_empty());
     if let Some(parent) = parent {
         match open_in_root(File::open(root).io(what)?.as_fd(), parent, Links::None) {
@@ -229,7 +223,7 @@ fn backup(said: &Said<'_>, source: &Path, to: &Path, timeout: Duration) -> std::
             return Err(other(e));
         }
         let m = format!("{} is as it was ({e}): to take another page size it must be open to nobody else; end who uses it, and try again", said.to.display());
-        return Err(Failed::Other(Error::new(Kind::Busy, "databases_busy", m)));
+        return Err(Failed::Other(Error::new(Code::DatabasesBusy, m)));
     }
     let copied = copy_pages(&source, &mut target, timeout);
     if left_wal && !matches!(copied, Ok(true)) {
@@ -240,7 +234,7 @@ fn backup(said: &Said<'_>, source: &Path, to: &Path, timeout: Duration) -> std::
         Ok(true) => Ok(()),
         Ok(false) => {
             let m = format!("{} stayed locked for {timeout:?} and is as it was: end the transaction that is open on it, and try again", said.to.display());
-            Err(Failed::Other(Error::new(Kind::Busy, "databases_busy", m)))
+            Err(Failed::Other(Error::new(Code::DatabasesBusy, m)))
         }
         // Which of the two: the source was read before.
         Err(e) if is_damage(&e) && target.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())).is_err_and(|e| is_damage(&e)) => {
@@ -289,11 +283,11 @@ fn refused(said: &Said<'_>, e: &rusqlite::Error) -> Error {
     let (from, to) = (said.from, said.to);
     match e.sqlite_error_code() {
         Some(rusqlite::ErrorCode::NotADatabase | rusqlite::ErrorCode::DatabaseCorrupt) => {
-            Error::new(Kind::Corrupt, "not_a_database", format!("{} cannot be restored from: {e}; {} is as it was", from.display(), to.display()))
+            Error::new(Code::NotADatabase, format!("{} cannot be restored from: {e}; {} is as it was", from.display(), to.display()))
         }
         Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked) => {
-            Error::new(Kind::Busy, "databases_busy", format!("{} is locked ({e}) and is as it was: try again", to.display()))
+            Error::new(Code::DatabasesBusy, format!("{} is locked ({e}) and is as it was: try again", to.display()))
         }
-        _ => Error::new(Kind::Io, "restore_failed", format!("restoring {} from {} failed: {e}; it is as it was", to.display(), from.display())),
+        _ => Error::new(Code::RestoreFailed, format!("restoring {} from {} failed: {e}; it is as it was", to.display(), from.display())),
     }
 }

@@ -1,5 +1,6 @@
 use super::memory::MemoryLockedDb;
 use super::{LockedDb, restore_database};
+use crate::Code;
 use rusqlite::Connection;
 use std::path::Path;
 use std::time::Duration;
@@ -10,12 +11,12 @@ const LONG: Duration = Duration::from_secs(10);
 fn volumes_come_and_go_and_errors_say_which() {
     let dir = tempfile::tempdir().unwrap();
     let db = MemoryLockedDb::new();
-    assert_eq!(db.remove_volume("a").unwrap_err().code(), "volume_not_found");
+    assert_eq!(db.remove_volume("a").unwrap_err().code(), Code::VolumeNotFound);
     db.add_volume("a", dir.path()).unwrap();
-    assert_eq!(db.add_volume("a", dir.path()).unwrap_err().code(), "volume_exists");
-    assert_eq!(db.add_volume("..", dir.path()).unwrap_err().code(), "bad_volume");
-    assert_eq!(db.rebind("a", Path::new("/nonexistent")).unwrap_err().code(), "bad_volume");
-    assert_eq!(db.restore_database("a", Path::new("/x"), Path::new("../y")).unwrap_err().code(), "bad_path");
+    assert_eq!(db.add_volume("a", dir.path()).unwrap_err().code(), Code::VolumeExists);
+    assert_eq!(db.add_volume("..", dir.path()).unwrap_err().code(), Code::BadVolume);
+    assert_eq!(db.rebind("a", Path::new("/nonexistent")).unwrap_err().code(), Code::BadVolume);
+    assert_eq!(db.restore_database("a", Path::new("/x"), Path::new("../y")).unwrap_err().code(), Code::BadPath);
     let hold = db.quiesce(&["a"], LONG, LONG).unwrap();
     assert_eq!(db.holds(), 1);
     assert!(hold.release().unwrap());
@@ -74,7 +75,7 @@ fn a_link_in_a_volume_leads_no_restore_out_of_it() {
     db.add_volume("v", &at("volume")).unwrap();
     for to in ["way/a.db", "a.db", "way/new.db"] {
         let refused = db.restore_database("v", &at("old.db"), Path::new(to)).unwrap_err();
-        assert_eq!(refused.code(), "bad_path", "{refused}");
+        assert_eq!(refused.code(), Code::BadPath, "{refused}");
         assert!(refused.to_string().contains("symbolic link"), "{refused}");
     }
     assert_eq!(value(&Connection::open(at("outside/a.db")).unwrap()), 2);
@@ -111,7 +112,7 @@ fn an_old_daemon_is_taken_for_a_living_one() {
         }
     });
     let open = || super::daemon::FuseDaemon::open(config.clone());
-    assert_eq!(open().err().unwrap().code(), "databases_unavailable", "nothing is mounted: another would be started");
+    assert_eq!(open().err().unwrap().code(), Code::DatabasesUnavailable, "nothing is mounted: another would be started");
     let flags = nix::mount::MsFlags::empty();
     nix::mount::mount(Some("test"), &config.mountpoint, Some("tmpfs"), flags, None::<&str>).unwrap();
     let daemon = open().unwrap();
@@ -127,7 +128,7 @@ fn what_is_no_database_leaves_the_target_as_it_was() {
     std::fs::write(&bad, vec![7; 5000]).unwrap();
     let user = Connection::open(&live).unwrap();
     user.execute_batch("CREATE TABLE t(v); INSERT INTO t VALUES(2)").unwrap();
-    assert_eq!(restore_database(&bad, &live, LONG).unwrap_err().code(), "not_a_database");
+    assert_eq!(restore_database(&bad, &live, LONG).unwrap_err().code(), Code::NotADatabase);
     assert!(restore_database(&dir.path().join("none"), &live, LONG).is_err());
     assert_eq!(value(&user), 2);
 }

@@ -1,4 +1,4 @@
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use serde::{Deserialize, Serialize};
 
 /// A page of a list, and how it is sorted.
@@ -25,15 +25,15 @@ impl PageRequest {
         let page = u32::try_from(page)
             .ok()
             .filter(|p| *p >= 1)
-            .ok_or_else(|| Error::invalid("invalid_page", format!("page {page} is out of range: pages start at 1")))?;
+            .ok_or_else(|| Error::new(Code::InvalidPage, format!("page {page} is out of range: pages start at 1")))?;
         let limit = u32::try_from(limit)
             .ok()
             .filter(|l| (1..=100).contains(l))
-            .ok_or_else(|| Error::invalid("invalid_page", format!("limit {limit} is out of range: it must be 1 to 100")))?;
+            .ok_or_else(|| Error::new(Code::InvalidPage, format!("limit {limit} is out of range: it must be 1 to 100")))?;
         let ascending = match sort_order {
             None | Some("desc") => false,
             Some("asc") => true,
-            Some(other) => return Err(Error::invalid("invalid_page", format!("sort_order {other:?} is neither asc nor desc"))),
+            Some(other) => return Err(Error::new(Code::InvalidPage, format!("sort_order {other:?} is neither asc nor desc"))),
         };
         Ok(PageRequest { page, limit, sort_by, ascending })
     }

@@ -173,7 +173,7 @@ impl ForkResult {
     pub(crate) fn of(name: String, made: Result<Container, Error>) -> Self {
         match made {
             Ok(c) => ForkResult { name, container: Some(c), error: None },
-            Err(e) => ForkResult { name, container: None, error: Some(super::OperationError { code: e.code().into(), message: e.message().into() }) },
+            Err(e) => ForkResult { name, container: None, error: Some(super::OperationError { code: e.code().to_string(), message: e.message().into() }) },
         }
     }
 }

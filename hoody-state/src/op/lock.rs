@@ -1,4 +1,4 @@
-use crate::error::{Error, Kind, Result};
+use crate::error::{Code, Error, Result};
 use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -32,8 +32,9 @@ impl Locks {
     pub(crate) fn take(&self, thing: &str, what: &'static str) -> Result<LockGuard> {
         let mut held = self.held();
         if let Some(other) = held.get(thing) {
-            let code = if other.starts_with("snapshot.") && what.starts_with("snapshot.") { "snapshot_operation_in_progress" } else { "operation_in_progress" };
-            return Err(Error::new(Kind::Busy, code, format!("{what} of {thing} must wait: {other} is under way; try again when it is done")));
+            let code =
+                if other.starts_with("snapshot.") && what.starts_with("snapshot.") { Code::SnapshotOperationInProgress } else { Code::OperationInProgress };
+            return Err(Error::new(code, format!("{what} of {thing} must wait: {other} is under way; try again when it is done")));
         }
         held.insert(thing.to_owned(), what);
         Ok(LockGuard { locks: self.clone(), thing: thing.to_owned() })
@@ -89,17 +90,18 @@ impl Drop for LockGuard {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::Kind;
 
     #[test]
     fn a_second_change_of_one_thing_is_refused_and_of_another_is_not() {
         let l = Locks::default();
         let a = l.take("a", "container.stop").unwrap();
         let Err(e) = l.take("a", "snapshot.create") else { panic!("taken twice") };
-        assert_eq!((e.kind(), e.code()), (Kind::Busy, "operation_in_progress"));
+        assert_eq!((e.kind(), e.code()), (Kind::Busy, Code::OperationInProgress));
         let _b = l.take("b", "container.stop").unwrap();
         drop(a);
         let _a = l.take("a", "snapshot.create").unwrap();
         let Err(e) = l.take("a", "snapshot.delete") else { panic!("taken twice") };
-        assert_eq!(e.code(), "snapshot_operation_in_progress");
+        assert_eq!(e.code(), Code::SnapshotOperationInProgress);
     }
 }

@@ -1,8 +1,7 @@
-use super::step::CRASHED;
 use super::{Intent, LockGuard};
 use crate::catalog::idempotency::IdempotencyKey;
 use crate::catalog::{Durability, Tx};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Code, Error, Result};
 use crate::host::{Caller, Host};
 use crate::id::{OperationId, ProjectId};
 use crate::model::OperationStatus;
@@ -161,7 +160,7 @@ impl Drop for Op {
 }
 
 pub(crate) fn cancelled() -> Error {
-    Error::new(Kind::Cancelled, "operation_cancelled", "the operation was cancelled; what it had begun was undone")
+    Error::new(Code::OperationCancelled, "the operation was cancelled; what it had begun was undone")
 }
 
 impl Host {
@@ -200,7 +199,7 @@ impl Host {
             Ok(t) => return Ok(t),
             Err(e) => e,
         };
-        if error.code() == CRASHED {
+        if error.code() == Code::Crashed {
             if let Some(lock) = op.lock.take() {
                 lock.keep();
             }

@@ -1,9 +1,9 @@
 //! Steps: the points of an operation between two side effects. A test counts them, then crashes at each.
 
-use crate::error::Result;
+use crate::error::{Code, Result};
 
 /// The code of the error that stands for a crash: whoever meets it stops where it is and undoes nothing.
-pub const CRASHED: &str = "crashed";
+pub const CRASHED: Code = Code::Crashed;
 
 /// Told of every step before it is taken.
 pub trait StepHook: Send + Sync {

@@ -7,7 +7,7 @@
 //! **Metadata once on an image, twice on a device.** Under an image another file system already has its own redundancy, or none that a second copy
 //! in the same file would add to; on a bare device the second copy is what survives a bad sector.
 
-use crate::error::{Error, IoContext, Kind, Result};
+use crate::error::{Code, Error, IoContext, Result};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -99,13 +99,13 @@ fn run(programs: &[&str], path: &Path, id: Uuid, on_device: bool) -> Result<()> 
             }
             Ok(out) => {
                 let said = String::from_utf8_lossy(&out.stderr);
-                return Err(Error::new(Kind::Io, "mkfs_failed", format!("{program} could not format {} ({}): {}", path.display(), out.status, said.trim())));
+                return Err(Error::new(Code::MkfsFailed, format!("{program} could not format {} ({}): {}", path.display(), out.status, said.trim())));
             }
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
             Err(e) => return Err(Error::io(format!("start {program}"), e)),
         }
     }
-    Err(Error::new(Kind::Unavailable, "mkfs_not_found", "there is no mkfs.btrfs on this host to make the pool with: install btrfs-progs"))
+    Err(Error::new(Code::MkfsNotFound, "there is no mkfs.btrfs on this host to make the pool with: install btrfs-progs"))
 }
 
 #[cfg(test)]
@@ -133,7 +133,7 @@ mod tests {
     #[test]
     fn without_mkfs_it_says_what_to_install() {
         let e = run(&["/nowhere/mkfs.btrfs"], Path::new("/nowhere/image"), Uuid::nil(), false).unwrap_err();
-        assert_eq!(e.code(), "mkfs_not_found");
+        assert_eq!(e.code(), Code::MkfsNotFound);
         assert!(e.message().contains("btrfs-progs"));
     }
 }

@@ -2,7 +2,7 @@
 //! open. The file system follows as its reserve says (`reserve.rs`).
 
 use super::open::{Hook, Step};
-use crate::error::{Error, IoContext, Result};
+use crate::error::{Code, Error, IoContext, Result};
 use crate::sys::loops::Attached;
 use crate::units::Bytes;
 use std::fs::File;
@@ -23,8 +23,8 @@ pub(super) fn extend_image(image: &Path, wanted: Bytes) -> Result<()> {
     let now = Bytes(file.metadata().io(what)?.len());
     let wanted = rounded(wanted);
     if wanted < now {
-        return Err(Error::invalid(
-            "pool_shrink",
+        return Err(Error::new(
+            Code::PoolShrink,
             format!("the pool has {now} and cannot be made smaller ({wanted} asked): copy its containers to a smaller pool"),
         ));
     }

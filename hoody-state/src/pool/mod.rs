@@ -36,7 +36,7 @@ pub use open::Step;
 pub use record::{FORMAT, PoolRecord};
 pub use reserve::{Backing, DEFAULT_AHEAD, ImageSpace, Reserve, Tended};
 
-use crate::error::{Error, IoContext, Kind, Result};
+use crate::error::{Code, Error, IoContext, Result};
 use crate::snapshot::Space;
 use crate::snapshot::btrfs::BtrfsStore;
 use crate::sys::loops;
@@ -310,8 +310,7 @@ pub fn check_space(space: &Space, needed: Bytes) -> Result<()> {
         "the pool is full: {needed} needed, {} free of {}, of which {reserve} are kept in reserve; delete snapshots or containers, or grow the pool",
         space.free, space.total
     );
-    Err(Error::new(Kind::NoSpace, "pool_full", message)
-        .with_data(serde_json::json!({"needed": needed, "free": space.free, "total": space.total, "reserve": reserve})))
+    Err(Error::new(Code::PoolFull, message).with_data(serde_json::json!({"needed": needed, "free": space.free, "total": space.total, "reserve": reserve})))
 }
 
 /// Whether the file system mounted at `root` is read-only.

@@ -1,6 +1,6 @@
 //! Mounts.
 
-use crate::error::{Error, IoContext, Kind, Result};
+use crate::error::{Code, Error, IoContext, Result};
 use crate::sys::mountinfo::{self, MountEntry};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, umount2};
@@ -56,8 +56,8 @@ pub(super) fn mount_to_look(device: &Path, at: &Path) -> Result<()> {
 
 fn mount_with(device: &Path, at: &Path, flags: MsFlags, options: &str) -> Result<()> {
     nix::mount::mount(Some(device), at, Some("btrfs"), flags, Some(options)).map_err(|e| match e {
-        Errno::ENODEV => Error::new(Kind::Unavailable, "btrfs_unavailable", "this kernel has no BTRFS: load the module btrfs, or use a kernel that has it"),
-        Errno::EPERM => Error::new(Kind::Denied, "not_root", format!("mounting {} needs root", device.display())).with_source(e),
+        Errno::ENODEV => Error::new(Code::BtrfsUnavailable, "this kernel has no BTRFS: load the module btrfs, or use a kernel that has it"),
+        Errno::EPERM => Error::new(Code::NotRoot, format!("mounting {} needs root", device.display())).with_source(e),
         e => Error::io(format!("mount {} at {}", device.display(), at.display()), e),
     })
 }
@@ -71,7 +71,7 @@ pub(super) fn unmount(path: &Path) -> Result<()> {
             Err(Errno::EBUSY) if Instant::now() < end => std::thread::sleep(Duration::from_millis(20)),
             Err(Errno::EBUSY) => {
                 let message = format!("{} is in use: stop its containers and whatever has files open there, then try again", path.display());
-                return Err(Error::new(Kind::Busy, "pool_busy", message));
+                return Err(Error::new(Code::PoolBusy, message));
             }
             Err(e) => return Err(Error::io(format!("unmount {}", path.display()), e)),
         }

@@ -4,7 +4,7 @@ use super::format::{self, Content};
 use super::record::{self, FORMAT, PoolRecord};
 use super::reserve::{Backing, Reserve};
 use super::{DEFAULT_ID_BASE, DEFAULT_SIZE, IMAGE, MIN_SIZE, Pool, PoolConfig, grow, layout, mount};
-use crate::error::{Error, IoContext, Result};
+use crate::error::{Code, Error, IoContext, Result};
 use crate::id::ServerId;
 use crate::sys::fs::set_no_cow;
 use crate::sys::loops::{self, Attached};
@@ -108,7 +108,7 @@ pub(super) fn lock(data: &Path) -> Result<Flock<File>> {
             // A host of this very process that was closed may have a thread on its way out.
             Err((back, Errno::EWOULDBLOCK)) if holder(&back) == Some(std::process::id()) && began.elapsed() < OWN_PATIENCE => file = back,
             Err((_, Errno::EWOULDBLOCK)) => {
-                return Err(Error::conflict("data_in_use", format!("another server uses {}: stop it first, or give this one another --data", data.display())));
+                return Err(Error::new(Code::DataInUse, format!("another server uses {}: stop it first, or give this one another --data", data.display())));
             }
             Err((_, e)) => return Err(Error::io(format!("lock {}", path.display()), e)),
         }
@@ -141,8 +141,8 @@ pub(super) fn open(config: &PoolConfig, stop_after: &dyn Fn(Step) -> bool) -> Re
     if let Some(elsewhere) = super::Pool::mounted_run(config)?
         && std::fs::canonicalize(&config.run).ok().as_ref() != Some(&elsewhere)
     {
-        return Err(Error::conflict(
-            "pool_mounted_elsewhere",
+        return Err(Error::new(
+            Code::PoolMountedElsewhere,
             format!(
                 "the pool of {} is mounted under {}, with its containers: give --run {}, or `unmount` it there first",
                 data.display(),
@@ -215,11 +215,11 @@ impl Store {
     fn of(config: &PoolConfig, data: &Path) -> Result<Self> {
         let Some(device) = &config.device else { return Ok(Store { path: data.join(IMAGE), is_device: false }) };
         if config.size.is_some() {
-            return Err(Error::invalid("pool_size_of_device", format!("a size was given for the device {}: only an image has one", device.display())));
+            return Err(Error::new(Code::PoolSizeOfDevice, format!("a size was given for the device {}: only an image has one", device.display())));
         }
         let meta = std::fs::metadata(device).io(|| format!("stat {}", device.display()))?;
         if !meta.file_type().is_block_device() {
-            return Err(Error::invalid("not_a_device", format!("{} is no block device: name one, or leave it out for an image", device.display())));
+            return Err(Error::new(Code::NotADevice, format!("{} is no block device: name one, or leave it out for an image", device.display())));
         }
         let path = std::fs::canonicalize(device).io(|| format!("resolve {}", device.display()))?;
         Ok(Store { path, is_device: true })
@@ -230,7 +230,7 @@ impl Store {
         if let Some(size) = config.size
             && size < MIN_SIZE
         {
-            return Err(Error::invalid("pool_too_small", format!("{size} is too small for a pool: it needs at least {MIN_SIZE}")));
+            return Err(Error::new(Code::PoolTooSmall, format!("{size} is too small for a pool: it needs at least {MIN_SIZE}")));
         }
         let content = if self.path.exists() { format::look(&self.path)? } else { Content::Empty };
         match content {
@@ -295,8 +295,8 @@ impl Store {
 }
 
 fn foreign(path: &Path, what: &str) -> Error {
-    Error::conflict(
-        "pool_foreign",
+    Error::new(
+        Code::PoolForeign,
         format!(
             "{} holds {what}, not a pool of ours, and is left alone: choose another, or erase it first if it is of no use (wipefs -a {})",
             path.display(),
@@ -352,7 +352,7 @@ fn check_mounted(root: &Path, expected: Uuid, there: &crate::sys::mountinfo::Mou
         return Ok(());
     }
     let message = format!("{} is mounted at {}, where this pool belongs: unmount it, or choose another --run", there.source.display(), root.display());
-    Err(Error::conflict("mount_point_in_use", message))
+    Err(Error::new(Code::MountPointInUse, message))
 }
 
 /// Reads the record of a file system without writing to it.
@@ -388,7 +388,7 @@ fn take_up(config: &PoolConfig, root: &Path, id: Uuid, announced: Option<Uuid>, 
         && asked != record.id_base
     {
         let message = format!("the pool's files have ids from {} on, not {asked}: leave out --id-base, for it cannot be changed", record.id_base);
-        return Err(Error::conflict("id_base_mismatch", message));
+        return Err(Error::new(Code::IdBaseMismatch, message));
     }
     if config.server_name.is_some() && config.server_name != record.server_name {
         record.server_name.clone_from(&config.server_name);
@@ -429,8 +429,8 @@ fn check_passable(run: &Path, id_base: u32) -> Result<()> {
         let meta = std::fs::metadata(dir).io(|| format!("look at {}", dir.display()))?;
         let passable = meta.mode() & 0o001 != 0 || (meta.gid() == id_base && meta.mode() & 0o010 != 0);
         if !passable {
-            return Err(Error::conflict(
-                "run_not_passable",
+            return Err(Error::new(
+                Code::RunNotPassable,
                 format!(
                     "containers cannot be reached under {}: {} lets others not pass (mode {:o}); choose another --run, such as one under /run, or chmod o+x it",
                     run.display(),
@@ -475,7 +475,7 @@ mod tests {
         let mut child = held_by_a_child(dir.path(), dead.id());
         let held = lock(dir.path()).unwrap();
         assert_eq!(std::fs::read_to_string(dir.path().join("pool.lock")).unwrap(), std::process::id().to_string());
-        assert_eq!(lock(dir.path()).unwrap_err().code(), "data_in_use");
+        assert_eq!(lock(dir.path()).unwrap_err().code(), Code::DataInUse);
         drop(held);
         child.wait().unwrap();
     }
@@ -485,7 +485,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut child = held_by_a_child(dir.path(), 1);
         let began = Instant::now();
-        assert_eq!(lock(dir.path()).unwrap_err().code(), "data_in_use");
+        assert_eq!(lock(dir.path()).unwrap_err().code(), Code::DataInUse);
         assert!(began.elapsed() < Duration::from_millis(250));
         child.wait().unwrap();
     }

@@ -1,6 +1,6 @@
 //! The record that makes a file system ours: `hoody-pool.json` in the pool's root.
 
-use crate::error::{Error, IoContext, Kind, Result};
+use crate::error::{Code, Error, IoContext, Result};
 use crate::id::ServerId;
 use crate::pool::layout;
 use jiff::Timestamp;
@@ -46,12 +46,11 @@ fn parse(text: &[u8]) -> Result<PoolRecord> {
     struct Version {
         format: u32,
     }
-    let broken =
-        |e| Error::new(Kind::Corrupt, "pool_record_broken", format!("the pool's record cannot be read ({e}): restore it from a backup")).with_source(e);
+    let broken = |e| Error::new(Code::PoolRecordBroken, format!("the pool's record cannot be read ({e}): restore it from a backup")).with_source(e);
     // The version alone first: a newer record need not have the fields of this one.
     let Version { format } = serde_json::from_slice(text).map_err(broken)?;
     if format > FORMAT {
-        return Err(Error::conflict("pool_too_new", format!("the pool has format {format}, this server knows formats up to {FORMAT}: use a newer server")));
+        return Err(Error::new(Code::PoolTooNew, format!("the pool has format {format}, this server knows formats up to {FORMAT}: use a newer server")));
     }
     serde_json::from_slice(text).map_err(broken)
 }
@@ -77,8 +76,8 @@ mod tests {
 
     #[test]
     fn a_newer_record_is_refused_whatever_else_it_holds() {
-        assert_eq!(parse(br#"{"format": 2, "anything": []}"#).unwrap_err().code(), "pool_too_new");
-        assert_eq!(parse(b"").unwrap_err().code(), "pool_record_broken");
-        assert_eq!(parse(br#"{"format": 1}"#).unwrap_err().code(), "pool_record_broken");
+        assert_eq!(parse(br#"{"format": 2, "anything": []}"#).unwrap_err().code(), Code::PoolTooNew);
+        assert_eq!(parse(b"").unwrap_err().code(), Code::PoolRecordBroken);
+        assert_eq!(parse(br#"{"format": 1}"#).unwrap_err().code(), Code::PoolRecordBroken);
     }
 }

@@ -23,7 +23,7 @@
 //! With [`Reserve::None`] the image is sparse to its end and freed blocks are discarded, and nothing of this holds.
 
 use super::grow::GRAIN;
-use crate::error::{Error, IoContext, Result};
+use crate::error::{Code, Error, IoContext, Result};
 use crate::units::Bytes;
 use btrfs_uapi::filesystem::{ResizeAmount, ResizeArgs, resize};
 use btrfs_uapi::raw::{BTRFS_DEV_EXTENT_KEY, BTRFS_DEV_TREE_OBJECTID};
@@ -80,10 +80,10 @@ impl FromStr for Reserve {
             "none" => Ok(Reserve::None),
             size => {
                 let size: Bytes =
-                    size.parse().map_err(|_| Error::invalid("invalid_size", format!("{s:?} is no reserve: write full, none or a size such as 2G")))?;
+                    size.parse().map_err(|_| Error::new(Code::InvalidSize, format!("{s:?} is no reserve: write full, none or a size such as 2G")))?;
                 let least = Bytes::mib(64);
                 if size < least {
-                    return Err(Error::invalid("invalid_size", format!("a reserve of {size} is too small: at least {least}")));
+                    return Err(Error::new(Code::InvalidSize, format!("a reserve of {size} is too small: at least {least}")));
                 }
                 Ok(Reserve::Ahead(size))
             }
@@ -396,7 +396,7 @@ mod tests {
         assert_eq!("none".parse::<Reserve>().unwrap(), Reserve::None);
         assert_eq!("2G".parse::<Reserve>().unwrap(), Reserve::Ahead(Bytes::gib(2)));
         for bad in ["", "some", "-1", "1M"] {
-            assert_eq!(bad.parse::<Reserve>().unwrap_err().code(), "invalid_size", "{bad}");
+            assert_eq!(bad.parse::<Reserve>().unwrap_err().code(), Code::InvalidSize, "{bad}");
         }
     }
 

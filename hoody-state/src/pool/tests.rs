@@ -3,6 +3,8 @@
 
 use super::testing::{LoopPool, attach_device, clean_up, is_attached, reboot};
 use super::*;
+use crate::Code;
+use crate::Kind;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::process::Command;
 
@@ -31,7 +33,7 @@ impl Drop for Place {
     }
 }
 
-fn code<T: std::fmt::Debug>(r: Result<T>) -> &'static str {
+fn code<T: std::fmt::Debug>(r: Result<T>) -> Code {
     r.unwrap_err().code()
 }
 
@@ -142,9 +144,9 @@ fn it_grows_while_mounted_and_never_shrinks() {
     assert_eq!(pool.space().unwrap().total, Bytes::gib(2));
     drop(pool);
     p.config.size = Some(Bytes::gib(1));
-    assert_eq!(code(Pool::open(&p.config)), "pool_shrink");
+    assert_eq!(code(Pool::open(&p.config)), Code::PoolShrink);
     p.config.size = Some(Bytes::mib(1));
-    assert_eq!(code(Pool::open(&p.config)), "pool_too_small");
+    assert_eq!(code(Pool::open(&p.config)), Code::PoolTooSmall);
 }
 
 #[test]
@@ -153,11 +155,11 @@ fn one_server_a_data_directory_and_two_pools_a_machine() {
     let b = LoopPool::new();
     assert_ne!(a.pool().record().pool_id, b.pool().record().pool_id);
     let mut config = PoolConfig::new(a.pool().data_dir(), a.pool().run_dir());
-    assert_eq!(code(Pool::open(&config)), "data_in_use");
-    assert_eq!(code(Pool::take_down(&config)), "data_in_use");
+    assert_eq!(code(Pool::open(&config)), Code::DataInUse);
+    assert_eq!(code(Pool::take_down(&config)), Code::DataInUse);
     config.data = a.pool().data_dir().with_file_name("other");
     config.size = Some(Bytes::gib(1));
-    assert_eq!(code(Pool::open(&config)), "mount_point_in_use");
+    assert_eq!(code(Pool::open(&config)), Code::MountPointInUse);
 }
 
 #[test]
@@ -171,7 +173,7 @@ fn what_is_not_ours_is_refused_and_not_touched() {
     for (at, magic) in [(0x438, &b"\x53\xef"[..]), (0, b"XFSB"), (510, b"\x55\xaa"), (70_000, b"?")] {
         let p = Place::new();
         write(&p, at, magic);
-        assert_eq!(code(Pool::open(&p.config)), "pool_foreign");
+        assert_eq!(code(Pool::open(&p.config)), Code::PoolForeign);
         assert!(!p.config.mount_point().exists());
     }
     // A BTRFS of somebody else's, on an image and on a device.
@@ -179,11 +181,11 @@ fn what_is_not_ours_is_refused_and_not_touched() {
     write(&p, 0, b"");
     assert!(Command::new("mkfs.btrfs").args(["-q", "-f"]).arg(p.image()).status().unwrap().success(), "this test needs mkfs.btrfs");
     let before = sum(&p.image());
-    assert_eq!(code(Pool::open(&p.config)), "pool_foreign");
+    assert_eq!(code(Pool::open(&p.config)), Code::PoolForeign);
     let (device, held) = attach_device(&File::options().read(true).write(true).open(p.image()).unwrap());
     let mut on_device = PoolConfig::new(p.dir.path().join("data2"), p.dir.path().join("run2"));
     on_device.device = Some(device);
-    assert_eq!(code(Pool::open(&on_device)), "pool_foreign");
+    assert_eq!(code(Pool::open(&on_device)), Code::PoolForeign);
     drop(held);
     assert_eq!(mount::at(&p.config.mount_point()).unwrap(), None);
     assert_eq!(sum(&p.image()), before, "not one byte was changed");
@@ -205,7 +207,7 @@ fn an_empty_device_becomes_a_pool() {
     let (device, _held) = attach_device(&file);
     let mut config = p.config.clone();
     config.device = Some(device);
-    assert_eq!(code(Pool::open(&config)), "pool_size_of_device");
+    assert_eq!(code(Pool::open(&config)), Code::PoolSizeOfDevice);
     config.size = None;
     for step in [Step::Announced, Step::Formatted, Step::Mounted] {
         open::open(&config, &|s| s == step).unwrap_err();
@@ -217,7 +219,7 @@ fn an_empty_device_becomes_a_pool() {
     assert_eq!(pool.record().pool_id, id);
     pool.unmount().unwrap();
     config.device = Some(backing);
-    assert_eq!(code(Pool::open(&config)), "not_a_device");
+    assert_eq!(code(Pool::open(&config)), Code::NotADevice);
 }
 
 #[test]
@@ -225,15 +227,15 @@ fn the_record_decides() {
     let mut p = Place::new();
     drop(Pool::open(&p.config).unwrap());
     p.config.id_base = Some(300_000);
-    assert_eq!(code(Pool::open(&p.config)), "id_base_mismatch");
+    assert_eq!(code(Pool::open(&p.config)), Code::IdBaseMismatch);
     p.config.id_base = Some(DEFAULT_ID_BASE);
     p.config.server_name = Some("new".into());
     assert_eq!(Pool::open(&p.config).unwrap().record().server_name.as_deref(), Some("new"));
     let path = p.config.mount_point().join(layout::RECORD);
     std::fs::write(&path, br#"{"format": 2}"#).unwrap();
-    assert_eq!(code(Pool::open(&p.config)), "pool_too_new");
+    assert_eq!(code(Pool::open(&p.config)), Code::PoolTooNew);
     reboot(&p.config);
-    assert_eq!(code(Pool::open(&p.config)), "pool_too_new");
+    assert_eq!(code(Pool::open(&p.config)), Code::PoolTooNew);
     assert_eq!(mount::at(&p.config.mount_point()).unwrap(), None, "nothing is left mounted");
 }
 
@@ -242,7 +244,7 @@ fn a_busy_pool_is_not_taken_down() {
     let p = Place::new();
     let pool = Pool::open(&p.config).unwrap();
     let held = File::open(pool.root()).unwrap();
-    assert_eq!(code(pool.unmount()), "pool_busy");
+    assert_eq!(code(pool.unmount()), Code::PoolBusy);
     drop(held);
     Pool::take_down(&p.config).unwrap();
 }
@@ -252,7 +254,7 @@ fn a_change_that_would_fill_the_pool_is_refused_first() {
     let pool = LoopPool::new();
     pool.pool().space_guard(Bytes::mib(100)).unwrap();
     let e = pool.pool().space_guard(Bytes::gib(2)).unwrap_err();
-    assert_eq!((e.kind(), e.code()), (Kind::NoSpace, "pool_full"));
+    assert_eq!((e.kind(), e.code()), (Kind::NoSpace, Code::PoolFull));
     assert_eq!(reserve(Bytes::gib(1)), Bytes::mib(64));
     assert_eq!(reserve(Bytes::gib(1000)), Bytes::gib(1));
 }
@@ -279,7 +281,7 @@ fn a_run_directory_that_containers_cannot_reach_is_refused() {
     std::fs::set_permissions(&closed, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
     pool.config().run = closed.join("run");
     let e = Pool::open(pool.config()).unwrap_err();
-    assert_eq!(e.code(), "run_not_passable", "{e}");
+    assert_eq!(e.code(), Code::RunNotPassable, "{e}");
 }
 
 #[test]
@@ -306,7 +308,7 @@ fn a_mounted_pool_is_not_mounted_a_second_time_under_another_run_directory() {
     pool.close();
     let other = PoolConfig { run: first.run.join("other"), ..first.clone() };
     let e = Pool::open(&other).unwrap_err();
-    assert_eq!(e.code(), "pool_mounted_elsewhere");
+    assert_eq!(e.code(), Code::PoolMountedElsewhere);
     assert!(e.message().contains(&*first.run.to_string_lossy()), "{e}");
     pool.open();
 }

@@ -2,7 +2,7 @@
 //! container's processes write into it is charged to their own cgroup by the kernel.
 
 use super::{Filled, RamDisks};
-use crate::error::{Error, IoContext, Kind, Result};
+use crate::error::{Code, Error, IoContext, Result};
 use crate::model::mount::MountSource;
 use crate::units::Bytes;
 use nix::errno::Errno;
@@ -105,7 +105,7 @@ impl RamDisks for TmpfsRamDisks {
 }
 
 fn failed(at: &Path, e: Errno) -> Error {
-    Error::new(Kind::Unavailable, "ramdisk_failed", format!("the RAM disk {} cannot be mounted or taken off: {e}", at.display())).with_source(e)
+    Error::new(Code::RamdiskFailed, format!("the RAM disk {} cannot be mounted or taken off: {e}", at.display())).with_source(e)
 }
 
 #[cfg(test)]

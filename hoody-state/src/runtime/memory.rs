@@ -2,7 +2,7 @@
 
 use super::{ExecOutput, ExecSpec, Exit, ExitListener, Limits, RunSpec, Running, Runtime, RuntimeStats};
 use crate::cgroup::Limit;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Code, Error, Result};
 use crate::freeze::Freezer;
 use crate::id::{ContainerId, RunId};
 use crate::model::mount::Mount;
@@ -125,15 +125,11 @@ impl Runtime for MemoryRuntime {
         self.thaw(&spec.container);
         let mut world = self.lock();
         if std::mem::take(&mut world.fail_next_start) {
-            return Err(Error::new(
-                Kind::Conflict,
-                "start_failed",
-                format!("container {} could not run {:?}: a test asked for it", spec.container, spec.command),
-            ));
+            return Err(Error::new(Code::StartFailed, format!("container {} could not run {:?}: a test asked for it", spec.container, spec.command)));
         }
         let row = world.containers.entry(spec.container.clone()).or_default();
         if row.running.is_some() {
-            return Err(Error::conflict("already_running", format!("container {} has processes already: stop it first", spec.container)));
+            return Err(Error::new(Code::AlreadyRunning, format!("container {} has processes already: stop it first", spec.container)));
         }
         let running = Running { run: spec.run.clone(), pid: 0, started_at: Timestamp::now() };
         row.running = Some(running.clone());
@@ -159,7 +155,7 @@ impl Runtime for MemoryRuntime {
     /// Succeeds, and gives back what it was fed.
     fn exec(&self, container: &ContainerId, spec: &ExecSpec) -> Result<ExecOutput> {
         if self.adopt(container)?.is_none() {
-            return Err(Error::conflict("not_running", format!("container {container} does not run: start it first")));
+            return Err(Error::new(Code::NotRunning, format!("container {container} does not run: start it first")));
         }
         let mut timed_out = false;
         if let [program, seconds] = &spec.command[..]

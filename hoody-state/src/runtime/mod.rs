@@ -132,7 +132,7 @@ pub struct ExecSpec {
 
 /// The command of a call that was cancelled has been killed.
 fn cancelled(c: &ContainerId) -> crate::Error {
-    crate::Error::new(crate::Kind::Cancelled, "exec_cancelled", format!("the command in container {c} was killed: its caller went away or cancelled it"))
+    crate::Error::new(crate::Code::ExecCancelled, format!("the command in container {c} was killed: its caller went away or cancelled it"))
 }
 
 /// What a command gave.

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use super::{Cancel, ExecSpec, Exit, ExitListener, Limits, Network, RunSpec, Runtime};
+use crate::Code;
 use crate::error::Kind;
 use crate::id::{ContainerId, RunId};
 use crate::units::Bytes;
@@ -132,7 +133,7 @@ fn one_run_at_a_time(w: &dyn World) {
     let first = w.spec(&c);
     r.start(&first).unwrap();
     let e = r.start(&w.spec(&c)).unwrap_err();
-    assert_eq!((e.kind(), e.code()), (Kind::Conflict, "already_running"));
+    assert_eq!((e.kind(), e.code()), (Kind::Conflict, Code::AlreadyRunning));
     assert_eq!(r.adopt(&c).unwrap().map(|a| a.run), Some(first.run), "the first is not disturbed");
     r.remove(&c).unwrap();
 }
@@ -169,7 +170,7 @@ fn a_start_that_fails_leaves_nothing(w: &dyn World) {
     let (r, c) = (w.runtime(), ContainerId::generate());
     let spec = w.failing(&c);
     let e = r.start(&spec).unwrap_err();
-    assert_eq!(e.code(), "start_failed", "{e}");
+    assert_eq!(e.code(), Code::StartFailed, "{e}");
     assert_eq!(r.stats(&c).unwrap().processes, 0);
     assert_eq!(r.adopt(&c).unwrap(), None);
     r.start(&w.spec(&c)).unwrap();
@@ -195,7 +196,7 @@ fn a_restart_disturbs_nothing(w: &mut dyn World) {
 fn commands(w: &dyn World) {
     let (r, c) = (w.runtime(), ContainerId::generate());
     let cat = ExecSpec { command: vec!["cat".into()], stdin: b"fed".to_vec(), output_limit: 1 << 20, ..ExecSpec::default() };
-    assert_eq!(r.exec(&c, &cat).unwrap_err().code(), "not_running");
+    assert_eq!(r.exec(&c, &cat).unwrap_err().code(), Code::NotRunning);
     r.start(&w.spec(&c)).unwrap();
     let out = r.exec(&c, &cat).unwrap();
     assert_eq!((out.exit_code, out.stdout.as_slice(), out.truncated, out.timed_out), (0, &b"fed"[..], false, false));
@@ -207,11 +208,11 @@ fn commands(w: &dyn World) {
         let running = s.spawn(|| r.exec(&c, &long));
         std::thread::sleep(Duration::from_millis(300));
         cancel.cancel();
-        assert_eq!(running.join().unwrap().unwrap_err().code(), "exec_cancelled");
+        assert_eq!(running.join().unwrap().unwrap_err().code(), Code::ExecCancelled);
     });
-    assert_eq!(r.exec(&c, &long).unwrap_err().code(), "exec_cancelled", "one that is cancelled before it begins");
+    assert_eq!(r.exec(&c, &long).unwrap_err().code(), Code::ExecCancelled, "one that is cancelled before it begins");
     r.kill(&c).unwrap();
-    assert_eq!(r.exec(&c, &cat).unwrap_err().code(), "not_running");
+    assert_eq!(r.exec(&c, &cat).unwrap_err().code(), Code::NotRunning);
     r.remove(&c).unwrap();
 }
 
@@ -233,7 +234,7 @@ fn the_console_is_kept(w: &dyn World) {
 fn limits_that_make_no_sense(w: &dyn World) {
     let (r, c) = (w.runtime(), ContainerId::generate());
     for limits in [Limits { memory: Some(Bytes(1)), cpus: None }, Limits { memory: None, cpus: Some(-1.0) }] {
-        assert_eq!(r.prepare(&c, &limits).unwrap_err().code(), "invalid_limit");
+        assert_eq!(r.prepare(&c, &limits).unwrap_err().code(), Code::InvalidLimit);
     }
     r.remove(&c).unwrap();
 }

@@ -4,7 +4,7 @@ use super::pool_watch::read_only_error;
 use crate::catalog::containers::ContainerRow;
 use crate::catalog::records::Records;
 use crate::catalog::{containers, projects};
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::id::ContainerId;
 use crate::snapshot::{SnapshotStore, Volume};
 use crate::units::Bytes;
@@ -40,8 +40,7 @@ impl Limits {
         if nested <= most {
             return Ok(());
         }
-        Err(Error::conflict(
-            "too_many_nested_volumes",
+        Err(Error::new(Code::TooManyNestedVolumes,
             format!("{nested} subvolumes were made inside the {volume}, and a snapshot may hold {most} at most: delete some, or start the server with a larger --max-nested-volumes"),
         )
         .with_data(serde_json::json!({ "nested_volumes": nested, "limit": most })))
@@ -51,11 +50,11 @@ impl Limits {
     pub(crate) fn check_disk(&self, limit: Option<Bytes>) -> Result<Option<Bytes>> {
         let Some(limit) = limit else { return Ok(None) };
         if limit < LEAST || limit.0 > i64::MAX as u64 {
-            return Err(Error::invalid("validation_error", format!("disk {limit} is out of range: at least {LEAST}, or null for no limit")));
+            return Err(Error::new(Code::ValidationError, format!("disk {limit} is out of range: at least {LEAST}, or null for no limit")));
         }
         match self.store.uncounted() {
             None => Ok(Some(limit)),
-            Some(why) => Err(Error::conflict("disk_limit_unsupported", format!("no disk limit can be set here: {why}"))),
+            Some(why) => Err(Error::new(Code::DiskLimitUnsupported, format!("no disk limit can be set here: {why}"))),
         }
     }
 

@@ -3,7 +3,7 @@
 use super::wake::Wake;
 use crate::catalog::Durability;
 use crate::catalog::records::Records;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Code, Error, Result};
 use crate::id::{EventId, ServerId};
 use crate::model::{Event, PoolImage};
 use crate::pool::{ImageSpace, Pool, Reserve};
@@ -165,7 +165,7 @@ pub(crate) fn read_only_error(image: Option<&ImageSpace>) -> Error {
         ),
         _ => "the kernel could not write to it (its log says why: dmesg); once that is mended, the server mounts the pool anew when it is started".to_owned(),
     };
-    Error::new(Kind::Unavailable, "pool_read_only", format!("the pool is read-only: {why}"))
+    Error::new(Code::PoolReadOnly, format!("the pool is read-only: {why}"))
 }
 
 #[cfg(test)]

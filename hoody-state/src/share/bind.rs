@@ -3,7 +3,7 @@
 //! Each receiver has a hub from its start, a small tmpfs at [`RECEIVED`](super::RECEIVED), on which these mounts are put.
 
 use super::{Detached, Identity, Receiver, ShareMount, Source, Tree};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Code, Error, Result};
 use crate::model::mount::identity;
 use crate::sys::hub;
 use crate::sys::mount::{Links, open_in_root};
@@ -19,9 +19,9 @@ pub struct BindShareMount;
 
 fn failed(receiver: &Receiver, name: &str, what: &str, e: io::Error) -> Error {
     if e.raw_os_error() == Some(nix::libc::ESRCH) {
-        return Error::conflict("receiver_ended", format!("container {} has ended", receiver.container)).with_source(e);
+        return Error::new(Code::ReceiverEnded, format!("container {} has ended", receiver.container)).with_source(e);
     }
-    Error::new(Kind::Io, "share_mount_failed", format!("the share {name} could not be {what} container {}: {e}", receiver.container)).with_source(e)
+    Error::new(Code::ShareMountFailed, format!("the share {name} could not be {what} container {}: {e}", receiver.container)).with_source(e)
 }
 
 /// A source that was found, its root, and whether the path to it is what it looks like, without any link.
@@ -106,9 +106,9 @@ impl ShareMount for BindShareMount {
                 Some(nix::libc::ELOOP) => format!("/{path} leads round in links"),
                 _ => return Error::io(format!("open the shared directory /{path}"), e),
             };
-            Error::conflict("share_source_missing", format!("{why} in the container that shares it"))
+            Error::new(Code::ShareSourceMissing, format!("{why} in the container that shares it"))
         })?;
-        refused.map_or(Ok(tree), |why| Err(Error::conflict("share_source_refused", format!("/{path} {why}"))))
+        refused.map_or(Ok(tree), |why| Err(Error::new(Code::ShareSourceRefused, format!("/{path} {why}"))))
     }
 
     fn attach(&self, receiver: &Receiver, name: &str, tree: &Tree) -> Result<Detached> {
@@ -203,7 +203,7 @@ mod tests {
         let owner = w.dir.path().join("owner");
         assert_eq!(BindShareMount.open(&w.source("abs", true)).unwrap().identity.inode, inode(&owner.join("etc")));
         assert_eq!(BindShareMount.open(&w.source("up", true)).unwrap().identity.inode, inode(&owner));
-        assert_eq!(BindShareMount.open(&w.source("magic", true)).unwrap_err().code(), "share_source_missing");
+        assert_eq!(BindShareMount.open(&w.source("magic", true)).unwrap_err().code(), Code::ShareSourceMissing);
         let r = w.receiver();
         let tree = BindShareMount.open(&w.source("a", true)).unwrap();
         BindShareMount.attach(&r, "a", &tree).unwrap();
@@ -223,11 +223,11 @@ mod tests {
         while BindShareMount.attached(&r).is_ok() {
             assert!(std::time::Instant::now() < end);
         }
-        assert_eq!(BindShareMount.attached(&r).unwrap_err().code(), "receiver_ended");
+        assert_eq!(BindShareMount.attached(&r).unwrap_err().code(), Code::ReceiverEnded);
         let tree = BindShareMount.open(&w.source("a", false)).unwrap();
-        assert_eq!(BindShareMount.attach(&r, "a", &tree).unwrap_err().code(), "receiver_ended");
+        assert_eq!(BindShareMount.attach(&r, "a", &tree).unwrap_err().code(), Code::ReceiverEnded);
         process.wait().unwrap();
-        assert_eq!(BindShareMount.detach(&r, "a").unwrap_err().code(), "receiver_ended");
+        assert_eq!(BindShareMount.detach(&r, "a").unwrap_err().code(), Code::ReceiverEnded);
     }
 
     #[test]

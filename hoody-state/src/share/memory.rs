@@ -1,7 +1,7 @@
 //! Shares without mounts, for tests of what stands above.
 
 use super::{Detached, Identity, Receiver, ShareMount, Source, Tree};
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::id::ContainerId;
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -48,10 +48,10 @@ impl MemoryShareMount {
 impl ShareMount for MemoryShareMount {
     fn open(&self, source: &Source) -> Result<Tree> {
         if self.state().missing.contains(&source.path) {
-            return Err(Error::conflict("share_source_missing", format!("{} is not there", source.path.display())));
+            return Err(Error::new(Code::ShareSourceMissing, format!("{} is not there", source.path.display())));
         }
         if source.not_within.iter().any(|p| source.path.starts_with(p)) || source.not_above.iter().any(|p| p.starts_with(&source.path)) {
-            return Err(Error::conflict("share_source_refused", format!("{} is seen in another way", source.path.display())));
+            return Err(Error::new(Code::ShareSourceRefused, format!("{} is seen in another way", source.path.display())));
         }
         let mut h = DefaultHasher::new();
         (&source.root, &source.path).hash(&mut h);

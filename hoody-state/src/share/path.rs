@@ -1,7 +1,7 @@
 //! What may be shared: the rules of a source path. Pure.
 
 use super::RECEIVED;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 
 /// Where the kernel's own trees and the host's are: never shared.
 const REFUSED: [&str; 6] = ["/proc", "/sys", "/dev", "/boot", "/run", "/var/run"];
@@ -20,7 +20,7 @@ pub enum Part {
 /// # Errors
 /// `invalid_path`: with `..`, of a kernel's tree, of `/ramdisk` (memory is not shared), or below `/hoody/shares` (what was received is not passed on).
 pub fn normalise(path: &str) -> Result<String> {
-    let refuse = |why: &str| Error::invalid("invalid_path", format!("{:?} cannot be shared: {why}", path.chars().take(200).collect::<String>()));
+    let refuse = |why: &str| Error::new(Code::InvalidPath, format!("{:?} cannot be shared: {why}", path.chars().take(200).collect::<String>()));
     if !path.starts_with('/') || path.len() > 4096 {
         return Err(refuse("it must be an absolute path of at most 4096 bytes"));
     }
@@ -107,7 +107,7 @@ mod tests {
             &long,
             &longer,
         ] {
-            assert_eq!(normalise(bad).unwrap_err().code(), "invalid_path", "{bad:?}");
+            assert_eq!(normalise(bad).unwrap_err().code(), Code::InvalidPath, "{bad:?}");
         }
     }
 

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc)]
 
 use super::{Receiver, ShareMount, Source};
+use crate::Code;
 
 /// What a test needs of a backend.
 pub trait Harness {
@@ -55,13 +56,13 @@ pub fn a_name_is_exchanged(h: &dyn Harness) {
 
 /// `share_source_missing`.
 pub fn a_missing_source_is_said(h: &dyn Harness) {
-    assert_eq!(h.shares().open(&h.missing()).unwrap_err().code(), "share_source_missing");
+    assert_eq!(h.shares().open(&h.missing()).unwrap_err().code(), Code::ShareSourceMissing);
 }
 
 /// `share_source_refused`.
 pub fn what_is_seen_in_another_way_is_refused(h: &dyn Harness) {
     let source = h.source("a", false);
-    let refused = |s: Source| assert_eq!(h.shares().open(&s).unwrap_err().code(), "share_source_refused", "{s:?}");
+    let refused = |s: Source| assert_eq!(h.shares().open(&s).unwrap_err().code(), Code::ShareSourceRefused, "{s:?}");
     refused(Source { not_within: vec!["a".into()], ..source.clone() });
     refused(Source { not_above: vec!["a".into()], ..source.clone() });
     refused(Source { path: "".into(), not_above: vec!["never".into(), "a".into()], ..source.clone() });

@@ -2,7 +2,7 @@
 //!
 //! A volume's content is a map from paths to bytes; copies share the bytes, and room is counted once for what is shared. There are no nested volumes.
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Code, Error, Result};
 use crate::id::{ContainerId, OperationId};
 use crate::snapshot::{Deleted, SnapshotStore, Space, Volume, VolumeInfo};
 use crate::units::{Bytes, Generation, VolumeId};
@@ -91,7 +91,7 @@ impl MemoryStore {
         let (free, now) = (s.free(), Generation(s.generation));
         let entry = s.writable(volume)?;
         if data.len() as u64 > free.0 {
-            return Err(Error::new(Kind::NoSpace, "pool_full", format!("write {path}: {} needed, {free} free", Bytes(data.len() as u64))));
+            return Err(Error::new(Code::PoolFull, format!("write {path}: {} needed, {free} free", Bytes(data.len() as u64))));
         }
         entry.files.insert(path.to_owned(), File { data: Arc::new(data.to_vec()), written: now });
         entry.generation = now;
@@ -308,7 +308,7 @@ impl SnapshotStore for MemoryStore {
             let s = self.state();
             let entry = s.get(volume)?;
             if !entry.read_only {
-                return Err(Error::conflict("volume_writable", format!("{volume} can be written: take a snapshot and send that")));
+                return Err(Error::new(Code::VolumeWritable, format!("{volume} can be written: take a snapshot and send that")));
             }
             let base = base.map(|b| s.get(b)).transpose()?;
             let same = |path: &str, f: &File| base.is_some_and(|b| b.files.get(path).is_some_and(|o| o.data == f.data));
@@ -319,22 +319,17 @@ impl SnapshotStore for MemoryStore {
         let head = [(bytes.len() as u64).to_le_bytes().to_vec(), crc32c::crc32c(&bytes).to_le_bytes().to_vec()].concat();
         // In pieces, so that a cut may come anywhere.
         let pieces = std::iter::once(&head[..]).chain(bytes.chunks(512));
-        pieces
-            .into_iter()
-            .try_for_each(|c| out.write_all(c))
-            .map_err(|e| Error::new(Kind::Unavailable, "transfer_cut", format!("whoever received has gone: {e}")))
+        pieces.into_iter().try_for_each(|c| out.write_all(c)).map_err(|e| Error::new(Code::TransferCut, format!("whoever received has gone: {e}")))
     }
 
     fn receive(&self, to: &Volume, base: Option<&Volume>, _staging: &OperationId, input: &mut dyn Read) -> Result<VolumeInfo> {
-        let corrupt = || Error::new(Kind::Corrupt, "stream_corrupt", "the stream from the other server is damaged; nothing of it was kept, try again");
+        let corrupt = || Error::new(Code::StreamCorrupt, "the stream from the other server is damaged; nothing of it was kept, try again");
         let mut read = |n: u64| {
             let mut b = Vec::new();
             let got = input.take(n).read_to_end(&mut b);
             match got {
                 Ok(got) if got as u64 == n => Ok(b),
-                _ => {
-                    Err(Error::new(Kind::Unavailable, "transfer_cut", "the stream from the other server broke off; nothing half-received was kept, try again"))
-                }
+                _ => Err(Error::new(Code::TransferCut, "the stream from the other server broke off; nothing half-received was kept, try again")),
             }
         };
         let head = read(12)?;
@@ -346,11 +341,11 @@ impl SnapshotStore for MemoryStore {
         let parcel: Parcel = serde_json::from_slice(&bytes).map_err(|_| corrupt())?;
         let mut s = self.state();
         if base.is_some() && s.refuses_increments {
-            return Err(Error::invalid("stream_refused", "the stream from the other server was refused: increments are not taken here"));
+            return Err(Error::new(Code::StreamRefused, "the stream from the other server was refused: increments are not taken here"));
         }
         let base = base.map(|b| s.get(b).cloned()).transpose()?;
         if parcel.base != base.as_ref().map(|b| b.identity) {
-            return Err(Error::conflict("base_missing", "the volume on which the stream is an increment is not here any more: begin again"));
+            return Err(Error::new(Code::BaseMissing, "the volume on which the stream is an increment is not here any more: begin again"));
         }
         let now = Generation(s.generation);
         let mut files = BTreeMap::new();
@@ -363,7 +358,7 @@ impl SnapshotStore for MemoryStore {
         }
         let new: u64 = files.values().filter(|f| f.written == now).map(|f| f.data.len() as u64).sum();
         if new > s.free().0 {
-            return Err(Error::new(Kind::NoSpace, "pool_full", format!("{} needed, {} free", Bytes(new), s.free())));
+            return Err(Error::new(Code::PoolFull, format!("{} needed, {} free", Bytes(new), s.free())));
         }
         let info = s.add(to, true, files)?;
         if let Some(entry) = s.volumes.get_mut(to) {
@@ -385,21 +380,22 @@ fn container_of(v: &Volume) -> Option<&ContainerId> {
 }
 
 fn not_found(v: &Volume) -> Error {
-    Error::not_found("volume_not_found", format!("there is no {v}"))
+    Error::new(Code::VolumeNotFound, format!("there is no {v}"))
 }
 
 fn exists(v: &Volume) -> Error {
-    Error::new(Kind::Exists, "volume_exists", format!("{v} exists already"))
+    Error::new(Code::VolumeExists, format!("{v} exists already"))
 }
 
 fn read_only(v: &Volume) -> Error {
-    Error::conflict("volume_read_only", format!("{v} is read-only: make a clone of it"))
+    Error::new(Code::VolumeReadOnly, format!("{v} is read-only: make a clone of it"))
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
     use super::*;
+    use crate::Kind;
     use crate::snapshot::suite::Harness;
 
     impl Harness for MemoryStore {
@@ -427,7 +423,7 @@ mod tests {
         store.create(&live).unwrap();
         store.write(&live, "a", &[0; 8]).unwrap();
         let e = store.write(&live, "b", &[0; 8]).unwrap_err();
-        assert_eq!((e.kind(), e.code()), (Kind::NoSpace, "pool_full"));
+        assert_eq!((e.kind(), e.code()), (Kind::NoSpace, Code::PoolFull));
         let next = Volume::Next(c);
         store.clone_volume(&live, &next, &OperationId::generate()).unwrap();
         assert_eq!(store.space().unwrap().used, Bytes(8), "copies share");

@@ -239,8 +239,9 @@ pub trait SnapshotStore: Send + Sync {
 fn uncounted_limit(limit: Option<Bytes>) -> Result<()> {
     match limit {
         None => Ok(()),
-        Some(_) => {
-            Err(crate::error::Error::conflict("disk_limit_unsupported", "no disk limit can be set here: this store does not count what containers write"))
-        }
+        Some(_) => Err(crate::error::Error::new(
+            crate::error::Code::DiskLimitUnsupported,
+            "no disk limit can be set here: this store does not count what containers write",
+        )),
     }
 }

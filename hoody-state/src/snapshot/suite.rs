@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::missing_panics_doc)]
 
 use super::{SnapshotStore, Volume};
+use crate::Code;
 use crate::error::Result;
 use crate::id::{ContainerId, OperationId, ProjectId};
 use crate::name::SnapshotName;
@@ -150,7 +151,7 @@ pub fn what_is_missing_is_said_to_be(h: &dyn Harness) {
             s.seal(gone, &named(&c, "s")).unwrap_err(),
             s.delta(gone, None).unwrap_err(),
         ] {
-            assert_eq!(e.code(), "volume_not_found", "{e}");
+            assert_eq!(e.code(), Code::VolumeNotFound, "{e}");
         }
         assert_eq!(s.info(gone).unwrap(), None);
         assert_eq!(s.delete(gone).unwrap().volumes, []);
@@ -174,7 +175,7 @@ pub fn what_exists_is_not_replaced(h: &dyn Harness) {
         s.clone_volume(&live, &next, &op()).unwrap_err(),
         s.seal(&live, &next).unwrap_err(),
     ] {
-        assert_eq!(e.code(), "volume_exists", "{e}");
+        assert_eq!(e.code(), Code::VolumeExists, "{e}");
     }
     holds(h, &next, "f", "kept");
     assert!(s.info(&live).unwrap().is_some());
@@ -205,7 +206,7 @@ pub fn a_snapshot_never_changes(h: &dyn Harness) {
     lacks(h, &snap, "g");
     assert!(h.write(&snap, "f", b"x").is_err());
     assert!(h.remove(&snap, "f").is_err());
-    assert_eq!(h.store().exchange(&snap, &live).unwrap_err().code(), "volume_read_only");
+    assert_eq!(h.store().exchange(&snap, &live).unwrap_err().code(), Code::VolumeReadOnly);
     h.store().delete(&live).unwrap();
     holds(h, &snap, "f", "before");
     assert_eq!(h.store().info(&snap).unwrap().unwrap(), made);
@@ -582,7 +583,7 @@ pub fn what_is_sent_is_received(h: &dyn Harness) {
 pub fn only_what_is_sealed_is_sent(h: &dyn Harness) {
     let (c, live) = container(h);
     let e = h.store().send(&live, None, &mut Vec::new()).unwrap_err();
-    assert_eq!(e.code(), "volume_writable");
+    assert_eq!(e.code(), Code::VolumeWritable);
     assert!(h.store().send(&named(&c, "none"), None, &mut Vec::new()).unwrap_err().is_not_found());
 }
 
@@ -597,7 +598,7 @@ pub fn what_is_received_in_part_is_not_there(h: &dyn Harness) {
     h.store().snapshot(&live, &s2, &op()).unwrap();
     let whole = sent(h, &s2, None);
     let to = named(&b, "r");
-    let fails = |bytes: &[u8], base: Option<&Volume>, codes: &[&str]| {
+    let fails = |bytes: &[u8], base: Option<&Volume>, codes: &[Code]| {
         let staging = op();
         let e = h.store().receive(&to, base, &staging, &mut &bytes[..]).unwrap_err();
         assert!(codes.contains(&e.code()), "{e:?}");
@@ -605,20 +606,20 @@ pub fn what_is_received_in_part_is_not_there(h: &dyn Harness) {
         h.store().delete(&Volume::Staging(staging)).unwrap();
     };
     for i in 1..20 {
-        fails(&whole[..whole.len() * i / 20], None, &["transfer_cut"]);
+        fails(&whole[..whole.len() * i / 20], None, &[Code::TransferCut]);
     }
-    fails(&whole[..whole.len() - 1], None, &["transfer_cut"]);
+    fails(&whole[..whole.len() - 1], None, &[Code::TransferCut]);
     for i in 0..10 {
         let mut bad = whole.clone();
         bad[whole.len() * i / 10] ^= 1;
-        fails(&bad, None, &["stream_corrupt", "stream_refused", "transfer_cut", "base_missing"]);
+        fails(&bad, None, &[Code::StreamCorrupt, Code::StreamRefused, Code::TransferCut, Code::BaseMissing]);
     }
     let increment = sent(h, &s2, Some(&s1));
-    fails(&increment, None, &["base_missing"]);
-    fails(&increment, Some(&s2), &["base_missing"]);
+    fails(&increment, None, &[Code::BaseMissing]);
+    fails(&increment, Some(&s2), &[Code::BaseMissing]);
     h.store().receive(&to, None, &op(), &mut &whole[..]).unwrap();
     let e = h.store().receive(&to, None, &op(), &mut &whole[..]).unwrap_err();
-    assert_eq!(e.code(), "volume_exists");
+    assert_eq!(e.code(), Code::VolumeExists);
     assert_eq!(h.store().list(Some(&b)).unwrap().len(), 2, "only what it is and its live volume");
 }
 

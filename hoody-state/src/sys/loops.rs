@@ -1,7 +1,7 @@
 //! Loop devices: a file as a block device. Everything here is about a file (an *image*) and the devices that have it behind them.
 #![allow(unsafe_code)]
 
-use crate::error::{Error, IoContext, Kind, Result};
+use crate::error::{Code, Error, IoContext, Result};
 use nix::libc;
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
@@ -168,8 +168,7 @@ pub(crate) fn attach(image: &Path) -> Result<Attached> {
 
 /// Attaches an open file to a free loop device.
 pub(crate) fn attach_file(backing: &File) -> Result<Attached> {
-    let none =
-        |e| Error::new(Kind::Unavailable, "loop_unavailable", format!("no loop device can be had ({e}): load the module loop, and run as root")).with_source(e);
+    let none = |e| Error::new(Code::LoopUnavailable, format!("no loop device can be had ({e}): load the module loop, and run as root")).with_source(e);
     let control = File::options().read(true).write(true).open("/dev/loop-control").map_err(none)?;
     let mut last = None;
     for _ in 0..TRIES {
@@ -200,7 +199,7 @@ pub(crate) fn detach(image: &Path) -> Result<()> {
         drop(found.file);
         if Instant::now() >= end {
             let message = format!("{} is still attached to {}: something has that device open or mounted", image.display(), found.device.display());
-            return Err(Error::new(Kind::Busy, "pool_busy", message));
+            return Err(Error::new(Code::PoolBusy, message));
         }
         std::thread::sleep(Duration::from_millis(2));
     }

@@ -1,6 +1,6 @@
 //! Several hosts in one process: for tests of what stands on top. Cuts, delays and damage on demand.
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Code, Error, Kind, Result};
 use crate::host::Host;
 use crate::model::Token;
 use crate::transfer::{Answer, PeerAddress, Request, StreamRequest, Transport};
@@ -69,11 +69,11 @@ impl MemoryNet {
     }
 
     fn reach(&self, peer: &PeerAddress, what: &str) -> Result<(Host, Token, Option<Fault>)> {
-        let unreachable = || Error::new(Kind::Unavailable, "peer_unreachable", format!("server {} at {} does not answer", peer.name, peer.url));
+        let unreachable = || Error::new(Code::PeerUnreachable, format!("server {} at {} does not answer", peer.name, peer.url));
         let (host, fault) = self.net(|n| (n.hosts.get(&peer.url).cloned(), n.hook.as_mut().and_then(|h| h(&peer.url, what))));
         let host = host.filter(|_| fault != Some(Fault::Unreachable)).ok_or_else(unreachable)?;
         let Some(token) = host.authenticate(&peer.token)?.filter(|t| t.replication) else {
-            return Err(Error::new(Kind::Denied, "peer_refused", format!("server {} does not take the token", peer.name)));
+            return Err(Error::new(Code::PeerRefused, format!("server {} does not take the token", peer.name)));
         };
         Ok((host, token, fault))
     }
@@ -87,7 +87,7 @@ impl Transport for MemoryNet {
         let again = serde_json::to_value(request).and_then(serde_json::from_value).map_err(|e| Error::internal(e.to_string()))?;
         let answer = host.answer_peer(&token, again).map_err(as_over_http);
         if fault == Some(Fault::AnswerLost) {
-            return Err(Error::new(Kind::Unavailable, "peer_unreachable", format!("server {} did not answer", peer.name)));
+            return Err(Error::new(Code::PeerUnreachable, format!("server {} did not answer", peer.name)));
         }
         serde_json::to_value(answer?).and_then(serde_json::from_value).map_err(|e| Error::internal(e.to_string()))
     }
@@ -106,7 +106,7 @@ impl Transport for MemoryNet {
 
 /// A refusal of the token is known by its message alone, as over HTTP.
 fn as_over_http(e: Error) -> Error {
-    if e.kind() == Kind::Denied && e.code() != "host_network_denied" { Error::new(Kind::Unavailable, "peer_refused", e.message().to_owned()) } else { e }
+    if e.kind() == Kind::Denied && e.code() != Code::HostNetworkDenied { Error::new(Code::PeerRefused, e.message().to_owned()) } else { e }
 }
 
 struct Out(SyncSender<Vec<u8>>, Option<Fault>, u64);

@@ -7,7 +7,7 @@ use hoody_state::host::{HostConfig, HostNetwork, Settings};
 use hoody_state::id::ProjectId;
 use hoody_state::pool::Reserve;
 use hoody_state::units::Bytes;
-use hoody_state::{Error, Result};
+use hoody_state::{Code, Error, Result};
 use sha2::{Digest, Sha256};
 use std::fmt::Write;
 use std::net::SocketAddr;
@@ -219,9 +219,7 @@ impl PoolArgs {
     /// When the data directory is not there.
     pub fn config(&self) -> Result<HostConfig> {
         let data = self.data.canonicalize().map_err(|e| match e.kind() {
-            std::io::ErrorKind::NotFound => {
-                Error::not_found("data_not_found", format!("there is no pool in {}: `serve --data` makes one", self.data.display()))
-            }
+            std::io::ErrorKind::NotFound => Error::new(Code::DataNotFound, format!("there is no pool in {}: `serve --data` makes one", self.data.display())),
             _ => Error::io(format!("open {}", self.data.display()), e),
         })?;
         let mounted = HostConfig { device: self.device.clone(), ..HostConfig::new(&data, "") }.mounted_run()?;

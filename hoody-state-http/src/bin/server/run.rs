@@ -4,7 +4,7 @@ use crate::args::ServeArgs;
 use crate::recovery::Recovery;
 use hoody_state::error::IoContext;
 use hoody_state::host::Host;
-use hoody_state::{Error, Kind, Result};
+use hoody_state::{Code, Error, Result};
 use hoody_state_http::tls::{Identity, TlsAcceptor, likely_names};
 use hoody_state_http::{Api, Options, serve, unix};
 use sd_notify::NotifyState;
@@ -20,7 +20,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 /// When the pool or the addresses cannot be had.
 pub fn serve(args: &ServeArgs) -> Result<()> {
     if !nix::unistd::geteuid().is_root() {
-        return Err(Error::new(Kind::Denied, "not_root", "serving takes root: it mounts file systems and starts containers"));
+        return Err(Error::new(Code::NotRoot, "serving takes root: it mounts file systems and starts containers"));
     }
     let config = args.config()?;
     let options = Options { metrics: args.metrics, limits: args.limits.limits() };
@@ -110,7 +110,7 @@ fn signals(kind: SignalKind) -> Result<Signal> {
 
 fn listen_error(args: &ServeArgs, e: std::io::Error) -> Error {
     if e.kind() == std::io::ErrorKind::AddrInUse {
-        return Error::new(Kind::Busy, "address_in_use", format!("{} is in use: give another --listen, or port 0 for a free one", args.listen)).with_source(e);
+        return Error::new(Code::AddressInUse, format!("{} is in use: give another --listen, or port 0 for a free one", args.listen)).with_source(e);
     }
     Error::io(format!("listen on {}", args.listen), e)
 }

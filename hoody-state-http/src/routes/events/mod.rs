@@ -14,7 +14,7 @@ use axum::response::{IntoResponse, Response};
 use hoody_state::host::Host;
 use hoody_state::id::EventId;
 use hoody_state::model::{Event, EventFilter};
-use hoody_state::{Error, Result};
+use hoody_state::{Code, Error, Result};
 use jiff::civil::Date;
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 use serde::{Deserialize, Serialize};
@@ -55,12 +55,12 @@ impl EventQuery {
         let offset = self.offset.unwrap_or(0);
         let sort_by = self.sort_by.as_deref().unwrap_or("created_at");
         if !matches!(sort_by, "created_at" | "event_type") {
-            return Err(Error::invalid("invalid_page", format!("sort_by {sort_by:?} is neither created_at nor event_type")));
+            return Err(Error::new(Code::InvalidPage, format!("sort_by {sort_by:?} is neither created_at nor event_type")));
         }
         let ascending = match self.sort_order.as_deref() {
             None | Some("desc") => false,
             Some("asc") => true,
-            Some(other) => return Err(Error::invalid("invalid_page", format!("sort_order {other:?} is neither asc nor desc"))),
+            Some(other) => return Err(Error::new(Code::InvalidPage, format!("sort_order {other:?} is neither asc nor desc"))),
         };
         Ok(EventFilter {
             event_type: self.event_type,
@@ -78,7 +78,7 @@ impl EventQuery {
 }
 
 fn invalid_range(field: &str, value: i64, range: &str) -> Error {
-    Error::invalid("invalid_page", format!("{field} {value} is out of range: it must be {range}"))
+    Error::new(Code::InvalidPage, format!("{field} {value} is out of range: it must be {range}"))
 }
 
 fn projects(who: &Identity) -> Option<Vec<String>> {
@@ -136,7 +136,7 @@ fn find(host: &Host, who: &Identity, id: &EventId) -> Result<Event> {
     if who.sees_event(&event) {
         return Ok(event);
     }
-    Err(Error::not_found("event_not_found", format!("there is no event {id}")))
+    Err(Error::new(Code::EventNotFound, format!("there is no event {id}")))
 }
 
 /// One event.

@@ -13,6 +13,7 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::http::Method;
 use axum::response::{IntoResponse, Response};
+use hoody_state::Code;
 use hoody_state::model::Event;
 use serde::{Deserialize, Serialize};
 use socketioxide::extract::{SocketRef, TryData};
@@ -103,7 +104,7 @@ impl Sockets {
             let token = hello.token.strip_prefix("Bearer ").unwrap_or(&hello.token).to_owned();
             let who = Identity::Token(rights::admit(&app, token, Purpose::Read).await.map_err(|e| Refused::because(&e))?);
             if let Some(session) = socket.req_parts().extensions.get::<Session>() {
-                let slot = app.counted.streams.take_now(&Holder::caller(&who), "stream_limit").map_err(|e| Refused::because(&e.into()))?;
+                let slot = app.counted.streams.take_now(&Holder::caller(&who), Code::StreamLimit).map_err(|e| Refused::because(&e.into()))?;
                 *session.0.lock().unwrap_or_else(PoisonError::into_inner) = slot;
             }
             knows.lock().unwrap_or_else(PoisonError::into_inner).insert(socket.id.to_string(), who);
@@ -137,7 +138,7 @@ impl Sockets {
         let begins = !request.uri().query().unwrap_or_default().split('&').any(|p| p.starts_with("sid="));
         if begins {
             let address = request.extensions().get::<Connection>().map_or_else(String::new, |c| c.address.to_string());
-            match self.pending.take_share_now(&Holder { key: address, root: false }, "address_limit", "session_limit") {
+            match self.pending.take_share_now(&Holder { key: address, root: false }, Code::AddressLimit, Code::SessionLimit) {
                 Ok(slot) => drop(request.extensions_mut().insert(Session(Arc::new(Mutex::new(slot))))),
                 Err(e) => return ApiError::from(e).into_response(),
             }

@@ -13,6 +13,7 @@ use axum::http::{HeaderMap, header};
 use axum::response::sse::{self, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::{StreamExt, stream};
+use hoody_state::Code;
 use hoody_state::model::{Event, EventFilter};
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -29,7 +30,7 @@ const BATCH: u32 = 200;
 
 pub(super) async fn open(app: Shared, who: Identity, filter: EventFilter, headers: &HeaderMap) -> Result<Response, ApiError> {
     let after = last_event_id(headers)?;
-    let slot = app.counted.streams.take_now(&Holder::caller(&who), "stream_limit")?;
+    let slot = app.counted.streams.take_now(&Holder::caller(&who), Code::StreamLimit)?;
     // Subscribe before the catalog is read: no event falls between the two.
     let live = app.events.subscribe();
     let last = match after {

@@ -9,7 +9,7 @@
 use super::record::oci_id;
 use super::start::{cannot_run, read_log};
 use super::{OciRuntime, find, not_running, spec};
-use crate::error::{Error, IoContext, Kind, Result};
+use crate::error::{Code, Error, IoContext, Result};
 use crate::id::{ContainerId, OperationId};
 use crate::runtime::{Cancel, ExecOutput, ExecSpec, cancelled};
 use crate::sys::process;
@@ -40,7 +40,7 @@ impl OciRuntime {
         let process = spec::exec_process(spec)?;
         let (record, _, _) = self.find_init(c, Duration::ZERO)?.ok_or_else(|| not_running(c))?;
         if self.is_frozen(c) {
-            return Err(Error::conflict("container_paused", format!("container {c} is paused: resume it before running a command in it")));
+            return Err(Error::new(Code::ContainerPaused, format!("container {c} is paused: resume it before running a command in it")));
         }
         let name = format!("exec-{}", OperationId::generate());
         let files = Files::new(&self.dirs.bundle(c, &record.run), &name);
@@ -100,7 +100,7 @@ impl OciRuntime {
 
     /// The runtime has left; the command is our child.
     fn follow(&self, c: &ContainerId, name: &str, files: &Files, pump: &mut Pump<'_>) -> Result<End> {
-        let pid = files.read_pid().ok_or_else(|| Error::new(Kind::Conflict, "exec_failed", "the runtime wrote no pid file for the command"))?;
+        let pid = files.read_pid().ok_or_else(|| Error::new(Code::ExecFailed, "the runtime wrote no pid file for the command"))?;
         // A child that is dead but not reaped can be opened, and nobody else reaps it while we expect it.
         let pidfd = process::pidfd_open(pid).io(|| format!("open a pidfd of the command (process {pid})"))?;
         self.gather(c, name, pid);
@@ -158,7 +158,7 @@ impl OciRuntime {
             if self.find_init(c, Duration::ZERO)?.is_none() {
                 return Err(not_running(c));
             }
-            let failed = || Error::new(Kind::Conflict, "exec_failed", format!("container {c} could not run {name:?}: {said}"));
+            let failed = || Error::new(Code::ExecFailed, format!("container {c} could not run {name:?}: {said}"));
             return Err(self.cgroups.out_of_tasks(c).unwrap_or_else(failed));
         };
         out.exit_code = code;
@@ -181,7 +181,7 @@ impl OciRuntime {
             _ => return Ok(None),
         };
         let what = format!("working directory {cwd:?} {why} in container {c}: make it, or give another cwd");
-        Ok(Some(Error::invalid("working_directory_not_found", what)))
+        Ok(Some(Error::new(Code::WorkingDirectoryNotFound, what)))
     }
 
     /// The time is over, or the caller has gone: ends the command and what it started.

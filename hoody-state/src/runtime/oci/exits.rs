@@ -3,7 +3,7 @@
 use super::console::Consoles;
 use super::record::{Before, Dirs, Record};
 use crate::cgroup::CgroupTree;
-use crate::error::{Error, IoContext, Result};
+use crate::error::{Code, Error, IoContext, Result};
 use crate::id::{ContainerId, RunId};
 use crate::runtime::{Exit, ExitListener};
 use crate::sys::process;
@@ -93,7 +93,7 @@ impl Watcher {
         if self.shared.lock().starting.insert(container.clone()) {
             return Ok(Starting { shared: &self.shared, container: container.clone(), _expecting: self.expecting(container) });
         }
-        Err(Error::conflict("already_running", format!("container {container} is being started already")))
+        Err(Error::new(Code::AlreadyRunning, format!("container {container} is being started already")))
     }
 
     /// Until dropped, dead children of ours that were in this container are left to the caller.

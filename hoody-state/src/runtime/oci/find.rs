@@ -1,6 +1,6 @@
 //! Which runtime, and whether it works.
 
-use crate::error::{Error, IoContext, Kind, Result};
+use crate::error::{Code, Error, IoContext, Result};
 use nix::unistd::{AccessFlags, access};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -22,8 +22,7 @@ pub(super) fn runtime(wanted: Option<&Path>) -> Result<PathBuf> {
     found.ok_or_else(|| {
         let what = wanted.map_or_else(|| "none of runc, crun and youki".to_owned(), |w| format!("no {}", w.display()));
         Error::new(
-            Kind::Unavailable,
-            "runtime_not_found",
+            Code::RuntimeNotFound,
             format!("{what} can be found to run containers: install one (apt-get install runc, dnf install crun), or name it with --runtime"),
         )
     })
@@ -37,22 +36,23 @@ pub(super) fn probe(wanted: Option<&Path>) -> Result<()> {
         return Ok(());
     }
     let said = String::from_utf8_lossy(&out.stderr).trim().chars().take(500).collect::<String>();
-    Err(Error::new(Kind::Unavailable, "runtime_unusable", format!("{} --version failed ({}): {said}", path.display(), out.status)))
+    Err(Error::new(Code::RuntimeUnusable, format!("{} --version failed ({}): {said}", path.display(), out.status)))
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::error::Kind;
 
     #[test]
     fn a_missing_runtime_says_what_to_install() {
         for wanted in ["/nonexistent/runc", "no-such-runtime", "/etc/passwd"] {
             let e = runtime(Some(Path::new(wanted))).unwrap_err();
-            assert_eq!((e.kind(), e.code()), (Kind::Unavailable, "runtime_not_found"));
+            assert_eq!((e.kind(), e.code()), (Kind::Unavailable, Code::RuntimeNotFound));
             assert!(e.message().contains("apt-get install runc"), "{e}");
         }
         assert!(probe(None).is_ok(), "this test needs an OCI runtime: apt-get install runc");
-        assert_eq!(probe(Some(Path::new("/bin/false"))).unwrap_err().code(), "runtime_unusable");
+        assert_eq!(probe(Some(Path::new("/bin/false"))).unwrap_err().code(), Code::RuntimeUnusable);
     }
 }

@@ -27,7 +27,7 @@ pub use config::{CONTAINER_TASKS, OciConfig};
 
 use super::{ExecOutput, ExecSpec, ExitListener, Limits, RunSpec, Running, Runtime, RuntimeStats};
 use crate::cgroup::CgroupTree;
-use crate::error::{Error, IoContext, Result};
+use crate::error::{Code, Error, IoContext, Result};
 use crate::freeze::FreezeState;
 use crate::id::ContainerId;
 use crate::model::TaskStats;
@@ -179,7 +179,7 @@ impl Runtime for OciRuntime {
         let at = Path::new(&mount.target);
         let failed = |e: std::io::Error| {
             let message = format!("{} of container {container} could not be mounted again: {e}; restart it", at.display());
-            Error::new(crate::error::Kind::Io, "remount_failed", message).with_source(e)
+            Error::new(crate::error::Code::RemountFailed, message).with_source(e)
         };
         let Some(dir) = mount.source.open().map_err(failed)? else { return Ok(()) };
         let tree = hub::mount_of(dir.as_fd(), mount.read_only).map_err(failed)?;
@@ -214,7 +214,7 @@ impl Runtime for OciRuntime {
 }
 
 fn not_running(container: &ContainerId) -> Error {
-    Error::conflict("not_running", format!("container {container} does not run: start it first"))
+    Error::new(Code::NotRunning, format!("container {container} does not run: start it first"))
 }
 
 #[cfg(test)]

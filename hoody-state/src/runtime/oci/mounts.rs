@@ -2,7 +2,7 @@
 
 use super::OciRuntime;
 use super::testing::Fixture;
-use crate::error::Result;
+use crate::error::{Code, Result};
 use crate::freeze::{FreezeState, Freezer};
 use crate::id::ContainerId;
 use crate::model::mount::{Mount, MountSource, RECEIVED, Tree};
@@ -82,7 +82,7 @@ fn stop_and_exec_ask_the_freezer_that_the_runtime_was_given() {
     let c = ContainerId::generate();
     f.rt().start(&f.sh(&c, "trap 'exit 0' TERM; echo ready; while :; do sleep 0.05; done")).unwrap();
     eventually("the trap", || f.rt().console(&c, None).unwrap().ends_with(b"ready\n"));
-    assert_eq!(f.rt().exec(&c, &sh("true")).unwrap_err().code(), "container_paused");
+    assert_eq!(f.rt().exec(&c, &sh("true")).unwrap_err().code(), Code::ContainerPaused);
     f.rt().stop(&c, Duration::from_secs(10)).unwrap();
     assert_eq!(freezer.thawed.load(Ordering::SeqCst), 1);
 }

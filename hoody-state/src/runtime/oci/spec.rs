@@ -1,7 +1,7 @@
 //! `config.json`: what the OCI runtime is told. Pure but for the flags of one mount.
 
 use super::seccomp;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::model::mount::{Mount, MountSource, RECEIVED};
 use crate::runtime::{ExecSpec, Network, RunSpec};
 use serde_json::{Value, json};
@@ -69,7 +69,7 @@ pub(crate) struct Host<'a> {
 /// The spec of a run. Errors: `invalid_command`, `invalid_environment`, `invalid_cwd`, `invalid_root`.
 pub(crate) fn config(spec: &RunSpec, host: &Host<'_>) -> Result<Value> {
     let root = spec.root.as_deref().and_then(Path::to_str).filter(|r| r.starts_with('/'));
-    let root = root.ok_or_else(|| Error::invalid("invalid_root", format!("container {}: its root must be an absolute path in UTF-8", spec.container)))?;
+    let root = root.ok_or_else(|| Error::new(Code::InvalidRoot, format!("container {}: its root must be an absolute path in UTF-8", spec.container)))?;
     let mut process = process(&spec.command, env(&spec.env, &spec.hostname), &spec.cwd)?;
     if let Some((soft, hard)) = host.nofile {
         process["rlimits"] = json!([{"type": "RLIMIT_NOFILE", "soft": soft, "hard": hard}]);
@@ -121,14 +121,14 @@ pub(crate) fn exec_process(spec: &ExecSpec) -> Result<Value> {
 
 fn process(command: &[String], env: BTreeMap<String, String>, cwd: &str) -> Result<Value> {
     if command.first().is_none_or(String::is_empty) || command.iter().any(|a| a.contains('\0')) {
-        return Err(Error::invalid("invalid_command", format!("{command:?} is no command: it needs a program, and no argument may hold a NUL")));
+        return Err(Error::new(Code::InvalidCommand, format!("{command:?} is no command: it needs a program, and no argument may hold a NUL")));
     }
     if let Some((k, _)) = env.iter().find(|(k, v)| k.is_empty() || k.contains(['=', '\0']) || v.contains('\0')) {
-        return Err(Error::invalid("invalid_environment", format!("{k:?} cannot be set: a name must not be empty nor hold = or NUL, a value no NUL")));
+        return Err(Error::new(Code::InvalidEnvironment, format!("{k:?} cannot be set: a name must not be empty nor hold = or NUL, a value no NUL")));
     }
     let cwd = if cwd.is_empty() { "/" } else { cwd };
     if !cwd.starts_with('/') || cwd.contains('\0') {
-        return Err(Error::invalid("invalid_cwd", format!("{cwd:?} is no working directory: it must be an absolute path")));
+        return Err(Error::new(Code::InvalidCwd, format!("{cwd:?} is no working directory: it must be an absolute path")));
     }
     Ok(json!({
         "terminal": false,

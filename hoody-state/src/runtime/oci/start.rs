@@ -5,7 +5,7 @@ use super::record::{Before, Init, Record, oci_id};
 use super::spec::{self, Host};
 use super::{OciRuntime, find};
 use crate::cgroup::LayoutKind;
-use crate::error::{Error, IoContext, Kind, Result};
+use crate::error::{Code, Error, IoContext, Result};
 use crate::id::ContainerId;
 use crate::model::mount::{Mount, MountSource};
 use crate::runtime::{Network, RunSpec, Running};
@@ -37,7 +37,7 @@ impl OciRuntime {
         let config = self.spec_of(spec)?;
         let starting = self.watcher.starting(c)?;
         if self.cgroups.populated(c)? {
-            return Err(Error::conflict("already_running", format!("container {c} has processes already: stop it first")));
+            return Err(Error::new(Code::AlreadyRunning, format!("container {c} has processes already: stop it first")));
         }
         self.cgroups.create(c)?;
         self.cgroups.set_limits(c, &spec.limits, self.config.pids_limit)?;
@@ -120,7 +120,7 @@ impl OciRuntime {
             status => return Err(self.start_failed(spec, &log, status)),
         }
         let Some(pid) = self.dirs.pid_file(c, &spec.run) else {
-            return Err(Error::new(Kind::Unavailable, "start_failed", format!("container {c}: {} wrote no pid file", runtime.display())));
+            return Err(Error::new(Code::StartFailed, format!("container {c}: {} wrote no pid file", runtime.display())));
         };
         let pidfd = process::pidfd_open(pid).ok();
         // A pidfd that is open keeps the pid from meaning another process while its start time is read.
@@ -243,8 +243,7 @@ impl OciRuntime {
         let c = &spec.container;
         let Some(status) = status else {
             return Error::new(
-                Kind::Timeout,
-                "start_failed",
+                Code::StartFailed,
                 format!(
                     "container {c} did not start within {:?}, its runtime was killed; look at its root file system and the load",
                     self.config.start_timeout
@@ -253,7 +252,7 @@ impl OciRuntime {
         };
         let said = read_log(log);
         let said = if said.is_empty() { status.to_string() } else { said };
-        Error::new(Kind::Conflict, "start_failed", format!("container {c} could not run {:?}: {said}", spec.command[0]))
+        Error::new(Code::StartFailed, format!("container {c} could not run {:?}: {said}", spec.command[0]))
     }
 }
 
@@ -312,7 +311,7 @@ pub(super) fn read_log(log: &Path) -> String {
 
 pub(super) fn cannot_run(runtime: &Path, e: std::io::Error) -> Error {
     let message = format!("cannot run {}: {e}; is it a program for this machine?", runtime.display());
-    Error::new(Kind::Unavailable, "runtime_unusable", message).with_source(e)
+    Error::new(Code::RuntimeUnusable, message).with_source(e)
 }
 
 /// What a bind of the file must keep, since a user namespace may not take it off.

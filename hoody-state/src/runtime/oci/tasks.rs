@@ -42,7 +42,7 @@ fn fork_bombs_in_several_containers_leave_the_host_its_process_numbers() {
     r.start(&f.spec(&all[0], &["bomb"])).unwrap();
     eventually("the first container's limit", || r.stats(&all[0]).unwrap().tasks == Some(TaskStats { usage: PER_CONTAINER, limit: Some(PER_CONTAINER) }));
     // A command that needs no more than its own process may run there all the same; if not, the reason is said.
-    assert!(exec(&r, &all[0]).map_or_else(|e| e.code() == "container_task_limit", |out| out.stdout == b"ran\n"));
+    assert!(exec(&r, &all[0]).map_or_else(|e| e.code() == Code::ContainerTaskLimit, |out| out.stdout == b"ran\n"));
     // A neighbour is not touched by that.
     r.start(&f.sh(&all[1], "sleep 1000")).unwrap();
     assert_eq!(exec(&r, &all[1]).unwrap().stdout, b"ran\n");
@@ -55,7 +55,7 @@ fn fork_bombs_in_several_containers_leave_the_host_its_process_numbers() {
     assert!(all.iter().all(|c| r.stats(c).unwrap().tasks.unwrap().usage <= PER_CONTAINER));
     let late = ContainerId::generate();
     let e = r.start(&f.sh(&late, "sleep 1000")).unwrap_err();
-    assert_eq!((e.kind(), e.code()), (Kind::Unavailable, "pool_task_limit"), "{e}");
+    assert_eq!((e.kind(), e.code()), (Kind::Unavailable, Code::PoolTaskLimit), "{e}");
     assert!(e.message().contains("230") && e.message().contains("--pool-tasks"), "{e}");
     assert!(!r.cgroups().populated(&late).unwrap(), "nothing of it is left");
     // The host starts what it wants, and the bombs end.
@@ -95,7 +95,7 @@ fn a_container_that_may_have_too_few_to_start_says_so() {
     let r = OciRuntime::new(config).unwrap();
     let c = ContainerId::generate();
     let e = r.start(&f.sh(&c, "sleep 1000")).unwrap_err();
-    assert_eq!((e.kind(), e.code()), (Kind::Conflict, "container_task_limit"), "{e}");
+    assert_eq!((e.kind(), e.code()), (Kind::Conflict, Code::ContainerTaskLimit), "{e}");
     assert!(e.message().contains("may have 2") && e.message().contains(c.as_str()), "{e}");
     r.remove(&c).unwrap();
 }

@@ -131,7 +131,7 @@ fn limits_hold_and_what_is_charged_outlives_a_run() {
     spec.limits = Limits { memory: Some(Bytes::mib(16)), cpus: Some(0.5) };
     if let Err(e) = f.rt().start(&spec) {
         // A machine that cannot limit must say so.
-        assert_eq!(e.code(), "no_controller", "{e}");
+        assert_eq!(e.code(), Code::NoController, "{e}");
         return;
     }
     let exit = f.exits.wait(&spec.run);
@@ -146,17 +146,17 @@ fn a_start_that_fails_says_why() {
     let f = Fixture::new();
     let c = ContainerId::generate();
     let e = f.rt().start(&f.spec(&c, &["no-such-program"])).unwrap_err();
-    assert_eq!(e.code(), "start_failed");
+    assert_eq!(e.code(), Code::StartFailed);
     assert!(e.message().contains("no-such-program") && e.message().contains("not found"), "{e}");
     let mut spec = f.spec(&c, &["sh"]);
     spec.root = Some(f.dir.path().join("nowhere"));
-    assert_eq!(f.rt().start(&spec).unwrap_err().code(), "start_failed");
+    assert_eq!(f.rt().start(&spec).unwrap_err().code(), Code::StartFailed);
     assert_eq!(std::fs::read_dir(f.dir.path().join("run/state")).unwrap().count(), 0);
-    assert_eq!(f.rt().start(&f.spec(&c, &[])).unwrap_err().code(), "invalid_command");
+    assert_eq!(f.rt().start(&f.spec(&c, &[])).unwrap_err().code(), Code::InvalidCommand);
     let mut config = Fixture::config(f.dir.path(), &f.parent);
     config.runtime = Some("/nonexistent/runc".into());
     let e = OciRuntime::new(config).unwrap().start(&f.sh(&c, "true")).unwrap_err();
-    assert_eq!((e.kind(), e.code()), (Kind::Unavailable, "runtime_not_found"));
+    assert_eq!((e.kind(), e.code()), (Kind::Unavailable, Code::RuntimeNotFound));
     assert!(zombies().is_empty() || f.rt().list().unwrap().len() == 1);
 }
 
@@ -198,7 +198,7 @@ fn a_container_that_ignores_term_or_is_frozen_ends_all_the_same() {
     f.rt().start(&f.sh(&c, "sleep 1000")).unwrap();
     freezer.freeze(&c, LONG).unwrap();
     let e = f.rt().exec(&c, &sh("true")).unwrap_err();
-    assert_eq!((e.kind(), e.code()), (Kind::Conflict, "container_paused"));
+    assert_eq!((e.kind(), e.code()), (Kind::Conflict, Code::ContainerPaused));
     f.rt().kill(&c).unwrap();
     assert!(!f.rt().cgroups().populated(&c).unwrap());
     // An empty frozen group does not hang the next start.
@@ -242,12 +242,12 @@ fn commands_in_a_container() {
     assert_eq!(exec(&ExecSpec { command: vec!["/etc".into()], output_limit: 1000, ..ExecSpec::default() }).exit_code, 126);
     let out = exec(&ExecSpec { cwd: Some("/tmp".into()), env: BTreeMap::from([("K".into(), "v".into())]), ..sh("pwd; echo $K; echo $PATH") });
     assert!(text(&out.stdout).starts_with("/tmp\nv\n/usr/local/sbin:"), "{out:?}");
-    assert_eq!(f.rt().exec(&c, &ExecSpec { cwd: Some("x".into()), ..sh("true") }).unwrap_err().code(), "invalid_cwd");
+    assert_eq!(f.rt().exec(&c, &ExecSpec { cwd: Some("x".into()), ..sh("true") }).unwrap_err().code(), Code::InvalidCwd);
     exec(&sh("echo x > /tmp/file; ln -s /tmp/loop /tmp/loop"));
     for cwd in ["/nope", "/tmp/file", "/tmp/file/x", "/tmp/loop", "/../nope"] {
         for command in ["pwd", "/bin/sh", "nope"] {
             let e = f.rt().exec(&c, &ExecSpec { command: vec![command.into()], cwd: Some(cwd.into()), ..sh("true") }).unwrap_err();
-            assert_eq!(e.code(), "working_directory_not_found", "{cwd} {command}: {}", e.message());
+            assert_eq!(e.code(), Code::WorkingDirectoryNotFound, "{cwd} {command}: {}", e.message());
             assert!(e.message().contains(cwd), "{}", e.message());
         }
     }
@@ -272,7 +272,7 @@ fn commands_in_a_container() {
             std::thread::sleep(Duration::from_millis(after));
             cancel.cancel();
             let began = Instant::now();
-            assert_eq!(running.join().unwrap().unwrap_err().code(), "exec_cancelled");
+            assert_eq!(running.join().unwrap().unwrap_err().code(), Code::ExecCancelled);
             assert!(began.elapsed() < LONG / 2);
         });
         if f.rt().cgroups().layout().kind() == crate::cgroup::LayoutKind::Hybrid {

@@ -2,7 +2,7 @@
 
 use super::{Databases, volume_name};
 use crate::catalog::containers::ContainerRow;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::freeze::{FreezeGuard, Freezer};
 use crate::locked_db::Quiesced;
 use crate::model::{Consistency, DatabaseScope, Status};
@@ -90,7 +90,7 @@ impl Databases {
         let tasks = freeze()?;
         match self.try_hold(r, STILL_PATIENCE) {
             Ok(writes) => return Ok(SnapshotHold { writes, tasks: Some(tasks) }),
-            Err(e) if e.code() == "databases_busy" => drop(tasks),
+            Err(e) if e.code() == Code::DatabasesBusy => drop(tasks),
             Err(e) => return Ok(SnapshotHold { writes: not_held(r, &e), tasks: Some(tasks) }),
         }
         let writes = self.hold_writes(r);
@@ -102,7 +102,7 @@ impl Databases {
         match db.quiesce(&[&volume_name(r)], patience, LEASE) {
             Ok(held) => Ok(WriteHold { held: Some(held), unused: false, since: Instant::now() }),
             // No container that uses it has been started.
-            Err(e) if e.code() == "volume_not_found" => Ok(WriteHold::without(true)),
+            Err(e) if e.code() == Code::VolumeNotFound => Ok(WriteHold::without(true)),
             Err(e) => Err(e),
         }
     }

@@ -1,7 +1,7 @@
 //! What a restore does with the project's databases: a decision, without I/O.
 
 use crate::catalog::containers::ContainerRow;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::id::ProjectId;
 use crate::model::{DatabaseScope, DatabasesChoice, Status};
 use crate::name::SnapshotName;
@@ -57,5 +57,5 @@ pub(super) fn decide(s: &Situation<'_>, others: &[ContainerRow], both_empty: imp
         names.join(", ")
     );
     let data = json!({ "containers": others.iter().map(|o| json!({ "id": o.id, "name": o.name })).collect::<Vec<_>>() });
-    Err(Error::conflict("databases_shared", message).with_data(data))
+    Err(Error::new(Code::DatabasesShared, message).with_data(data))
 }

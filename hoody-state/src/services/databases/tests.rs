@@ -1,9 +1,10 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
+use crate::Code;
 use crate::catalog::Catalog;
 use crate::catalog::containers::{ContainerSpec, ContainerState, Desired};
 use crate::clock::SystemClock;
-use crate::error::{Error, Kind};
+use crate::error::Error;
 use crate::freeze::{FreezeState, Freezer};
 use crate::locked_db::{Quiesced, Status as DbStatus};
 use crate::model::{Consistency, DatabasesChoice, Filesystem, RamdiskScope, Status};
@@ -96,7 +97,7 @@ impl Freezer for Machine {
             w.holds > 0
         });
         if self.with(|w| w.stuck) {
-            return Err(Error::new(Kind::Timeout, "freeze_timeout", format!("container {c} does not freeze")));
+            return Err(Error::new(Code::FreezeTimeout, format!("container {c} does not freeze")));
         }
         if waiting {
             wake(&[1]);
@@ -152,7 +153,7 @@ impl LockedDb for Machine {
         self.with(|w| {
             if w.frozen && w.in_transaction {
                 w.log.push("busy");
-                return Err(Error::new(Kind::Busy, "databases_busy", "a write transaction did not end"));
+                return Err(Error::new(Code::DatabasesBusy, "a write transaction did not end"));
             }
             w.in_transaction = false;
             w.holds += 1;
@@ -181,7 +182,7 @@ fn a_container_that_does_not_freeze_holds_up_no_writer() {
     m.with(|w| w.stuck = true);
     let r = row(DatabaseScope::Project, &ProjectId::generate());
     let Err(e) = m.databases().hold_for_snapshot(&r, true, &m, LONG) else { panic!("it froze") };
-    assert_eq!(e.code(), "freeze_timeout");
+    assert_eq!(e.code(), Code::FreezeTimeout);
     assert_eq!(m.with(|w| w.log.clone()), ["freeze"], "the writers of the project waited for a freeze that came to nothing");
 }
 
@@ -221,7 +222,7 @@ fn a_restore_exchanges_the_databases_of_a_container_alone_and_asks_where_others_
     assert_eq!(plan(&[], None, false).unwrap(), exchange);
     assert_eq!(plan(&[], Some(DatabasesChoice::Revert), false).unwrap(), exchange);
     let others = [other.clone()];
-    assert_eq!(plan(&others, None, false).unwrap_err().code(), "databases_shared");
+    assert_eq!(plan(&others, None, false).unwrap_err().code(), Code::DatabasesShared);
     assert_eq!(plan(&others, None, true).unwrap(), DatabasesPlan::Keep);
     assert_eq!(plan(&others, Some(DatabasesChoice::Keep), false).unwrap(), DatabasesPlan::Keep);
     assert_eq!(plan(&others, Some(DatabasesChoice::Revert), false).unwrap(), DatabasesPlan::Revert { project: p.clone() });

@@ -11,7 +11,7 @@ mod flags;
 mod root;
 
 use super::stream::{Command, StreamReader, Time};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Code, Error, Result};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag};
 use nix::libc;
@@ -38,7 +38,7 @@ const LOOK_COMMANDS: u64 = 50_000;
 
 /// What a stream does that no honest one does.
 fn hostile(what: impl std::fmt::Display) -> Error {
-    Error::new(Kind::Invalid, "stream_refused", format!("the stream from the other server was refused: {what}; nothing of it was kept"))
+    Error::new(Code::StreamRefused, format!("the stream from the other server was refused: {what}; nothing of it was kept"))
 }
 
 fn shown(path: &[u8]) -> String {

@@ -2,7 +2,7 @@
 
 use super::apply::{Target, apply};
 use super::stream::{Command, StreamReader};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Code, Error, Result};
 use std::os::fd::AsFd;
 use std::path::Path;
 
@@ -26,7 +26,7 @@ pub fn count_commands(stream: &[u8]) -> Result<u64> {
 pub fn apply_to_directory(stream: &[u8], directory: &Path, room: u64) -> Result<()> {
     let root = std::fs::File::open(directory).map_err(|e| Error::io("open a directory to apply a stream to", e))?;
     let enough = |bytes| match bytes > room {
-        true => Err(Error::new(Kind::NoSpace, "pool_full", "one command reserves more than there is room for")),
+        true => Err(Error::new(Code::PoolFull, "one command reserves more than there is room for")),
         false => Ok(()),
     };
     apply(stream, &Target { root: root.as_fd(), base: None, keep: &[], room: &enough }).map(drop)

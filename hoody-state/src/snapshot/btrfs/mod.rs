@@ -35,7 +35,7 @@ mod tests;
 #[cfg(test)]
 mod transfer_tests;
 
-use crate::error::{Error, IoContext, Kind, Result};
+use crate::error::{Code, Error, IoContext, Result};
 use crate::id::{ContainerId, OperationId, ProjectId};
 use crate::name::ImageName;
 use crate::pool::{Backing, layout};
@@ -79,7 +79,7 @@ impl BtrfsStore {
             .io(|| format!("open pool {}", pool_root.display()))?;
         let kind = nix::sys::statfs::fstatfs(&root).io(|| format!("ask for the file system of {}", pool_root.display()))?.filesystem_type();
         if kind != nix::sys::statfs::BTRFS_SUPER_MAGIC {
-            return Err(Error::conflict("pool_foreign", format!("{} is not on BTRFS: mount the pool there first", pool_root.display())));
+            return Err(Error::new(Code::PoolForeign, format!("{} is not on BTRFS: mount the pool there first", pool_root.display())));
         }
         Ok(BtrfsStore { root, path: pool_root.to_owned(), backing: None, quotas: quota::Quotas::Off("nobody turned counting on".into()) })
     }
@@ -129,8 +129,7 @@ impl BtrfsStore {
             Volume::Staging(o) => self.make_dir(&Path::new(layout::STAGING).join(o.as_str()))?,
             Volume::Image(_) => {}
         }
-        self.place(v)?
-            .ok_or_else(|| Error::new(Kind::Corrupt, "pool_incomplete", format!("the directory for {v} is missing from the pool: open the pool again")))
+        self.place(v)?.ok_or_else(|| Error::new(Code::PoolIncomplete, format!("the directory for {v} is missing from the pool: open the pool again")))
     }
 
     fn make_dir(&self, path: &Path) -> Result<()> {
@@ -148,7 +147,7 @@ impl BtrfsStore {
             Err(e) => return Err(Error::io(format!("open {v}"), e)),
         };
         if !is_subvolume(fd.as_fd()).io(|| format!("stat {v}"))? {
-            return Err(Error::new(Kind::Corrupt, "not_a_volume", format!("{} is in the way: it is not a BTRFS subvolume; move it elsewhere", self.shown(v))));
+            return Err(Error::new(Code::NotAVolume, format!("{} is in the way: it is not a BTRFS subvolume; move it elsewhere", self.shown(v))));
         }
         Ok(Some(fd))
     }
@@ -219,7 +218,7 @@ impl BtrfsStore {
         match e {
             Errno::EEXIST => exists(to),
             Errno::ETXTBSY => {
-                Error::conflict("volume_in_use", format!("{from} has an active swap file, so no copy can be made of it: switch it off (swapoff) first"))
+                Error::new(Code::ActiveSwapFile, format!("{from} has an active swap file, so no copy can be made of it: switch it off (swapoff) first"))
             }
             e => Error::io(format!("snapshot {} to {}", self.shown(from), self.shown(to)), e),
         }
@@ -238,7 +237,7 @@ impl BtrfsStore {
     /// A container's root may make its own root directory read-only, which would then forbid us to move it: undoes that.
     fn unlock(&self, v: &Volume) -> Result<()> {
         if !matches!(v, Volume::Live(_) | Volume::Next(_) | Volume::Databases(_) | Volume::NextDatabases(_)) {
-            return Err(Error::conflict("volume_read_only", format!("{v} is read-only and cannot be moved: make a clone of it")));
+            return Err(Error::new(Code::VolumeReadOnly, format!("{v} is read-only and cannot be moved: make a clone of it")));
         }
         subvolume::subvolume_flags_set(self.existing(v)?.as_fd(), SubvolumeFlags::empty()).io(|| format!("make {v} writable"))
     }
@@ -528,9 +527,9 @@ fn has_nested(volume: BorrowedFd<'_>) -> Result<bool> {
 }
 
 pub(super) fn not_found(v: &Volume) -> Error {
-    Error::not_found("volume_not_found", format!("there is no {v}"))
+    Error::new(Code::VolumeNotFound, format!("there is no {v}"))
 }
 
 pub(super) fn exists(v: &Volume) -> Error {
-    Error::new(Kind::Exists, "volume_exists", format!("{v} exists already"))
+    Error::new(Code::VolumeExists, format!("{v} exists already"))
 }

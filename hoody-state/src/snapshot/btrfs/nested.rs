@@ -5,7 +5,7 @@
 
 use super::send::{disown, has_foreign_identity};
 use super::{BtrfsStore, has_nested};
-use crate::error::{Error, IoContext, Kind, Result};
+use crate::error::{Code, Error, IoContext, Result};
 use crate::id::OperationId;
 use crate::pool::layout;
 use crate::snapshot::Volume;
@@ -134,8 +134,8 @@ pub(super) fn dir_path(mount: BorrowedFd<'_>, volume: u64, ino: u64) -> Result<V
         return Ok(Vec::new());
     }
     let what = || format!("ask for the path of directory {ino} in subvolume {volume}");
-    let dir = open_dir(mount, volume, ino)?.ok_or_else(|| Error::not_found("volume_not_found", "a directory went while its volume was looked at"))?;
-    let root = open_root(mount, volume)?.ok_or_else(|| Error::not_found("volume_not_found", "a volume went while it was looked at"))?;
+    let dir = open_dir(mount, volume, ino)?.ok_or_else(|| Error::new(Code::VolumeNotFound, "a directory went while its volume was looked at"))?;
+    let root = open_root(mount, volume)?.ok_or_else(|| Error::new(Code::VolumeNotFound, "a volume went while it was looked at"))?;
     // Both as the kernel spells them: a volume that is sent is read-only, so neither moves.
     let path = |fd: BorrowedFd<'_>| nix::fcntl::readlink(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&fd)).as_str()).io(what);
     let (dir, root) = (path(dir.as_fd())?, path(root.as_fd())?);
@@ -198,8 +198,8 @@ pub(super) fn copy_tree(mount: BorrowedFd<'_>, source: BorrowedFd<'_>, dir: Borr
             Ok(()) => {}
             Err(Errno::ENOENT | Errno::ESTALE) if !job.top => continue,
             Err(Errno::ETXTBSY) => {
-                return Err(Error::conflict(
-                    "volume_in_use",
+                return Err(Error::new(
+                    Code::ActiveSwapFile,
                     "a nested volume has an active swap file, so no copy can be made of it: switch it off (swapoff) first",
                 ));
             }
@@ -263,11 +263,7 @@ fn seal(volume: BorrowedFd<'_>) -> Result<()> {
             return Ok(());
         }
     }
-    Err(Error::new(
-        Kind::Busy,
-        "volume_in_use",
-        "a foreign identity is being written into a volume while it is made read-only: stop the container and try again",
-    ))
+    Err(Error::new(Code::VolumeInUse, "a foreign identity is being written into a volume while it is made read-only: stop the container and try again"))
 }
 
 /// Deletes the subvolume `name` in `dir` and all that is nested in it; returns the ids.
@@ -291,7 +287,7 @@ pub(super) fn delete_tree(mount: BorrowedFd<'_>, volume: OwnedFd, dir: &OwnedFd,
             Err(e) => return Err(delete_error(top, e)),
         }
     }
-    Err(Error::new(Kind::Busy, "volume_in_use", "subvolumes are being made inside the volume while it is deleted: stop the container and try again"))
+    Err(Error::new(Code::VolumeInUse, "subvolumes are being made inside the volume while it is deleted: stop the container and try again"))
 }
 
 /// Deletes one nested subvolume that has no others in it (any more); false if it is gone, or has new ones.
@@ -314,8 +310,7 @@ fn delete_nested(mount: BorrowedFd<'_>, n: &Nested) -> Result<bool> {
 fn delete_error(id: u64, e: Errno) -> Error {
     match e {
         Errno::EPERM | Errno::EBUSY => Error::new(
-            Kind::Busy,
-            "volume_in_use",
+            Code::VolumeInUse,
             format!("subvolume {id} is in use: it is being sent to another host, or has an active swap file; try again when that has ended"),
         )
         .with_source(e),
@@ -365,7 +360,7 @@ pub(super) fn delete_pending(store: &BtrfsStore, op: &OperationId) -> Result<Vec
     let expected = format!("~{op}");
     let Ok(dir) = open_dir_at(&store.root, parent) else { return Ok(Vec::new()) };
     if name != expected.as_str() {
-        return Err(Error::new(Kind::Corrupt, "staging_foreign", format!("staging/{op}/pending points to {}, which is not ours: remove it", target.display())));
+        return Err(Error::new(Code::StagingForeign, format!("staging/{op}/pending points to {}, which is not ours: remove it", target.display())));
     }
     let name = CString::new(expected).map_err(|_| Error::internal("an id holds a NUL"))?;
     match open_dir_at(&dir, name.as_c_str()) {

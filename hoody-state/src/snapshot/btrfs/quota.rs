@@ -7,7 +7,7 @@
 //! A copy with nested volumes joins the group when it is finished, so that a container at its limit can still be snapshotted, copied and restored.
 
 use super::{BtrfsStore, nested};
-use crate::error::{Error, IoContext, Kind, Result};
+use crate::error::{Code, Error, IoContext, Result};
 use crate::id::{ContainerId, ProjectId};
 use crate::snapshot::{DiskUse, Volume};
 use crate::units::Bytes;
@@ -173,7 +173,7 @@ impl BtrfsStore {
     pub(super) fn beyond_limits<T>(&self, container: Option<&ContainerId>, mut f: impl FnMut() -> Result<T>) -> Result<T> {
         let first = f();
         let c = match (container, &first) {
-            (Some(c), Err(e)) if e.code() == "disk_limit_reached" && self.shown_groups().is_some() => c,
+            (Some(c), Err(e)) if e.code() == Code::DiskLimitReached && self.shown_groups().is_some() => c,
             _ => return first,
         };
         let own = of_container(c);
@@ -252,5 +252,5 @@ impl BtrfsStore {
 }
 
 fn unsupported(why: &str) -> Error {
-    Error::new(Kind::Conflict, "disk_limit_unsupported", format!("no disk limit can be set here: {why}"))
+    Error::new(Code::DiskLimitUnsupported, format!("no disk limit can be set here: {why}"))
 }

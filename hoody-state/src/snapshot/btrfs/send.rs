@@ -7,7 +7,7 @@
 use super::apply::{Target, apply, is_passing, open_beneath};
 use super::stream::{Command, StreamReader, corrupt, cut};
 use super::{BtrfsStore, exists, has_nested, nested, not_found};
-use crate::error::{Error, IoContext, Kind, Result};
+use crate::error::{Code, Error, IoContext, Result};
 use crate::id::OperationId;
 use crate::snapshot::{SnapshotStore, Volume, VolumeInfo};
 use crate::sys::fs::open_dir_at;
@@ -101,13 +101,13 @@ impl BtrfsStore {
             parts.push(Part { identity: identity(fd.as_fd())?, keep: passing_names(fd.as_fd())?, path, id, base });
         }
         if parts.len() > MOST_PARTS {
-            return Err(Error::invalid("too_many_volumes", format!("{volume} has {} subvolumes inside; at most {MOST_PARTS} can be sent", parts.len() - 1)));
+            return Err(Error::new(Code::TooManyVolumes, format!("{volume} has {} subvolumes inside; at most {MOST_PARTS} can be sent", parts.len() - 1)));
         }
         Ok(parts)
     }
 
     fn send_part(&self, part: &Part, flags: SendFlags, out: &mut dyn Write) -> Result<()> {
-        let fd = nested::open_root(self.mount(), part.id)?.ok_or_else(|| Error::not_found("volume_not_found", "the volume was deleted while it was sent"))?;
+        let fd = nested::open_root(self.mount(), part.id)?.ok_or_else(|| Error::new(Code::VolumeNotFound, "the volume was deleted while it was sent"))?;
         let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).io(|| "make a pipe")?;
         // Only faster; a limit of the host's may forbid it.
         let _ = fcntl(&read, FcntlArg::F_SETPIPE_SZ(PIPE));
@@ -134,7 +134,7 @@ impl BtrfsStore {
 
     pub(super) fn send_volume(&self, volume: &Volume, base: Option<&Volume>, out: &mut dyn Write) -> Result<()> {
         if !self.info(volume)?.ok_or_else(|| not_found(volume))?.read_only {
-            return Err(Error::conflict("volume_writable", format!("{volume} can be written: take a snapshot and send that")));
+            return Err(Error::new(Code::VolumeWritable, format!("{volume} can be written: take a snapshot and send that")));
         }
         out.write_all(MAGIC).map_err(reader_gone)?;
         for part in self.parts(volume, base)? {
@@ -266,16 +266,16 @@ impl BtrfsStore {
 }
 
 fn base_missing(uuid: Uuid) -> Error {
-    Error::conflict("base_missing", format!("the volume {uuid}, on which the stream is an increment, is not here any more: begin again"))
+    Error::new(Code::BaseMissing, format!("the volume {uuid}, on which the stream is an increment, is not here any more: begin again"))
 }
 
 fn reader_gone(e: std::io::Error) -> Error {
-    Error::new(Kind::Unavailable, "transfer_cut", format!("whoever received the stream has gone: {e}")).with_source(e)
+    Error::new(Code::TransferCut, format!("whoever received the stream has gone: {e}")).with_source(e)
 }
 
 fn send_error(e: Errno) -> Error {
     match e {
-        Errno::ENAMETOOLONG => Error::conflict("path_too_long", "a path in the volume is longer than 4,095 bytes, which BTRFS cannot send: shorten it"),
+        Errno::ENAMETOOLONG => Error::new(Code::PathTooLong, "a path in the volume is longer than 4,095 bytes, which BTRFS cannot send: shorten it"),
         e => Error::io("send a volume", e),
     }
 }
@@ -405,10 +405,7 @@ fn make(dir: BorrowedFd<'_>, name: &CStr, base: Option<BorrowedFd<'_>>) -> Resul
 /// The same at a path within `top`, whose directories keep their times.
 fn make_nested(top: BorrowedFd<'_>, path: &[u8], base: Option<BorrowedFd<'_>>) -> Result<OwnedFd> {
     let refused = |e: &dyn std::fmt::Display| {
-        Error::invalid(
-            "stream_refused",
-            format!("the stream was refused: no volume can be at {:?}: {e}", String::from_utf8_lossy(&path[..path.len().min(200)])),
-        )
+        Error::new(Code::StreamRefused, format!("the stream was refused: no volume can be at {:?}: {e}", String::from_utf8_lossy(&path[..path.len().min(200)])))
     };
     let (parent, name) = match path.iter().rposition(|b| *b == b'/') {
         Some(at) => (&path[..at], &path[at + 1..]),

@@ -3,7 +3,7 @@
 //! Names are bytes, as on the disk, and every length is bounded before it is believed: a stream comes from another machine.
 //! The format is that of `fs/btrfs/send.h` of Linux, versions 1 and 2.
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Code, Error, Result};
 use std::io::{self, Read};
 use uuid::Uuid;
 
@@ -151,13 +151,13 @@ pub(super) enum Command<'a> {
 
 /// What is not a send stream, or a damaged one.
 pub(super) fn corrupt(what: impl std::fmt::Display) -> Error {
-    Error::new(Kind::Corrupt, "stream_corrupt", format!("the stream from the other server is damaged: {what}; nothing of it was kept, try again"))
+    Error::new(Code::StreamCorrupt, format!("the stream from the other server is damaged: {what}; nothing of it was kept, try again"))
 }
 
 /// What is whole and means something that this program does not know.
 fn unknown(what: impl std::fmt::Display) -> Error {
-    Error::invalid(
-        "stream_refused",
+    Error::new(
+        Code::StreamRefused,
         format!("the stream from the other server was refused: {what}; nothing of it was kept. Bring both servers to one version of hoody-state"),
     )
 }
@@ -165,7 +165,7 @@ fn unknown(what: impl std::fmt::Display) -> Error {
 /// What ended before its end.
 pub(super) fn cut(e: io::Error) -> Error {
     let message = format!("the stream from the other server broke off ({e}); nothing half-received was kept, try again");
-    Error::new(Kind::Unavailable, "transfer_cut", message).with_source(e)
+    Error::new(Code::TransferCut, message).with_source(e)
 }
 
 /// Reads one stream after its header.
@@ -367,7 +367,7 @@ mod tests {
             assert!(all(&bad).is_err(), "byte {i}");
             assert!(all(&bytes[..i]).is_err(), "cut at {i}");
         }
-        assert_eq!(all(&bytes[..bytes.len() - 1]).unwrap_err().code(), "transfer_cut");
+        assert_eq!(all(&bytes[..bytes.len() - 1]).unwrap_err().code(), Code::TransferCut);
     }
 
     #[test]
@@ -375,7 +375,7 @@ mod tests {
         let mut bytes = stream(1, &[], End::Cut);
         bytes.extend(u32::MAX.to_le_bytes());
         bytes.extend([3, 0, 0, 0, 0, 0]);
-        assert_eq!(all(&bytes).unwrap_err().code(), "stream_corrupt");
+        assert_eq!(all(&bytes).unwrap_err().code(), Code::StreamCorrupt);
     }
 
     proptest! {

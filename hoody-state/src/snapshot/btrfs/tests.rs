@@ -320,10 +320,10 @@ fn what_is_in_the_way_is_not_taken_for_a_volume() {
     let (c, live) = h.container();
     std::fs::create_dir(h.at(&snap(&c, "dir"), "")).unwrap();
     std::os::unix::fs::symlink(h.at(&live, ""), h.at(&snap(&c, "link"), "").with_file_name("link")).unwrap();
-    assert_eq!(h.store.info(&snap(&c, "dir")).unwrap_err().code(), "not_a_volume");
+    assert_eq!(h.store.info(&snap(&c, "dir")).unwrap_err().code(), Code::NotAVolume);
     assert!(h.store.info(&snap(&c, "link")).is_err());
     assert_eq!(h.store.list(Some(&c)).unwrap(), [live]);
-    assert_eq!(BtrfsStore::open(Path::new("/proc")).unwrap_err().code(), "pool_foreign");
+    assert_eq!(BtrfsStore::open(Path::new("/proc")).unwrap_err().code(), Code::PoolForeign);
 }
 
 #[test]

@@ -1,8 +1,11 @@
-//! What can go wrong, said for the person who meets it.
+//! Errors.
 //!
-//! An [`Error`] has a [`Kind`] (what a caller can do about it), a stable `code` word (which rule it was), a message (what
-//! failed, on what, why, what to do) and, where there is one, the source. Layered by what the caller can do, as
-//! redb does it, rather than by where it came from.
+//! An [`Error`] has a [`Code`] (which rule was broken), a message (what failed, on what, why, what to do) and, where there is one, the source. The code says
+//! what [`Kind`] of error it is, which is what a caller can do about it. All codes stand in one table.
+
+mod code;
+
+pub use code::{Code, UnknownCode};
 
 use std::fmt;
 
@@ -45,60 +48,36 @@ pub enum Kind {
     Internal,
 }
 
-impl Kind {
-    /// Whether the same request may succeed if it is sent again unchanged.
-    #[must_use]
-    pub fn is_retryable(self) -> bool {
-        matches!(self, Kind::Busy | Kind::Timeout | Kind::Unavailable)
-    }
-}
-
 /// An error with everything a person or a program needs to act on it.
 pub struct Error(Box<Inner>);
 
 struct Inner {
-    kind: Kind,
-    code: &'static str,
+    code: Code,
     message: String,
     data: Option<serde_json::Value>,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
 impl Error {
-    /// An error of `kind` with its stable `code` word (lower case, underscores) and a message.
-    pub fn new(kind: Kind, code: &'static str, message: impl Into<String>) -> Self {
-        Error(Box::new(Inner { kind, code, message: message.into(), data: None, source: None }))
-    }
-
-    /// A request that is wrong as it stands.
-    pub fn invalid(code: &'static str, message: impl Into<String>) -> Self {
-        Self::new(Kind::Invalid, code, message)
-    }
-
-    /// A thing that does not exist.
-    pub fn not_found(code: &'static str, message: impl Into<String>) -> Self {
-        Self::new(Kind::NotFound, code, message)
-    }
-
-    /// A state that forbids the request.
-    pub fn conflict(code: &'static str, message: impl Into<String>) -> Self {
-        Self::new(Kind::Conflict, code, message)
+    /// An error with this code and a message.
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        Error(Box::new(Inner { code, message: message.into(), data: None, source: None }))
     }
 
     /// A bug of ours.
     pub fn internal(message: impl Into<String>) -> Self {
-        Self::new(Kind::Internal, "internal", message)
+        Self::new(Code::Internal, message)
     }
 
     /// A failed system call: what was tried, on what. ENOSPC and EDQUOT become [`Kind::NoSpace`].
     pub fn io(what: impl fmt::Display, source: impl Into<std::io::Error>) -> Self {
         let source = source.into();
-        let (kind, code) = match source.raw_os_error() {
-            Some(nix::libc::ENOSPC) => (Kind::NoSpace, "pool_full"),
-            Some(nix::libc::EDQUOT) => (Kind::NoSpace, "disk_limit_reached"),
-            _ => (Kind::Io, "io"),
+        let code = match source.raw_os_error() {
+            Some(nix::libc::ENOSPC) => Code::PoolFull,
+            Some(nix::libc::EDQUOT) => Code::DiskLimitReached,
+            _ => Code::Io,
         };
-        Self::new(kind, code, format!("{what}: {source}")).with_source(source)
+        Self::new(code, format!("{what}: {source}")).with_source(source)
     }
 
     /// The same error with its cause.
@@ -125,12 +104,12 @@ impl Error {
     /// What a caller can do about it.
     #[must_use]
     pub fn kind(&self) -> Kind {
-        self.0.kind
+        self.0.code.kind()
     }
 
-    /// The stable word for the rule that was broken.
+    /// Which rule was broken.
     #[must_use]
-    pub fn code(&self) -> &'static str {
+    pub fn code(&self) -> Code {
         self.0.code
     }
 
@@ -161,7 +140,7 @@ impl fmt::Display for Error {
 
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}({}): {}", self.0.kind, self.0.code, self.0.message)
+        write!(f, "{:?}({}): {}", self.kind(), self.0.code, self.0.message)
     }
 }
 
