@@ -1,6 +1,7 @@
 //! Copies as a client meets them, on one server and between two over real sockets.
 
 use crate::support::Server;
+use hoody_state::Code;
 use hoody_state::freeze::memory::MemoryFreezer;
 use hoody_state::host::HostBuilder;
 use hoody_state::id::ServerId;

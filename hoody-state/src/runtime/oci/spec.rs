@@ -255,10 +255,10 @@ mod tests {
     #[test]
     fn what_the_kernel_would_not_take_is_refused_before() {
         let code = |s: RunSpec| config(&s, &host()).unwrap_err().code();
-        assert_eq!(code(RunSpec { command: vec![], ..spec() }), "invalid_command");
-        assert_eq!(code(RunSpec { command: vec!["a\0b".into()], ..spec() }), "invalid_command");
-        assert_eq!(code(RunSpec { env: BTreeMap::from([("A=B".into(), String::new())]), ..spec() }), "invalid_environment");
-        assert_eq!(code(RunSpec { cwd: "tmp".into(), ..spec() }), "invalid_cwd");
-        assert_eq!(code(RunSpec { root: None, ..spec() }), "invalid_root");
+        assert_eq!(code(RunSpec { command: vec![], ..spec() }), Code::InvalidCommand);
+        assert_eq!(code(RunSpec { command: vec!["a\0b".into()], ..spec() }), Code::InvalidCommand);
+        assert_eq!(code(RunSpec { env: BTreeMap::from([("A=B".into(), String::new())]), ..spec() }), Code::InvalidEnvironment);
+        assert_eq!(code(RunSpec { cwd: "tmp".into(), ..spec() }), Code::InvalidCwd);
+        assert_eq!(code(RunSpec { root: None, ..spec() }), Code::InvalidRoot);
     }
 }
