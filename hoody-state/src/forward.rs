@@ -4,7 +4,7 @@ use crate::catalog::containers::ContainerRow;
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::id::{ContainerId, OperationId};
-use crate::model::{DatabasesChoice, SnapshotDatabase};
+use crate::model::{DatabasesChoice, Share, SnapshotDatabase};
 use crate::name::SnapshotName;
 use crate::services::databases::DatabasesPlan;
 use crate::snapshot::Volume;
@@ -72,5 +72,17 @@ impl Host {
 
     pub(crate) fn forget_private_databases(&self, id: &ContainerId) -> Result<()> {
         self.0.databases.forget_private(id)
+    }
+
+    pub(crate) fn shares_ended(&self, gone: &[Share]) {
+        self.0.shares.ended(gone);
+    }
+
+    pub(crate) fn owner_exchanged(&self, owner: &ContainerId) {
+        self.0.shares.owner_exchanged(owner);
+    }
+
+    pub(crate) fn sync_all_shares(&self) -> Result<()> {
+        self.0.shares.sync_all()
     }
 }

@@ -13,13 +13,12 @@ use crate::services::databases::Databases;
 use crate::services::exits::Exits;
 use crate::services::limits::Limits;
 use crate::services::pool_watch::PoolWatch;
+use crate::services::shares::Shares;
 use crate::services::wake::Wake;
 use crate::settings::Settings;
-use crate::share::ShareMount;
 use crate::snapshot::SnapshotStore;
 use crate::transfer::Transport;
 use std::collections::HashMap;
-use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, Weak};
 
 /// The parts of one host, shared by everything that works on it. Cheap to clone.
@@ -64,13 +63,9 @@ pub(crate) struct Parts {
     pub databases: Arc<Databases>,
     /// Where `/ramdisk` comes from; nothing: containers have none.
     pub ramdisks: Option<Arc<dyn RamDisks>>,
-    pub shares: Arc<dyn ShareMount>,
+    pub shares: Shares,
     /// How other servers are reached; nothing: they are not.
     pub transport: Option<Arc<dyn Transport>>,
-    /// Counts changes of shares, so that a start knows whether it has to look again.
-    pub share_changes: AtomicU64,
-    /// One look at what a receiver sees, and the change that follows, at a time.
-    pub sharing: Mutex<HashMap<ContainerId, Arc<Mutex<()>>>>,
     pub clock: Arc<dyn Clock>,
     pub hook: Box<dyn StepHook>,
     pub locks: Locks,

@@ -1,7 +1,7 @@
 use super::{Tx, json, ms, time, to_json};
 use crate::error::{Code, Error, Result};
 use crate::id::{ContainerId, LogId, OperationId, ProjectId, RunId, ServerId};
-use crate::model::{DatabaseScope, Filesystem, PageRequest, RamdiskScope, Status, StatusLog};
+use crate::model::{DatabaseScope, Filesystem, PageRequest, RamdiskScope, Share, Status, StatusLog};
 use crate::name::{ContainerName, SnapshotName};
 use crate::runtime::Network;
 use crate::units::{Bytes, Generation, VolumeId};
@@ -234,6 +234,10 @@ fn taken(e: rusqlite::Error, r: &ContainerRow) -> Error {
     }
 }
 
+/// Shares that ended with their owner or their receiver.
+#[must_use = "receivers still see them: hand them to `Shares::ended` after the commit"]
+pub(crate) struct EndedShares(pub Vec<Share>);
+
 impl Tx<'_> {
     pub(crate) fn insert_container(&mut self, r: &ContainerRow, by: &str) -> Result<()> {
         self.conn
@@ -316,11 +320,14 @@ impl Tx<'_> {
         self.emit_container(&format!("container.{}", r.status.as_str()), r, extra)
     }
 
-    pub(crate) fn delete_container(&mut self, id: &ContainerId) -> Result<()> {
+    /// Deletes the row of a container with everything that is of it alone: snapshots, status log, shares. The receivers of the shares that end with it are to
+    /// be brought in line after the commit: `world.shares.ended(&shares)`.
+    pub(crate) fn delete_container(&mut self, id: &ContainerId) -> Result<EndedShares> {
+        let ended = self.delete_shares_of(id)?;
         for sql in ["DELETE FROM snapshots WHERE container_id = ?1", "DELETE FROM status_logs WHERE container_id = ?1", "DELETE FROM containers WHERE id = ?1"]
         {
             self.conn.execute(sql, [id.as_str()])?;
         }
-        Ok(())
+        Ok(EndedShares(ended))
     }
 }

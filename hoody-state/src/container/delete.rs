@@ -95,14 +95,17 @@ impl Host {
         }
         op.step("sync")?;
         self.0.store.sync()?;
+        let mut ended = Vec::new();
         op.finish(Durability::Disk, |tx| {
             if let Some(mut r) = containers::find(tx.conn, &id)? {
                 r.status = Status::Deleted;
-                tx.delete_container(&id)?;
+                ended = tx.delete_container(&id)?.0;
                 tx.emit_container("container.deleted", &r, serde_json::json!({}))?;
             }
             tx.add_reclaim(&gone.volumes, &format!("container {id}"))
         })?;
+        // Those that were made while it was being deleted.
+        self.0.shares.ended(&ended);
         self.0.upkeep.reclaim();
         Ok(())
     }

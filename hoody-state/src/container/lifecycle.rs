@@ -176,7 +176,7 @@ impl Host {
         if let Some(root) = &root {
             self.put_etc_right(root, &hostname(r.name.as_str()));
         }
-        let seen = self.0.share_changes.load(std::sync::atomic::Ordering::SeqCst);
+        let seen = self.0.shares.changes();
         let start = |places: Places| {
             self.0.runtime.start(&RunSpec {
                 container: r.id.clone(),
@@ -206,9 +206,9 @@ impl Host {
             self.0.databases.remount(r, &*self.0.runtime);
         }
         // What changed meanwhile was left to us; a runtime without files has mounted nothing.
-        let changed = self.0.share_changes.load(std::sync::atomic::Ordering::SeqCst) != seen;
+        let changed = self.0.shares.changes() != seen;
         if changed || (with_shares && root.is_none()) {
-            self.sync_shares_or_warn(&[&r.id]);
+            self.0.shares.sync_each(&[&r.id]);
         }
         Ok(running)
     }

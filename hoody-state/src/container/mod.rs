@@ -13,8 +13,7 @@ mod receive;
 mod restore;
 pub(crate) mod snapshots;
 mod sync;
-mod validate;
-pub(crate) use validate::text;
+pub(crate) use crate::model::validate;
 mod view;
 
 pub use environment::EnvironmentChange;

@@ -10,7 +10,6 @@ use crate::services::databases::{DATABASES, IfServed, Served};
 use crate::services::dirs::ContainerDirs;
 use crate::units::Bytes;
 use std::path::Path;
-use std::sync::PoisonError;
 
 /// Where its RAM disk is.
 pub(crate) const RAMDISK: &str = "/ramdisk";
@@ -61,7 +60,7 @@ impl Host {
                 disks.remove(name)?;
             }
         }
-        Ok(Places { mounts, shares: Some(self.share_mounts_for(r)?), databases })
+        Ok(Places { mounts, shares: Some(self.0.shares.mounts_for(r)?), databases })
     }
 
     /// The paths of its own that a container has, by kind, as they are now.
@@ -78,7 +77,7 @@ impl Host {
             }
         }
         if matches!(r.status, Status::Running | Status::Paused) {
-            all.extend(self.shares_seen(&r.id)?.into_iter().map(|name| mount(&format!("{RECEIVED}/{name}"), "share")));
+            all.extend(self.0.shares.seen_by(&r.id)?.into_iter().map(|name| mount(&format!("{RECEIVED}/{name}"), "share")));
         }
         Ok(all)
     }
@@ -100,7 +99,7 @@ impl Host {
 
     /// Lets go of what a deleted container had beside its volume.
     pub(crate) fn drop_places(&self, id: &ContainerId) -> Result<()> {
-        self.0.sharing.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+        self.0.shares.forget(id);
         self.0.databases.forget_private(id)?;
         if let Some(disks) = &self.0.ramdisks {
             disks.remove(id.as_str())?;
@@ -131,7 +130,7 @@ impl Host {
         let running: Vec<&ContainerRow> = rows.iter().filter(|r| self.0.runtime.running(&r.id).is_ok_and(|r| r.is_some())).collect();
         running.iter().for_each(|r| self.0.databases.remount(r, &*self.0.runtime));
         // What is shared of them is another mount.
-        self.sync_shares_or_warn(&running.iter().map(|r| &r.id).collect::<Vec<_>>());
+        self.0.shares.sync_each(&running.iter().map(|r| &r.id).collect::<Vec<_>>());
     }
 }
 

@@ -22,6 +22,7 @@ use crate::services::dirs::ContainerDirs;
 use crate::services::exits::Exits;
 use crate::services::limits::Limits;
 use crate::services::pool_watch::{self, PoolWatch};
+use crate::services::shares::Shares;
 use crate::services::wake::Wake;
 use crate::share::ShareMount;
 use crate::share::bind::BindShareMount;
@@ -263,17 +264,18 @@ impl HostBuilder {
         let records = Records { catalog: Arc::clone(&catalog), clock: Arc::clone(&clock) };
         let dirs = ContainerDirs { id_base };
         let pool_watch = Arc::new(PoolWatch::new(pool, Arc::clone(&store), records.clone(), server.id.clone()));
+        let wake = Wake::new()?;
+        let databases = Arc::new(Databases::new(databases, Arc::clone(&store), records.clone(), dirs));
+        let shares = Shares::new(shares, Arc::clone(&store), Arc::clone(&runtime), Arc::clone(&databases), records.clone(), wake.clone());
         let host = Host(World::new(Parts {
             catalog,
             limits: Limits::new(Arc::clone(&store), records.clone(), settings.max_nested_volumes),
             freezer,
             runtime: Arc::clone(&runtime),
-            databases: Arc::new(Databases::new(databases, Arc::clone(&store), records.clone(), dirs)),
+            databases,
             ramdisks,
             shares,
             transport,
-            sharing: Mutex::default(),
-            share_changes: std::sync::atomic::AtomicU64::new(0),
             clock,
             hook,
             locks: Locks::default(),
@@ -286,7 +288,7 @@ impl HostBuilder {
             store,
             usage: Mutex::default(),
             cpu: Mutex::default(),
-            upkeep: Wake::new()?,
+            upkeep: wake,
             pool_watch,
         }));
         let weak = host.0.downgrade();
@@ -391,6 +393,11 @@ impl Host {
     /// # Errors
     /// None in practice.
     pub fn in_memory() -> Result<Host> {
+        Self::in_memory_with(|builder| builder)
+    }
+
+    /// The same, with what `change` makes of its builder.
+    pub(crate) fn in_memory_with(change: impl FnOnce(HostBuilder) -> HostBuilder) -> Result<Host> {
         let store = Arc::new(crate::snapshot::memory::MemoryStore::new());
         let image: crate::name::ImageName = "debian/13".parse()?;
         let staging = Volume::Staging(OperationId::generate());
@@ -398,7 +405,7 @@ impl Host {
         store.seal(&staging, &Volume::Image(image.clone()))?;
         let freezer = Arc::new(crate::freeze::memory::MemoryFreezer::new());
         let runtime = Arc::new(crate::runtime::memory::MemoryRuntime::with_freezer(freezer.clone()));
-        let host = HostBuilder::new(None, store, freezer, runtime)?.ramdisks(Arc::new(MemoryRamDisks::new())).open()?;
+        let host = change(HostBuilder::new(None, store, freezer, runtime)?.ramdisks(Arc::new(MemoryRamDisks::new()))).open()?;
         host.write(crate::catalog::Durability::Process, |tx| {
             tx.insert_image(&Image {
                 id: ImageId::generate(),

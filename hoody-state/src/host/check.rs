@@ -15,6 +15,7 @@ use crate::op::Intent;
 use crate::ramdisk::RamDisks;
 use crate::runtime::Runtime;
 use crate::services::databases::volume_name;
+use crate::services::shares::incoming::expected_names;
 use crate::share::{Receiver, ShareMount};
 use crate::snapshot::{SnapshotStore, Volume};
 use crate::sys::inside::Inside;
@@ -28,7 +29,7 @@ impl Host {
     /// # Errors
     /// What keeps it from looking.
     pub fn check(&self, repair: bool) -> Result<Vec<Finding>> {
-        let places = Places { databases: self.0.databases.backend(), ramdisks: self.0.ramdisks.as_deref(), shares: Some(&*self.0.shares) };
+        let places = Places { databases: self.0.databases.backend(), ramdisks: self.0.ramdisks.as_deref(), shares: Some(self.0.shares.backend()) };
         compare(&self.0.catalog, &*self.0.store, &*self.0.freezer, &*self.0.runtime, &places, repair)
     }
 }
@@ -233,7 +234,7 @@ impl Look<'_> {
         let now = jiff::Timestamp::now().as_second();
         for r in running {
             let (Some(shares), Some(run)) = (self.places.shares, self.runtime.running(&r.id)?) else { continue };
-            let wanted = super::share_mounts::expected(self.catalog, now, r)?;
+            let wanted = expected_names(self.catalog, now, r)?;
             // One that ends just now is no finding.
             let Ok(seen) = shares.attached(&Receiver { container: r.id.clone(), pid: run.pid }) else { continue };
             let seen: BTreeSet<String> = seen.into_keys().collect();

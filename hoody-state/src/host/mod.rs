@@ -10,7 +10,8 @@ mod peers;
 mod projects;
 mod queries;
 mod reconcile;
-mod share_mounts;
+#[cfg(test)]
+mod share_tests;
 mod shares;
 mod upkeep;
 

@@ -280,10 +280,13 @@ impl Host {
         self.0.store.delete(&Volume::Staging(op.clone()))?;
         self.0.store.trash_home(container, op)?;
         let gone = self.0.store.empty_trash(op, &mut |_, _| {})?;
+        let mut ended = Vec::new();
         self.undone(op, error, |tx| {
-            tx.delete_container(container)?;
+            ended = tx.delete_container(container)?.0;
             tx.add_reclaim(&gone.volumes, &format!("container {container}"))
-        })
+        })?;
+        self.0.shares.ended(&ended);
+        Ok(())
     }
 
     /// Deletes volumes of a container's snapshots that are in no list: what came over, or was copied, and was not written down.

@@ -122,7 +122,12 @@ impl Host {
     /// # Errors
     /// Those of the catalog.
     pub fn expire_due(&self) -> Result<Option<Duration>> {
-        let shares = self.expire_shares()?;
+        // What fails here keeps nothing else from expiring.
+        let shares = self.0.shares.expire().unwrap_or_else(|e| {
+            tracing::warn!(error = %e, "cannot read which shares have expired; trying again");
+            Some(Duration::from_secs(5))
+        });
+        let shares = shares.into_iter().chain(self.0.shares.retry()).min();
         let now = self.0.clock.now();
         let (due, next) = self.0.catalog.read(|c| snapshots::expired(c, now))?;
         let caller = Caller { by: "expiry".into(), ..Caller::default() };

@@ -12,6 +12,7 @@ mod share;
 mod snapshot;
 mod token;
 mod transfer;
+pub(crate) mod validate;
 
 pub use container::*;
 pub use event::*;

@@ -5,4 +5,5 @@ pub(crate) mod dirs;
 pub(crate) mod exits;
 pub(crate) mod limits;
 pub(crate) mod pool_watch;
+pub(crate) mod shares;
 pub(crate) mod wake;

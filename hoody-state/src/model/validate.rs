@@ -1,4 +1,4 @@
-//! What a container may be. Pure.
+//! Checks of what callers ask a container to be. Without I/O.
 
 use crate::error::{Code, Error, Result};
 use std::collections::BTreeMap;
@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 const MAX_ENV: usize = 256;
 
 /// Checks one variable; `max` is the longest value.
-pub(super) fn variable(key: &str, value: &str, min: usize, max: usize) -> Result<()> {
+pub(crate) fn variable(key: &str, value: &str, min: usize, max: usize) -> Result<()> {
     let mut b = key.bytes();
     let first = b.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
     let shown: String = key.chars().take(40).collect();
@@ -25,7 +25,7 @@ pub(super) fn variable(key: &str, value: &str, min: usize, max: usize) -> Result
     Ok(())
 }
 
-pub(super) fn environment(env: &BTreeMap<String, String>) -> Result<()> {
+pub(crate) fn environment(env: &BTreeMap<String, String>) -> Result<()> {
     if env.len() > MAX_ENV {
         return Err(Error::new(Code::ValidationError, format!("environment_vars: at most {MAX_ENV} variables; {} given", env.len())));
     }
@@ -39,7 +39,7 @@ pub(crate) fn text(what: &str, s: Option<&str>, max: usize) -> Result<()> {
     }
 }
 
-pub(super) fn command(argv: &[String]) -> Result<()> {
+pub(crate) fn command(argv: &[String]) -> Result<()> {
     let total: usize = argv.iter().map(String::len).sum();
     if argv.is_empty() || argv[0].is_empty() || argv.iter().any(|a| a.contains('\0')) || total > 64 << 10 {
         return Err(Error::new(Code::ValidationError, "command: it must be a list of strings without NUL, the first not empty, 64 KiB in all at most"));
@@ -47,7 +47,7 @@ pub(super) fn command(argv: &[String]) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn cpu(n: Option<f64>) -> Result<()> {
+pub(crate) fn cpu(n: Option<f64>) -> Result<()> {
     match n {
         Some(n) if !(n.is_finite() && (0.01..=1024.0).contains(&n)) => {
             Err(Error::new(Code::ValidationError, format!("cpu: {n} is out of range: 0.01 to 1024 processors")))
@@ -56,7 +56,7 @@ pub(super) fn cpu(n: Option<f64>) -> Result<()> {
     }
 }
 
-pub(super) fn memory(mib: Option<u64>) -> Result<()> {
+pub(crate) fn memory(mib: Option<u64>) -> Result<()> {
     match mib {
         Some(n) if !(4..=64 << 20).contains(&n) => Err(Error::new(Code::ValidationError, format!("memory: {n} is out of range: at least 4 MiB"))),
         _ => Ok(()),
