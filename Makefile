@@ -25,7 +25,7 @@ build:
 bench: setup
 	$(SUDO) env "PATH=$$PATH" "HOME=$$HOME" cargo bench --locked
 
-## openapi: write docs/openapi.json anew
+## openapi: write docs/openapi.json and docs/errors.md anew
 openapi:
 	UPDATE_OPENAPI=1 cargo test --locked -p hoody-state-http --test http document
 

@@ -9,7 +9,7 @@
 //! | `routes/` | one file a noun; `published.rs` holds the least that the published clients ask for beside |
 //! | `auth.rs` | who asks, and what a token may reach |
 //! | `extract.rs` | ids, queries, bodies, idempotency keys, `Prefer` |
-//! | `envelope.rs`, `error_map.rs` | the shape of answers and of errors |
+//! | `envelope.rs`, `error_map.rs`, `exit.rs` | the shape of answers and of errors; exit codes |
 //! | `serve/` | connections: how many, and how long each may take |
 //! | `limits.rs`, `slots.rs` | what is taken at once, in all and of each caller |
 //! | `transport.rs`, `tls.rs` | other servers, and certificates |
@@ -19,6 +19,7 @@ pub mod app;
 pub mod auth;
 pub mod envelope;
 pub mod error_map;
+pub mod exit;
 pub mod extract;
 pub mod limits;
 pub mod metrics;

@@ -1,8 +1,10 @@
 //! The OpenAPI document: committed, true, complete.
 
 use crate::support::Server;
-use hoody_state_http::error_map;
+use hoody_state::Code;
+use hoody_state_http::{error_map, exit};
 use serde_json::Value;
+use std::fmt::Write as _;
 use std::path::Path;
 
 fn served(s: &Server) -> String {
@@ -62,4 +64,43 @@ fn every_code_stands_in_the_document() {
     for code in error_map::documented() {
         assert!(description.contains(&format!("`{code}`")), "{code}");
     }
+}
+
+/// `docs/errors.md`, made from the table of codes.
+fn page() -> String {
+    let mut page = String::from(
+        "# Error codes\n\n\
+        This page is generated from the table in `hoody-state/src/error/code.rs`: run `make openapi` after a change there.\n\n\
+        An error has a code, which is a stable word for programs, and a message for people. Compare codes, never messages. New versions may add codes. \
+        *Again* says whether the same request may succeed if it is sent again unchanged.\n\n\
+        ## Codes of the HTTP API\n\n\
+        *Exit* is the exit code of the client `hoody-state`. *error* is the word in the field `error` of the answer, where that is not the phrase of the status.\n\n\
+        | code | status | error | again | exit | what it means, and what to do |\n| --- | --- | --- | --- | --- | --- |\n",
+    );
+    let again = |code: Code| if code.retryable() { "yes" } else { "no" };
+    for code in error_map::documented() {
+        let word = error_map::word(code).map_or_else(String::new, |w| format!("`{w}`"));
+        let (status, exit) = (error_map::status(code), exit::client::of(code));
+        let _ = writeln!(page, "| `{code}` | {status} | {word} | {} | {exit} | {} |", again(code), code.sentence());
+    }
+    page += "\n## Codes of the programs and of the library\n\n\
+        The server's program and its tools, the databases' daemon and the library use these too. A request meets few of them; it then has the status given here. \
+        *Exit* is the exit code of the server's program `hoody-state-http`.\n\n\
+        | code | status | again | exit | what it means, and what to do |\n| --- | --- | --- | --- | --- |\n";
+    let mut others: Vec<Code> = Code::ALL.iter().copied().filter(|c| !c.in_api()).collect();
+    others.sort_by_key(|c| c.as_str());
+    for code in others {
+        let _ = writeln!(page, "| `{code}` | {} | {} | {} | {} |", error_map::status(code), again(code), exit::server(code), code.sentence());
+    }
+    page
+}
+
+#[test]
+fn the_page_of_error_codes_is_up_to_date() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/errors.md");
+    if std::env::var_os("UPDATE_OPENAPI").is_some() {
+        std::fs::write(&path, page()).unwrap();
+    }
+    let committed = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(committed == page(), "docs/errors.md is out of date: run `make openapi` and commit it");
 }

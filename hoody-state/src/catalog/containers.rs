@@ -223,11 +223,13 @@ pub(crate) fn logs(c: &Connection, id: &ContainerId, req: &PageRequest) -> Resul
     Ok((rows.map(|r| r?).collect::<Result<_>>()?, total))
 }
 
-fn taken(e: rusqlite::Error, r: &ContainerRow) -> Error {
+/// Why a row could not be written: another container has its name or its SSH key.
+fn taken(c: &Connection, e: rusqlite::Error, r: &ContainerRow) -> Error {
     if e.sqlite_error_code() != Some(rusqlite::ErrorCode::ConstraintViolation) {
         return e.into();
     }
-    if e.to_string().contains("ssh_public_key") {
+    let has_key = "SELECT EXISTS(SELECT 1 FROM containers WHERE ssh_public_key = ?1 AND id <> ?2)";
+    if c.query_row(has_key, params![r.ssh_public_key, r.id.as_str()], |r| r.get(0)).unwrap_or(false) {
         Error::new(Code::SshPublicKeyInUse, "another container has this SSH public key: use another or clear it there")
     } else {
         Error::new(Code::ContainerNameInUse, format!("there is a container {:?} in this project already: choose another name", r.name.as_str()))
@@ -257,7 +259,7 @@ impl Tx<'_> {
                     ms(r.updated)
                 ],
             )
-            .map_err(|e| taken(e, r))?;
+            .map_err(|e| taken(self.conn, e, r))?;
         self.log_status(r, None, by, None)
     }
 
@@ -291,7 +293,7 @@ impl Tx<'_> {
                     ms(r.updated)
                 ],
             )
-            .map_err(|e| taken(e, &r))?;
+            .map_err(|e| taken(self.conn, e, &r))?;
         if moved {
             self.log_status(&r, Some(&before), by, meta)?;
         }

@@ -186,7 +186,7 @@ codes! {
             "The snapshot that an increment builds on no longer exists: ask for an increment on another one, or for a full stream.";
         PathTooLong, "path_too_long", Conflict, retry: no,
             "A path in the container is longer than BTRFS can send: shorten it.";
-        TooManyVolumes, "too_many_volumes", Invalid, retry: no,
+        TooManyVolumes, "too_many_volumes", Conflict, retry: no,
             "The container has more subvolumes inside than can be sent: delete some of them.";
         AliasInUse, "alias_in_use", Exists, retry: no,
             "Another snapshot of the container has this alias: choose another one.";

@@ -6,17 +6,7 @@ use std::fmt;
 /// The result of everything here.
 pub type Outcome<T = ()> = Result<T, Failure>;
 
-/// Exit codes.
-pub mod exit {
-    pub const OTHER: u8 = 1;
-    pub const USAGE: u8 = 2;
-    pub const NOT_FOUND: u8 = 3;
-    pub const CONFLICT: u8 = 4;
-    pub const DENIED: u8 = 5;
-    pub const NO_SPACE: u8 = 6;
-    pub const UNREACHABLE: u8 = 7;
-    pub const INVALID: u8 = 8;
-}
+pub use hoody_state_http::exit::client as exit;
 
 /// A failure; one without a message is silent.
 #[derive(Debug, PartialEq, Eq)]
@@ -37,21 +27,13 @@ impl Failure {
 
     /// What the server answered with an error status: its message, then its code.
     pub fn answered(status: u16, body: &[u8]) -> Self {
-        let exit = match status {
-            404 => exit::NOT_FOUND,
-            409 | 423 | 425 | 429 => exit::CONFLICT,
-            401 | 403 => exit::DENIED,
-            507 => exit::NO_SPACE,
-            400..=499 => exit::INVALID,
-            _ => exit::OTHER,
-        };
         let json: Value = serde_json::from_slice(body).unwrap_or_default();
         let text = |key: &str| json.get(key).and_then(Value::as_str).map(str::to_owned);
         let message = text("message").or_else(|| text("error")).unwrap_or_else(|| {
             let body: String = String::from_utf8_lossy(body).trim().chars().take(300).collect();
             format!("the server answered {status}{}{body}", if body.is_empty() { "" } else { ": " })
         });
-        Failure { exit, message, code: text("code").or_else(|| text("error").filter(|e| !e.contains(' '))) }
+        Failure { exit: exit::of_status(status), message, code: text("code").or_else(|| text("error").filter(|e| !e.contains(' '))) }
     }
 }
 

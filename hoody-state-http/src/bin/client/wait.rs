@@ -52,7 +52,7 @@ pub fn operation(cx: &Context<'_>, answer: &Value, wait: &Wait) -> Outcome {
             Some("running") => {}
             Some("failed") => {
                 let code = op.pointer("/error/code").and_then(Value::as_str).map(str::to_owned);
-                let exit = if matches!(code.as_deref(), Some("pool_full")) { exit::NO_SPACE } else { exit::OTHER };
+                let exit = code.as_deref().and_then(|word| word.parse().ok()).map_or(exit::OTHER, exit::of);
                 let message = op.pointer("/error/message").map_or_else(|| format!("the operation {id} failed"), text);
                 return Err(Failure { exit, message, code });
             }

@@ -9,7 +9,6 @@ mod token;
 
 use args::{Args, Command};
 use clap::Parser;
-use hoody_state::{Error, Kind};
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
@@ -27,7 +26,7 @@ fn main() -> ExitCode {
     };
     done.unwrap_or_else(|e| {
         eprintln!("hoody-state-http: {}", e.message());
-        exit_code(&e)
+        ExitCode::from(hoody_state_http::exit::server(e.code()))
     })
 }
 
@@ -38,17 +37,4 @@ fn certificate(data: &std::path::Path, names: &[String]) -> hoody_state::Result<
     own.make(&names)?;
     print!("{}", own.pem()?);
     Ok(())
-}
-
-/// 2 is clap's, for a wrong command line; 1 is `check`'s too, for findings.
-fn exit_code(e: &Error) -> ExitCode {
-    ExitCode::from(match e.kind() {
-        Kind::Invalid => 2,
-        Kind::Busy | Kind::Exists | Kind::Conflict => 3,
-        Kind::Denied => 4,
-        Kind::Unavailable => 5,
-        Kind::NotFound => 6,
-        Kind::NoSpace => 7,
-        _ => 1,
-    })
 }
