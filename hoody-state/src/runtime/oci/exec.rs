@@ -44,7 +44,7 @@ impl OciRuntime {
         }
         let name = format!("exec-{}", OperationId::generate());
         let files = Files::new(&self.dirs.bundle(c, &record.run), &name);
-        fs::write(&files.process, process.to_string()).io(|| format!("write {}", files.process.display()))?;
+        fs::write(&files.process, spec::json(&process)?).io(|| format!("write {}", files.process.display()))?;
         let mut command = self.command(&runtime, &files.log);
         command.arg("exec").arg("--process").arg(&files.process).arg("--pid-file").arg(&files.pid);
         if self.config.subreaper {

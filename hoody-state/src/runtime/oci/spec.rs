@@ -1,31 +1,36 @@
-//! `config.json`: what the OCI runtime is told. Pure but for the flags of one mount.
+//! `config.json`: what the OCI runtime is given. Pure but for the flags of one mount.
 
 use super::seccomp;
 use crate::error::{Code, Error, Result};
 use crate::model::mount::{Mount, MountSource, RECEIVED};
 use crate::runtime::{ExecSpec, Network, RunSpec};
-use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use oci_spec::OciSpecError;
+use oci_spec::runtime::{
+    Capability, Hook, HookBuilder, Hooks, HooksBuilder, Linux, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxDeviceCgroupBuilder, LinuxIdMappingBuilder,
+    LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, LinuxResourcesBuilder, Mount as OciMount, MountBuilder, PosixRlimitBuilder, PosixRlimitType,
+    Process, ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
+};
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The capabilities of Docker's and Podman's containers, inside the container's user namespace.
-const CAPABILITIES: [&str; 14] = [
-    "CAP_AUDIT_WRITE",
-    "CAP_CHOWN",
-    "CAP_DAC_OVERRIDE",
-    "CAP_FOWNER",
-    "CAP_FSETID",
-    "CAP_KILL",
-    "CAP_MKNOD",
-    "CAP_NET_BIND_SERVICE",
-    "CAP_NET_RAW",
-    "CAP_SETFCAP",
-    "CAP_SETGID",
-    "CAP_SETPCAP",
-    "CAP_SETUID",
-    "CAP_SYS_CHROOT",
+const CAPABILITIES: [Capability; 14] = [
+    Capability::AuditWrite,
+    Capability::Chown,
+    Capability::DacOverride,
+    Capability::Fowner,
+    Capability::Fsetid,
+    Capability::Kill,
+    Capability::Mknod,
+    Capability::NetBindService,
+    Capability::NetRaw,
+    Capability::Setfcap,
+    Capability::Setgid,
+    Capability::Setpcap,
+    Capability::Setuid,
+    Capability::SysChroot,
 ];
 
 const MASKED: [&str; 12] = [
@@ -66,80 +71,118 @@ pub(crate) struct Host<'a> {
     pub bundle: &'a Path,
 }
 
+/// The result of a builder of `oci-spec`. It fails only when a required field was left out.
+pub(super) fn built<T>(result: Result<T, OciSpecError>) -> Result<T> {
+    result.map_err(|e| Error::internal(format!("the configuration of the OCI runtime is incomplete: {e}")))
+}
+
+/// What the runtime reads.
+pub(super) fn json(value: &impl serde::Serialize) -> Result<Vec<u8>> {
+    serde_json::to_vec(value).map_err(|e| Error::internal(format!("the configuration of the OCI runtime cannot be written: {e}")))
+}
+
 /// The spec of a run. Errors: `invalid_command`, `invalid_environment`, `invalid_cwd`, `invalid_root`.
-pub(crate) fn config(spec: &RunSpec, host: &Host<'_>) -> Result<Value> {
+pub(crate) fn config(spec: &RunSpec, host: &Host<'_>) -> Result<Spec> {
     let root = spec.root.as_deref().and_then(Path::to_str).filter(|r| r.starts_with('/'));
     let root = root.ok_or_else(|| Error::new(Code::InvalidRoot, format!("container {}: its root must be an absolute path in UTF-8", spec.container)))?;
     let mut process = process(&spec.command, env(&spec.env, &spec.hostname), &spec.cwd)?;
     if let Some((soft, hard)) = host.nofile {
-        process["rlimits"] = json!([{"type": "RLIMIT_NOFILE", "soft": soft, "hard": hard}]);
+        let open_files = PosixRlimitBuilder::default().typ(PosixRlimitType::RlimitNofile).soft(soft).hard(hard);
+        process.set_rlimits(Some(vec![built(open_files.build())?]));
     }
     // A server with a protected score must not pass it on.
-    process["oomScoreAdj"] = json!(0);
-    let ids = json!([{"containerID": 0, "hostID": host.id_base, "size": host.id_count}]);
-    let mut namespaces: Vec<Value> = ["mount", "pid", "ipc", "uts", "cgroup"].iter().map(|kind| json!({"type": kind})).collect();
-    namespaces.push(json!({"type": "user", "path": host.userns.to_string_lossy()}));
-    if spec.network == Network::None {
-        namespaces.push(json!({"type": "network"}));
-    }
-    Ok(json!({
-        "ociVersion": "1.0.2",
-        "process": process,
-        "root": {"path": root, "readonly": false},
-        "hostname": spec.hostname,
-        "mounts": mounts(spec, host),
-        "linux": {
-            "namespaces": namespaces,
-            "uidMappings": ids,
-            "gidMappings": ids,
-            "cgroupsPath": host.cgroups_path,
-            // Mounts made on the host under the root, shares of other containers say, appear in a running container.
-            "rootfsPropagation": "rslave",
-            "resources": {"devices": [{"allow": false, "access": "rwm"}]},
-            "maskedPaths": MASKED,
-            "readonlyPaths": READ_ONLY,
-            "seccomp": seccomp::profile(),
-        },
-        "hooks": hooks(spec, host),
-    }))
+    process.set_oom_score_adj(Some(0));
+    let mut config = built(
+        SpecBuilder::default()
+            .version("1.0.2")
+            .process(process)
+            .root(built(RootBuilder::default().path(root).readonly(false).build())?)
+            .hostname(&spec.hostname)
+            .mounts(mounts(spec, host)?)
+            .linux(linux(spec, host)?)
+            .hooks(hooks(spec, host)?)
+            .build(),
+    )?;
+    config.set_annotations(None);
+    Ok(config)
 }
 
-/// With something to share, the runtime stops between making the mounts and starting init: it hands its state to one pipe and goes on when a line comes
-/// by the other. What is mounted in between can be taken off again; what came with the namespace could not (the kernel locks it).
-fn hooks(spec: &RunSpec, host: &Host<'_>) -> Value {
+fn linux(spec: &RunSpec, host: &Host<'_>) -> Result<Linux> {
+    let ids = vec![built(LinuxIdMappingBuilder::default().container_id(0u32).host_id(host.id_base).size(host.id_count).build())?];
+    let no_devices = built(LinuxDeviceCgroupBuilder::default().allow(false).access("rwm").build())?;
+    built(
+        LinuxBuilder::default()
+            .namespaces(namespaces(spec, host)?)
+            .uid_mappings(ids.clone())
+            .gid_mappings(ids)
+            .cgroups_path(&host.cgroups_path)
+            // Mounts made on the host under the root, such as shares of other containers, appear in a running container.
+            .rootfs_propagation("rslave")
+            .resources(built(LinuxResourcesBuilder::default().devices(vec![no_devices]).build())?)
+            .masked_paths(MASKED.map(str::to_owned))
+            .readonly_paths(READ_ONLY.map(str::to_owned))
+            .seccomp(seccomp::profile()?)
+            .build(),
+    )
+}
+
+fn namespaces(spec: &RunSpec, host: &Host<'_>) -> Result<Vec<LinuxNamespace>> {
+    use LinuxNamespaceType::{Cgroup, Ipc, Mount, Network as Net, Pid, User, Uts};
+    let own = [Mount, Pid, Ipc, Uts, Cgroup].map(|kind| LinuxNamespaceBuilder::default().typ(kind));
+    let user = LinuxNamespaceBuilder::default().typ(User).path(host.userns);
+    let network = (spec.network == Network::None).then(|| LinuxNamespaceBuilder::default().typ(Net));
+    own.into_iter().chain([user]).chain(network).map(|n| built(n.build())).collect()
+}
+
+/// With something to share, the runtime stops between making the mounts and starting init: it writes its state to one pipe and continues when a line
+/// arrives on the other. What is mounted in between can be unmounted again; what came with the namespace could not, because the kernel locks it.
+fn hooks(spec: &RunSpec, host: &Host<'_>) -> Result<Hooks> {
     if spec.shares.as_ref().is_none_or(Vec::is_empty) {
-        return json!({});
+        return Ok(Hooks::default());
     }
+    built(HooksBuilder::default().create_runtime(vec![wait_for_shares(host)?]).build())
+}
+
+fn wait_for_shares(host: &Host<'_>) -> Result<Hook> {
     let at = |name: &str| host.bundle.join(name).to_string_lossy().into_owned();
-    json!({"createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", "cat >\"$0\"; read line <\"$1\"", at(STATE_PIPE), at(GO_PIPE)], "env": [format!("PATH={PATH}")], "timeout": 30}]})
+    let args = ["sh".to_owned(), "-c".to_owned(), "cat >\"$0\"; read line <\"$1\"".to_owned(), at(STATE_PIPE), at(GO_PIPE)];
+    built(HookBuilder::default().path("/bin/sh").args(args).env([format!("PATH={PATH}")]).timeout(30).build())
 }
 
 /// The process of an exec. Errors: `invalid_command`, `invalid_environment`, `invalid_cwd`.
-pub(crate) fn exec_process(spec: &ExecSpec) -> Result<Value> {
+pub(crate) fn exec_process(spec: &ExecSpec) -> Result<Process> {
     process(&spec.command, env(&spec.env, ""), spec.cwd.as_deref().unwrap_or("/"))
 }
 
-fn process(command: &[String], env: BTreeMap<String, String>, cwd: &str) -> Result<Value> {
+fn process(command: &[String], env: BTreeMap<String, String>, cwd: &str) -> Result<Process> {
     if command.first().is_none_or(String::is_empty) || command.iter().any(|a| a.contains('\0')) {
-        return Err(Error::new(Code::InvalidCommand, format!("{command:?} is no command: it needs a program, and no argument may hold a NUL")));
+        return Err(Error::new(Code::InvalidCommand, format!("{command:?} is not a command: it needs a program, and no argument may contain NUL")));
     }
     if let Some((k, _)) = env.iter().find(|(k, v)| k.is_empty() || k.contains(['=', '\0']) || v.contains('\0')) {
-        return Err(Error::new(Code::InvalidEnvironment, format!("{k:?} cannot be set: a name must not be empty nor hold = or NUL, a value no NUL")));
+        return Err(Error::new(Code::InvalidEnvironment, format!("{k:?} cannot be set: a name must not be empty or contain = or NUL, a value no NUL")));
     }
     let cwd = if cwd.is_empty() { "/" } else { cwd };
     if !cwd.starts_with('/') || cwd.contains('\0') {
-        return Err(Error::new(Code::InvalidCwd, format!("{cwd:?} is no working directory: it must be an absolute path")));
+        return Err(Error::new(Code::InvalidCwd, format!("{cwd:?} is not a working directory: it must be an absolute path")));
     }
-    Ok(json!({
-        "terminal": false,
-        "user": {"uid": 0, "gid": 0},
-        "args": command,
-        "env": env.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>(),
-        "cwd": cwd,
-        "capabilities": {"bounding": CAPABILITIES, "effective": CAPABILITIES, "permitted": CAPABILITIES},
-        // As Podman: programs with the set-user-id bit work, and reach no further than the user namespace.
-        "noNewPrivileges": false,
-    }))
+    let capabilities: HashSet<Capability> = CAPABILITIES.into();
+    let capabilities = LinuxCapabilitiesBuilder::default().bounding(capabilities.clone()).effective(capabilities.clone()).permitted(capabilities);
+    let mut capabilities = built(capabilities.build())?;
+    capabilities.set_inheritable(None).set_ambient(None);
+    let mut process = built(
+        ProcessBuilder::default()
+            .terminal(false)
+            .user(built(UserBuilder::default().uid(0u32).gid(0u32).build())?)
+            .args(command)
+            .env(env.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>())
+            .cwd(cwd)
+            .capabilities(capabilities)
+            // As Podman: programs with the set-user-id bit work, and reach no further than the user namespace.
+            .no_new_privileges(false)
+            .build(),
+    )?;
+    process.set_rlimits(None);
+    Ok(process)
 }
 
 fn env(given: &BTreeMap<String, String>, hostname: &str) -> BTreeMap<String, String> {
@@ -165,35 +208,40 @@ fn source_of(mount: &Mount, bundle: &Path, i: usize) -> Option<PathBuf> {
     }
 }
 
-fn mounts(spec: &RunSpec, host: &Host<'_>) -> Vec<Value> {
-    let network = spec.network;
-    let mount = |to: &str, kind: &str, from: &str, options: &[&str]| json!({"destination": to, "type": kind, "source": from, "options": options});
+fn mount(to: impl AsRef<Path>, kind: &str, from: impl AsRef<Path>, options: &[&str]) -> Result<OciMount> {
+    let options: Vec<String> = options.iter().map(|o| (*o).to_owned()).collect();
+    built(MountBuilder::default().destination(to.as_ref()).typ(kind).source(from.as_ref()).options(options).build())
+}
+
+fn mounts(spec: &RunSpec, host: &Host<'_>) -> Result<Vec<OciMount>> {
     let mut mounts = vec![
-        mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
-        mount("/dev", "tmpfs", "tmpfs", &["nosuid", "noexec", "strictatime", "mode=755", "size=65536k"]),
-        mount("/dev/pts", "devpts", "devpts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
-        mount("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]),
-        mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
+        mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"])?,
+        mount("/dev", "tmpfs", "tmpfs", &["nosuid", "noexec", "strictatime", "mode=755", "size=65536k"])?,
+        mount("/dev/pts", "devpts", "devpts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"])?,
+        mount("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"])?,
+        mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"])?,
     ];
-    match network {
-        Network::None => mounts.push(mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", "ro"])),
+    mounts.push(match spec.network {
+        Network::None => mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", "ro"])?,
         // sysfs belongs to a network namespace, and the host's is not this user namespace's to mount: its tree is bound.
-        Network::Host => mounts.push(mount("/sys", "bind", "/sys", &["rbind", "nosuid", "noexec", "nodev", "ro"])),
-    }
-    mounts.push(mount("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", "ro"]));
-    if let (Network::Host, Some((path, flags))) = (network, &host.resolv_conf) {
+        Network::Host => mount("/sys", "bind", "/sys", &["rbind", "nosuid", "noexec", "nodev", "ro"])?,
+    });
+    mounts.push(mount("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", "ro"])?);
+    if let (Network::Host, Some((path, flags))) = (spec.network, &host.resolv_conf) {
         let options: Vec<&str> = ["bind", "ro"].into_iter().chain(flags.iter().copied()).collect();
-        mounts.push(mount("/etc/resolv.conf", "bind", &path.to_string_lossy(), &options));
+        mounts.push(mount("/etc/resolv.conf", "bind", path, &options)?);
     }
-    // They keep the flags of what they are bound from.
     for (i, m) in spec.mounts.iter().enumerate() {
+        // It keeps the flags of what it is bound from.
         let options: &[&str] = if m.read_only { &["bind", "ro"] } else { &["bind"] };
-        mounts.extend(source_of(m, host.bundle, i).map(|from| mount(&m.target, "bind", &from.to_string_lossy(), options)));
+        if let Some(from) = source_of(m, host.bundle, i) {
+            mounts.push(mount(&m.target, "bind", from, options)?);
+        }
     }
     if spec.shares.is_some() {
-        mounts.push(mount(RECEIVED, "bind", &host.hub.to_string_lossy(), &["rbind", "rshared"]));
+        mounts.push(mount(RECEIVED, "bind", host.hub, &["rbind", "rshared"])?);
     }
-    mounts
+    Ok(mounts)
 }
 
 #[cfg(test)]
@@ -202,6 +250,7 @@ mod tests {
     use super::*;
     use crate::id::{ContainerId, RunId};
     use crate::runtime::Limits;
+    use serde_json::{Value, json};
 
     fn spec() -> RunSpec {
         RunSpec {
@@ -235,7 +284,7 @@ mod tests {
 
     #[test]
     fn a_container_has_every_namespace_and_its_ids() {
-        let c = config(&spec(), &host()).unwrap();
+        let c = serde_json::to_value(config(&spec(), &host()).unwrap()).unwrap();
         assert_eq!(c["linux"]["namespaces"].as_array().unwrap().len(), 7);
         assert_eq!(c["linux"]["uidMappings"][0], json!({"containerID": 0, "hostID": 100_000, "size": 65_536}));
         assert_eq!(c["process"]["cwd"], "/");
@@ -245,7 +294,7 @@ mod tests {
 
     #[test]
     fn the_hosts_network_brings_its_resolver_and_binds_sys() {
-        let c = config(&RunSpec { network: Network::Host, ..spec() }, &host()).unwrap();
+        let c = serde_json::to_value(config(&RunSpec { network: Network::Host, ..spec() }, &host()).unwrap()).unwrap();
         assert_eq!(c["linux"]["namespaces"].as_array().unwrap().len(), 6);
         let mounts = c["mounts"].as_array().unwrap();
         assert!(mounts.iter().any(|m| m["destination"] == "/sys" && m["type"] == "bind"));
@@ -260,5 +309,45 @@ mod tests {
         assert_eq!(code(RunSpec { env: BTreeMap::from([("A=B".into(), String::new())]), ..spec() }), Code::InvalidEnvironment);
         assert_eq!(code(RunSpec { cwd: "tmp".into(), ..spec() }), Code::InvalidCwd);
         assert_eq!(code(RunSpec { root: None, ..spec() }), Code::InvalidRoot);
+    }
+
+    /// Compares a configuration with its file in `golden/`. Capabilities are a set: they are sorted. The filter of system calls has tests of its own.
+    fn assert_golden(name: &str, config: impl serde::Serialize) {
+        let mut config = serde_json::to_value(config).unwrap();
+        if let Some(linux) = config.get_mut("linux").and_then(Value::as_object_mut) {
+            linux.remove("seccomp").unwrap();
+        }
+        let process = if config.get("process").is_some() { &mut config["process"] } else { &mut config };
+        for set in process["capabilities"].as_object_mut().unwrap().values_mut() {
+            set.as_array_mut().unwrap().sort_by_key(Value::to_string);
+        }
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/runtime/oci/golden").join(name);
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            std::fs::write(&path, serde_json::to_string_pretty(&config).unwrap() + "\n").unwrap();
+        }
+        let golden: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        assert_eq!(config, golden, "{}: if the change is wanted, run the test with UPDATE_GOLDEN=1", path.display());
+    }
+
+    #[test]
+    fn the_runtime_gets_the_same_configuration_as_before() {
+        let bare = Host { nofile: None, ..host() };
+        assert_golden("isolated.json", config(&spec(), &host()).unwrap());
+        assert_golden("host-network.json", config(&RunSpec { network: Network::Host, cwd: "/srv".into(), ..spec() }, &bare).unwrap());
+        let at = |target: &str| Mount { source: MountSource::Path("/run/databases/project".into()), target: target.into(), read_only: false };
+        let shared = RunSpec { mounts: vec![at("/hoody/databases")], shares: Some(vec![at("docs")]), ..spec() };
+        assert_golden("shared.json", config(&shared, &host()).unwrap());
+        assert_golden("share-directory.json", config(&RunSpec { shares: Some(Vec::new()), ..shared }, &host()).unwrap());
+    }
+
+    #[test]
+    fn a_command_in_a_container_gets_the_same_process_as_before() {
+        let exec = ExecSpec {
+            command: vec!["ls".into(), "-l".into()],
+            env: BTreeMap::from([("A".into(), "b".into())]),
+            cwd: Some("/tmp".into()),
+            ..ExecSpec::default()
+        };
+        assert_golden("exec.json", exec_process(&exec).unwrap());
     }
 }

@@ -17,6 +17,7 @@ use nix::mount::MsFlags;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::statvfs::{FsFlags, statvfs};
+use oci_spec::runtime::Spec;
 use std::fs;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -61,7 +62,7 @@ impl OciRuntime {
         }
     }
 
-    fn spec_of(&self, spec: &RunSpec) -> Result<serde_json::Value> {
+    fn spec_of(&self, spec: &RunSpec) -> Result<Spec> {
         let resolv = fs::canonicalize("/etc/resolv.conf").ok().filter(|p| spec.network == Network::Host && p.is_file());
         let flags = resolv.as_deref().map(mount_flags).unwrap_or_default();
         let host = Host {
@@ -78,12 +79,12 @@ impl OciRuntime {
     }
 
     /// From the bundle to the watched init.
-    fn launch(&self, spec: &RunSpec, runtime: &Path, config: &serde_json::Value) -> Result<Running> {
+    fn launch(&self, spec: &RunSpec, runtime: &Path, config: &Spec) -> Result<Running> {
         let c = &spec.container;
         let bundle = self.dirs.bundle(c, &spec.run);
         fs::create_dir_all(&bundle).io(|| format!("make {}", bundle.display()))?;
         let file = bundle.join("config.json");
-        fs::write(&file, config.to_string()).io(|| format!("write {}", file.display()))?;
+        fs::write(&file, spec::json(config)?).io(|| format!("write {}", file.display()))?;
         self.step("bundle");
         let console = self.consoles.open(c)?;
         let before = Before {
