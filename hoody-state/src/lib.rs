@@ -74,7 +74,10 @@ pub use error::{Code, Error, Kind, Result};
 pub use host::{Caller, Host, HostBuilder, HostConfig};
 pub use sys::mountinfo;
 
-/// Compiles the Rust snippets of the project's README with the documentation tests.
+// Crates whose types are part of this API.
+pub use {jiff, serde_json, uuid};
+
+/// Compiles the Rust snippets of this crate's README with the documentation tests.
 #[cfg(doctest)]
-#[doc = include_str!("../../README.md")]
+#[doc = include_str!("../README.md")]
 pub struct ReadmeSnippets;

@@ -155,7 +155,7 @@ fn an_expired_share_is_deleted() {
     let p = project(real.host(), "web");
     let (owner, receiver) = (container(&real, &p, "owner", |_| {}), container(&real, &p, "receiver", |_| {}));
     real.sh(&owner, "mkdir /hoody/storage/docs");
-    let soon = u64::try_from(jiff::Timestamp::now().as_second()).unwrap() + 2;
+    let soon = u64::try_from(hoody_state::jiff::Timestamp::now().as_second()).unwrap() + 2;
     let new = NewShare { target_container_id: Some(receiver.clone()), expires_at: Some(soon), ..offer("/hoody/storage/docs", ShareMode::Readonly) };
     let s = real.host().create_share(&Caller::default(), &owner, new).unwrap();
     say(&real, &receiver, &s, true);

@@ -95,7 +95,7 @@ fn snapshots_with_bad_names_and_numbers_are_refused() {
         let expiry = Some(serde_json::from_str(expiry).unwrap());
         refused(&h, Code::InvalidExpiry, || h.create_snapshot(&me(), &c, NewSnapshot { expiry, ..Default::default() }));
     }
-    refused(&h, Code::InvalidExpiry, || h.set_snapshot_expiry(&me(), &c, "s", Some(jiff::Timestamp::UNIX_EPOCH)));
+    refused(&h, Code::InvalidExpiry, || h.set_snapshot_expiry(&me(), &c, "s", Some(hoody_state::jiff::Timestamp::UNIX_EPOCH)));
     refused(&h, Code::ValidationError, || h.create_snapshot(&me(), &c, NewSnapshot { description: Some("x".repeat(16_001)), ..Default::default() }));
     let labels: BTreeMap<String, String> = (0..65).map(|i| (i.to_string(), String::new())).collect();
     refused(&h, Code::ValidationError, || h.create_snapshot(&me(), &c, NewSnapshot { labels: Some(labels), ..Default::default() }));

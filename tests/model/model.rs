@@ -1,9 +1,9 @@
 //! What should be true: maps, and what each action does to them.
 
 use hoody_state::Code;
+use hoody_state::jiff::Timestamp;
 use hoody_state::model::{Status, Verb};
 use hoody_state::name::SnapshotName;
-use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 

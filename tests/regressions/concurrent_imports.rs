@@ -15,12 +15,12 @@ struct Interrupting(Arc<Mutex<Option<Interruption>>>);
 type Interruption = Box<dyn FnOnce() + Send>;
 
 impl hoody_state::clock::Clock for Interrupting {
-    fn now(&self) -> jiff::Timestamp {
+    fn now(&self) -> hoody_state::jiff::Timestamp {
         // Not when the upkeep looks at it.
         let ours = std::thread::current().name() != Some("upkeep");
         let f = self.0.lock().unwrap().take_if(|_| ours);
         f.into_iter().for_each(|f| f());
-        jiff::Timestamp::UNIX_EPOCH
+        hoody_state::jiff::Timestamp::UNIX_EPOCH
     }
 }
 

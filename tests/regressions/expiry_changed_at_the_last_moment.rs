@@ -14,9 +14,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 struct ByHand(Arc<std::sync::atomic::AtomicI64>);
 
 impl hoody_state::clock::Clock for ByHand {
-    fn now(&self) -> jiff::Timestamp {
+    fn now(&self) -> hoody_state::jiff::Timestamp {
         let ours = std::thread::current().name() != Some("upkeep");
-        jiff::Timestamp::from_second(if ours { self.0.load(Ordering::SeqCst) } else { 0 }).unwrap()
+        hoody_state::jiff::Timestamp::from_second(if ours { self.0.load(Ordering::SeqCst) } else { 0 }).unwrap()
     }
 }
 
@@ -27,7 +27,7 @@ fn the_expiry_looks_again_at_each_snapshot_before_it_deletes_it() {
     let h = builder.hook(Box::new(at.clone())).clock(Arc::new(clock.clone())).open().unwrap();
     let p = furnish(&h);
     let me = Caller::default();
-    let time = |s| Some(jiff::Timestamp::from_second(s).unwrap());
+    let time = |s| Some(hoody_state::jiff::Timestamp::from_second(s).unwrap());
     let all: Vec<_> = (0..3).map(|n| container(&h, &p, &format!("dev{n}")).unwrap()).collect();
     for (n, c) in (0..).zip(&all) {
         h.create_snapshot(&me, c, rolling()).unwrap();
@@ -36,7 +36,7 @@ fn the_expiry_looks_again_at_each_snapshot_before_it_deletes_it() {
     let (host, ids, once) = (h.clone(), all.clone(), AtomicBool::new(false));
     at.set(move |s| {
         if s == "snapshot.delete:intent" && !once.swap(true, Ordering::SeqCst) {
-            host.set_snapshot_expiry(&Caller::default(), &ids[1], "rolling", Some(jiff::Timestamp::from_second(500).unwrap()))?;
+            host.set_snapshot_expiry(&Caller::default(), &ids[1], "rolling", Some(hoody_state::jiff::Timestamp::from_second(500).unwrap()))?;
             host.create_snapshot(&Caller::default(), &ids[2], rolling())?;
         }
         Ok(())

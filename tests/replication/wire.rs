@@ -259,13 +259,13 @@ impl Node {
     }
 
     /// What a volume is known by on every server.
-    pub fn identity(&self, id: &str, volume: &str) -> uuid::Uuid {
+    pub fn identity(&self, id: &str, volume: &str) -> hoody_state::uuid::Uuid {
         let info = subvolume_info(self.open(id, volume).as_fd()).unwrap();
         if info.received_uuid.is_nil() { info.uuid } else { info.received_uuid }
     }
 
     /// Writes an identity into a live volume and makes it read-only, as its owner may; without one it becomes writable again.
-    pub fn forge(&self, id: &str, identity: Option<uuid::Uuid>) {
+    pub fn forge(&self, id: &str, identity: Option<hoody_state::uuid::Uuid>) {
         let live = self.open(id, "live");
         subvolume_flags_set(live.as_fd(), SubvolumeFlags::empty()).unwrap();
         received_subvol_set(live.as_fd(), &identity.unwrap_or_default(), 7).unwrap();

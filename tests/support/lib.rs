@@ -476,3 +476,8 @@ pub fn ms(f: impl FnOnce()) -> f64 {
     f();
     t.elapsed().as_secs_f64() * 1e3
 }
+
+/// Compiles the Rust snippets of the project's README with the documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+pub struct ReadmeSnippets;
