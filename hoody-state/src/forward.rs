@@ -1,11 +1,13 @@
 //! Former methods of [`Host`] that files not yet moved still call. Goes when nobody does.
 
-use crate::catalog::containers::ContainerRow;
+use crate::catalog::containers::{self, ContainerRow};
 use crate::error::{Error, Result};
+use crate::freeze::{FreezeGuard, FreezeState};
 use crate::host::Host;
-use crate::id::{ContainerId, OperationId};
+use crate::id::{ContainerId, OperationId, ProjectId, RunId};
 use crate::model::{DatabasesChoice, Share, SnapshotDatabase};
 use crate::name::SnapshotName;
+use crate::runtime::Running;
 use crate::services::databases::DatabasesPlan;
 use crate::snapshot::Volume;
 use crate::units::{Bytes, VolumeId};
@@ -84,5 +86,35 @@ impl Host {
 
     pub(crate) fn sync_all_shares(&self) -> Result<()> {
         self.0.shares.sync_all()
+    }
+
+    pub(crate) fn boot(&self, r: &ContainerRow, run: &RunId) -> Result<Running> {
+        self.0.starter.start(r, run)
+    }
+
+    pub(crate) fn freeze(&self, id: &ContainerId) -> Result<FreezeState> {
+        self.0.freezing.freeze(id)
+    }
+
+    pub(crate) fn stand_still(&self, id: &ContainerId) -> Result<FreezeGuard<'_>> {
+        self.0.freezing.stand_still(id)
+    }
+
+    pub(crate) fn drop_places(&self, id: &ContainerId) -> Result<()> {
+        self.0.starter.forget(id)
+    }
+
+    pub(crate) fn drop_project_places(&self, id: &ProjectId) -> Result<()> {
+        self.0.ramdisks.remove_project(id)?;
+        self.0.databases.delete_project(id)?;
+        self.0.upkeep.reclaim();
+        Ok(())
+    }
+
+    pub(crate) fn serve_databases_again(&self) {
+        match self.0.catalog.read(|c| containers::all(c, None)) {
+            Ok(rows) => self.0.starter.remount_databases(&rows),
+            Err(e) => tracing::error!(error = %e, "cannot read which containers have databases"),
+        }
     }
 }

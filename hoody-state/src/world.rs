@@ -7,13 +7,15 @@ use crate::id::ContainerId;
 use crate::model::Server;
 use crate::op::step::StepHook;
 use crate::op::{Locks, Registry};
-use crate::ramdisk::RamDisks;
 use crate::runtime::Runtime;
 use crate::services::databases::Databases;
 use crate::services::exits::Exits;
+use crate::services::freezing::Freezing;
 use crate::services::limits::Limits;
 use crate::services::pool_watch::PoolWatch;
+use crate::services::ramdisks::Ramdisks;
 use crate::services::shares::Shares;
+use crate::services::starter::Starter;
 use crate::services::wake::Wake;
 use crate::settings::Settings;
 use crate::snapshot::SnapshotStore;
@@ -61,9 +63,12 @@ pub(crate) struct Parts {
     pub freezer: Arc<dyn Freezer>,
     pub runtime: Arc<dyn Runtime>,
     pub databases: Arc<Databases>,
-    /// Where `/ramdisk` comes from; nothing: containers have none.
-    pub ramdisks: Option<Arc<dyn RamDisks>>,
-    pub shares: Shares,
+    pub ramdisks: Arc<Ramdisks>,
+    pub shares: Arc<Shares>,
+    /// Starts containers.
+    pub starter: Starter,
+    /// Freezes containers.
+    pub freezing: Freezing,
     /// How other servers are reached; nothing: they are not.
     pub transport: Option<Arc<dyn Transport>>,
     pub clock: Arc<dyn Clock>,

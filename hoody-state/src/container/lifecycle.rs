@@ -1,21 +1,11 @@
-use super::places::Places;
-use crate::catalog::containers::{ContainerRow, Desired};
+use crate::catalog::containers::Desired;
 use crate::catalog::{Durability, containers, ms};
 use crate::error::{Code, Error, Result};
-use crate::freeze::{FreezeGuard, FreezeState};
 use crate::host::{Caller, Host};
 use crate::id::{ContainerId, RunId};
 use crate::model::{LifecycleAnswer, Status, Verb};
 use crate::op::{Intent, Op};
-use crate::runtime::{Limits, RunSpec, Running};
-use crate::services::databases::Served;
-use crate::snapshot::Volume;
-use crate::units::Bytes;
-use std::path::Path;
 use std::time::Duration;
-
-/// What init is when neither the caller nor the image says: a shell that waits and ends on TERM.
-const WAITING_SHELL: [&str; 3] = ["/bin/sh", "-c", "trap 'exit 0' TERM INT; while :; do sleep 3600 & wait $!; done"];
 
 /// Whether a verb is allowed in a state, and if so whether there is anything to do. Pure.
 fn allowed(verb: Verb, status: Status) -> Result<bool, &'static str> {
@@ -155,100 +145,11 @@ impl Host {
             ..answer
         }))
     }
-
-    /// Freezes a container. What its processes wait for at the databases does not put that off: see [`LockedDb::park`](crate::locked_db::LockedDb::park).
-    pub(super) fn freeze(&self, id: &ContainerId) -> Result<FreezeState> {
-        self.0.freezer.freeze_waking(id, self.0.settings.freeze_timeout, &|pids| self.0.databases.end_lock_waits(pids))
-    }
-
-    /// The same until the guard is dropped.
-    pub(super) fn stand_still(&self, id: &ContainerId) -> Result<FreezeGuard<'_>> {
-        FreezeGuard::waking(&*self.0.freezer, id, self.0.settings.freeze_timeout, &|pids| self.0.databases.end_lock_waits(pids))
-    }
-
-    /// Boots a container from its live volume.
-    pub(crate) fn boot(&self, r: &ContainerRow, run: &RunId) -> Result<Running> {
-        self.0.settings.host_network.check(r.spec.network, false)?;
-        let root = self.0.store.path(&Volume::Live(r.id.clone()));
-        let limits = Limits { memory: r.spec.memory_mib.map(Bytes::mib), cpus: r.spec.cpu };
-        let command = if r.spec.command.is_empty() { default_command(root.as_deref()) } else { r.spec.command.clone() };
-        self.0.runtime.prepare(&r.id, &limits)?;
-        if let Some(root) = &root {
-            self.put_etc_right(root, &hostname(r.name.as_str()));
-        }
-        let seen = self.0.shares.changes();
-        let start = |places: Places| {
-            self.0.runtime.start(&RunSpec {
-                container: r.id.clone(),
-                run: run.clone(),
-                root: root.clone(),
-                command: command.clone(),
-                env: r.spec.env.clone(),
-                cwd: "/".into(),
-                hostname: hostname(r.name.as_str()),
-                network: r.spec.network,
-                limits,
-                mounts: places.mounts,
-                shares: places.shares,
-            })
-        };
-        let places = self.places(r, root.as_deref())?;
-        let with_shares = places.shares.as_ref().is_some_and(|s| !s.is_empty());
-        let mut served = places.databases.clone();
-        let mut started = start(places);
-        if started.is_err() && served.as_ref().is_some_and(Served::died) {
-            let places = self.places(r, root.as_deref())?;
-            served = places.databases.clone();
-            started = start(places);
-        }
-        let running = started?;
-        if served.as_ref().is_some_and(Served::died) {
-            self.0.databases.remount(r, &*self.0.runtime);
-        }
-        // What changed meanwhile was left to us; a runtime without files has mounted nothing.
-        let changed = self.0.shares.changes() != seen;
-        if changed || (with_shares && root.is_none()) {
-            self.0.shares.sync_each(&[&r.id]);
-        }
-        Ok(running)
-    }
-}
-
-/// A host name of the container's name: `_` is not allowed in one, 63 characters are the most.
-fn hostname(name: &str) -> String {
-    let h: String = name.chars().map(|c| if c == '_' { '-' } else { c }).take(63).collect();
-    let h = h.trim_matches('-');
-    if h.is_empty() { "container".into() } else { h.to_owned() }
-}
-
-/// The image's own init if it has one, else a shell that waits. Links are resolved inside the root, whatever they say.
-fn default_command(root: Option<&Path>) -> Vec<String> {
-    let Some(root) = root else { return vec!["/sbin/init".into()] };
-    for init in ["sbin/init", "init"] {
-        if exists_in_root(root, init) {
-            return vec![format!("/{init}")];
-        }
-    }
-    WAITING_SHELL.map(String::from).to_vec()
-}
-
-fn exists_in_root(root: &Path, path: &str) -> bool {
-    use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
-    let Ok(dir) = std::fs::File::open(root) else { return false };
-    let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_CLOEXEC).resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-    openat2(&dir, path, how).is_ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_host_name_is_made_of_any_container_name() {
-        assert_eq!(hostname("web_1"), "web-1");
-        assert_eq!(hostname("---"), "container");
-        assert_eq!(hostname(&"a".repeat(100)).len(), 63);
-    }
 
     #[test]
     fn each_verb_has_its_states() {

@@ -172,8 +172,7 @@ impl Host {
             // Several volumes are snapshotted one after the other: only a container that stands still has them all at one instant.
             let nested = self.0.store.info(&live)?.is_some_and(|i| i.nested > 0);
             let container = self.0.catalog.read(|c| containers::get(c, &id))?;
-            let moves = nested && container.status == Status::Running;
-            let hold = self.0.databases.hold_for_snapshot(&container, moves, &*self.0.freezer, self.0.settings.freeze_timeout)?;
+            let hold = self.0.freezing.hold_for_snapshot(&container, nested)?;
             let own = || self.0.store.snapshot(&live, &Volume::Snapshot(id.clone(), row.snapshot.name.clone()), &op.id);
             if databases {
                 // Side by side: the two share a transaction of the pool.

@@ -100,7 +100,7 @@ impl Host {
             let r = containers::get(c, id)?;
             Ok((self.container_view(c, &r)?, r))
         })?;
-        let mounts = self.mounts_of(&row)?;
+        let mounts = self.0.starter.paths_of(&row)?;
         let state = row.state;
         let usage = self.recent_usage(id, &state)?;
         Ok(ContainerDetail {
@@ -205,7 +205,7 @@ impl Host {
             cpu: s.cpu_ns.map(|ns| CpuStats { usage: ns, usage_percent: if r.status == Status::Running { self.cpu_percent(id, ns) } else { 0.0 } }),
             memory: s.memory.map(|m| MemoryStats { usage: m, total, usage_percent: percent(m.0 as f64, total.0.max(1) as f64) }),
             disk: DiskStats { root: DiskUsage { total: space.total, usage: usage.referenced, counted: self.0.store.container_use(id) } },
-            ramdisk: self.ramdisk_stats(&r)?,
+            ramdisk: self.0.ramdisks.stats(&r)?,
             network: Vec::new(),
             processing_time: format!("{}ms", began.elapsed().as_millis()),
         })

@@ -20,9 +20,12 @@ use crate::runtime::oci::{CONTAINER_TASKS, OciConfig, OciRuntime};
 use crate::services::databases::Databases;
 use crate::services::dirs::ContainerDirs;
 use crate::services::exits::Exits;
+use crate::services::freezing::Freezing;
 use crate::services::limits::Limits;
 use crate::services::pool_watch::{self, PoolWatch};
+use crate::services::ramdisks::Ramdisks;
 use crate::services::shares::Shares;
+use crate::services::starter::Starter;
 use crate::services::wake::Wake;
 use crate::share::ShareMount;
 use crate::share::bind::BindShareMount;
@@ -266,15 +269,27 @@ impl HostBuilder {
         let pool_watch = Arc::new(PoolWatch::new(pool, Arc::clone(&store), records.clone(), server.id.clone()));
         let wake = Wake::new()?;
         let databases = Arc::new(Databases::new(databases, Arc::clone(&store), records.clone(), dirs));
-        let shares = Shares::new(shares, Arc::clone(&store), Arc::clone(&runtime), Arc::clone(&databases), records.clone(), wake.clone());
+        let ramdisks = Arc::new(Ramdisks::new(ramdisks, dirs));
+        let shares = Arc::new(Shares::new(shares, Arc::clone(&store), Arc::clone(&runtime), Arc::clone(&databases), records.clone(), wake.clone()));
+        let starter = Starter {
+            store: Arc::clone(&store),
+            runtime: Arc::clone(&runtime),
+            databases: Arc::clone(&databases),
+            ramdisks: Arc::clone(&ramdisks),
+            shares: Arc::clone(&shares),
+            dirs,
+            host_network: settings.host_network,
+        };
         let host = Host(World::new(Parts {
             catalog,
             limits: Limits::new(Arc::clone(&store), records.clone(), settings.max_nested_volumes),
+            freezing: Freezing::new(Arc::clone(&freezer), Arc::clone(&databases), settings.freeze_timeout),
             freezer,
             runtime: Arc::clone(&runtime),
             databases,
             ramdisks,
             shares,
+            starter,
             transport,
             clock,
             hook,

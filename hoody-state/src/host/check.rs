@@ -5,7 +5,6 @@
 use super::Host;
 use crate::catalog::containers::ContainerRow;
 use crate::catalog::{Catalog, containers, images, operations, projects, snapshots};
-use crate::container::places::project_disk;
 use crate::error::Result;
 use crate::freeze::{FreezeState, Freezer};
 use crate::id::{ContainerId, OperationId};
@@ -15,6 +14,7 @@ use crate::op::Intent;
 use crate::ramdisk::RamDisks;
 use crate::runtime::Runtime;
 use crate::services::databases::volume_name;
+use crate::services::ramdisks::project_disk;
 use crate::services::shares::incoming::expected_names;
 use crate::share::{Receiver, ShareMount};
 use crate::snapshot::{SnapshotStore, Volume};
@@ -29,7 +29,7 @@ impl Host {
     /// # Errors
     /// What keeps it from looking.
     pub fn check(&self, repair: bool) -> Result<Vec<Finding>> {
-        let places = Places { databases: self.0.databases.backend(), ramdisks: self.0.ramdisks.as_deref(), shares: Some(self.0.shares.backend()) };
+        let places = Places { databases: self.0.databases.backend(), ramdisks: self.0.ramdisks.backend(), shares: Some(self.0.shares.backend()) };
         compare(&self.0.catalog, &*self.0.store, &*self.0.freezer, &*self.0.runtime, &places, repair)
     }
 }

@@ -3,7 +3,10 @@
 pub(crate) mod databases;
 pub(crate) mod dirs;
 pub(crate) mod exits;
+pub(crate) mod freezing;
 pub(crate) mod limits;
 pub(crate) mod pool_watch;
+pub(crate) mod ramdisks;
 pub(crate) mod shares;
+pub(crate) mod starter;
 pub(crate) mod wake;

@@ -13,6 +13,7 @@ mod serve;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use hold::SnapshotHold;
 pub(crate) use plan::DatabasesPlan;
 pub(crate) use serve::{IfServed, Served};
 

@@ -6,7 +6,7 @@
 //! and is left as it is. Links and what is no ordinary file are left alone too.
 
 use crate::error::{IoContext, Result};
-use crate::host::Host;
+use crate::services::dirs::ContainerDirs;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use std::fs::File;
 use std::io::{Read, Seek, Write};
@@ -36,53 +36,51 @@ fn hostname_file(now: &str, hostname: &str) -> Option<String> {
     (now.trim() != hostname).then(|| format!("{hostname}\n"))
 }
 
-impl Host {
-    /// Puts both files right in the volume of a container that is about to start. A start does not fail for it: a full volume, say, is no reason to.
-    pub(super) fn put_etc_right(&self, root: &Path, hostname: &str) {
-        let done = self.dirs().open_or_make(root, &["etc"]).and_then(|etc| {
-            let Some(etc) = etc else { return Ok(()) };
-            self.rewrite(&etc, "hosts", |now| hosts(now, hostname))?;
-            self.rewrite(&etc, "hostname", |now| hostname_file(now, hostname))
-        });
-        if let Err(e) = done {
-            tracing::warn!(root = %root.display(), error = %e, "/etc/hosts and /etc/hostname could not be put right");
-        }
+/// Puts both files right in the volume of a container that is about to start. A start does not fail for it: a full volume, say, is no reason to.
+pub(super) fn put_right(dirs: ContainerDirs, root: &Path, hostname: &str) {
+    let done = dirs.open_or_make(root, &["etc"]).and_then(|etc| {
+        let Some(etc) = etc else { return Ok(()) };
+        rewrite(dirs, &etc, "hosts", |now| hosts(now, hostname))?;
+        rewrite(dirs, &etc, "hostname", |now| hostname_file(now, hostname))
+    });
+    if let Err(e) = done {
+        tracing::warn!(root = %root.display(), error = %e, "/etc/hosts and /etc/hostname could not be put right");
     }
+}
 
-    /// Replaces the content of a file in an open directory, if `f` says so. A file that is not there is empty, and made.
-    fn rewrite(&self, dir: &OwnedFd, name: &str, f: impl Fn(&str) -> Option<String>) -> Result<()> {
-        let what = || format!("write /etc/{name}");
-        let open = |flags| rustix::fs::openat2(dir, name, flags | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS);
-        // A pipe in its place does not hold us up.
-        let found = match open(OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK) {
-            Ok(fd) => Some(File::from(fd)),
-            Err(rustix::io::Errno::NOENT) => None,
-            // A link, a directory, a socket, a program that runs.
-            Err(rustix::io::Errno::LOOP | rustix::io::Errno::ISDIR | rustix::io::Errno::NXIO | rustix::io::Errno::TXTBSY) => return Ok(()),
-            Err(e) => return Err(e).io(what),
-        };
-        let mut now = String::new();
-        if let Some(file) = &found {
-            let meta = file.metadata().io(what)?;
-            // Not text: somebody's own.
-            if !meta.is_file() || meta.len() > MOST || file.take(MOST).read_to_string(&mut now).is_err() {
-                return Ok(());
-            }
+/// Replaces the content of a file in an open directory, if `f` says so. A file that is not there is empty, and made.
+fn rewrite(dirs: ContainerDirs, dir: &OwnedFd, name: &str, f: impl Fn(&str) -> Option<String>) -> Result<()> {
+    let what = || format!("write /etc/{name}");
+    let open = |flags| rustix::fs::openat2(dir, name, flags | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS);
+    // A pipe in its place does not hold us up.
+    let found = match open(OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK) {
+        Ok(fd) => Some(File::from(fd)),
+        Err(rustix::io::Errno::NOENT) => None,
+        // A link, a directory, a socket, a program that runs.
+        Err(rustix::io::Errno::LOOP | rustix::io::Errno::ISDIR | rustix::io::Errno::NXIO | rustix::io::Errno::TXTBSY) => return Ok(()),
+        Err(e) => return Err(e).io(what),
+    };
+    let mut now = String::new();
+    if let Some(file) = &found {
+        let meta = file.metadata().io(what)?;
+        // Not text: somebody's own.
+        if !meta.is_file() || meta.len() > MOST || file.take(MOST).read_to_string(&mut now).is_err() {
+            return Ok(());
         }
-        let Some(text) = f(&now) else { return Ok(()) };
-        let mut file = match found {
-            Some(file) => file,
-            None => {
-                let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let fd = rustix::fs::openat(dir, name, flags, Mode::from_raw_mode(0o644)).io(what)?;
-                self.dirs().give(fd.as_fd(), 0o644).io(what)?;
-                File::from(fd)
-            }
-        };
-        file.rewind().io(what)?;
-        file.write_all(text.as_bytes()).io(what)?;
-        file.set_len(text.len() as u64).io(what)
     }
+    let Some(text) = f(&now) else { return Ok(()) };
+    let mut file = match found {
+        Some(file) => file,
+        None => {
+            let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let fd = rustix::fs::openat(dir, name, flags, Mode::from_raw_mode(0o644)).io(what)?;
+            dirs.give(fd.as_fd(), 0o644).io(what)?;
+            File::from(fd)
+        }
+    };
+    file.rewind().io(what)?;
+    file.write_all(text.as_bytes()).io(what)?;
+    file.set_len(text.len() as u64).io(what)
 }
 
 #[cfg(test)]

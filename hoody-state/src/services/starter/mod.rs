@@ -1,0 +1,133 @@
+//! Starting containers: what a container has besides its own volume is made ready, then the runtime starts it.
+//!
+//! `/hoody/storage` is in its volume; `/hoody/databases`, `/ramdisk` and `/hoody/shares` are mounted.
+
+mod etc;
+mod init;
+
+use super::databases::{DATABASES, Databases, IfServed, Served};
+use super::dirs::ContainerDirs;
+use super::ramdisks::Ramdisks;
+use super::shares::Shares;
+use crate::catalog::containers::ContainerRow;
+use crate::error::Result;
+use crate::id::{ContainerId, RunId};
+use crate::model::Status;
+use crate::model::mount::{Mount, RECEIVED};
+use crate::runtime::{Limits, RunSpec, Running, Runtime};
+use crate::settings::HostNetwork;
+use crate::snapshot::{SnapshotStore, Volume};
+use crate::units::Bytes;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Starts containers.
+pub(crate) struct Starter {
+    pub(crate) store: Arc<dyn SnapshotStore>,
+    pub(crate) runtime: Arc<dyn Runtime>,
+    pub(crate) databases: Arc<Databases>,
+    pub(crate) ramdisks: Arc<Ramdisks>,
+    pub(crate) shares: Arc<Shares>,
+    pub(crate) dirs: ContainerDirs,
+    pub(crate) host_network: HostNetwork,
+}
+
+/// What a start mounts.
+struct Mounts {
+    /// All but the shares.
+    own: Vec<Mount>,
+    shares: Vec<Mount>,
+    databases: Option<Served>,
+}
+
+impl Starter {
+    /// Starts a container from its live volume. What the databases' daemon does meanwhile is made up for. Errors: `host_network_denied`,
+    /// `databases_unavailable`, and those of [`Runtime::start`].
+    pub(crate) fn start(&self, r: &ContainerRow, run: &RunId) -> Result<Running> {
+        self.host_network.check(r.spec.network, false)?;
+        let root = self.store.path(&Volume::Live(r.id.clone()));
+        let limits = Limits { memory: r.spec.memory_mib.map(Bytes::mib), cpus: r.spec.cpu };
+        let command = if r.spec.command.is_empty() { init::default_command(root.as_deref()) } else { r.spec.command.clone() };
+        let hostname = init::hostname(r.name.as_str());
+        self.runtime.prepare(&r.id, &limits)?;
+        if let Some(root) = &root {
+            etc::put_right(self.dirs, root, &hostname);
+        }
+        let changes = self.shares.changes();
+        let start = |mounts: Mounts| {
+            self.runtime.start(&RunSpec {
+                container: r.id.clone(),
+                run: run.clone(),
+                root: root.clone(),
+                command: command.clone(),
+                env: r.spec.env.clone(),
+                cwd: "/".into(),
+                hostname: hostname.clone(),
+                network: r.spec.network,
+                limits,
+                mounts: mounts.own,
+                shares: Some(mounts.shares),
+            })
+        };
+        let mounts = self.mounts_for(r, root.as_deref())?;
+        let with_shares = !mounts.shares.is_empty();
+        let mut served = mounts.databases.clone();
+        let mut started = start(mounts);
+        if started.is_err() && served.as_ref().is_some_and(Served::died) {
+            let mounts = self.mounts_for(r, root.as_deref())?;
+            served = mounts.databases.clone();
+            started = start(mounts);
+        }
+        let running = started?;
+        if served.as_ref().is_some_and(Served::died) {
+            self.databases.remount(r, &*self.runtime);
+        }
+        // Whoever changed shares meanwhile left this container to us; a runtime without files has mounted nothing.
+        if self.shares.changes() != changes || (with_shares && root.is_none()) {
+            self.shares.sync_each(&[&r.id]);
+        }
+        Ok(running)
+    }
+
+    /// Makes ready what a container is about to start with. `root`: its volume, with backends that have files.
+    fn mounts_for(&self, r: &ContainerRow, root: Option<&Path>) -> Result<Mounts> {
+        if let Some(root) = root {
+            self.dirs.open_or_make(root, &["hoody", "storage"])?;
+        }
+        let databases = self.databases.serve_and_wait(r, root, IfServed::Exchange)?;
+        let mut own: Vec<Mount> = databases.iter().map(|d| Mount::new(d.at.clone(), DATABASES)).collect();
+        own.extend(self.ramdisks.mounts_for(r)?);
+        Ok(Mounts { own, shares: self.shares.mounts_for(r)?, databases })
+    }
+
+    /// The paths of its own that a container has, by kind, as they are now.
+    pub(crate) fn paths_of(&self, r: &ContainerRow) -> Result<Vec<crate::model::Mount>> {
+        let mount = |path: &str, kind: &str| crate::model::Mount { path: path.into(), kind: kind.into() };
+        let mut all = vec![mount("/hoody/storage", "storage")];
+        all.extend(self.databases.backend().map(|_| mount(DATABASES, "databases")));
+        all.extend(self.ramdisks.paths(r).iter().map(|path| mount(path, "ramdisk")));
+        if matches!(r.status, Status::Running | Status::Paused) {
+            all.extend(self.shares.seen_by(&r.id)?.into_iter().map(|name| mount(&format!("{RECEIVED}/{name}"), "share")));
+        }
+        Ok(all)
+    }
+
+    /// After the databases' daemon was started again: everything is served and mounted as it was in those of `all` that run. One that is being started looks
+    /// by itself once it runs.
+    pub(crate) fn remount_databases(&self, all: &[ContainerRow]) {
+        if self.databases.backend().is_none() {
+            return;
+        }
+        let running: Vec<&ContainerRow> = all.iter().filter(|r| self.runtime.running(&r.id).is_ok_and(|r| r.is_some())).collect();
+        running.iter().for_each(|r| self.databases.remount(r, &*self.runtime));
+        // What is shared of them is another mount.
+        self.shares.sync_each(&running.iter().map(|r| &r.id).collect::<Vec<_>>());
+    }
+
+    /// Removes what a deleted container had beside its volume.
+    pub(crate) fn forget(&self, id: &ContainerId) -> Result<()> {
+        self.shares.forget(id);
+        self.databases.forget_private(id)?;
+        self.ramdisks.remove(id)
+    }
+}
