@@ -1,12 +1,12 @@
 //! Everything an operation may touch: the backends, the catalog, and the state of what runs.
 
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Durability, Tx, containers, images, projects, snapshots};
 use crate::clock::Clock;
+use crate::error::Result;
 use crate::freeze::Freezer;
 use crate::id::ContainerId;
 use crate::model::Server;
-use crate::op::step::StepHook;
-use crate::op::{Locks, Registry};
+use crate::op::{Engine, Engined};
 use crate::runtime::Runtime;
 use crate::services::databases::Databases;
 use crate::services::exits::Exits;
@@ -18,8 +18,10 @@ use crate::services::shares::Shares;
 use crate::services::starter::Starter;
 use crate::services::wake::Wake;
 use crate::settings::Settings;
-use crate::snapshot::SnapshotStore;
+use crate::snapshot::{SnapshotStore, Volume};
 use crate::transfer::Transport;
+use jiff::Timestamp;
+use rusqlite::Connection;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, Weak};
 
@@ -47,6 +49,60 @@ impl World {
     pub(crate) fn downgrade(&self) -> WeakWorld {
         WeakWorld(Arc::downgrade(&self.0))
     }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    pub(crate) fn read<T>(&self, f: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+        self.catalog.read(f)
+    }
+
+    pub(crate) fn write<T>(&self, durability: Durability, f: impl FnOnce(&mut Tx<'_>) -> Result<T>) -> Result<T> {
+        self.catalog.write(durability, self.now(), f)
+    }
+
+    /// Whether the catalog has what a volume belongs to.
+    pub(crate) fn lists(&self, v: &Volume) -> Result<bool> {
+        self.read(|c| {
+            Ok(match v {
+                Volume::Live(id) | Volume::Next(id) | Volume::NextDatabases(id) => containers::find(c, id)?.is_some(),
+                Volume::Snapshot(id, name) | Volume::SnapshotDatabases(id, name) => snapshots::by_name(c, id, name.as_str())?.is_some(),
+                Volume::Image(name) => images::by_name(c, name)?.is_some(),
+                Volume::Databases(p) => projects::exists(c, p)?,
+                Volume::Staging(_) => false,
+            })
+        })
+    }
+
+    /// After the databases' daemon was started again: everything is served and mounted as it was, in containers that run.
+    pub(crate) fn remount_databases(&self) {
+        match self.read(|c| containers::all(c, None)) {
+            Ok(rows) => self.starter.remount_databases(&rows),
+            Err(e) => tracing::error!(error = %e, "cannot read which containers have databases"),
+        }
+    }
+
+    /// The façade, for what has not become a component of its own yet.
+    pub(crate) fn host(&self) -> crate::host::Host {
+        crate::host::Host(self.clone())
+    }
+}
+
+impl Engined for World {
+    type Weak = WeakWorld;
+
+    fn engine(&self) -> &Engine<World> {
+        &self.engine
+    }
+
+    fn downgrade(&self) -> WeakWorld {
+        World::downgrade(self)
+    }
+
+    fn upgrade(weak: &WeakWorld) -> Option<World> {
+        weak.upgrade()
+    }
 }
 
 impl WeakWorld {
@@ -72,9 +128,7 @@ pub(crate) struct Parts {
     /// How other servers are reached; nothing: they are not.
     pub transport: Option<Arc<dyn Transport>>,
     pub clock: Arc<dyn Clock>,
-    pub hook: Box<dyn StepHook>,
-    pub locks: Locks,
-    pub registry: Registry,
+    pub engine: Engine<World>,
     pub server: Server,
     pub settings: Settings,
     /// Marks this uptime of the host: what ran under another is gone.

@@ -1,11 +1,10 @@
 //! The journal and its history in one table: an operation is open while its status is `running`, and its intent says all that
 //! recovery needs.
 
-use super::{Tx, json, ms, time, to_json};
+use super::{Tx, ms, time};
 use crate::error::{Code, Error, Result};
 use crate::id::{OperationId, ProjectId};
 use crate::model::{Operation, OperationError, OperationStatus, PageRequest};
-use crate::op::Intent;
 use crate::units::VolumeId;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
@@ -79,15 +78,36 @@ pub(crate) fn count_open(c: &Connection) -> Result<u64> {
     Ok(c.query_row("SELECT count(*) FROM operations WHERE status = 'running'", [], |r| r.get(0))?)
 }
 
-/// The journal: what was begun and not ended, oldest first.
-pub(crate) fn open(c: &Connection) -> Result<Vec<(OperationId, Intent)>> {
-    let mut s = c.prepare("SELECT id, intent FROM operations WHERE status = 'running' ORDER BY created_ms, id")?;
-    let rows = s.query_map([], |r| Ok((r.get::<_, String>(0)?, r.get::<_, String>(1)?)))?;
+/// A row of the journal: what was begun and has not ended.
+#[derive(Debug, Clone)]
+pub(crate) struct OpenRow {
+    pub id: OperationId,
+    pub kind: String,
+    pub resource_type: String,
+    pub resource_id: String,
+    /// JSON that only the operation's own type can read.
+    pub intent: String,
+}
+
+/// The journal, oldest first.
+pub(crate) fn open(c: &Connection) -> Result<Vec<OpenRow>> {
+    let mut s = c.prepare_cached("SELECT id, kind, resource_type, resource_id, intent FROM operations WHERE status = 'running' ORDER BY created_ms, id")?;
+    let rows = s.query_map([], |r| Ok((r.get::<_, String>(0)?, r.get(1)?, r.get(2)?, r.get(3)?, r.get(4)?)))?;
     rows.map(|r| {
-        let (id, intent) = r?;
-        Ok((id.parse()?, json(&intent, "journal")?))
+        let (id, kind, resource_type, resource_id, intent) = r?;
+        Ok(OpenRow { id: id.parse()?, kind, resource_type, resource_id, intent })
     })
     .collect()
+}
+
+/// An operation that is about to begin, as the journal is to have it.
+pub(crate) struct NewRow<'a> {
+    pub id: &'a OperationId,
+    pub kind: &'a str,
+    pub resource_type: &'a str,
+    pub resource: &'a str,
+    pub project: Option<&'a ProjectId>,
+    pub intent: &'a str,
 }
 
 /// The open operation of a thing, and its kind.
@@ -119,11 +139,10 @@ pub(crate) fn reclaiming(c: &Connection) -> Result<Vec<ReclaimRow>> {
 
 impl Tx<'_> {
     /// Writes an intent.
-    pub(crate) fn open_operation(&mut self, id: &OperationId, intent: &Intent, project: Option<&ProjectId>) -> Result<()> {
-        let (resource_type, resource_id) = intent.resource();
+    pub(crate) fn open_operation(&mut self, row: &NewRow<'_>) -> Result<()> {
         self.conn
             .prepare_cached("INSERT INTO operations(id, kind, resource_type, resource_id, project_id, intent, status, created_ms) VALUES(?1, ?2, ?3, ?4, ?5, ?6, 'running', ?7)")?
-            .execute(params![id.as_str(), intent.kind(), resource_type, resource_id, project.map(ProjectId::as_str), to_json(intent)?, ms(self.now)])?;
+            .execute(params![row.id.as_str(), row.kind, row.resource_type, row.resource, row.project.map(ProjectId::as_str), row.intent, ms(self.now)])?;
         if self.conn.last_insert_rowid() % 1000 == 0 {
             self.prune_operations()?;
         }
@@ -131,8 +150,8 @@ impl Tx<'_> {
     }
 
     /// Writes an intent anew, with what has been learnt on the way.
-    pub(crate) fn amend_operation(&mut self, id: &OperationId, intent: &Intent) -> Result<()> {
-        self.conn.prepare_cached("UPDATE operations SET intent = ?2 WHERE id = ?1")?.execute(params![id.as_str(), to_json(intent)?])?;
+    pub(crate) fn amend_operation(&mut self, id: &OperationId, intent: &str) -> Result<()> {
+        self.conn.prepare_cached("UPDATE operations SET intent = ?2 WHERE id = ?1")?.execute(params![id.as_str(), intent])?;
         Ok(())
     }
 

@@ -1,16 +1,8 @@
-//! Containers: made from an image, started and stopped, snapshotted and put back, deleted.
+//! What a container has and starts with.
 
-mod copy;
-mod create;
-mod delete;
+pub(crate) mod asking;
 mod environment;
-mod lifecycle;
-mod moving;
-mod order;
-mod receive;
-mod restore;
-pub(crate) mod snapshots;
-mod sync;
+mod update;
 pub(crate) use crate::model::validate;
 mod view;
 

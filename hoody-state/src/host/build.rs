@@ -11,7 +11,7 @@ use crate::locked_db::daemon::{DaemonConfig, FuseDaemon};
 use crate::locked_db::fuse::FuseLockedDb;
 use crate::model::{Image, Rights, Server, Token};
 use crate::op::step::{NoHook, StepHook};
-use crate::op::{Locks, Registry};
+use crate::op::{Engine, Key};
 use crate::pool::{Pool, PoolConfig, Reserve, layout};
 use crate::ramdisk::tmpfs::TmpfsRamDisks;
 use crate::ramdisk::{RamDisks, memory::MemoryRamDisks};
@@ -281,7 +281,6 @@ impl HostBuilder {
             host_network: settings.host_network,
         };
         let host = Host(World::new(Parts {
-            catalog,
             limits: Limits::new(Arc::clone(&store), records.clone(), settings.max_nested_volumes),
             freezing: Freezing::new(Arc::clone(&freezer), Arc::clone(&databases), settings.freeze_timeout),
             freezer,
@@ -291,10 +290,9 @@ impl HostBuilder {
             shares,
             starter,
             transport,
+            engine: Engine::new(Arc::clone(&catalog), Arc::clone(&clock), hook, &crate::ops::ALL),
             clock,
-            hook,
-            locks: Locks::default(),
-            registry: Registry::default(),
+            catalog,
             server,
             settings,
             boot,
@@ -307,15 +305,15 @@ impl HostBuilder {
             pool_watch,
         }));
         let weak = host.0.downgrade();
-        host.0.locks.on_free(move |thing| {
-            if let Some(inner) = weak.upgrade() {
-                inner.exits.lock_freed(thing);
+        host.0.engine.locks.on_free(move |key| {
+            if let (Key::Container(id), Some(inner)) = (key, weak.upgrade()) {
+                inner.exits.lock_freed(id);
             }
         });
         let weak = host.0.downgrade();
         runtime.set_exit_listener(Box::new(move |id, run, exit| {
             if let Some(inner) = weak.upgrade() {
-                inner.exits.ended(id, run, exit, || inner.locks.holder(id.as_str()).is_some());
+                inner.exits.ended(id, run, exit, || inner.engine.locks.holder(&Key::Container(id.clone())).is_some());
             }
         }));
         if host.0.catalog.is_read_only() {
@@ -372,12 +370,12 @@ impl Host {
         let host = builder.open()?;
         if let Some(daemon) = daemon {
             if daemon.is_fresh() {
-                host.serve_databases_again();
+                host.0.remount_databases();
             }
             let weak = host.0.downgrade();
             daemon.set_restart_listener(Box::new(move || {
                 if let Some(inner) = weak.upgrade() {
-                    Host(inner).serve_databases_again();
+                    inner.remount_databases();
                 }
             }));
         }

@@ -4,13 +4,14 @@
 
 use super::Host;
 use crate::catalog::containers::ContainerRow;
+use crate::catalog::operations::OpenRow;
 use crate::catalog::{Catalog, containers, images, operations, projects, snapshots};
 use crate::error::Result;
 use crate::freeze::{FreezeState, Freezer};
 use crate::id::{ContainerId, OperationId};
 use crate::locked_db::LockedDb;
+use crate::model::OperationStatus;
 use crate::model::{Finding, Status};
-use crate::op::Intent;
 use crate::ramdisk::RamDisks;
 use crate::runtime::Runtime;
 use crate::services::databases::volume_name;
@@ -86,6 +87,7 @@ enum Problem {
     DatabasesStale,
     SharesDiffer,
     OpenOperation,
+    UnreadableOperation(OperationId),
 }
 
 impl Problem {
@@ -110,6 +112,7 @@ impl Problem {
             Problem::DatabasesStale => "databases_stale",
             Problem::SharesDiffer => "shares_differ",
             Problem::OpenOperation => "open_operation",
+            Problem::UnreadableOperation(_) => "unreadable_operation",
         }
     }
 }
@@ -127,7 +130,7 @@ type Problems = BTreeMap<String, Problem>;
 impl Look<'_> {
     fn busy(&self) -> Result<(BTreeSet<String>, BTreeSet<OperationId>)> {
         let open = self.catalog.read(operations::open)?;
-        Ok((open.iter().map(|(_, i)| i.resource().1.to_owned()).collect(), open.into_iter().map(|(id, _)| id).collect()))
+        Ok((open.iter().map(|r| r.resource_id.clone()).collect(), open.into_iter().map(|r| r.id).collect()))
     }
 
     fn once(&self) -> Result<Problems> {
@@ -166,7 +169,7 @@ impl Look<'_> {
             let of = match &v {
                 Volume::Live(c) | Volume::Next(c) | Volume::NextDatabases(c) | Volume::Snapshot(c, _) | Volume::SnapshotDatabases(c, _) => c.to_string(),
                 Volume::Image(n) => n.to_string(),
-                Volume::Staging(op) if ops.iter().any(|o| crate::op::works_in(o, op)) => continue,
+                Volume::Staging(op) if ops.iter().any(|o| crate::ops::copied::is_staging_of(o, op)) => continue,
                 Volume::Staging(_) => String::new(),
                 Volume::Databases(p) => p.to_string(),
             };
@@ -193,12 +196,7 @@ impl Look<'_> {
         busy.extend(later);
         ops.extend(later_ops);
         p.extend(passing.into_iter().filter(|(of, _, _)| !busy.contains(of)).map(|(_, m, p)| (m, p)));
-        for (id, intent) in self.stale_operations()? {
-            p.insert(
-                format!("operation {id} ({}) is open since before this uptime: start the server, which finishes or undoes it", intent.kind()),
-                Problem::OpenOperation,
-            );
-        }
+        p.extend(self.operations()?);
         Ok(p)
     }
 
@@ -265,12 +263,33 @@ impl Look<'_> {
         Ok(self.catalog.meta("boot")?.as_deref() != Some(super::build::UNMOUNTED))
     }
 
-    /// Open operations of another uptime: nobody can be working on those.
-    fn stale_operations(&self) -> Result<Vec<(OperationId, Intent)>> {
-        if self.catalog.meta("boot")?.as_deref() == Some(crate::sys::process::boot_id()?.as_str()) {
-            return Ok(Vec::new());
+    /// Rows of the journal that nobody can be working on: those of another uptime, and those that this version cannot read.
+    fn operations(&self) -> Result<Problems> {
+        let stale = self.catalog.meta("boot")?.as_deref() != Some(crate::sys::process::boot_id()?.as_str());
+        let mut p = Problems::new();
+        for row in self.catalog.read(operations::open)? {
+            let OpenRow { id, kind, resource_type, resource_id, .. } = &row;
+            if let Some(why) = crate::ops::unreadable(&row) {
+                let what = format!("operation {id} ({kind} of {resource_type} {resource_id}) cannot be read, so {resource_type} {resource_id} is locked");
+                let then = "start the version that wrote it, or let --repair close it as failed and restart the server";
+                p.insert(format!("{what} ({why}): {then}"), Problem::UnreadableOperation(id.clone()));
+            } else if stale {
+                let message = format!("operation {id} ({kind}) is open since before this uptime: start the server, which finishes or undoes it");
+                p.insert(message, Problem::OpenOperation);
+            }
         }
-        self.catalog.read(operations::open)
+        Ok(p)
+    }
+
+    /// Closes a row of the journal that cannot be read.
+    fn close_unreadable(&self, id: &OperationId) -> Result<bool> {
+        let why = crate::error::Error::internal("closed by check --repair: this version could not read it; what it had begun was left as it is");
+        let now = crate::clock::Clock::now(&crate::clock::SystemClock);
+        self.catalog.write(crate::catalog::Durability::Disk, now, |tx| {
+            tx.free_key_of(id)?;
+            tx.close_operation(id, OperationStatus::Failed, Some(&why))
+        })?;
+        Ok(true)
     }
 
     fn container(&self, r: &ContainerRow, wanted: &mut BTreeSet<Volume>) -> Result<Vec<(String, Problem)>> {
@@ -329,6 +348,7 @@ impl Look<'_> {
             Problem::RunsUnsaid(c) => return self.runtime.kill(c).map(|()| true),
             Problem::LeftFrozen(c) => return self.freezer.thaw(c).map(|_| true),
             Problem::OrphanRamdisk(name) => return self.places.ramdisks.map_or(Ok(false), |d| d.remove(name).map(|()| true)),
+            Problem::UnreadableOperation(id) => return self.close_unreadable(id),
             _ => return Ok(false),
         };
         self.store.sync()?;

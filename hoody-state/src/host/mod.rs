@@ -5,6 +5,8 @@
 
 mod build;
 mod check;
+mod lists;
+mod operations;
 mod peer_rights;
 mod peers;
 mod projects;
@@ -25,7 +27,7 @@ pub use crate::op::Caller;
 pub use crate::settings::{HostNetwork, Settings};
 
 use crate::catalog::{Durability, Tx};
-use crate::error::{Code, Error, Result};
+use crate::error::Result;
 use crate::id::UserId;
 use crate::model::Server;
 use crate::world::World;
@@ -35,41 +37,19 @@ use std::time::Duration;
 #[derive(Clone)]
 pub struct Host(pub(crate) World);
 
-fn stored<T: serde::de::DeserializeOwned>(answer: serde_json::Value) -> Result<T> {
-    serde_json::from_value(answer).map_err(|e| Error::new(Code::CatalogCorrupt, format!("a stored answer cannot be read: {e}")))
-}
-
 impl Host {
     pub(crate) fn write<T>(&self, durability: Durability, f: impl FnOnce(&mut Tx<'_>) -> Result<T>) -> Result<T> {
         self.0.catalog.write(durability, self.0.clock.now(), f)
     }
 
-    /// Whether a change of the catalog could be made: nothing is changed.
-    pub(crate) fn would<T>(&self, f: impl FnOnce(&mut Tx<'_>) -> Result<T>) -> Result<T> {
-        self.0.catalog.would(self.0.clock.now(), f)
-    }
-
     /// The first answer to this request, if its key has been used.
     pub(crate) fn replay<T: serde::de::DeserializeOwned>(&self, caller: &Caller) -> Result<Option<T>> {
-        let Some(key) = &caller.idempotency else { return Ok(None) };
-        let answer = self.0.catalog.read(|c| crate::catalog::idempotency::look_up(c, key, self.0.clock.now()))?;
-        answer.map(stored).transpose()
+        self.0.engine.replay(caller)
     }
 
     /// A change of the catalog alone, with its key.
     pub(crate) fn change<T: serde::Serialize + serde::de::DeserializeOwned>(&self, caller: &Caller, f: impl FnOnce(&mut Tx<'_>) -> Result<T>) -> Result<T> {
-        if let Some(t) = self.replay(caller)? {
-            return Ok(t);
-        }
-        self.write(Durability::Disk, |tx| {
-            // Its twin may have come in between.
-            if let Some(answer) = tx.take_key(caller.idempotency.as_ref(), None)? {
-                return stored(answer);
-            }
-            let t = f(tx)?;
-            tx.answer_key(caller.idempotency.as_ref(), &t)?;
-            Ok(t)
-        })
+        self.0.engine.change(caller, f)
     }
 
     /// This server.
@@ -109,7 +89,7 @@ impl Host {
     /// Ends the background work, waiting a little for operations under way. Containers go on.
     pub fn close(&self) {
         self.0.upkeep.close();
-        if !self.0.locks.wait_idle(Duration::from_secs(10)) {
+        if !self.0.engine.close(Duration::from_secs(10)) {
             tracing::warn!("operations are still under way; the next start finishes or undoes them");
         }
         // Last: an operation may need them. A daemon that ends from now on was told to.

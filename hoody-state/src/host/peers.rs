@@ -6,6 +6,7 @@ use crate::catalog::{Durability, containers, peers, snapshots};
 use crate::error::{Code, Error, Result};
 use crate::id::{ContainerId, PeerId, ServerId};
 use crate::model::{Container, NewPeer, Peer, Server, Token};
+use crate::ops;
 use crate::snapshot::Volume;
 use crate::transfer::{Answer, Compressor, PeerAddress, Request, StreamRequest, VERSION};
 use std::io::Write;
@@ -170,18 +171,18 @@ impl Host {
         let copy = |state| Ok(Answer::Copy(Box::new(state)));
         match request {
             Request::Hello { .. } => Ok(Answer::Hello { server: self.server(), version: VERSION, id_base: self.0.id_base }),
-            Request::CheckCopy(order) => self.check_copy(&order),
-            Request::Copy(order) => copy(self.accept_copy(*order)?),
-            Request::State { copy: id } => copy(self.copy_state(&id)?),
-            Request::Advance { copy: id, snapshot, handover } => copy(self.advance_copy(&id, snapshot, &handover)?),
-            Request::HandOver { copy: id, handover, start, identity } => copy(self.take_over(&id, &handover, start, identity)?),
-            Request::Discard { copy: id, handover } => copy(self.discard_copy(&id, &handover)?),
+            Request::CheckCopy(order) => ops::receive::check(&self.0, &order),
+            Request::Copy(order) => copy(ops::receive::accept(&self.0, *order)?),
+            Request::State { copy: id } => copy(ops::receive::state(&self.0, &id)?),
+            Request::Advance { copy: id, snapshot, handover } => copy(ops::handover::advance_copy(&self.0, &id, snapshot, &handover)?),
+            Request::HandOver { copy: id, handover, start, identity } => copy(ops::handover::take_over(&self.0, &id, &handover, start, identity)?),
+            Request::Discard { copy: id, handover } => copy(ops::handover::discard_copy(&self.0, &id, &handover)?),
             Request::Inventory { container, .. } => {
                 let rows = self.0.catalog.read(|c| {
                     containers::get(c, &container)?;
                     snapshots::all(c, &container)
                 })?;
-                let offered = rows.iter().rev().map(|s| self.offered(&container, s));
+                let offered = rows.iter().rev().map(|s| ops::order::offered(&self.0, &container, s));
                 Ok(Answer::Inventory { snapshots: offered.filter_map(Result::transpose).collect::<Result<_>>()? })
             }
             Request::Fresh { container, copy, have } => {
@@ -189,9 +190,9 @@ impl Host {
                     let identity = self.0.store.identity(&Volume::Snapshot(container.clone(), s.snapshot.name.clone()))?;
                     Ok(identity.is_some_and(|u| have.contains(&u)))
                 };
-                let fresh = self.fresh(&container, &copy, &known)?;
-                let base_identity = fresh.base.as_ref().map(|b| self.offered(&container, b)).transpose()?.flatten().map(|o| o.identity);
-                let snapshot = fresh.snapshot.map(|s| self.offered(&container, &s)).transpose()?.flatten();
+                let fresh = ops::synced::news(&self.0, &container, &copy, &known)?;
+                let base_identity = fresh.base.as_ref().map(|b| ops::order::offered(&self.0, &container, b)).transpose()?.flatten().map(|o| o.identity);
+                let snapshot = fresh.snapshot.map(|s| ops::order::offered(&self.0, &container, &s)).transpose()?.flatten();
                 Ok(Answer::Fresh { snapshot: snapshot.map(Box::new), base: fresh.base.map(|b| b.snapshot.name), base_identity })
             }
         }

@@ -1,10 +1,9 @@
 use super::{Caller, Host};
-use crate::catalog::{Durability, containers, projects};
+use crate::catalog::projects;
 use crate::error::{Code, Error, Result};
-use crate::id::{OperationId, ProjectId};
-use crate::model::{DeletedContainer, DeletedCounts, DeletedItems, PageRequest, Paged, Project, ProjectDeleted, ProjectInput, Status};
+use crate::id::ProjectId;
+use crate::model::{PageRequest, Paged, Project, ProjectInput};
 use crate::name::ProjectAlias;
-use crate::op::Intent;
 
 /// `#RGB` or `#RRGGBB`, with or without `#`, as `#RRGGBB` in upper case.
 pub(crate) fn color(s: &str) -> Result<String> {
@@ -107,59 +106,6 @@ impl Host {
         })?;
         self.0.store.limit_project(&changed.id, changed.disk)?;
         Ok(changed)
-    }
-
-    /// Deletes a project and its containers: they are `deleting` when this returns and go behind. All or nothing.
-    ///
-    /// # Errors
-    /// `project_not_found`; `operation_in_progress` when one of the containers is being changed, `snapshot_pinned` when one
-    /// has a pinned snapshot: nothing is deleted then.
-    pub fn delete_project(&self, caller: &Caller, id: &ProjectId, items: bool) -> Result<ProjectDeleted> {
-        if let Some(t) = self.replay(caller)? {
-            return Ok(t);
-        }
-        let rows = self.0.catalog.read(|c| {
-            projects::get(c, self.0.catalog.user(), id)?;
-            containers::all(c, Some(id))
-        })?;
-        let mut going = Vec::new();
-        for r in rows.iter().filter(|r| r.status != Status::Deleting) {
-            going.push((self.0.locks.take(r.id.as_str(), "container.delete")?, OperationId::generate(), Intent::Delete { container: r.id.clone() }));
-        }
-        let answer = ProjectDeleted {
-            deleted: DeletedCounts { containers: going.len() as u64, permissions: 0, aliases: 0 },
-            deleted_items: items.then(|| DeletedItems {
-                containers: rows.iter().filter(|r| r.status != Status::Deleting).map(|r| DeletedContainer { id: r.id.clone(), name: r.name.clone() }).collect(),
-            }),
-        };
-        let mut gone = Vec::new();
-        self.0.hook.step("project.delete", "intent")?;
-        self.write(Durability::Disk, |tx| {
-            tx.claim_key(caller.idempotency.as_ref(), None)?;
-            for (_, op, intent) in &going {
-                tx.open_operation(op, intent, Some(id))?;
-                let Intent::Delete { container } = intent else { continue };
-                crate::container::snapshots::none_pinned(tx.conn, container)?;
-                tx.change_container(container, &caller.by, None, |r| r.status = Status::Deleting)?;
-                gone.extend(tx.delete_shares_of(container)?);
-            }
-            if containers::count(tx.conn, Some(id))? > 0 {
-                return Err(Error::new(Code::OperationInProgress, format!("a container has just been added to project {id}: try again")));
-            }
-            gone.extend(tx.delete_shares_with(id)?);
-            tx.delete_project(id)?;
-            tx.emit("project.deleted", "project", id.as_str(), Some(id), serde_json::json!({ "project_id": id }))?;
-            tx.answer_key(caller.idempotency.as_ref(), &answer)
-        })?;
-        for (lock, op, intent) in going {
-            let op = self.resume(op, intent, lock);
-            self.behind(op, std::time::Duration::ZERO, |host, op| host.delete_steps(op))?;
-        }
-        self.shares_ended(&gone);
-        if let Err(e) = self.drop_project_places(id) {
-            tracing::warn!(project = %id, error = %e, "its databases are not deleted yet; the next start deletes them");
-        }
-        Ok(answer)
     }
 }
 

@@ -23,10 +23,10 @@ impl Host {
         for r in reclaiming {
             *what.entry(r.what).or_default() += 1;
         }
-        for (id, intent) in open {
-            if let (crate::op::Intent::Delete { container }, Some(p)) = (&intent, self.0.registry.get(&id)) {
+        for row in open.iter().filter(|r| r.kind == "container.delete") {
+            if let Some(p) = self.0.engine.registry.get(&row.id) {
                 let left = p.total.load(Ordering::Relaxed).saturating_sub(p.done.load(Ordering::Relaxed));
-                *what.entry(format!("container {container}")).or_default() += left;
+                *what.entry(format!("container {}", row.resource_id)).or_default() += left;
             }
         }
         Ok(PoolInfo {
@@ -84,7 +84,7 @@ impl Host {
     }
 
     fn with_progress(&self, mut o: Operation) -> Operation {
-        if let Some(p) = self.0.registry.get(&o.id) {
+        if let Some(p) = self.0.engine.registry.get(&o.id) {
             o.step = Some(p.step().to_owned()).filter(|s| !s.is_empty());
             o.done = Some(p.done.load(Ordering::Relaxed)).filter(|n| *n > 0);
             o.total = Some(p.total.load(Ordering::Relaxed)).filter(|n| *n > 0);
@@ -115,7 +115,7 @@ impl Host {
         if o.status != OperationStatus::Running {
             return Err(Error::new(Code::OperationFinished, format!("operation {id} has ended: there is nothing to cancel")));
         }
-        match self.0.registry.get(id) {
+        match self.0.engine.registry.get(id) {
             Some(p) if p.cancellable.load(Ordering::Relaxed) => {
                 p.cancelled.store(true, Ordering::Relaxed);
                 self.operation(id)
@@ -129,7 +129,7 @@ impl Host {
     /// # Errors
     /// `operation_not_found`.
     pub fn wait_operation(&self, id: &OperationId, timeout: Duration) -> Result<Operation> {
-        self.0.registry.wait(id, timeout);
+        self.0.engine.registry.wait(id, timeout);
         self.operation(id)
     }
 

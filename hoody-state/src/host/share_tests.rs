@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
 use crate::clock::{Clock, ManualClock};
+use crate::error::{Code, Error};
 use crate::id::{ContainerId, ProjectId};
 use crate::model::{NewContainer, NewShare, NewSnapshot, ProjectInput, Share, ShareFilter};
 use crate::share::memory::MemoryShareMount;

@@ -5,7 +5,6 @@ use super::{Caller, Host};
 use crate::Code;
 use crate::catalog::{Durability, operations, snapshots};
 use crate::error::{Kind, Result};
-use crate::op::Intent;
 use crate::services::wake::Wake;
 use crate::sys::alarm::Woken;
 use crate::units::VolumeId;
@@ -130,11 +129,11 @@ impl Host {
         let shares = shares.into_iter().chain(self.0.shares.retry()).min();
         let now = self.0.clock.now();
         let (due, next) = self.0.catalog.read(|c| snapshots::expired(c, now))?;
-        let caller = Caller { by: "expiry".into(), ..Caller::default() };
+        let caller = Caller { by: "expiry".into(), patience: Duration::ZERO, ..Caller::default() };
         let mut again = false;
         let more = due.len() == snapshots::EXPIRED_AT_ONCE;
         for (id, name) in due {
-            match self.expire_snapshot(&caller, &id, &name) {
+            match crate::ops::snapshot_delete::expire(&self.0, &caller, &id, &name) {
                 Ok(_) => {}
                 Err(e) if e.kind() == Kind::Busy => again = true,
                 Err(e) if e.is_not_found() || e.code() == Code::SnapshotPinned => {}
@@ -144,34 +143,11 @@ impl Host {
                 }
             }
         }
-        again |= self.drop_left_behind()?;
         if more && !again {
             return Ok(Some(Duration::from_millis(1)));
         }
         let until = next.map(|t| Duration::from_millis(u64::try_from((t.as_millisecond() - now.as_millisecond()).max(1)).unwrap_or(1)));
         let until = until.into_iter().chain(shares).min();
         Ok(if again { Some(until.map_or(Duration::from_secs(5), |u| u.min(Duration::from_secs(5)))) } else { until })
-    }
-
-    /// Deletes volumes that have left their list and could not be deleted then; whether there are any left.
-    fn drop_left_behind(&self) -> Result<bool> {
-        let mut left = false;
-        for (op, intent) in self.0.catalog.read(operations::open)? {
-            if !matches!(intent, Intent::DeleteSnapshot { .. } | Intent::DeleteImage { .. }) {
-                continue;
-            }
-            // Who has the lock is at this very work, or will wake us.
-            let Ok(_lock) = self.0.locks.take(&super::reconcile::lock_of(&intent), intent.kind()) else {
-                left = true;
-                continue;
-            };
-            if self.0.catalog.read(|c| operations::get(c, &op))?.finished_at.is_none()
-                && let Err(e) = self.settle(&op, &intent, None)
-            {
-                tracing::debug!(operation = %op, error = %e, "a volume still cannot be deleted");
-                left = true;
-            }
-        }
-        Ok(left)
     }
 }

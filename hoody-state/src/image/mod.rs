@@ -14,7 +14,6 @@
 //! | `tree` | directories beneath the root, opened without ever following a symlink |
 //! | `entry` | one member onto the disk |
 //! | `xattr` | which extended attributes are kept, and with whose ids |
-//! | `ops` | images of a host: import, from a snapshot, list, delete |
 //! | `rootfs` | whether the result can be booted, and the directories every container needs |
 //! | [`demo`] | a small root file system made here, for trying things out |
 
@@ -23,7 +22,6 @@ mod entry;
 mod format;
 pub mod import;
 mod members;
-pub(crate) mod ops;
 mod path;
 mod pax;
 mod rootfs;

@@ -1,5 +1,5 @@
 use crate::clock::rfc3339;
-use crate::id::{ContainerId, ProjectId};
+use crate::id::{ContainerId, OperationId, ProjectId};
 use crate::name::{Alias, SnapshotName};
 use crate::units::Bytes;
 use jiff::Timestamp;
@@ -171,4 +171,7 @@ pub struct Restored {
     pub snapshot: Option<Snapshot>,
     /// What was kept of the state before.
     pub undo: Option<SnapshotName>,
+    /// The operation that restores it, if it had not ended when the answer was given (`Prefer: wait`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operation_id: Option<OperationId>,
 }

@@ -1,158 +1,96 @@
-//! How anything changes: operation lock → journal intent → steps → catalog and journal closed in one transaction.
+//! How anything changes: locks, then the intent in the journal, then steps, then the catalog's change and the end of the journal's row in one transaction.
 //!
-//! An `Intent` is on the disk before its first side effect and holds all that recovery needs. Recovery is a function of the
-//! intent and of what is found in the world, not of a recorded position: it may run after any step, any number of times. A failed
-//! operation takes the same way as a crashed one, so that the code that undoes is the code that is tested by crashing.
+//! This module knows no operation. An operation is a type that implements [`Operation`]; its value is the **intent**: everything that recovery needs to
+//! know. The intent is on the disk before the first side effect. Recovery is a function of the intent and of what it meets in the world, never of a
+//! recorded position: it may run after any step, any number of times. A failed operation goes the same way as a crashed one, so the code that undoes
+//! is the code that the crash tests run.
+//!
+//! **Guarantees.**
+//! 1. An operation holds its locks ([`lock`]) from before its intent is written until it has ended or recovery has succeeded.
+//! 2. An operation that fails or panics is recovered at once. While recovery fails it is tried again, after growing pauses, until it succeeds or the
+//!    host is closed; then the next start goes on.
+//! 3. A row of the journal that this version cannot read stops nobody: it is set aside, what it changes stays locked, and `check` reports it.
+//! 4. Background operations share a bounded number of threads. One that waits for another server has a thread of its own.
 
 mod caller;
 #[cfg(feature = "crash-hooks")]
 pub(crate) mod crash;
-mod lock;
+mod engine;
+mod journal;
+pub(crate) mod lock;
+mod progress;
+mod recovery;
 mod run;
 pub mod step;
+#[cfg(test)]
+mod tests;
+mod workers;
 
 pub use caller::Caller;
-pub(crate) use lock::{LockGuard, Locks};
-pub(crate) use run::{Op, Progress, Registry, cancelled};
+pub(crate) use engine::{Engine, Engined};
+pub(crate) use journal::{Entry, unreadable};
+pub(crate) use lock::{Claim, Held, Key, Pace, Want};
+pub(crate) use progress::{Progress, cancelled};
+pub(crate) use recovery::{Recovery, take_up_all};
+pub(crate) use run::{Begun, Ended, Op};
+pub(crate) use workers::Lane;
 
-pub(crate) use crate::services::databases::DatabasesPlan;
+use crate::error::Result;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
-use crate::catalog::snapshots::SnapshotRow;
-use crate::id::{ContainerId, OperationId, RunId, ServerId};
-use crate::model::{Image, Verb};
-use crate::name::SnapshotName;
-use crate::units::{Bytes, VolumeId};
-use serde::{Deserialize, Serialize};
+/// One kind of change. Its value is the intent, as the journal has it.
+pub(crate) trait Operation: Serialize + DeserializeOwned + Clone + Send + Sync + 'static {
+    /// What it works on.
+    type World: Engined;
+    /// What its caller is answered with.
+    type Answer: Serialize + DeserializeOwned + Send + 'static;
 
-/// What is about to be done.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
-pub(crate) enum Intent {
-    /// Clone the image, boot. `cloned` once the volume exists and the caller may have been told.
-    Create { container: ContainerId, image: Image, run: RunId, cloned: bool },
-    /// Start, stop, restart, pause or resume.
-    Lifecycle { container: ContainerId, verb: Verb, run: RunId },
-    /// Kill, put the home into the trash, forget.
-    Delete { container: ContainerId },
-    /// Take a snapshot; then, if `replace` is given, let the one that had the alias go.
-    Snapshot {
-        container: ContainerId,
-        row: Box<SnapshotRow>,
-        replace: Option<SnapshotName>,
-        /// Whether the project's databases come along.
-        #[serde(default)]
-        databases: bool,
-    },
-    /// Let a snapshot go; it is no longer in the list.
-    DeleteSnapshot { container: ContainerId, name: SnapshotName },
-    /// Put `snapshot` in the place of the live volume, whose id is `live`, and keep that as `keep`.
-    Restore {
-        container: ContainerId,
-        snapshot: SnapshotName,
-        keep: Box<SnapshotRow>,
-        live: VolumeId,
-        boot: bool,
-        was_running: bool,
-        run: RunId,
-        by: String,
-        #[serde(default)]
-        databases: DatabasesPlan,
-        /// The state before is not kept: it is in a snapshot already.
-        #[serde(default)]
-        discard: bool,
-        /// What the caller's key is answered with in the end, where it is not the restore that was asked for.
-        #[serde(default)]
-        told: Option<serde_json::Value>,
-    },
-    /// Clone a snapshot of another container, bring its snapshots along, boot. From when its live volume exists the caller may have been told.
-    Copy { container: ContainerId, source: ContainerId, snapshot: SnapshotName, run: RunId, start: bool },
-    /// Bring a peer's container over and boot it; what it is a copy of is in its row.
-    Receive {
-        container: ContainerId,
-        snapshot: SnapshotName,
-        run: RunId,
-        start: bool,
-        limit: Option<Bytes>,
-        /// A sync that goes on with an unfinished copy: cancelling it keeps what is there.
-        #[serde(default)]
-        resumes: bool,
-    },
-    /// Bring a copy up to its source; once that has come over, the intent becomes a restore's.
-    Sync {
-        container: ContainerId,
-        force: bool,
-        limit: Option<Bytes>,
-        /// The snapshot to bring it up to, in a move; nothing: the source as it is.
-        advance: Option<SnapshotName>,
-    },
-    /// Copy a container to a peer, let that one go on and stop here.
-    Move {
-        container: ContainerId,
-        server: ServerId,
-        copy: ContainerId,
-        was_running: bool,
-        /// Whether the peer may have been told to go on: then it decides which of the two runs.
-        handing_over: bool,
-        /// Whether it has taken it: then it is only to be stopped here.
-        #[serde(default)]
-        given: bool,
-        /// What the copy must hold to go on.
-        #[serde(default)]
-        identity: Option<uuid::Uuid>,
-    },
-    /// Fill a staging volume from a stream and make it an image.
-    Import { image: Image },
-    /// Make an image of a snapshot.
-    ImageFromSnapshot { image: Image, container: ContainerId, snapshot: SnapshotName },
-    /// Let an image go; it is no longer in the list.
-    DeleteImage { image: Image },
-}
+    /// The intent's word in the journal. It never changes: journals of earlier versions have it.
+    const TAG: &'static str;
+    /// Whether the caller is answered as soon as [`Op::acknowledge`] was called, however long it would wait for the end.
+    const ACKNOWLEDGES: bool = false;
 
-/// Whether `staging` is where the operation `op` puts half-made things: under its id, or one of its threads'.
-pub(crate) fn works_in(op: &OperationId, staging: &OperationId) -> bool {
-    op.as_str()[..26] == staging.as_str()[..26]
-}
+    /// Its word in `GET /operations`, such as `snapshot.create`.
+    fn kind(&self) -> &'static str;
 
-impl Intent {
-    /// Its word in `GET /operations`.
-    pub(crate) fn kind(&self) -> &'static str {
-        match self {
-            Intent::Create { .. } => "container.create",
-            Intent::Lifecycle { verb, .. } => match verb {
-                Verb::Start => "container.start",
-                Verb::Stop => "container.stop",
-                Verb::ForceStop => "container.force-stop",
-                Verb::Restart => "container.restart",
-                Verb::Pause => "container.pause",
-                Verb::Resume => "container.resume",
-            },
-            Intent::Delete { .. } => "container.delete",
-            Intent::Snapshot { .. } => "snapshot.create",
-            Intent::DeleteSnapshot { .. } => "snapshot.delete",
-            Intent::Restore { .. } => "snapshot.restore",
-            Intent::Copy { .. } | Intent::Receive { .. } => "container.copy",
-            Intent::Sync { .. } => "container.sync",
-            Intent::Move { .. } => "container.move",
-            Intent::Import { .. } => "image.import",
-            Intent::ImageFromSnapshot { .. } => "image.from-snapshot",
-            Intent::DeleteImage { .. } => "image.delete",
+    /// What it changes: the kind of thing (`container`, `image`) and its id.
+    fn resource(&self) -> (&'static str, &str);
+
+    /// What is locked while it runs, and again when the next start takes it up.
+    fn claim(&self) -> Claim;
+
+    /// Which threads it runs on when it runs in the background.
+    fn lane(&self) -> Lane {
+        match self.claim().pace {
+            Pace::Short => Lane::Short,
+            Pace::Long => Lane::Long,
         }
     }
 
-    /// What it changes: the kind of thing and its id.
-    pub(crate) fn resource(&self) -> (&'static str, &str) {
-        match self {
-            Intent::Create { container, .. }
-            | Intent::Lifecycle { container, .. }
-            | Intent::Delete { container }
-            | Intent::Snapshot { container, .. }
-            | Intent::DeleteSnapshot { container, .. }
-            | Intent::Restore { container, .. }
-            | Intent::Copy { container, .. }
-            | Intent::Receive { container, .. }
-            | Intent::Sync { container, .. }
-            | Intent::Move { container, .. } => ("container", container.as_str()),
-            Intent::Import { image } | Intent::ImageFromSnapshot { image, .. } | Intent::DeleteImage { image } => ("image", image.name.as_str()),
-        }
+    /// Whether recovery that fails keeps the locks until it succeeds. `false` for what nobody else can meet any more: volumes that are in no list.
+    fn keeps_locks(&self) -> bool {
+        true
+    }
+
+    /// Takes its steps, and ends by [`Op::finish`].
+    ///
+    /// # Errors
+    /// Whatever a step meets. [`Operation::recover`] runs then, unless the operation had been finished.
+    fn run(self, op: &mut Op<Self::World>) -> Result<Self::Answer>;
+
+    /// Finishes the operation or undoes it, after a failure ([`Recovery::error`]) or a crash, and ends by [`Recovery::finished`] or [`Recovery::undone`].
+    /// May be repeated from its beginning at any time.
+    ///
+    /// # Errors
+    /// What keeps it from succeeding now. It is tried again.
+    fn recover(&self, recovery: &Recovery<'_, Self::World>) -> Result<()>;
+
+    /// Whether the next start runs it on, in the background, instead of recovering it: for what may take long, or waits for another server.
+    ///
+    /// # Errors
+    /// What keeps it from looking.
+    fn continues(&self, _world: &Self::World) -> Result<bool> {
+        Ok(false)
     }
 }

@@ -38,11 +38,11 @@ impl Exits {
         }
     }
 
-    /// Nobody changes the container called `thing` any more; other things are ignored.
-    pub(crate) fn lock_freed(&self, thing: &str) {
-        let ended = self.pending().keys().find(|c| c.as_str() == thing).cloned();
-        if let Some(id) = ended {
-            self.note_or_log(&id);
+    /// Nobody changes the container any more.
+    pub(crate) fn lock_freed(&self, id: &ContainerId) {
+        let ended = self.pending().contains_key(id);
+        if ended {
+            self.note_or_log(id);
         }
     }
 

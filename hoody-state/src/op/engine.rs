@@ -1,0 +1,127 @@
+use super::progress::Registry;
+use super::recovery::Retries;
+use super::step::StepHook;
+use super::workers::Workers;
+use super::{Caller, Claim, Held};
+use crate::catalog::{Catalog, Durability, Tx};
+use crate::clock::Clock;
+use crate::error::{Code, Error, Result};
+use crate::id::OperationId;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// What an operation works on: it has an engine.
+pub(crate) trait Engined: Clone + Send + Sync + 'static {
+    /// The same for those that must not keep it alive.
+    type Weak: Clone + Send + Sync + 'static;
+
+    fn engine(&self) -> &Engine<Self>;
+    fn downgrade(&self) -> Self::Weak;
+    fn upgrade(weak: &Self::Weak) -> Option<Self>;
+}
+
+/// The state of what is under way.
+pub(crate) struct Engine<W: Engined> {
+    pub catalog: Arc<Catalog>,
+    pub clock: Arc<dyn Clock>,
+    pub hook: Box<dyn StepHook>,
+    pub locks: super::lock::Locks,
+    pub registry: Arc<Registry>,
+    pub(super) workers: Workers,
+    pub(super) retries: Retries<W>,
+    pub(super) all: &'static [super::Entry<W>],
+    set_aside: Mutex<Vec<SetAside>>,
+}
+
+/// A row of the journal that cannot be read.
+struct SetAside {
+    id: OperationId,
+    /// Nobody changes what it was changing.
+    _held: Option<Held>,
+}
+
+fn stored<T: serde::de::DeserializeOwned>(answer: serde_json::Value) -> Result<T> {
+    serde_json::from_value(answer).map_err(|e| Error::new(Code::CatalogCorrupt, format!("a stored answer cannot be read: {e}")))
+}
+
+impl<W: Engined> Engine<W> {
+    /// An engine for the operations in `all`.
+    pub(crate) fn new(catalog: Arc<Catalog>, clock: Arc<dyn Clock>, hook: Box<dyn StepHook>, all: &'static [super::Entry<W>]) -> Self {
+        Engine {
+            catalog,
+            clock,
+            hook,
+            locks: super::lock::Locks::default(),
+            registry: Arc::default(),
+            workers: Workers::default(),
+            retries: Retries::default(),
+            all,
+            set_aside: Mutex::default(),
+        }
+    }
+
+    /// Takes locks for a change, as patiently as its caller is.
+    pub(crate) fn lock(&self, caller: &Caller, claim: Claim) -> Result<Held> {
+        self.locks.take(claim, caller.patience)
+    }
+
+    pub(crate) fn read<T>(&self, f: impl FnOnce(&rusqlite::Connection) -> Result<T>) -> Result<T> {
+        self.catalog.read(f)
+    }
+
+    pub(crate) fn write<T>(&self, durability: Durability, f: impl FnOnce(&mut Tx<'_>) -> Result<T>) -> Result<T> {
+        self.catalog.write(durability, self.clock.now(), f)
+    }
+
+    /// Whether a change of the catalog could be made: nothing is changed.
+    pub(crate) fn would<T>(&self, f: impl FnOnce(&mut Tx<'_>) -> Result<T>) -> Result<T> {
+        self.catalog.would(self.clock.now(), f)
+    }
+
+    /// The first answer to this request, if its key has been used.
+    pub(crate) fn replay<T: serde::de::DeserializeOwned>(&self, caller: &Caller) -> Result<Option<T>> {
+        let Some(key) = &caller.idempotency else { return Ok(None) };
+        let answer = self.read(|c| crate::catalog::idempotency::look_up(c, key, self.clock.now()))?;
+        answer.map(stored).transpose()
+    }
+
+    /// A change of the catalog alone, with its key.
+    pub(crate) fn change<T: serde::Serialize + serde::de::DeserializeOwned>(&self, caller: &Caller, f: impl FnOnce(&mut Tx<'_>) -> Result<T>) -> Result<T> {
+        if let Some(t) = self.replay(caller)? {
+            return Ok(t);
+        }
+        self.write(Durability::Disk, |tx| {
+            // Another request with the same key may have come in between.
+            if let Some(answer) = tx.take_key(caller.idempotency.as_ref(), None)? {
+                return stored(answer);
+            }
+            let t = f(tx)?;
+            tx.answer_key(caller.idempotency.as_ref(), &t)?;
+            Ok(t)
+        })
+    }
+
+    /// A point between two side effects that belongs to no operation of its own.
+    pub(crate) fn step(&self, operation: &str, step: &str) -> Result<()> {
+        self.hook.step(operation, step)
+    }
+
+    pub(super) fn put_aside(&self, id: OperationId, held: Option<Held>) {
+        self.set_aside.lock().unwrap_or_else(PoisonError::into_inner).push(SetAside { id, _held: held });
+    }
+
+    /// Whether a row of the journal was set aside by this process, which cannot read it.
+    pub(crate) fn is_set_aside(&self, id: &OperationId) -> bool {
+        self.set_aside.lock().unwrap_or_else(PoisonError::into_inner).iter().any(|s| s.id == *id)
+    }
+
+    /// Ends the background work, waiting up to `patience` for what runs; whether all of it has ended. What waits for a thread, or for another try of its
+    /// recovery, is left to the next start.
+    pub(crate) fn close(&self, patience: Duration) -> bool {
+        self.retries.close();
+        self.set_aside.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        let idle = self.locks.wait_idle(patience);
+        self.workers.close();
+        idle
+    }
+}

@@ -1,0 +1,320 @@
+//! Takes a snapshot of a container's disk, whatever the container is doing, with the databases of its project.
+
+use super::observed::thaw_unless_paused;
+use super::snapshot_delete::{DeleteSnapshot, remove_from_list, unpinned};
+use super::{Begun, Claim, Held, Key, Op, Operation, Recovery, Want};
+use crate::catalog::containers::ContainerRow;
+use crate::catalog::snapshots::{SnapshotRow, alias_in_use};
+use crate::catalog::{Durability, Tx, containers, ms, snapshots};
+use crate::error::{Code, Error, Result};
+use crate::host::Caller;
+use crate::id::ContainerId;
+use crate::model::validate;
+use crate::model::{Consistency, DatabaseScope, NewSnapshot, OnAliasConflict, Snapshot, SnapshotAnswer, Status};
+use crate::name::{Alias, SnapshotName};
+use crate::snapshot::Volume;
+use crate::units::{Bytes, Generation};
+use crate::world::World;
+use jiff::{Timestamp, ToSpan};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use std::collections::BTreeMap;
+
+/// The intent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct TakeSnapshot {
+    pub container: ContainerId,
+    /// What the list is to have, but for what is only known once the volume exists.
+    pub row: Box<SnapshotRow>,
+    /// The snapshot that had the alias, which is deleted afterwards.
+    pub replace: Option<SnapshotName>,
+    /// Whether the project's databases come along.
+    #[serde(default)]
+    pub databases: bool,
+}
+
+impl Operation for TakeSnapshot {
+    type World = World;
+    type Answer = SnapshotAnswer;
+    const TAG: &'static str = "snapshot";
+
+    fn kind(&self) -> &'static str {
+        "snapshot.create"
+    }
+
+    fn resource(&self) -> (&'static str, &str) {
+        ("container", self.container.as_str())
+    }
+
+    fn claim(&self) -> Claim {
+        Claim::short("snapshot.create", vec![Want::container(&self.container)])
+    }
+
+    fn run(mut self, op: &mut Op) -> Result<SnapshotAnswer> {
+        let world = op.world.clone();
+        let id = self.container.clone();
+        op.step("snapshot")?;
+        self.row.snapshot.consistency = self.take(&world, op)?;
+        let row = measured(&world, &id, (*self.row).clone())?;
+        let follow = self.replaced(&world, op.held()?)?;
+        // The intent is on the disk and the snapshot too: after a power cut recovery comes to the same row.
+        let answer = op.finish(Durability::Process, |tx| insert(tx, &id, &row, follow.as_ref()))?;
+        if let Some(follow) = follow {
+            follow.run_here_or_later()?;
+        }
+        Ok(answer)
+    }
+
+    fn recover(&self, r: &Recovery<'_>) -> Result<()> {
+        let (world, id) = (r.world, &self.container);
+        let name = &self.row.snapshot.name;
+        let (volume, along) = (Volume::Snapshot(id.clone(), name.clone()), Volume::SnapshotDatabases(id.clone(), name.clone()));
+        let complete = |v: &Volume| Ok::<_, Error>(world.store.info(v)?.is_some_and(|i| i.read_only) && !world.store.claims_identity(v)?);
+        let all_there = complete(&volume)? && (!self.databases || complete(&along)?);
+        thaw_unless_paused(world, id)?;
+        world.store.delete(&Volume::Staging(r.id.clone()))?;
+        if all_there && r.error.is_none() {
+            let row = measured(world, id, (*self.row).clone())?;
+            let follow = self.replaced(world, r.held()?)?;
+            // What it replaces is deleted by the operation that this journals.
+            return r.finished(|tx| insert(tx, id, &row, follow.as_ref()));
+        }
+        let mut gone = world.store.delete(&volume)?;
+        gone.volumes.extend(world.store.delete(&along)?.volumes);
+        r.undone(|tx| tx.add_reclaim(&gone.volumes, &format!("snapshot {name} of container {id}")))?;
+        world.upkeep.reclaim();
+        Ok(())
+    }
+}
+
+impl TakeSnapshot {
+    /// Makes the volumes, while nobody writes the databases.
+    fn take(&self, world: &World, op: &Op) -> Result<Consistency> {
+        let (id, name) = (&self.container, &self.row.snapshot.name);
+        let live = Volume::Live(id.clone());
+        // Several volumes are snapshotted one after the other: only a container that stands still has them all at one instant.
+        let nested = world.store.info(&live)?.is_some_and(|i| i.nested > 0);
+        let container = world.read(|c| containers::get(c, id))?;
+        let hold = world.freezing.hold_for_snapshot(&container, nested)?;
+        let own = || world.store.snapshot(&live, &Volume::Snapshot(id.clone(), name.clone()), &op.id);
+        if self.databases {
+            // Side by side: the two share a transaction of the pool.
+            let along = || {
+                let to = Volume::SnapshotDatabases(id.clone(), name.clone());
+                world.store.snapshot(&Volume::Databases(container.project.clone()), &to, &op.id)
+            };
+            let (a, b) = std::thread::scope(|s| match std::thread::Builder::new().spawn_scoped(s, along) {
+                Ok(thread) => (own(), thread.join().unwrap_or_else(|_| Err(Error::internal("a thread of the snapshot panicked")))),
+                Err(_) => (own(), along()),
+            });
+            a.and(b)?;
+        } else {
+            own()?;
+        }
+        Ok(hold.release())
+    }
+
+    /// The deletion of what it replaces, to be journalled with its end.
+    fn replaced(&self, world: &World, held: Held) -> Result<Option<Begun<DeleteSnapshot>>> {
+        let Some(name) = &self.replace else { return Ok(None) };
+        let row = world.read(|c| snapshots::by_name(c, &self.container, name.as_str()))?;
+        Ok(row.map(|row| Begun::planned(world, held, DeleteSnapshot::of(&self.container, &row))))
+    }
+}
+
+/// The locks of a snapshot: the databases that it takes along are only read, so snapshots of one project go on side by side.
+fn claim_of(c: &ContainerRow) -> Claim {
+    let mut wants = vec![Want::container(&c.id)];
+    if c.spec.databases == DatabaseScope::Project {
+        wants.push(Want::shared(Key::Databases(c.project.clone())));
+    }
+    Claim::short("snapshot.create", wants)
+}
+
+/// See [`crate::Host::create_snapshot`].
+pub(crate) fn create(world: &World, caller: &Caller, id: &ContainerId, new: NewSnapshot) -> Result<SnapshotAnswer> {
+    if let Some(t) = world.engine.replay(caller)? {
+        return Ok(t);
+    }
+    // What is wrong with the request is said before that another operation is under way.
+    let wanted = Wanted::of(new, world.now())?;
+    let row = world.read(|c| containers::get(c, id))?;
+    let held = world.engine.lock(caller, claim_of(&row))?;
+    take_under(world, caller, held, id, wanted)
+}
+
+/// Takes a snapshot within an operation that holds the container's lock.
+pub(super) fn take_within(world: &World, caller: &Caller, held: Held, id: &ContainerId, new: NewSnapshot) -> Result<SnapshotAnswer> {
+    let wanted = Wanted::of(new, world.now())?;
+    let mut claim = claim_of(&world.read(|c| containers::get(c, id))?);
+    // Its own lock is held already.
+    claim.wants.retain(|w| *w != Want::container(id));
+    let _databases = world.engine.locks.take(claim, caller.patience)?;
+    take_under(world, caller, held, id, wanted)
+}
+
+/// A request for a snapshot that says nothing wrong by itself.
+struct Wanted {
+    now: Timestamp,
+    alias: Option<Alias>,
+    on_alias_conflict: OnAliasConflict,
+    expires_at: Option<Timestamp>,
+    description: Option<String>,
+    labels: BTreeMap<String, String>,
+}
+
+impl Wanted {
+    fn of(new: NewSnapshot, now: Timestamp) -> Result<Self> {
+        let alias = new.alias.as_deref().map(str::parse::<Alias>).transpose()?;
+        let expires_at = expiry(new.expiry.as_ref(), now)?;
+        validate::text("description", new.description.as_deref(), 16_000)?;
+        Ok(Wanted { now, alias, on_alias_conflict: new.on_alias_conflict, expires_at, description: new.description, labels: labels(new.labels)? })
+    }
+}
+
+fn take_under(world: &World, caller: &Caller, held: Held, id: &ContainerId, wanted: Wanted) -> Result<SnapshotAnswer> {
+    let room = world.limits.check_space().and_then(|()| world.limits.check_nested(&Volume::Live(id.clone())));
+    let Wanted { now, alias, on_alias_conflict, expires_at, description, labels } = wanted;
+    let (container, name, parent, replaced) = world.read(|c| {
+        let r = containers::get(c, id)?;
+        room?;
+        may_be_snapshotted(world, c, &r)?;
+        let holder = alias.as_ref().map(|a| snapshots::showing(c, id, a.as_str())).transpose()?.flatten();
+        let replaced = match (holder, on_alias_conflict) {
+            (None, _) => None,
+            (Some(_), OnAliasConflict::Error) => return Err(alias_in_use(alias.as_ref())),
+            (Some(old), OnAliasConflict::Replace) => {
+                unpinned(&old.snapshot)?;
+                Some(old)
+            }
+        };
+        // The new one cannot grow from one that is about to be deleted.
+        let parent = match &replaced {
+            Some(old) if r.state.head.as_ref() == Some(&old.snapshot.name) => old.snapshot.parent.clone(),
+            _ => r.state.head.clone(),
+        };
+        Ok((r, free_name(c, id, SnapshotName::canonical(alias.as_ref(), now))?, parent, replaced))
+    })?;
+    let snapshot = Snapshot { expires_at, parent, description, labels, ..unmeasured(name, alias, now) };
+    let replace = replaced.map(|old| old.snapshot.name);
+    let replaces = replace.is_some();
+    let databases = world.databases.taken_along(&container)?.is_some();
+    let row = Box::new(SnapshotRow { snapshot, generation: Generation(0) });
+    let intent = TakeSnapshot { container: id.clone(), row, replace, databases };
+    let answer = Begun::journal(world, caller, held, Durability::Disk, intent, Some(&container.project), |_| Ok(()))?.run_here();
+    if expires_at.is_some() || replaces {
+        world.upkeep.expiry();
+    }
+    answer
+}
+
+fn may_be_snapshotted(world: &World, c: &rusqlite::Connection, r: &ContainerRow) -> Result<()> {
+    let id = &r.id;
+    if matches!(r.status, Status::Creating | Status::Copying | Status::Deleting | Status::Deleted) {
+        return Err(Error::new(Code::OperationStateConflict, format!("container {id} is {}: it cannot be snapshotted", r.status)));
+    }
+    super::copied::require_complete(r)?;
+    let n = snapshots::count(c, id)?;
+    if let Some(max) = world.settings.max_snapshots.filter(|max| n >= *max) {
+        let message = format!("container {id} has {n} snapshots and may have {max}: delete one first");
+        let data = json!({ "field": "snapshots", "container_id": id, "server_id": world.server.id, "current_count": n, "limit": max });
+        return Err(Error::new(Code::ContainerSnapshotLimit, message).with_data(data));
+    }
+    Ok(())
+}
+
+/// Puts a snapshot into the list, as what the live volume grows from now on. The one it replaces leaves the list.
+fn insert(tx: &mut Tx<'_>, id: &ContainerId, row: &SnapshotRow, replaced: Option<&Begun<DeleteSnapshot>>) -> Result<SnapshotAnswer> {
+    if let Some(replaced) = replaced {
+        remove_from_list(tx, replaced)?;
+    }
+    tx.put_snapshot(id, row)?;
+    let c = tx.change_container(id, "user", None, |c| {
+        c.state.head = Some(row.snapshot.name.clone());
+        c.state.since_ms = ms(row.snapshot.created_at);
+    })?;
+    tx.emit_container("container.snapshot.created", &c, json!({ "snapshot": row.snapshot }))?;
+    Ok(SnapshotAnswer { container_id: id.clone(), project_id: c.project, snapshot: row.snapshot.clone() })
+}
+
+/// The row of a snapshot that exists, with its generation and its size.
+pub(super) fn measured(world: &World, id: &ContainerId, mut row: SnapshotRow) -> Result<SnapshotRow> {
+    let volume = Volume::Snapshot(id.clone(), row.snapshot.name.clone());
+    let info = world.store.info(&volume)?.ok_or_else(|| Error::internal(format!("snapshot {} does not exist", row.snapshot.name)))?;
+    row.generation = info.created;
+    row.snapshot.size = world.store.delta(&volume, Some(parent_generation(world, id, row.snapshot.parent.as_ref())?))?;
+    Ok(row)
+}
+
+fn parent_generation(world: &World, id: &ContainerId, parent: Option<&SnapshotName>) -> Result<Generation> {
+    world.read(|c| {
+        let parent = parent.map(|p| snapshots::by_name(c, id, p.as_str())).transpose()?.flatten();
+        Ok(match parent {
+            Some(p) => p.generation,
+            None => containers::get(c, id)?.state.origin,
+        })
+    })
+}
+
+/// A name that finds no snapshot of the container yet, neither as canonical name nor as alias: the wanted one, or it with a number.
+pub(super) fn free_name(c: &rusqlite::Connection, id: &ContainerId, wanted: SnapshotName) -> Result<SnapshotName> {
+    let mut name = wanted.clone();
+    let mut n = 2;
+    while !snapshots::is_free(c, id, name.as_str())? {
+        name = wanted.numbered(n);
+        n += 1;
+    }
+    Ok(name)
+}
+
+/// A snapshot of which only the name and the time are known.
+pub(super) fn unmeasured(name: SnapshotName, alias: Option<Alias>, now: Timestamp) -> Snapshot {
+    Snapshot {
+        name,
+        alias,
+        created_at: now,
+        last_used_at: None,
+        expires_at: None,
+        stateful: false,
+        size: Bytes(0),
+        parent: None,
+        description: None,
+        labels: BTreeMap::new(),
+        pinned: None,
+        // Until it is known better.
+        consistency: Consistency::Crash,
+        databases: None,
+    }
+}
+
+/// Whole days, 1–3650, as a time.
+fn expiry(days: Option<&serde_json::Number>, now: Timestamp) -> Result<Option<Timestamp>> {
+    let Some(n) = days else { return Ok(None) };
+    let days = n.as_i64().filter(|d| (1..=3650).contains(d));
+    let days = days.ok_or_else(|| Error::new(Code::InvalidExpiry, format!("expiry {n} is out of range: whole days, 1 to 3650; nothing was created")))?;
+    now.checked_add((days * 24).hours()).map(Some).map_err(|e| Error::new(Code::InvalidExpiry, format!("expiry {n}: {e}")))
+}
+
+fn labels(l: Option<BTreeMap<String, String>>) -> Result<BTreeMap<String, String>> {
+    let l = l.unwrap_or_default();
+    if l.len() > 64 || l.iter().any(|(k, v)| k.is_empty() || k.len() > 128 || v.len() > 1024) {
+        return Err(Error::new(Code::ValidationError, "labels: at most 64, keys of 1 to 128 bytes, values of at most 1,024"));
+    }
+    Ok(l)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn expiry_is_whole_days_from_1_to_3650() {
+        let now = "2026-11-23T10:05:00Z".parse().unwrap();
+        let n = |s: &str| serde_json::from_str::<serde_json::Number>(s).unwrap();
+        assert_eq!(expiry(Some(&n("7")), now).unwrap().unwrap(), "2026-11-30T10:05:00Z".parse::<Timestamp>().unwrap());
+        for bad in ["0", "-1", "0.5", "1.0", "3651", "1e3", "18446744073709551615"] {
+            assert_eq!(expiry(Some(&n(bad)), now).unwrap_err().code(), Code::InvalidExpiry, "{bad}");
+        }
+    }
+}
