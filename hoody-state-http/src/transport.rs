@@ -137,19 +137,45 @@ fn refusal(peer: &PeerAddress, mut response: Response<ureq::Body>) -> Error {
     let Ok(bad) = serde_json::from_slice::<Bad>(&text) else {
         return Error::new(Code::PeerRefused, format!("server {} at {} answered {status}, and not as a hoody-state server does", peer.name, peer.url));
     };
-    let code = match (status, bad.code.parse()) {
+    // It ends up in lists and logs here.
+    let message: String = bad.message.chars().take(2_000).collect();
+    let error = Error::new(code_of(status, &bad.code), format!("server {}: {message}", peer.name));
+    match bad.data {
+        Some(data) if text.len() < 16 << 10 => error.with_data(data),
+        _ => error,
+    }
+}
+
+/// The code for an answer with this status and this word.
+fn code_of(status: u16, word: &str) -> Code {
+    match (status, word.parse()) {
         // This says nothing about the token: the other server does not allow what was asked for.
-        (403, Ok(code @ Code::HostNetworkDenied)) => code,
+        (403, Ok(Code::HostNetworkDenied)) => Code::HostNetworkDenied,
         (401 | 403, _) => Code::PeerRefused,
         (500, _) => Code::PeerFailed,
         (_, Ok(code)) if code.in_api() => code,
         _ => Code::PeerRefused,
-    };
-    // It ends up in lists and logs here.
-    let message: String = bad.message.chars().take(2_000).collect();
-    let error = Error::new(code, format!("server {}: {message}", peer.name));
-    match bad.data {
-        Some(data) if text.len() < 16 << 10 => error.with_data(data),
-        _ => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peers_error_keeps_its_code_where_that_means_the_same_here() {
+        for (status, word, code) in [
+            (409, "operation_in_progress", Code::OperationInProgress),
+            (404, "snapshot_not_found", Code::SnapshotNotFound),
+            (403, "host_network_denied", Code::HostNetworkDenied),
+            (403, "insufficient_permissions", Code::PeerRefused),
+            (401, "invalid_token", Code::PeerRefused),
+            (500, "io", Code::PeerFailed),
+            (500, "a_word_of_another_version", Code::PeerFailed),
+            (409, "a_word_of_another_version", Code::PeerRefused),
+            (400, "crashed", Code::PeerRefused),
+        ] {
+            assert_eq!(code_of(status, word), code, "{status} {word}");
+        }
     }
 }

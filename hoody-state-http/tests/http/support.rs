@@ -249,7 +249,7 @@ pub fn read_head(reader: &mut impl BufRead) -> Option<(u16, Vec<(String, String)
     Some((status, headers))
 }
 
-fn read_answer(reader: &mut impl BufRead) -> Answer {
+pub fn read_answer(reader: &mut impl BufRead) -> Answer {
     let (status, headers) = read_head(reader).expect("the server closed without an answer");
     let chunked = headers.iter().any(|(n, v)| n == "transfer-encoding" && v == "chunked");
     let length = headers.iter().find(|(n, _)| n == "content-length").map(|(_, v)| v.parse().unwrap());

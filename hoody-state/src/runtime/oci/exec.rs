@@ -8,7 +8,7 @@
 
 use super::record::oci_id;
 use super::start::{cannot_run, read_log};
-use super::{OciRuntime, find, not_running, spec};
+use super::{OciRuntime, find, not_running, program, spec};
 use crate::error::{Code, Error, IoContext, Result};
 use crate::id::{ContainerId, OperationId};
 use crate::runtime::{Cancel, ExecOutput, ExecSpec, cancelled};
@@ -25,10 +25,6 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{ChildStdin, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
-
-/// What follows the name of a program that is not there.
-const NOT_IN_PATH: &str = "not found: no program of this name is in PATH";
-const NO_FILE: &str = "not found: there is no such file, or the interpreter or loader that it names is missing";
 
 /// How long a killed command is waited for.
 const DYING: Duration = Duration::from_secs(2);
@@ -143,45 +139,22 @@ impl OciRuntime {
         }
     }
 
-    /// The runtime complained: about the command, or about something else.
+    /// The command did not run: its working directory or its program is to blame, or something else. Then the message is the runtime's own, `said`.
     fn failed(&self, c: &ContainerId, spec: &ExecSpec, mut out: ExecOutput, said: &str) -> Result<ExecOutput> {
         let name = spec.command.first().map_or("", String::as_str);
-        if let Some(e) = self.wrong_directory(c, spec)? {
+        // The container may have ended while the command was being started.
+        let Some((_, pid, _)) = self.find_init(c, Duration::ZERO)? else { return Err(not_running(c)) };
+        let root = rustix::fs::open(format!("/proc/{pid}/root"), OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok();
+        if let Some(e) = root.as_ref().and_then(|root| wrong_directory(root.as_fd(), c, spec)) {
             return Err(e);
         }
-        let (code, why) = if said.contains("executable file not found") || said.contains("no such file or directory") && said.contains("exec") {
-            (127, if name.contains('/') { NO_FILE } else { NOT_IN_PATH })
-        } else if said.contains("permission denied") && said.contains("exec") {
-            (126, "permission denied: it is a directory, or not executable")
-        } else {
-            // It may have ended, with init, while the command was being started.
-            if self.find_init(c, Duration::ZERO)?.is_none() {
-                return Err(not_running(c));
-            }
+        let Some(fault) = root.as_ref().and_then(|root| program::fault(root.as_fd(), spec)) else {
             let failed = || Error::new(Code::ExecFailed, format!("container {c} could not run {name:?}: {said}"));
             return Err(self.cgroups.out_of_tasks(c).unwrap_or_else(failed));
         };
-        out.exit_code = code;
-        out.stderr = format!("{name}: {why}\n").into_bytes();
+        out.exit_code = fault.exit_code();
+        out.stderr = format!("{name}: {}\n", fault.message()).into_bytes();
         Ok(out)
-    }
-
-    /// Why the command could not begin in its working directory. Asked only when it did not run: a runtime does not tell this from a missing program.
-    fn wrong_directory(&self, c: &ContainerId, spec: &ExecSpec) -> Result<Option<Error>> {
-        let Some(cwd) = spec.cwd.as_deref().filter(|d| !d.is_empty()) else { return Ok(None) };
-        let Some((_, pid, _)) = self.find_init(c, Duration::ZERO)? else { return Ok(None) };
-        let Ok(root) = rustix::fs::open(format!("/proc/{pid}/root"), OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) else {
-            return Ok(None);
-        };
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        let why = match rustix::fs::openat2(&root, cwd, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty(), resolve) {
-            Err(rustix::io::Errno::NOENT) => "is not there",
-            Err(rustix::io::Errno::NOTDIR) => "is no directory, or one of its parents is none",
-            Err(rustix::io::Errno::LOOP) => "is a loop of links",
-            _ => return Ok(None),
-        };
-        let what = format!("working directory {cwd:?} {why} in container {c}: make it, or give another cwd");
-        Ok(Some(Error::new(Code::WorkingDirectoryNotFound, what)))
     }
 
     /// The time is over, or the caller has gone: ends the command and what it started.
@@ -210,6 +183,19 @@ impl OciRuntime {
             let _ = fs::remove_dir(&dir);
         }
     }
+}
+
+/// Why the command could not begin in its working directory. Runtimes do not tell this from a missing program.
+fn wrong_directory(root: BorrowedFd<'_>, c: &ContainerId, spec: &ExecSpec) -> Option<Error> {
+    let cwd = spec.cwd.as_deref().filter(|d| !d.is_empty())?;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let why = match rustix::fs::openat2(root, cwd, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty(), resolve) {
+        Err(rustix::io::Errno::NOENT) => "does not exist",
+        Err(rustix::io::Errno::NOTDIR) => "is not a directory, or one of its parents is not",
+        Err(rustix::io::Errno::LOOP) => "is a loop of symbolic links",
+        _ => return None,
+    };
+    Some(Error::new(Code::WorkingDirectoryNotFound, format!("the working directory {cwd:?} of container {c} {why}: create it, or name another")))
 }
 
 /// How it ended.

@@ -17,6 +17,7 @@ mod console;
 mod exec;
 mod exits;
 mod find;
+mod program;
 mod record;
 mod seccomp;
 mod spec;

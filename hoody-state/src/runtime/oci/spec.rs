@@ -13,7 +13,7 @@ use oci_spec::runtime::{
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(super) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The capabilities of Docker's and Podman's containers, inside the container's user namespace.
 const CAPABILITIES: [Capability; 14] = [
