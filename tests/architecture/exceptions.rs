@@ -37,7 +37,6 @@ pub const USES: &[&str] = &[
 ];
 pub const LONG_FILES: &[&str] = &[
     "hoody-state-fuse/src/mount.rs",
-    "hoody-state-http/src/bin/client/args.rs",
     "hoody-state/src/host/build.rs",
     "hoody-state/src/host/reconcile.rs",
     "hoody-state/src/locked_db/broker/mod.rs",

@@ -1,16 +1,16 @@
-//! Asking before something is lost.
+//! Confirmation before something is deleted or overwritten.
 
 use crate::context::Context;
 use crate::failure::{Failure, Outcome, exit};
 use std::io::{BufRead, Write};
 
-/// Goes on only with `--yes` or a person's yes.
+/// Succeeds only with `--yes` or after a yes on the terminal.
 pub fn confirm(cx: &Context<'_>, what: &str) -> Outcome {
     if cx.yes {
         return Ok(());
     }
     if !cx.terminal {
-        return Err(Failure::new(exit::USAGE, format!("{what} needs --yes when nobody can be asked; nothing was changed")));
+        return Err(Failure::new(exit::USAGE, format!("{what}: this needs --yes where there is no terminal to ask on; nothing was changed")));
     }
     let mut err = std::io::stderr();
     write!(err, "{what}? [y/N] ").and_then(|()| err.flush())?;
@@ -19,7 +19,7 @@ pub fn confirm(cx: &Context<'_>, what: &str) -> Outcome {
     if is_yes(&answer) { Ok(()) } else { Err(Failure::other("not confirmed; nothing was changed")) }
 }
 
-/// Only a clear yes is one.
+/// Whether an answer is `y` or `yes`.
 pub fn is_yes(answer: &str) -> bool {
     matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes")
 }

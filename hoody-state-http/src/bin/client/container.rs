@@ -22,7 +22,7 @@ pub const COLUMNS: [Column; 7] = [
     ("CREATED", |c| time(&c["created_at"])),
 ];
 
-/// Does it; the code is that of a command run in the container.
+/// Runs the command. The exit code is that of a command run in the container, else 0.
 pub fn run(cx: &mut Context<'_>, command: Container) -> Outcome<u8> {
     match command {
         Container::List { project } => {
@@ -52,7 +52,7 @@ pub fn run(cx: &mut Context<'_>, command: Container) -> Outcome<u8> {
         Container::Resume(c) => lifecycle(cx, &c, "resume", &Value::Null)?,
         Container::Delete(c) => {
             let path = path(cx, &c.container, "")?;
-            confirm(cx, &format!("delete the container {} and all of its snapshots", c.container))?;
+            confirm(cx, &format!("delete the container {} and all its snapshots", c.container))?;
             let data = cx.client.delete(&path)?;
             wait::operation(cx, &data, &c.wait)?;
             cx.say(&data, format!("deleted {}", c.container))?;
@@ -79,7 +79,7 @@ pub fn path(cx: &Context<'_>, container: &str, rest: &str) -> Outcome<String> {
     Ok(format!("/containers/{}{rest}", resolve::container(cx, container)?))
 }
 
-/// The server reads sizes; `none` is no limit.
+/// A disk limit as the server takes it: a size, or null for none.
 fn disk(limit: &str) -> Value {
     if limit == "none" { Value::Null } else { json!(limit) }
 }
@@ -120,7 +120,7 @@ fn lifecycle(cx: &mut Context<'_>, change: &Change, verb: &str, body: &Value) ->
         data["status"] = now["status"].clone();
         data["status_message"] = now["status_message"].clone();
     }
-    // A container that ended as soon as it had started says why.
+    // If the container stopped right after its start, show why.
     let started = matches!(verb, "start" | "restart") && status == "stopped";
     let why = ["status_message", "message"].iter().filter_map(|k| data[k].as_str()).next().filter(|_| started);
     let why = why.map_or_else(String::new, |w| format!(" ({w})"));

@@ -1,4 +1,4 @@
-//! `container exec` and `container logs`: what goes in and comes out of a container.
+//! `container exec` and `container logs`.
 
 use crate::container::path;
 use crate::context::Context;
@@ -15,7 +15,7 @@ pub struct Exec {
     pub command: Vec<String>,
 }
 
-/// Runs it and prints what it printed.
+/// Runs a command in a container and prints its output. Returns its exit code.
 pub fn exec(cx: &mut Context<'_>, container: &str, e: &Exec) -> Outcome<u8> {
     let path = path(cx, container, "/exec")?;
     let mut body = Map::from_iter([("command".to_owned(), json!(e.command))]);
@@ -40,17 +40,17 @@ pub fn exec(cx: &mut Context<'_>, container: &str, e: &Exec) -> Outcome<u8> {
         let mut err = std::io::stderr();
         err.write_all(data["stderr"].as_str().unwrap_or_default().as_bytes())?;
         if data["truncated"].as_bool() == Some(true) {
-            writeln!(err, "(the output was longer than the server keeps and was cut)")?;
+            writeln!(err, "(the output was too long for the server and was cut)")?;
         }
         if data["timed_out"].as_bool() == Some(true) {
-            writeln!(err, "(killed after {} ms: see --timeout-ms)", e.timeout_ms)?;
+            writeln!(err, "(the command was killed after {} ms: see --timeout-ms)", e.timeout_ms)?;
         }
     }
-    // A command ended by a signal has no code of its own.
+    // A command that was killed by a signal has no exit code.
     Ok(data["exit_code"].as_i64().map_or(1, |c| u8::try_from(c).unwrap_or(1)))
 }
 
-/// Prints the console of its init.
+/// Prints the console output of a container's init.
 pub fn logs(cx: &mut Context<'_>, container: &str, follow: bool, tail: Option<u64>) -> Outcome {
     let mut query = vec![];
     query.extend(tail.map(|n| format!("tail={n}")));
@@ -61,13 +61,13 @@ pub fn logs(cx: &mut Context<'_>, container: &str, follow: bool, tail: Option<u6
     let is_json = answer.headers().get("content-type").and_then(|v| v.to_str().ok()).is_some_and(|t| t.starts_with("application/json"));
     let mut reader = answer.into_body().into_reader();
     if is_json {
-        let whole: Value = serde_json::from_reader(reader).map_err(|e| Failure::other(format!("the log came damaged: {e}")))?;
-        let data = &whole["data"];
+        let answer: Value = serde_json::from_reader(reader).map_err(|e| Failure::other(format!("the log is not valid JSON: {e}")))?;
+        let data = &answer["data"];
         return cx.print(data, |d| d.as_str().or_else(|| d["logs"].as_str()).map_or_else(|| format!("{d:#}\n"), str::to_owned));
     }
     let mut buffer = [0u8; 16 << 10];
     loop {
-        let n = reader.read(&mut buffer).map_err(|e| Failure::other(format!("the log broke off: {e}")))?;
+        let n = reader.read(&mut buffer).map_err(|e| Failure::other(format!("the connection was lost while the log was read: {e}")))?;
         if n == 0 {
             return Ok(());
         }

@@ -17,7 +17,7 @@ const PEERS: [Column; 5] = [
     ("SERVER", |p| text(&p["server_name"])),
     ("SERVER ID", |p| text(&p["server_id"])),
     ("URL", |p| text(&p["url"])),
-    ("KNOWN SINCE", |p| time(&p["created_at"])),
+    ("ADDED", |p| time(&p["created_at"])),
 ];
 
 fn object<const N: usize>(fields: [(&str, Option<Value>); N]) -> Value {
@@ -48,10 +48,10 @@ pub fn copy(cx: &mut Context<'_>, a: Copy) -> Outcome {
         ("start", a.no_start.then_some(json!(false))),
         ("rate_limit", a.rate_limit.map(|r| json!(r.0))),
     ]);
-    let made = cx.client.post(&format!("{source}/copy"), &body)?;
-    // The operation may be another server's; the container is known here all the same.
-    let made = wait::running(cx, made, &a.wait)?;
-    cx.print(&made, |c| table(std::slice::from_ref(c), &COLUMNS))
+    let copy = cx.client.post(&format!("{source}/copy"), &body)?;
+    // The operation may run on another server, but this server knows the container.
+    let copy = wait::running(cx, copy, &a.wait)?;
+    cx.print(&copy, |c| table(std::slice::from_ref(c), &COLUMNS))
 }
 
 pub fn fork(cx: &mut Context<'_>, a: Fork) -> Outcome {
@@ -70,20 +70,20 @@ pub fn fork(cx: &mut Context<'_>, a: Fork) -> Outcome {
         };
         rows(d, "results").iter().map(one).collect()
     })?;
-    if failed > 0 { Err(Failure::new(exit::OTHER, format!("{failed} of the copies could not be made"))) } else { Ok(()) }
+    if failed > 0 { Err(Failure::new(exit::OTHER, format!("{failed} of the copies could not be created"))) } else { Ok(()) }
 }
 
 pub fn sync(cx: &mut Context<'_>, a: Sync) -> Outcome {
     let body = object([("force", a.no_force.then_some(json!(false))), ("rate_limit", a.rate_limit.map(|r| json!(r.0)))]);
     let data = cx.client.post(&path(cx, &a.container, "/sync")?, &body)?;
     wait::operation(cx, &data, &a.wait)?;
-    let said = match (data["changed"].as_bool(), data["kept"].as_str()) {
-        (_, Some(kept)) => format!("{} is as its source; what it had changed is kept as {kept}", a.container),
-        (Some(false), _) => format!("{} is already what its source is", a.container),
-        _ if a.wait.no_wait => format!("{} is being brought up to its source", a.container),
-        _ => format!("{} is as its source", a.container),
+    let message = match (data["changed"].as_bool(), data["kept"].as_str()) {
+        (_, Some(kept)) => format!("{} is up to date with its source; its own changes are kept as snapshot {kept}", a.container),
+        (Some(false), _) => format!("{} was already up to date with its source", a.container),
+        _ if a.wait.no_wait => format!("{} is being synced with its source", a.container),
+        _ => format!("{} is up to date with its source", a.container),
     };
-    cx.say(&data, said)
+    cx.say(&data, message)
 }
 
 pub fn relocate(cx: &mut Context<'_>, a: Move) -> Outcome {
@@ -99,8 +99,8 @@ pub fn relocate(cx: &mut Context<'_>, a: Move) -> Outcome {
     ]);
     let data = cx.client.post(&from, &body)?;
     wait::operation(cx, &data, &a.wait)?;
-    let stood = data["downtime_ms"].as_u64().map_or_else(String::new, |ms| format!(", neither ran for {ms} ms"));
-    cx.say(&data, format!("{} is on {} as {}{stood}", a.container, a.server, text(&data["target_container_id"])))
+    let downtime = data["downtime_ms"].as_u64().map_or_else(String::new, |ms| format!(", after {ms} ms of downtime"));
+    cx.say(&data, format!("{} was moved to {} as {}{downtime}", a.container, a.server, text(&data["target_container_id"])))
 }
 
 pub fn peer(cx: &mut Context<'_>, command: Peer) -> Outcome {
@@ -131,9 +131,9 @@ pub fn peer(cx: &mut Context<'_>, command: Peer) -> Outcome {
             cx.print(&data, |p| table(std::slice::from_ref(p), &PEERS))
         }
         Peer::Remove { peer } => {
-            confirm(cx, &format!("forget the server {peer}"))?;
+            confirm(cx, &format!("remove the server {peer}"))?;
             let data = cx.client.delete(&format!("/peers/{}", segment(&peer)))?;
-            cx.say(&data, format!("forgot {peer}"))
+            cx.say(&data, format!("removed {peer}"))
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `events`: the live view, over server-sent events.
+//! `events`: prints events as they happen, over server-sent events.
 
 use crate::args::EventsArgs;
 use crate::context::Context;
@@ -45,7 +45,7 @@ impl Parser {
     }
 }
 
-/// Prints events until it is ended; a connection that breaks is made again from the last event on.
+/// Prints events until the process is ended. After a lost connection it reconnects and continues after the last event.
 pub fn run(cx: &mut Context<'_>, a: &EventsArgs) -> Outcome {
     let mut query = vec![];
     if let Some(c) = &a.container {
@@ -59,7 +59,7 @@ pub fn run(cx: &mut Context<'_>, a: &EventsArgs) -> Outcome {
     loop {
         let mut parser = Parser { id: last.clone(), data: String::new() };
         for read in BufReader::new(stream.into_body().into_reader()).lines() {
-            // Broken off: connect again below.
+            // The connection is lost: reconnect below.
             let Ok(text) = read else { break };
             let Some(message) = parser.line(text.trim_end_matches('\r')) else { continue };
             last = message.id.or(last);
@@ -76,7 +76,7 @@ pub fn run(cx: &mut Context<'_>, a: &EventsArgs) -> Outcome {
                 answer => break answer?,
             }
         };
-        // A server that answers and ends at once must not be asked without a pause.
+        // A server that ends the stream at once must not be asked without a pause.
         std::thread::sleep(std::time::Duration::from_millis(200));
     }
 }

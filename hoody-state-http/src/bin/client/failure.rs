@@ -1,14 +1,14 @@
-//! What went wrong, as a message, a code word and an exit code.
+//! A failure of a command: message, code and exit code.
 
 use serde_json::Value;
 use std::fmt;
 
-/// The result of everything here.
+/// The result of a command or a part of it.
 pub type Outcome<T = ()> = Result<T, Failure>;
 
 pub use hoody_state_http::exit::client as exit;
 
-/// A failure; one without a message is silent.
+/// A failure. Without a message nothing is printed.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Failure {
     pub exit: u8,
@@ -25,7 +25,7 @@ impl Failure {
         Self::new(exit::OTHER, message)
     }
 
-    /// What the server answered with an error status: its message, then its code.
+    /// The failure that a server answered with this status and body.
     pub fn answered(status: u16, body: &[u8]) -> Self {
         let json: Value = serde_json::from_slice(body).unwrap_or_default();
         let text = |key: &str| json.get(key).and_then(Value::as_str).map(str::to_owned);
@@ -48,7 +48,7 @@ impl fmt::Display for Failure {
 }
 
 impl From<std::io::Error> for Failure {
-    /// Printing failed; a reader that went away (`| head`) is no error worth a word.
+    /// Writing the output failed. If its reader has ended (`| head`), that is not reported.
     fn from(e: std::io::Error) -> Self {
         if e.kind() == std::io::ErrorKind::BrokenPipe { Failure::new(0, "") } else { Failure::other(format!("cannot write the output: {e}")) }
     }

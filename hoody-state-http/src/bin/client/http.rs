@@ -14,11 +14,11 @@ use ureq::unversioned::resolver::DefaultResolver;
 use ureq::unversioned::transport::{Connector, RustlsConnector};
 use ureq::{Agent, Body, SendBody};
 
-/// Where the server's default port is.
+/// The default address of a server.
 pub const DEFAULT_URL: &str = "http://127.0.0.1:7878";
-/// Longer than the longest time that a server holds an answer back.
+/// Longer than a server ever takes to answer: it holds an answer for at most 25 s.
 const ANSWER_TIME: Duration = Duration::from_secs(60);
-/// An answer as JSON is never larger.
+/// The largest JSON answer that is read.
 const LARGEST_ANSWER: u64 = 256 << 20;
 
 /// How to reach the server.
@@ -29,7 +29,7 @@ pub enum Target {
 }
 
 impl Target {
-    /// A flag wins over the environment, there a socket over an address. Without both, root and without a token: the socket of the server on this machine.
+    /// An option wins over the environment, where the socket wins over the URL. `local` gives the sockets to use if there is neither.
     pub fn choose(url: Option<&str>, socket: Option<&Path>, env: impl Fn(&str) -> Option<String>, local: impl FnOnce() -> Vec<PathBuf>) -> Outcome<Self> {
         let env = |name| env(name).filter(|v| !v.is_empty());
         let url = match (url, socket) {
@@ -44,7 +44,7 @@ impl Target {
                         [one] => return Ok(Target::Socket(one.clone())),
                         several => {
                             let list: Vec<String> = several.iter().map(|p| format!("  --socket {}", p.display())).collect();
-                            return Err(Failure::new(exit::USAGE, format!("several servers run on this machine; say which:\n{}", list.join("\n"))));
+                            return Err(Failure::new(exit::USAGE, format!("several servers are running on this machine; choose one:\n{}", list.join("\n"))));
                         }
                     },
                 },
@@ -54,19 +54,19 @@ impl Target {
         if ["http://", "https://"].iter().any(|scheme| url.strip_prefix(scheme).is_some_and(|rest| !rest.is_empty())) {
             return Ok(Target::Url(url.to_owned()));
         }
-        Err(Failure::new(exit::USAGE, format!("{url:?} is no address of a server: write http://HOST:PORT or https://HOST:PORT")))
+        Err(Failure::new(exit::USAGE, format!("{url:?} is not the address of a server: write http://HOST:PORT or https://HOST:PORT")))
     }
 }
 
-/// The sockets of the servers that run on this machine with their default run directory; none for a user whom they would refuse.
+/// The sockets of the servers on this machine that use the default run directory. Empty for other users than root: the servers would refuse them.
 pub fn local_sockets() -> Vec<PathBuf> {
     if !nix::unistd::geteuid().is_root() {
         return Vec::new();
     }
     let Ok(servers) = std::fs::read_dir("/run/hoody-state") else { return Vec::new() };
-    let mut found: Vec<PathBuf> = servers.flatten().map(|e| e.path().join("api.sock")).filter(|p| UnixStream::connect(p).is_ok()).collect();
-    found.sort();
-    found
+    let mut sockets: Vec<PathBuf> = servers.flatten().map(|e| e.path().join("api.sock")).filter(|p| UnixStream::connect(p).is_ok()).collect();
+    sockets.sort();
+    sockets
 }
 
 /// A connection to one server.
@@ -79,11 +79,11 @@ pub struct Client {
 }
 
 impl Client {
-    /// `ca`: a file with the certificate that an https server shows, or of the authority that signed it; else the public authorities count.
+    /// `ca`: a file with the certificate of an https server or of the authority that signed it. Without it the public authorities are trusted.
     pub fn new(target: &Target, token: Option<&str>, ca: Option<&Path>) -> Outcome<Self> {
         let mut tls = TlsConfig::builder().provider(TlsProvider::Rustls);
         if let Some(file) = ca {
-            let unusable = |e: &dyn std::fmt::Display| Failure::new(exit::USAGE, format!("{} is no certificate in PEM: {e}", file.display()));
+            let unusable = |e: &dyn std::fmt::Display| Failure::new(exit::USAGE, format!("{} is not a certificate in PEM: {e}", file.display()));
             let pem = std::fs::read(file).map_err(|e| unusable(&e))?;
             let mut certificates = Vec::new();
             for item in parse_pem(&pem) {
@@ -92,11 +92,11 @@ impl Client {
                 }
             }
             if certificates.is_empty() {
-                return Err(unusable(&"there is none in it"));
+                return Err(unusable(&"it contains no certificate"));
             }
             tls = tls.root_certs(RootCerts::new_with_certs(&certificates));
         }
-        // Proxies of the environment are for the internet; ureq would otherwise use them for loopback.
+        // Proxies of the environment are for the internet; ureq would use them for loopback too.
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .proxy(None)
@@ -111,7 +111,7 @@ impl Client {
         let broken = Broken::default();
         let agent = Agent::with_parts(config, Dial { socket, broken: broken.clone() }.chain(RustlsConnector::default()), DefaultResolver::default());
         if token.is_some_and(|t| !t.bytes().all(|b| b.is_ascii_graphic())) {
-            return Err(Failure::new(exit::USAGE, "the token holds characters that no token has: is there a line break or a blank in it?"));
+            return Err(Failure::new(exit::USAGE, "the token contains characters that no token has: is there a line break or a blank in it?"));
         }
         Ok(Client { agent, base: format!("{base}/api/v1"), shown, authorization: token.map(|t| format!("Bearer {t}")), broken })
     }
@@ -132,12 +132,12 @@ impl Client {
         self.call("DELETE", path, None)
     }
 
-    /// One call; the answer's `data`.
+    /// Makes a call and returns the `data` of the answer.
     pub fn call(&self, method: &str, path: &str, body: Option<&Value>) -> Outcome<Value> {
         self.call_within(method, path, body, Some(ANSWER_TIME))
     }
 
-    /// The same with another time limit, or none.
+    /// [`Client::call`] with another time limit, or none.
     pub fn call_within(&self, method: &str, path: &str, body: Option<&Value>, limit: Option<Duration>) -> Outcome<Value> {
         let request = self.request(method, path).header(header::CONTENT_TYPE, "application/json").header("Prefer", "wait=20");
         let text = body.map(Value::to_string).unwrap_or_default();
@@ -150,7 +150,7 @@ impl Client {
         self.data(answer?)
     }
 
-    /// Sends a stream, of a known length or not, after the server said that it wants it.
+    /// Uploads a stream, once the server has said that it accepts it.
     pub fn upload(&self, path: &str, reader: &mut dyn Read, length: Option<u64>) -> Outcome<Value> {
         let request = self.request("PUT", path).header(header::CONTENT_TYPE, "application/octet-stream").header(header::EXPECT, "100-continue");
         let mut reader = Upload { inner: reader, left: length, broken: self.broken.clone() };
@@ -158,14 +158,14 @@ impl Client {
         self.data(answer)
     }
 
-    /// An answer that is read as it comes. `accept` is the media type asked for.
+    /// Opens an answer that is read as it arrives. `accept` is the media type to ask for.
     pub fn stream(&self, path: &str, accept: &str, last_event: Option<&str>) -> Outcome<Response<Body>> {
         let mut request = self.request("GET", path).header(header::ACCEPT, accept);
         if let Some(id) = last_event {
             request = request.header("Last-Event-ID", id);
         }
         let answer = self.send(request.body(SendBody::none()), None, None)?;
-        if answer.status().is_success() { Ok(answer) } else { Err(self.data(answer).err().unwrap_or_else(|| Failure::other("the server answered nothing"))) }
+        if answer.status().is_success() { Ok(answer) } else { Err(self.data(answer).err().unwrap_or_else(|| Failure::other("the server sent no answer"))) }
     }
 
     fn request(&self, method: &str, path: &str) -> ureq::http::request::Builder {
@@ -177,7 +177,7 @@ impl Client {
     }
 
     fn send(&self, request: Result<Request<SendBody<'_>>, ureq::http::Error>, length: Option<u64>, limit: Option<Duration>) -> Outcome<Response<Body>> {
-        let mut request = request.map_err(|e| Failure::new(exit::USAGE, format!("no such request can be made: {e}")))?;
+        let mut request = request.map_err(|e| Failure::new(exit::USAGE, format!("the request cannot be made: {e}")))?;
         if let Some(n) = length {
             request.headers_mut().insert(header::CONTENT_LENGTH, n.into());
         }
@@ -187,7 +187,7 @@ impl Client {
 
     fn unreachable(&self, e: &ureq::Error) -> Failure {
         let hint = match e {
-            ureq::Error::Timeout(_) => "it may still be at work: look with `hoody-state operation list`",
+            ureq::Error::Timeout(_) => "it may still be working: see `hoody-state operation list`",
             _ => "is `hoody-state-http serve` running there? (--url, --socket)",
         };
         Failure::new(exit::UNREACHABLE, format!("cannot reach the server at {}: {e}; {hint}", self.shown))
@@ -203,7 +203,7 @@ impl Client {
             return Ok(Value::Null);
         }
         let mut json: Value =
-            serde_json::from_slice(&body).map_err(|e| Failure::other(format!("{} answered something else than JSON ({e}): is it this server?", self.shown)))?;
+            serde_json::from_slice(&body).map_err(|e| Failure::other(format!("{} did not answer with JSON ({e}): is it a hoody-state server?", self.shown)))?;
         Ok(json.get_mut("data").map(Value::take).unwrap_or_default())
     }
 }

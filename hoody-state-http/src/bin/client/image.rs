@@ -21,7 +21,7 @@ const COLUMNS: [Column; 6] = [
     ("CREATED", |i| time(&i["created_at"])),
 ];
 
-/// Does it.
+/// Runs the command.
 pub fn run(cx: &mut Context<'_>, command: Image) -> Outcome {
     match command {
         Image::List => {
@@ -62,7 +62,7 @@ fn import(cx: &mut Context<'_>, name: &str, file: &Path, wait: &Wait) -> Outcome
         }
         (Box::new(f), meta.is_file().then_some(meta.len()))
     };
-    // Hidden by indicatif where stderr is no terminal.
+    // indicatif shows nothing if stderr is not a terminal.
     let bar = match length {
         Some(n) => ProgressBar::new(n).with_style(style("{bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta}")),
         None => ProgressBar::new_spinner().with_style(style("{spinner} {bytes} {bytes_per_sec}")),
@@ -78,5 +78,5 @@ fn style(template: &str) -> ProgressStyle {
 
 fn done(cx: &mut Context<'_>, name: &str, data: &Value, wait: &Wait) -> Outcome {
     wait::operation(cx, data, wait)?;
-    if data.get("name").is_some() { cx.print(data, fields) } else { cx.say(data, format!("{name} is there")) }
+    if data.get("name").is_some() { cx.print(data, fields) } else { cx.say(data, format!("created the image {name}")) }
 }

@@ -1,8 +1,8 @@
 //! `hoody-state`: the client for people.
 //!
-//! Nouns and verbs over the server's HTTP API. What is asked for goes to stdout, everything else to stderr. The exit code says what kind
-//! of error it was: 0 good, 1 any other, 2 wrong usage, 3 not found, 4 conflict or busy, 5 denied, 6 no space, 7 unreachable,
-//! 8 an invalid request. `container exec` ends with the command's own code.
+//! Commands are a noun and a verb over the HTTP API of the server. Results go to stdout, everything else to stderr. The exit code says which kind
+//! of error occurred: 0 none, 1 any other, 2 wrong usage, 3 not found, 4 conflict or busy, 5 denied, 6 no space, 7 unreachable,
+//! 8 an invalid request. `container exec` exits with the code of the command.
 
 mod args;
 mod confirm;
@@ -40,7 +40,7 @@ fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(f) => {
             if !f.message.is_empty() {
-                // Nowhere to complain when stderr is closed.
+                // If stderr is closed, the exit code must do.
                 let _ = writeln!(std::io::stderr(), "{f}");
             }
             ExitCode::from(f.exit)
@@ -48,17 +48,17 @@ fn main() -> ExitCode {
     }
 }
 
-/// Does what the command line says; the exit code is that of a command run in a container, else 0.
+/// Runs the command. The exit code is that of a command run in a container, else 0.
 fn run(cli: Cli, out: &mut dyn Write, terminal: bool) -> Outcome<u8> {
     if let Noun::Completions { shell } = cli.noun {
-        // Into memory first: it panics where writing fails.
+        // Into memory first: clap_complete panics if writing fails.
         let mut script = Vec::new();
         clap_complete::generate(shell, &mut Cli::command(), "hoody-state", &mut script);
         out.write_all(&script)?;
         return Ok(0);
     }
     let token = cli.global.token.clone().or_else(|| std::env::var("HOODY_TOKEN").ok()).filter(|t| !t.is_empty());
-    // A token is meant for a server that asks for one.
+    // With a token, the server is one that asks for tokens: not the local socket.
     let local = || if token.is_some() { Vec::new() } else { http::local_sockets() };
     let target = http::Target::choose(cli.global.url.as_deref(), cli.global.socket.as_deref(), |name| std::env::var(name).ok(), local)?;
     let ca = cli.global.server_ca.clone().or_else(|| std::env::var_os("HOODY_STATE_CA").filter(|c| !c.is_empty()).map(Into::into));

@@ -10,13 +10,13 @@ use serde_json::Value;
 const COLUMNS: [Column; 6] = [
     ("ID", |o| text(&o["id"])),
     ("KIND", |o| text(&o["kind"])),
-    ("OF", |o| format!("{} {}", text(&o["resource_type"]), text(&o["resource_id"]))),
+    ("RESOURCE", |o| format!("{} {}", text(&o["resource_type"]), text(&o["resource_id"]))),
     ("STATUS", |o| text(&o["status"])),
-    ("DONE", done),
-    ("BEGUN", |o| time(&o["created_at"])),
+    ("PROGRESS", progress),
+    ("STARTED", |o| time(&o["created_at"])),
 ];
 
-fn done(o: &Value) -> String {
+fn progress(o: &Value) -> String {
     match (o["done"].as_u64(), o["total"].as_u64()) {
         (Some(d), Some(t)) if t > 0 => format!("{} %", d.saturating_mul(100) / t),
         (Some(d), _) => d.to_string(),
@@ -24,11 +24,11 @@ fn done(o: &Value) -> String {
     }
 }
 
-/// Does it.
+/// Runs the command.
 pub fn run(cx: &mut Context<'_>, command: Operation) -> Outcome {
     match command {
         Operation::List => {
-            // Newest first; who looks for older ones knows their ids.
+            // The newest hundred.
             let data = cx.client.get("/operations?limit=100")?;
             cx.print(&data, |d| table(&rows(d, "operations"), &COLUMNS))
         }
@@ -38,7 +38,7 @@ pub fn run(cx: &mut Context<'_>, command: Operation) -> Outcome {
         }
         Operation::Cancel { id } => {
             let data = cx.client.delete(&format!("/operations/{}", segment(&id)))?;
-            cx.say(&data, format!("asked {id} to stop"))
+            cx.say(&data, format!("cancelling {id}"))
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Tables for people.
+//! Output as text: tables and fields.
 
 use hoody_state::units::Bytes;
 use serde_json::Value;
@@ -6,17 +6,17 @@ use serde_json::Value;
 /// A column: its heading, and its text for a row.
 pub type Column = (&'static str, fn(&Value) -> String);
 
-/// Text without what would steer a terminal.
+/// Text without control characters: a terminal would obey them.
 fn plain(s: &str) -> String {
     s.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
-/// A line.
+/// A line of text.
 pub fn line(s: &str) -> String {
     format!("{}\n", plain(s))
 }
 
-/// A value as text; nothing is `-`.
+/// A value as text; a missing or empty one is `-`.
 pub fn text(v: &Value) -> String {
     match v {
         Value::Null => "-".to_owned(),
@@ -30,7 +30,7 @@ pub fn text(v: &Value) -> String {
     }
 }
 
-/// A number of bytes as people read it.
+/// A number of bytes with a unit.
 pub fn bytes(v: &Value) -> String {
     v.as_u64().map_or_else(|| text(v), |n| Bytes(n).to_string())
 }
@@ -49,7 +49,7 @@ pub fn rows(data: &Value, key: &str) -> Vec<Value> {
     data.get(key).unwrap_or(data).as_array().cloned().unwrap_or_default()
 }
 
-/// Rows under headings.
+/// A table with headings.
 pub fn table(rows: &[Value], columns: &[Column]) -> String {
     let mut lines: Vec<Vec<String>> = vec![columns.iter().map(|(h, _)| (*h).to_owned()).collect()];
     lines.extend(rows.iter().map(|r| columns.iter().map(|(_, f)| plain(&f(r))).collect()));
@@ -64,11 +64,11 @@ pub fn table(rows: &[Value], columns: &[Column]) -> String {
     out
 }
 
-/// Fields that count bytes, whatever they are a field of.
+/// Names of fields that count bytes, in whatever object.
 const BYTES: [&str; 12] =
     ["size", "referenced", "exclusive", "shared", "total", "used", "free", "reserve", "beneath_free", "offered", "reserved", "reserve_ahead"];
 
-/// The fields of one thing, a line each; what is in an object is indented.
+/// The fields of an object, one line each. Fields of inner objects are indented.
 pub fn fields(data: &Value) -> String {
     fn write(data: &Value, indent: usize, out: &mut String) {
         let Some(object) = data.as_object() else { return };
@@ -81,7 +81,7 @@ pub fn fields(data: &Value) -> String {
                     continue;
                 }
                 v if key.ends_with("_at") || key == "since" => time(v),
-                // Beside a limit it is a count.
+                // Next to a limit it is a count, not bytes.
                 v if key == "used" && object.contains_key("limit") => text(v),
                 v if BYTES.contains(&key.as_str()) => bytes(v),
                 v => text(v),

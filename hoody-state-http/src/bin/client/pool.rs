@@ -5,7 +5,7 @@ use crate::context::Context;
 use crate::failure::Outcome;
 use crate::output::fields;
 
-/// Does it.
+/// Runs the command.
 pub fn run(cx: &mut Context<'_>, command: Pool) -> Outcome {
     match command {
         Pool::Show => {

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 const COLUMNS: [Column; 4] =
     [("ID", |p| text(&p["id"])), ("ALIAS", |p| text(&p["alias"])), ("MAX CONTAINERS", |p| text(&p["max_containers"])), ("CREATED", |p| time(&p["created_at"]))];
 
-/// Does it.
+/// Runs the command.
 pub fn run(cx: &mut Context<'_>, command: Project) -> Outcome {
     match command {
         Project::List => {
@@ -25,8 +25,8 @@ pub fn run(cx: &mut Context<'_>, command: Project) -> Outcome {
                     body[key] = v;
                 }
             }
-            let made = cx.client.post("/projects/", &body)?;
-            cx.print(&made, fields)
+            let created = cx.client.post("/projects/", &body)?;
+            cx.print(&created, fields)
         }
         Project::Show { project } => {
             let id = resolve::project(cx, &project)?;
@@ -35,7 +35,7 @@ pub fn run(cx: &mut Context<'_>, command: Project) -> Outcome {
         }
         Project::Delete { project } => {
             let id = resolve::project(cx, &project)?;
-            confirm(cx, &format!("delete the project {project} and all of its containers"))?;
+            confirm(cx, &format!("delete the project {project} and all its containers"))?;
             let data = cx.client.delete(&format!("/projects/{id}"))?;
             cx.say(&data, format!("deleted {project} and {} containers", text(&data["deleted"]["containers"])))
         }

@@ -1,16 +1,16 @@
-//! From what people write (an id, a name, PROJECT/NAME) to an id.
+//! Finds the id of what a user names by id, name or PROJECT/NAME.
 
 use crate::context::Context;
 use crate::failure::{Failure, Outcome, exit};
 use crate::output::rows;
 use serde_json::Value;
 
-/// Something that can be named.
+/// Something with an id and a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Named {
     pub id: String,
     pub name: String,
-    /// Where it is, for people who have to choose.
+    /// Its project, to tell things of the same name apart.
     pub place: String,
 }
 
@@ -19,14 +19,14 @@ pub fn is_id(s: &str) -> bool {
     s.len() == 24 && s.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// The one thing that is meant. An id that exists wins over a name that looks like one.
+/// The id of the one thing that matches. A text in the form of an id is taken as an id.
 pub fn pick(what: &str, wanted: &str, all: &[Named]) -> Outcome<String> {
     if is_id(wanted) {
         return Ok(wanted.to_owned());
     }
     let qualified = wanted.rsplit_once('/');
-    let is_meant = |n: &&Named| n.name == wanted || qualified.is_some_and(|(place, name)| n.place == place && n.name == name);
-    let found: Vec<&Named> = all.iter().filter(is_meant).collect();
+    let matches = |n: &&Named| n.name == wanted || qualified.is_some_and(|(place, name)| n.place == place && n.name == name);
+    let found: Vec<&Named> = all.iter().filter(matches).collect();
     match found.as_slice() {
         [one] => Ok(one.id.clone()),
         [] => Err(Failure::new(exit::NOT_FOUND, format!("there is no {what} {wanted:?}: see `hoody-state {what} list`"))),

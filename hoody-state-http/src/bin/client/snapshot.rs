@@ -7,6 +7,7 @@ use crate::context::Context;
 use crate::failure::{Failure, Outcome, exit};
 use crate::http::segment;
 use crate::output::{Column, bytes, fields, rows, table, text, time};
+use crate::wait;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value, json};
 
@@ -24,12 +25,12 @@ fn of(cx: &Context<'_>, one: &OneSnapshot, rest: &str) -> Outcome<String> {
     path(cx, &one.container, &format!("/snapshots/{}{rest}", segment(&one.snapshot)))
 }
 
-/// The snapshot in an answer, wherever it is.
+/// The snapshot in an answer, which may be the answer itself.
 fn inner(data: &Value) -> &Value {
     data.get("snapshot").filter(|s| s.is_object()).unwrap_or(data)
 }
 
-/// Does it.
+/// Runs the command.
 pub fn run(cx: &mut Context<'_>, command: Snapshot) -> Outcome {
     match command {
         Snapshot::List { container } => {
@@ -53,20 +54,23 @@ pub fn run(cx: &mut Context<'_>, command: Snapshot) -> Outcome {
             let data = cx.client.get(&of(cx, &one, "")?)?;
             cx.print(&data, |d| fields(inner(d)))
         }
-        Snapshot::Restore { one, keep_current, databases, no_start } => {
+        Snapshot::Restore { one, keep_current, databases, no_start, wait } => {
             let path = of(cx, &one, "")?;
-            confirm(cx, &format!("overwrite the container {} by its snapshot {}", one.container, one.snapshot))?;
+            confirm(cx, &format!("overwrite the container {} with its snapshot {}", one.container, one.snapshot))?;
             let optional =
                 [("keep_current", keep_current.map(Value::from)), ("databases", databases.map(Value::from)), ("start", no_start.then_some(json!(false)))];
             let body: Map<String, Value> = optional.into_iter().filter_map(|(k, v)| Some((k.to_owned(), v?))).collect();
             let data = cx.client.put(&path, &Value::Object(body))?;
-            let undo = data["undo"].as_str().map(|u| format!("; the state before is kept as snapshot {u} (`hoody-state snapshot undo {}`)", one.container));
+            wait::operation(cx, &data, &wait)?;
+            let undo =
+                data["undo"].as_str().map(|u| format!("; the state before is kept as snapshot {u} (undo with `hoody-state snapshot undo {}`)", one.container));
             cx.say(&data, format!("restored {} to {}{}", one.container, one.snapshot, undo.unwrap_or_default()))
         }
-        Snapshot::Undo { container } => {
-            let path = path(cx, &container, "/undo")?;
+        Snapshot::Undo(change) => {
+            let (container, path) = (&change.container, path(cx, &change.container, "/undo")?);
             confirm(cx, &format!("undo the last restore of the container {container}"))?;
             let data = cx.client.call("POST", &path, None)?;
+            wait::operation(cx, &data, &change.wait)?;
             cx.say(&data, format!("undid the last restore of {container}"))
         }
         Snapshot::Rename { one, alias, none: _ } => change(cx, &one, "PUT", "/alias", Some(&json!({ "alias": alias }))),
@@ -94,5 +98,6 @@ fn change(cx: &mut Context<'_>, one: &OneSnapshot, method: &str, rest: &str, bod
 }
 
 fn in_days(now: Timestamp, days: u32) -> Outcome<Timestamp> {
-    now.checked_add(SignedDuration::from_hours(24 * i64::from(days))).map_err(|e| Failure::new(exit::USAGE, format!("{days} days from now is no time: {e}")))
+    now.checked_add(SignedDuration::from_hours(24 * i64::from(days)))
+        .map_err(|e| Failure::new(exit::USAGE, format!("{days} days from now is not a valid time: {e}")))
 }

@@ -1,4 +1,4 @@
-//! The client against a small server that answers what it is told and remembers what it was asked.
+//! The client against a small server with fixed answers that records the requests.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use crate::args::Cli;

@@ -1,7 +1,7 @@
 //! Connections for ureq: TCP without proxies, and UNIX sockets.
 //!
-//! A server that refuses an upload half way answers and closes. So an upload ends as soon as the answer has come, and a broken pipe is no error here, but a mark that
-//! ends the upload, after which the answer is read.
+//! A server that refuses an upload answers and closes the connection before it has read everything. So an upload ends as soon as there is an answer, and a
+//! broken pipe is not an error here: it ends the upload, and the answer is read.
 
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use std::io::{ErrorKind, Read, Write};
@@ -17,10 +17,10 @@ use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, LazyBu
 
 const CONNECT_TIME: Duration = Duration::from_secs(5);
 
-/// Set while nobody reads what is sent any more.
+/// Set once the server has stopped reading.
 pub type Broken = Arc<AtomicBool>;
 
-/// Connects to the socket, or where the address says.
+/// Connects to the socket, else to the address of the request.
 #[derive(Debug)]
 pub struct Dial {
     pub socket: Option<PathBuf>,
@@ -36,23 +36,23 @@ impl Connector for Dial {
             Some(path) => Stream::Unix(UnixStream::connect(path)?),
             None => {
                 let mut error = Error::HostNotFound;
-                let mut found = None;
+                let mut connected = None;
                 for addr in details.addrs.iter() {
                     match TcpStream::connect_timeout(addr, CONNECT_TIME) {
                         Ok(s) => {
-                            found = Some(s);
+                            connected = Some(s);
                             break;
                         }
                         Err(e) => error = e.into(),
                     }
                 }
-                let stream = found.ok_or(error)?;
+                let stream = connected.ok_or(error)?;
                 stream.set_nodelay(true)?;
                 Stream::Tcp(stream)
             }
         };
         let buffers = LazyBuffers::new(details.config.input_buffer_size(), details.config.output_buffer_size());
-        // Within TLS not all that comes is an answer.
+        // With TLS, input may be something else than an answer.
         let plain = details.uri.scheme_str() == Some("http");
         Ok(Some(Connection { stream, buffers, plain, broken: self.broken.clone() }))
     }
@@ -87,7 +87,7 @@ impl Stream {
         }
     }
 
-    /// Whether the server has answered, or closed, though it was not asked to yet.
+    /// Whether the server has answered or closed the connection before the request was complete.
     fn has_input(&self) -> bool {
         let fd = match self {
             Stream::Tcp(s) => s.as_fd(),
@@ -104,7 +104,7 @@ impl Stream {
     }
 }
 
-/// One connection, for one call.
+/// A connection for one call.
 #[derive(Debug)]
 pub struct Connection {
     stream: Stream,
@@ -144,7 +144,7 @@ impl Transport for Connection {
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
-        // On a broken connection this may say EINVAL; reading tells the outcome.
+        // On a broken connection this may fail with EINVAL; reading shows the outcome.
         let _ = self.stream.set_timeouts(true, timeout.not_zero().map(|t| *t));
         let amount = self.stream.read(self.buffers.input_append_buf()).map_err(|e| timed_out(e, &timeout))?;
         self.buffers.input_appended(amount);
@@ -152,22 +152,22 @@ impl Transport for Connection {
     }
 
     fn is_open(&mut self) -> bool {
-        // A connection a call: nothing to go stale between the looks of a long wait.
+        // One connection for each call, so that none becomes stale between the polls of a long wait.
         false
     }
 }
 
-/// What is uploaded. Once nobody reads it any more, it ends, or is filled up at once to the length that was announced.
+/// The body of an upload. Once the server has stopped reading, it ends at once; if a length was announced, the rest is filled with bytes that nobody reads.
 pub struct Upload<'a> {
     pub inner: &'a mut dyn Read,
-    /// What is left of the length that was announced.
+    /// How much of the announced length is still to be sent.
     pub left: Option<u64>,
     pub broken: Broken,
 }
 
 impl Read for Upload<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        // A file that has grown since is sent as it was announced.
+        // Of a file that has grown, only the announced length is sent.
         let most = self.left.map_or(buffer.len(), |left| usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len()));
         if self.broken.load(Ordering::Relaxed) {
             let filled = if self.left.is_some() { most } else { 0 };

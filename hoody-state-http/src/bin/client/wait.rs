@@ -1,4 +1,4 @@
-//! Waiting for work that goes on behind.
+//! Waiting for operations that run in the background.
 
 use crate::args::Wait;
 use crate::context::Context;
@@ -8,7 +8,7 @@ use crate::output::text;
 use serde_json::Value;
 use std::time::{Duration, Instant};
 
-/// The waits between two looks: short at first, then longer.
+/// Pauses between two polls: short at first, then longer.
 pub struct Backoff {
     next: Duration,
     end: Instant,
@@ -23,7 +23,7 @@ impl Backoff {
         Backoff { next: Duration::from_millis(50), end }
     }
 
-    /// Sleeps; false when the time is over.
+    /// Sleeps. Returns false when the time is over.
     pub fn pause(&mut self) -> bool {
         let left = self.end.saturating_duration_since(Instant::now());
         if left.is_zero() {
@@ -36,10 +36,10 @@ impl Backoff {
 }
 
 fn too_long(what: &str, wait: &Wait) -> Failure {
-    Failure::other(format!("{what} is not done after {} s; it continues in the background: see `hoody-state operation list`", wait.timeout_s))
+    Failure::other(format!("{what} has not finished after {} s. It continues in the background: see `hoody-state operation list`", wait.timeout_s))
 }
 
-/// Waits for the operation that an answer names, if it names one. Asked with an operation that is gone, it is done.
+/// Waits for the operation that an answer names, if any. An operation that the server does not know any more has ended.
 pub fn operation(cx: &Context<'_>, answer: &Value, wait: &Wait) -> Outcome {
     let Some(id) = answer.get("operation_id").and_then(Value::as_str).filter(|_| !wait.no_wait) else { return Ok(()) };
     let mut backoff = Backoff::new(wait.timeout_s);
@@ -65,7 +65,7 @@ pub fn operation(cx: &Context<'_>, answer: &Value, wait: &Wait) -> Outcome {
     }
 }
 
-/// Waits until a container is no longer on its way, and must then run.
+/// Waits until a container is no longer being created or copied. It fails if the container could not be started.
 pub fn running(cx: &Context<'_>, created: Value, wait: &Wait) -> Outcome<Value> {
     let Some(id) = created["id"].as_str().map(str::to_owned).filter(|_| !wait.no_wait) else { return Ok(created) };
     let mut now = created;

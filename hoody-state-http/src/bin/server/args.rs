@@ -14,10 +14,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// The state of containers as a commit graph, over HTTP.
+/// Serve containers and their snapshots over HTTP.
 ///
-/// Exit codes: 0 good, 1 failed (check: findings), 2 wrong arguments, 3 in use, 4 not allowed, 5 something this needs is
-/// not there, 6 not found, 7 no space. The log goes to stderr; HOODY_STATE_LOG sets its level.
+/// Exit codes: 0 success, 1 failure (`check`: findings are left), 2 wrong arguments, 3 in use, 4 not permitted, 5 something that is needed is
+/// missing, 6 not found, 7 no space. The log goes to standard error; HOODY_STATE_LOG sets its level (error, warn, info, debug or trace).
 #[derive(Debug, Parser)]
 #[command(name = "hoody-state-http", version)]
 pub struct Args {
@@ -25,123 +25,123 @@ pub struct Args {
     pub command: Command,
 }
 
-/// What to do.
+/// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Serves a pool until TERM or INT; its containers go on.
+    /// Run the server. On SIGTERM or SIGINT it stops; the containers keep running.
     Serve(Box<ServeArgs>),
-    /// Makes, lists and revokes tokens; beside a running server or without one.
+    /// Create, list and revoke access tokens. The server may be running.
     Token(TokenArgs),
-    /// Compares catalog, pool, mounts, cgroups and loop devices: one line a finding.
+    /// Check that catalog, pool, mounts, cgroups and loop devices agree. Prints one line for each finding.
     Check(CheckArgs),
-    /// Stops the pool's containers and takes everything down that a reboot would.
+    /// Stop all containers and unmount the pool. The server must not be running.
     Unmount(PoolArgs),
-    /// Prints the certificate that this server makes for itself, for other servers to pin: the `ca` of POST /peers.
+    /// Print the server's self-signed certificate. Other servers need it to trust this one (`hoody-state peer add --ca`).
     Certificate {
-        /// Where the pool is kept.
+        /// Directory of the pool
         #[arg(long, value_name = "DIR")]
         data: PathBuf,
-        /// A host name or address by which other servers reach this one; may be repeated. Counts when the certificate is made.
+        /// Host name or address at which other servers reach this one. Can be repeated. Used only when the certificate is created.
         #[arg(long, value_name = "HOST")]
         name: Vec<String>,
     },
-    /// Writes a small root file system round the machine's static busybox to standard output, as a tar to import.
+    /// Write a small image to standard output: a tar archive with this machine's static busybox.
     DemoImage {
-        /// A statically linked busybox, as in Debian's busybox-static.
+        /// A statically linked busybox, such as the one of Debian's package busybox-static
         #[arg(long, value_name = "PATH", default_value = "/bin/busybox")]
         busybox: PathBuf,
     },
 }
 
-/// Which pool.
+/// The pool.
 #[derive(Debug, clap::Args)]
 pub struct PoolArgs {
-    /// Where the pool is kept.
+    /// Directory of the pool
     #[arg(long, value_name = "DIR")]
     pub data: PathBuf,
-    /// Where mounts, sockets and pid files go [default: /run/hoody-state/<hash of the data path>].
+    /// Directory for mounts, sockets and state that a reboot removes [default: /run/hoody-state/<hash of the data path>]
     #[arg(long, value_name = "DIR")]
     pub run: Option<PathBuf>,
-    /// A block device instead of the image file under the data directory.
+    /// Block device to use instead of an image file in the data directory
     #[arg(long, value_name = "DEV")]
     pub device: Option<PathBuf>,
 }
 
-/// How to serve.
+/// Settings of the server.
 #[derive(Debug, clap::Args)]
 pub struct ServeArgs {
     #[command(flatten)]
     pub pool: PoolArgs,
-    /// TCP address; port 0 takes a free one. Beyond loopback it takes TLS.
+    /// TCP address to listen on; port 0 picks a free one. TLS is used for any address but loopback.
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:7878")]
     pub listen: SocketAddr,
-    /// Serve TCP with TLS: a certificate chain in PEM [default beyond loopback: one that this server makes for itself, see `certificate`].
+    /// Certificate chain for TLS, in PEM [default: none on loopback, else a self-signed one: see `certificate`]
     #[arg(long, value_name = "PEM", requires = "tls_key")]
     pub tls_certificate: Option<PathBuf>,
-    /// Its key in PEM.
+    /// Private key of the certificate, in PEM
     #[arg(long, value_name = "PEM", requires = "tls_certificate")]
     pub tls_key: Option<PathBuf>,
-    /// UNIX socket [default: <run>/api.sock].
+    /// UNIX socket to listen on [default: <run>/api.sock]
     #[arg(long, value_name = "PATH")]
     pub socket: Option<PathBuf>,
-    /// Size of the image file when it is made.
+    /// Size of the image file when the pool is created
     #[arg(long, value_name = "SIZE", conflicts_with = "device")]
     pub pool_size: Option<Bytes>,
-    /// What to reserve for the image on the disk beneath it: full (all of it), a SIZE ahead of what is in use, or none. Without a reserve, a disk that
-    /// fills up makes the pool read-only.
+    /// Disk space to reserve for the image file: full (all of it), a SIZE beyond what is in use, or none. Without a reserve, a full disk makes the
+    /// pool read-only.
     #[arg(long, value_name = "SIZE|full|none", default_value = "2G", conflicts_with = "device")]
     pub pool_reserve: Reserve,
-    /// Disk limit of a container that is made without one: what its volumes and snapshots may hold [default: none].
+    /// Disk limit of containers that are created without one, for their volumes and snapshots [default: none]
     #[arg(long, value_name = "SIZE")]
     pub default_disk: Option<Bytes>,
-    /// With more subvolumes inside a container than this, no snapshots of it are taken.
+    /// Most subvolumes inside a container. Snapshots of a container with more are refused.
     #[arg(long, value_name = "N", default_value_t = 256)]
     pub max_nested_volumes: u32,
-    /// Name of this server [default: the host's].
+    /// Name of this server [default: the host name]
     #[arg(long, value_name = "NAME")]
     pub server_name: Option<String>,
-    /// OCI runtime: a name or a path [default: the first of runc, crun, youki].
+    /// OCI runtime, as a name or a path [default: the first of runc, crun, youki in PATH]
     #[arg(long, value_name = "PATH")]
     pub runtime: Option<PathBuf>,
-    /// The program hoody-state-fuse, for /hoody/databases [default: beside this program, else in PATH].
+    /// Path of hoody-state-fuse, which serves /hoody/databases [default: beside this program, else in PATH]
     #[arg(long, value_name = "PATH", conflicts_with = "no_databases")]
     pub databases: Option<PathBuf>,
-    /// Serve without /hoody/databases.
+    /// Run without /hoody/databases
     #[arg(long)]
     pub no_databases: bool,
-    /// Let idle processors sleep while databases are busy too: a transaction takes up to four times as long.
+    /// Let idle processors sleep while databases are busy. Saves power; a transaction takes up to four times as long.
     #[arg(long)]
     pub save_power: bool,
-    /// First host id of the containers' user namespace, when the pool is made.
+    /// First user id on the host for the users of containers. Used only when the pool is created.
     #[arg(long, value_name = "N")]
     pub id_base: Option<u32>,
-    /// Processes and threads that a container may have at once.
+    /// Most processes and threads of a container
     #[arg(long, value_name = "N", default_value_t = hoody_state::runtime::oci::CONTAINER_TASKS, value_parser = clap::value_parser!(u64).range(32..))]
     pub container_tasks: u64,
-    /// Processes and threads that all containers may have together [default: three quarters of what the host can have].
+    /// Most processes and threads of all containers together [default: three quarters of what the host allows]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(32..))]
     pub pool_tasks: Option<u64>,
-    /// How long the state before a restore is kept: 30m, 24h, 7d.
+    /// How long the state before a restore is kept, such as 30m, 24h or 7d
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = duration)]
     pub undo_expiry: Duration,
-    /// Which containers may use the host's network, where whoever makes them has that right: none, those made here, or also those that come from other servers.
+    /// Which containers may use the network of the host. Their creator needs a token with that right, too.
     #[arg(long, value_name = "WHICH", default_value = "local")]
     pub host_network: WhichNetwork,
-    /// Serve /metrics, to anybody who can reach the address.
+    /// Serve /metrics. It needs no token: everybody who can reach the address can read it.
     #[arg(long)]
     pub metrics: bool,
     #[command(flatten)]
     pub limits: LimitArgs,
 }
 
-/// Which containers may use the host's network.
+/// Which containers may use the network of the host.
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
 pub enum WhichNetwork {
-    /// None; those that there are do not start.
+    /// None; existing ones do not start
     Never,
-    /// Those that are made on this server.
+    /// Those created on this server
     Local,
-    /// Also those that other servers copy or move here.
+    /// Those created on this server, and those copied or moved here from other servers
     Any,
 }
 
@@ -155,59 +155,59 @@ impl From<WhichNetwork> for HostNetwork {
     }
 }
 
-/// Tokens.
+/// Manage tokens.
 #[derive(Debug, clap::Args)]
 pub struct TokenArgs {
     #[command(subcommand)]
     pub command: TokenCommand,
 }
 
-/// What to do with tokens.
+/// The commands for tokens.
 #[derive(Debug, Subcommand)]
 pub enum TokenCommand {
-    /// Makes a token and prints it: it is shown this once.
+    /// Create a token and print it. It cannot be shown again.
     Create {
         #[command(flatten)]
         pool: PoolArgs,
-        /// To tell it by.
+        /// Name of the token [default: a generated one]
         #[arg(long)]
         name: Option<String>,
-        /// A project it reaches; may be repeated [default: all].
+        /// Limit the token to this project. Can be repeated [default: all projects]
         #[arg(long, value_name = "ID")]
         project: Vec<ProjectId>,
-        /// It may only read.
+        /// The token can only read
         #[arg(long)]
         read_only: bool,
-        /// It is for another server, which may copy its own containers here with it, and read those of which a copy was ordered for it.
+        /// The token is for another server, which can use it to copy containers here, and to read the containers that are to be copied to it
         #[arg(long, conflicts_with = "read_only")]
         replication: bool,
-        /// The server it is for: a peer's name, or a server's id [default: the first server that uses it].
+        /// The server the token is for: the name of a peer, or the id of a server [default: the first server that uses it]
         #[arg(long, requires = "replication", value_name = "NAME|ID")]
         peer: Option<String>,
-        /// It may make containers that use the host's network (`network: "host"`).
+        /// The token can create containers that use the network of the host (`network: "host"`)
         #[arg(long, conflicts_with_all = ["read_only", "replication"])]
         allow_host_network: bool,
     },
-    /// Lists tokens, not their secrets.
+    /// List the tokens, without their secrets
     List {
         #[command(flatten)]
         pool: PoolArgs,
     },
-    /// Revokes a token at once.
+    /// Revoke a token. It takes effect at once, also for open streams
     Revoke {
         #[command(flatten)]
         pool: PoolArgs,
-        /// Its id or name.
+        /// Id or name of the token
         token: String,
     },
 }
 
-/// How to check.
+/// Settings of `check`.
 #[derive(Debug, clap::Args)]
 pub struct CheckArgs {
     #[command(flatten)]
     pub pool: PoolArgs,
-    /// Mend what can be mended.
+    /// Repair what can be repaired
     #[arg(long)]
     pub repair: bool,
 }
@@ -216,14 +216,14 @@ impl PoolArgs {
     /// The configuration of an existing pool.
     ///
     /// # Errors
-    /// When the data directory is not there.
+    /// When the data directory does not exist.
     pub fn config(&self) -> Result<HostConfig> {
         let data = self.data.canonicalize().map_err(|e| match e.kind() {
-            std::io::ErrorKind::NotFound => Error::new(Code::DataNotFound, format!("there is no pool in {}: `serve --data` makes one", self.data.display())),
+            std::io::ErrorKind::NotFound => Error::new(Code::DataNotFound, format!("there is no pool in {}: `serve --data` creates one", self.data.display())),
             _ => Error::io(format!("open {}", self.data.display()), e),
         })?;
         let mounted = HostConfig { device: self.device.clone(), ..HostConfig::new(&data, "") }.mounted_run()?;
-        // Without --run the pool's own place is taken: where it is mounted now, else the default one.
+        // Without --run: where the pool is mounted now, else the default.
         let run = self.run.clone().or(mounted).unwrap_or_else(|| {
             let mut hash = String::new();
             for b in &Sha256::digest(data.as_os_str().as_encoded_bytes())[..8] {
@@ -236,10 +236,10 @@ impl PoolArgs {
 }
 
 impl ServeArgs {
-    /// The configuration; the data directory is made if it is not there.
+    /// The configuration. The data directory is created if it does not exist.
     ///
     /// # Errors
-    /// When it cannot be made.
+    /// When it cannot be created.
     pub fn config(&self) -> Result<HostConfig> {
         use std::os::unix::fs::DirBuilderExt;
         let data = &self.pool.data;
@@ -250,7 +250,7 @@ impl ServeArgs {
             server_name: self.server_name.clone(),
             runtime: self.runtime.clone(),
             id_base: self.id_base,
-            databases: if self.no_databases { None } else { Some(self.databases.clone().unwrap_or_else(beside)) },
+            databases: if self.no_databases { None } else { Some(self.databases.clone().unwrap_or_else(fuse_program)) },
             container_tasks: Some(self.container_tasks),
             pool_tasks: self.pool_tasks,
             save_power: self.save_power,
@@ -267,8 +267,8 @@ impl ServeArgs {
     }
 }
 
-/// The daemon that was installed with this program.
-fn beside() -> PathBuf {
+/// hoody-state-fuse: beside this program, else to be found in PATH.
+fn fuse_program() -> PathBuf {
     let name = "hoody-state-fuse";
     let own = std::env::current_exe().ok().map(|exe| exe.with_file_name(name)).filter(|p| p.is_file());
     own.unwrap_or_else(|| PathBuf::from(name))
@@ -276,7 +276,7 @@ fn beside() -> PathBuf {
 
 /// `90s`, `30m`, `24h`, `7d`.
 pub fn duration(text: &str) -> Result<Duration, String> {
-    let bad = || format!("{text:?} is no time: write 90s, 30m, 24h or 7d");
+    let bad = || format!("{text:?} is not a time: write 90s, 30m, 24h or 7d");
     let digits = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(bad)?;
     let n: u64 = text[..digits].parse().map_err(|_| bad())?;
     let unit = match &text[digits..] {
@@ -295,12 +295,12 @@ mod tests {
     use clap::CommandFactory;
 
     #[test]
-    fn the_command_line_holds_together() {
+    fn the_command_line_is_consistent() {
         Args::command().debug_assert();
     }
 
     #[test]
-    fn times_are_read_as_people_write_them() {
+    fn durations_are_read_with_their_unit() {
         assert_eq!(duration("24h"), Ok(Duration::from_secs(86_400)));
         assert_eq!(duration("7d"), Ok(Duration::from_secs(604_800)));
         for bad in ["", "h", "24", "-1h", "1w", "99999999999999999d"] {

@@ -5,10 +5,10 @@ use hoody_state::Result;
 use hoody_state::host::Host;
 use std::process::ExitCode;
 
-/// One line a finding; 1 if any is left.
+/// Prints one line for each finding. The exit code is 1 if any is left.
 ///
 /// # Errors
-/// When the pool cannot be looked at.
+/// When the pool cannot be read.
 pub fn check(args: &CheckArgs) -> Result<ExitCode> {
     let findings = Host::check_pool(&args.pool.config()?, args.repair)?;
     for f in &findings {
@@ -17,10 +17,10 @@ pub fn check(args: &CheckArgs) -> Result<ExitCode> {
     Ok(if findings.iter().all(|f| f.repaired) { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
-/// Takes the pool down.
+/// Stops the containers and unmounts the pool.
 ///
 /// # Errors
-/// When a server runs on it, or something cannot be taken down.
+/// When a server is running on it, or something cannot be unmounted.
 pub fn unmount(args: &PoolArgs) -> Result<()> {
     Host::unmount(&args.config()?)
 }

@@ -1,47 +1,47 @@
-//! What the server takes at once, on the command line.
+//! The limits of the server, on the command line.
 
 use crate::args::duration;
 use hoody_state_http::limits::Limits;
 use std::time::Duration;
 
-/// What the server takes at once. `GET /pool` shows each value and what is under way.
+/// Limits. `GET /pool` shows each limit and how much of it is in use.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Limits")]
 pub struct LimitArgs {
-    /// TCP connections at once.
+    /// Most open TCP connections
     #[arg(long, value_name = "N", default_value_t = Limits::default().connections, value_parser = count())]
     pub max_connections: usize,
-    /// TCP connections of one address (of one /64 with IPv6). Behind a proxy all clients have the proxy's address.
+    /// Most open TCP connections of one address (IPv6: of one /64 network). Behind a proxy all clients have the address of the proxy.
     #[arg(long, value_name = "N", default_value_t = Limits::default().connections_per_address, value_parser = count())]
     pub max_connections_per_address: usize,
-    /// Connections to the UNIX socket at once.
+    /// Most open connections to the UNIX socket
     #[arg(long, value_name = "N", default_value_t = Limits::default().socket_connections, value_parser = count())]
     pub max_socket_connections: usize,
-    /// How long a client may take over a TLS handshake, and over the headers of a request.
+    /// How long a client may take for a TLS handshake, and for the headers of a request
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
     pub header_timeout: Duration,
-    /// How long a connection that has shown a token may do nothing between two requests.
+    /// How long a connection that has sent a valid token may be idle between two requests
     #[arg(long, value_name = "TIME", default_value = "75s", value_parser = duration)]
     pub idle_timeout: Duration,
-    /// How long a JSON body may take to come.
+    /// How long a JSON body may take to arrive
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
     pub body_timeout: Duration,
-    /// An upload that brings less than 16 KiB in so long is ended.
+    /// An upload that sends less than 16 KiB in this time is ended
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
     pub upload_stall_timeout: Duration,
-    /// Commands (`exec`) that run at once.
+    /// Most running commands (`exec`)
     #[arg(long, value_name = "N", default_value_t = Limits::default().commands, value_parser = count())]
     pub max_commands: usize,
-    /// Commands that run at once in the containers of one project.
+    /// Most running commands in the containers of one project
     #[arg(long, value_name = "N", default_value_t = Limits::default().commands_per_project, value_parser = count())]
     pub max_commands_per_project: usize,
-    /// Streams of events at once, Socket.IO's too.
+    /// Most open streams of events, including Socket.IO sessions
     #[arg(long, value_name = "N", default_value_t = Limits::default().streams, value_parser = count())]
     pub max_event_streams: usize,
-    /// Logs that are followed at once.
+    /// Most logs that are followed at the same time
     #[arg(long, value_name = "N", default_value_t = Limits::default().followers, value_parser = count())]
     pub max_log_followers: usize,
-    /// Requests at once that wait for an operation to end.
+    /// Most requests that wait for the end of an operation at the same time
     #[arg(long, value_name = "N", default_value_t = Limits::default().waits, value_parser = count())]
     pub max_waits: usize,
 }
@@ -51,7 +51,7 @@ fn count() -> clap::builder::RangedU64ValueParser<usize> {
 }
 
 impl LimitArgs {
-    /// The settings. The share of one caller follows the total where it has no option of its own.
+    /// The limits. A limit for each caller that has no option is a quarter of the total.
     pub fn limits(&self) -> Limits {
         let quarter = |n: usize| n.div_ceil(4);
         Limits {

@@ -1,4 +1,4 @@
-//! The server of `hoody-state`, and what is done to its pool from a shell.
+//! `hoody-state-http`: the server, and commands for its pool.
 
 mod args;
 mod check;

@@ -1,4 +1,4 @@
-//! A server whose pool the kernel has made read-only starts anew when the pool can be mounted anew: it replaces itself by `exec`, under the same process id.
+//! When the kernel has made the pool read-only and it can be mounted again, the server restarts: it replaces itself by `exec`, with the same process id.
 
 use hoody_state::host::Host;
 use hoody_state::{Error, Result};
@@ -6,17 +6,17 @@ use std::os::unix::process::CommandExt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::watch;
 
-/// When the server last did so, in seconds since 1970; for the server that it became.
+/// The environment variable that tells the new server when the last restart was, in seconds since 1970.
 const LAST: &str = "HOODY_STATE_REMOUNTED_AT";
-/// A pool that becomes read-only again has another trouble than a full disk: its containers are not ended again and again.
+/// The least time between two restarts. A pool that becomes read-only again soon has another problem than a full disk, and each restart ends its containers.
 const PAUSE: Duration = Duration::from_secs(600);
 
-/// Waits for a read-only pool that can be mounted anew.
+/// Waits until a read-only pool can be mounted again.
 pub struct Recovery(watch::Receiver<bool>);
 
 impl Recovery {
     pub fn watch(host: &Host) -> Self {
-        let (due, seen) = watch::channel(false);
+        let (due, is_due) = watch::channel(false);
         let again = move || {
             let _ = due.send(true);
         };
@@ -31,10 +31,10 @@ impl Recovery {
             };
             drop(std::thread::Builder::new().name("recovery".into()).spawn(later));
         }
-        Recovery(seen)
+        Recovery(is_due)
     }
 
-    /// Returns when it is time.
+    /// Returns when the server must restart.
     pub async fn due(&self) {
         if self.0.clone().wait_for(|due| *due).await.is_err() {
             std::future::pending::<()>().await;
@@ -45,15 +45,15 @@ impl Recovery {
         *self.0.borrow()
     }
 
-    /// Becomes a new server with the same arguments. Returns only if that fails.
-    pub fn start_anew(&self) -> Result<()> {
+    /// Replaces this process by a new server with the same arguments. Returns only if that fails.
+    pub fn restart(&self) -> Result<()> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
         let failed = std::process::Command::new("/proc/self/exe").args(std::env::args_os().skip(1)).env(LAST, now.to_string()).exec();
-        Err(Error::io("start the server anew", failed))
+        Err(Error::io("restart the server", failed))
     }
 }
 
-/// How long ago this process, as the server it was before, mounted its pool anew.
+/// The time since the last restart of this kind.
 fn since_last() -> Duration {
     let last = std::env::var(LAST).ok().and_then(|t| t.parse().ok()).map(Duration::from_secs);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -34,7 +34,8 @@ pub fn token(args: &TokenArgs) -> Result<()> {
     Ok(())
 }
 
-/// Id, first characters, rights (of a replication token: the id of the server that it belongs to), projects, when it was made, name (last: it may hold blanks).
+/// One line for a token: id, first characters, rights (of a replication token: the id of its server), projects, time of creation, name. The name is
+/// last because it can contain blanks.
 fn line(t: &Token) -> String {
     let rights = match (&t.peer, t.replication, t.read_only) {
         (Some(peer), ..) => format!("replication:{peer}"),

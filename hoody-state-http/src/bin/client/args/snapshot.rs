@@ -1,0 +1,107 @@
+//! Arguments of `hoody-state snapshot`.
+
+use super::{Change, Wait, pair};
+use clap::{Args, Subcommand};
+
+#[derive(Debug, Subcommand)]
+pub enum Snapshot {
+    /// List the snapshots of a container
+    #[command(visible_alias = "ls")]
+    List {
+        /// Id or name of the container
+        container: String,
+    },
+    /// Take a snapshot
+    Create {
+        /// Id or name of the container
+        container: String,
+        /// Alias for the snapshot [default: none; its name is then the time]
+        alias: Option<String>,
+        /// Delete the snapshot after this many days
+        #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=3650))]
+        expiry: Option<u32>,
+        /// A description
+        #[arg(long)]
+        description: Option<String>,
+        /// Add a label
+        #[arg(short, long = "label", value_name = "KEY=VALUE", value_parser = pair)]
+        labels: Vec<(String, String)>,
+        /// Replace the snapshot that has this alias
+        #[arg(long, requires = "alias")]
+        replace: bool,
+    },
+    /// Show a snapshot
+    Show(OneSnapshot),
+    /// Restore a snapshot. The state before is kept as an undo snapshot for a day
+    Restore {
+        #[command(flatten)]
+        one: OneSnapshot,
+        /// Keep the state before as a snapshot with this alias
+        #[arg(long, value_name = "ALIAS")]
+        keep_current: Option<String>,
+        /// Whether to revert databases that other containers use too
+        #[arg(long, value_parser = ["revert", "keep"])]
+        databases: Option<String>,
+        /// Leave the container stopped
+        #[arg(long)]
+        no_start: bool,
+        #[command(flatten)]
+        wait: Wait,
+    },
+    /// Undo the last restore
+    Undo(Change),
+    /// Change the alias of a snapshot
+    Rename {
+        #[command(flatten)]
+        one: OneSnapshot,
+        /// The new alias
+        #[arg(required_unless_present = "none", conflicts_with = "none")]
+        alias: Option<String>,
+        /// Remove the alias
+        #[arg(long)]
+        none: bool,
+    },
+    /// Pin a snapshot: it does not expire and cannot be deleted
+    Pin {
+        #[command(flatten)]
+        one: OneSnapshot,
+        /// Why it is pinned
+        #[arg(long, default_value = "pinned by hoody-state")]
+        reason: String,
+    },
+    /// Unpin a snapshot
+    Unpin(OneSnapshot),
+    /// Set when a snapshot expires
+    Expire {
+        #[command(flatten)]
+        one: OneSnapshot,
+        #[command(flatten)]
+        when: Expiry,
+    },
+    /// Delete a snapshot
+    #[command(visible_alias = "rm")]
+    Delete(OneSnapshot),
+}
+
+/// One snapshot of a container.
+#[derive(Debug, Args)]
+pub struct OneSnapshot {
+    /// Id or name of the container
+    pub container: String,
+    /// Name or alias of the snapshot
+    pub snapshot: String,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct Expiry {
+    /// In this many days
+    #[arg(long = "in", value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=3650))]
+    pub days: Option<u32>,
+    /// At this time, such as 2026-12-31T12:00:00Z
+    #[arg(long, value_name = "TIME")]
+    pub at: Option<jiff::Timestamp>,
+    /// Never
+    #[arg(long)]
+    pub never: bool,
+}
