@@ -43,34 +43,50 @@
 //! # }
 //! ```
 
+// What only the host uses of the lower modules.
+#![cfg_attr(not(feature = "host"), allow(dead_code, unused_imports))]
+
+#[cfg(feature = "host")]
 mod catalog;
 pub mod cgroup;
 pub mod clock;
+#[cfg(feature = "host")]
 pub mod container;
 pub mod error;
 pub mod event;
 pub mod freeze;
+#[cfg(feature = "host")]
 pub mod host;
 pub mod id;
+#[cfg(feature = "host")]
 pub mod image;
+#[cfg(feature = "locks")]
 pub mod locked_db;
 pub mod model;
 pub mod name;
+#[cfg(feature = "host")]
 pub mod op;
+#[cfg(feature = "host")]
 mod ops;
+#[cfg(feature = "btrfs")]
 pub mod pool;
 pub mod ramdisk;
 pub mod runtime;
+#[cfg(feature = "host")]
 mod services;
+#[cfg(feature = "host")]
 mod settings;
 pub mod share;
 pub mod snapshot;
 mod sys;
+#[cfg(feature = "transfer")]
 pub mod transfer;
 pub mod units;
+#[cfg(feature = "host")]
 mod world;
 
 pub use error::{Code, Error, Kind, Result};
+#[cfg(feature = "host")]
 pub use host::{Caller, Host, HostBuilder, HostConfig};
 pub use sys::mountinfo;
 

@@ -1,6 +1,6 @@
 //! Freezing: a container's processes are stopped in place, their memory kept, and go on where they were.
 //!
-//! **Guarantees**, tested by [`suite`] on every backend:
+//! **Guarantees**, tested by `suite` (feature `conformance`) on every backend:
 //! 1. When `freeze` returns, no task of the group runs. When it fails (a task does not freeze in time), the group is as it was before.
 //! 2. `freeze` and `thaw` tell the state before; doing twice what is done already changes nothing.
 //! 3. Freezing costs well under a millisecond for ordinary processes, waits by poll (never by sleeping in a loop where the kernel can tell), and leaves no
@@ -9,6 +9,7 @@
 pub mod cgroup1;
 pub mod cgroup2;
 pub mod memory;
+#[cfg(any(test, feature = "conformance"))]
 pub mod suite;
 
 #[cfg(test)]

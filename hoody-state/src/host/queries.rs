@@ -15,7 +15,7 @@ impl Host {
     /// Those of the pool.
     pub fn pool(&self) -> Result<PoolInfo> {
         let s = self.0.store.space()?;
-        let reserve = crate::pool::reserve(s.total);
+        let reserve = crate::model::space::reserve(s.total);
         let mut what: BTreeMap<String, u64> = BTreeMap::new();
         // The catalog of a read-only pool may not be readable either; that must be said all the same.
         let (reclaiming, open) =

@@ -1,7 +1,8 @@
 //! Restoring a database in place: SQLite's backup API, as one more writer.
 
 use crate::error::{Code, Error, IoContext, Result};
-use crate::sys::mount::{Access, Links, open_in_root};
+use crate::sys::mount::{Links, open_in_root};
+use crate::sys::private_root::{Access, in_root_of};
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags};
 use std::ffi::OsString;
@@ -40,7 +41,7 @@ pub(super) fn restore_below(volume: &Path, from: &Path, to: &Path, timeout: Dura
     let (copy, source) = copied(from)?;
     let name = source.file_name().unwrap_or_default();
     let what = || format!("restore {}", volume.join(to).display());
-    crate::sys::mount::in_root_of(&[("source", copy.path(), Access::Write), ("target", volume, Access::Write)], || {
+    in_root_of(&[("source", copy.path(), Access::Write), ("target", volume, Access::Write)], || {
         let target = Path::new("/target");
         no_links(target, to)?;
         put(&Said { from, to }, &Path::new("/source").join(name), &target.join(to), timeout)

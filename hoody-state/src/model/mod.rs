@@ -10,9 +10,11 @@ mod project;
 mod server;
 mod share;
 mod snapshot;
+pub mod space;
 mod token;
 mod transfer;
 pub(crate) mod validate;
+pub mod volume;
 
 pub use container::*;
 pub use event::*;

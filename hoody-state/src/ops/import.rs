@@ -119,7 +119,7 @@ fn run(image: Image, op: &mut Op, tar: &mut dyn Read) -> Result<Image> {
 
 fn fill_staging(world: &World, op: &OperationId, progress: &Arc<Progress>, tar: &mut dyn Read) -> Result<ImportReport> {
     let space = world.store.space()?;
-    let room = space.free - crate::pool::reserve(space.total);
+    let room = space.free - crate::model::space::reserve(space.total);
     let options = ImportOptions {
         id_base: world.id_base,
         // Of an image's own bytes: what lies above the reserve now.

@@ -1,6 +1,6 @@
 //! Where things are in a pool. The one place that turns a [`Volume`] into a path.
 
-use crate::snapshot::Volume;
+use crate::model::volume::Volume;
 use std::path::PathBuf;
 
 /// The directory of golden images.

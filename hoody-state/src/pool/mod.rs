@@ -27,18 +27,17 @@ mod record;
 mod reserve;
 #[cfg(test)]
 mod reserve_tests;
-#[doc(hidden)]
-pub mod testing;
+#[cfg(test)]
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use crate::model::space::ImageSpace;
 pub use open::Step;
 pub use record::{FORMAT, PoolRecord};
-pub use reserve::{Backing, DEFAULT_AHEAD, ImageSpace, Reserve, Tended};
+pub use reserve::{Backing, DEFAULT_AHEAD, Reserve, Tended};
 
-use crate::error::{Code, Error, IoContext, Result};
-use crate::snapshot::Space;
-use crate::snapshot::btrfs::BtrfsStore;
+use crate::error::{IoContext, Result};
 use crate::sys::loops;
 use crate::units::Bytes;
 use nix::fcntl::Flock;
@@ -202,19 +201,24 @@ impl Pool {
         self.fresh_mount
     }
 
-    /// What is free in the pool of `config` and beneath it, if it is mounted and the kernel has made it read-only. Takes no lock.
-    ///
-    /// # Errors
-    /// Of the system calls.
-    pub fn stuck(config: &PoolConfig) -> Result<Option<Space>> {
+    /// Where the pool of `config` is mounted and what is beneath it, if it is mounted and the kernel has made it read-only. Takes no lock.
+    pub(crate) fn read_only_at(config: &PoolConfig) -> Result<Option<(PathBuf, Option<Backing>)>> {
         let at = config.mount_point();
         if mount::at(&at)?.is_none() || !read_only(&at)? {
             return Ok(None);
         }
-        let image = config.data.join(IMAGE);
-        let store = BtrfsStore::open(&at)?;
-        let store = if config.device.is_none() { store.with_backing(Backing::new(image, config.reserve.unwrap_or(Reserve::None))) } else { store };
-        crate::snapshot::SnapshotStore::space(&store).map(Some)
+        let backing = config.device.is_none().then(|| Backing::new(config.data.join(IMAGE), config.reserve.unwrap_or(Reserve::None)));
+        Ok(Some((at, backing)))
+    }
+
+    /// Whether the store counts what containers write.
+    pub(crate) fn counts_what_is_written(&self) -> Result<bool> {
+        Ok(self.counts && !read_only(&self.root())?)
+    }
+
+    /// The image and its reserve; nothing for a device.
+    pub(crate) fn backing(&self) -> Option<&Backing> {
+        self.backing.as_ref()
     }
 
     /// The directory for things gone at reboot.
@@ -235,28 +239,6 @@ impl Pool {
         &self.record
     }
 
-    /// The volumes of this pool. The store keeps the pool busy: drop it before [`Pool::unmount`].
-    ///
-    /// # Errors
-    /// Of the system calls.
-    pub fn store(&self) -> Result<BtrfsStore> {
-        let store = BtrfsStore::open(&self.root())?;
-        let store = if self.counts && !read_only(&self.root())? { store.with_quotas()? } else { store };
-        Ok(match &self.backing {
-            Some(backing) => store.with_backing(backing.clone()),
-            None => store,
-        })
-    }
-
-    /// How full the pool is. For a sparse image, what is free is no more than what the file system under it has.
-    ///
-    /// # Errors
-    /// Of the system calls.
-    pub fn space(&self) -> Result<Space> {
-        use crate::snapshot::SnapshotStore;
-        self.store()?.space()
-    }
-
     /// What is reserved beneath the image; nothing for a device.
     #[must_use]
     pub fn reserve_setting(&self) -> Option<Reserve> {
@@ -271,14 +253,6 @@ impl Pool {
         self.backing.as_ref().map_or(Ok(Tended::Nothing), |b| b.tend(&self.root()))
     }
 
-    /// Refuses a change that needs `needed` bytes when it would eat into the reserve ([`reserve`]), before anything is changed.
-    ///
-    /// # Errors
-    /// [`Kind::NoSpace`], `pool_full`.
-    pub fn space_guard(&self, needed: Bytes) -> Result<()> {
-        check_space(&self.space()?, needed)
-    }
-
     /// Takes down everything that opening made: the mount, with it the loop device, and the run directory's entry. Nothing is lost; `open` brings it back.
     ///
     /// # Errors
@@ -288,29 +262,6 @@ impl Pool {
         drop(self.lock);
         Ok(())
     }
-}
-
-/// What is kept free for what must always be possible (deleting, the catalog, containers' last writes): a fiftieth of the pool, at
-/// least 64 MiB, at most 1 GiB.
-#[must_use]
-pub fn reserve(total: Bytes) -> Bytes {
-    Bytes(total.0 / 50).clamp(Bytes::mib(64), Bytes::gib(1))
-}
-
-/// The rule of [`Pool::space_guard`] for a [`Space`] at hand.
-///
-/// # Errors
-/// [`Kind::NoSpace`], `pool_full`.
-pub fn check_space(space: &Space, needed: Bytes) -> Result<()> {
-    let reserve = reserve(space.total);
-    if space.free >= needed + reserve {
-        return Ok(());
-    }
-    let message = format!(
-        "the pool is full: {needed} needed, {} free of {}, of which {reserve} are kept in reserve; delete snapshots or containers, or grow the pool",
-        space.free, space.total
-    );
-    Err(Error::new(Code::PoolFull, message).with_data(serde_json::json!({"needed": needed, "free": space.free, "total": space.total, "reserve": reserve})))
 }
 
 /// Whether the file system mounted at `root` is read-only.

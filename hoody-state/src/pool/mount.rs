@@ -79,8 +79,9 @@ pub(super) fn unmount(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Gives a mount's place free at once; the mount itself ends when its last user does.
-pub(super) fn let_go(path: &Path) {
+/// Detaches every mount at `path`: the place is free at once, a mount ends with its last user.
+#[cfg(test)]
+pub(super) fn detach_all(path: &Path) {
     while matches!(at(path), Ok(Some(_))) {
         if umount2(path, MntFlags::MNT_DETACH).is_err() {
             return;

@@ -24,6 +24,7 @@
 
 use super::grow::GRAIN;
 use crate::error::{Code, Error, IoContext, Result};
+use crate::model::space::{ImageSpace, LEFT_BENEATH};
 use crate::units::Bytes;
 use btrfs_uapi::filesystem::{ResizeAmount, ResizeArgs, resize};
 use btrfs_uapi::raw::{BTRFS_DEV_EXTENT_KEY, BTRFS_DEV_TREE_OBJECTID};
@@ -40,8 +41,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What is reserved ahead of use when nobody says otherwise.
 pub const DEFAULT_AHEAD: Bytes = Bytes::gib(2);
-/// What is left to the file system beneath for others; the pool does not take its last bytes.
-const LEFT_BENEATH: u64 = 128 << 20;
 /// Of what is free beneath beyond this, a part is offered without being reserved.
 const PLENTY: u64 = 4 << 30;
 /// Which part.
@@ -91,37 +90,9 @@ impl FromStr for Reserve {
     }
 }
 
-/// The figures of an image and of what is beneath it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct ImageSpace {
-    /// The length of the image: what the pool may grow to.
-    pub size: Bytes,
-    /// What is offered to BTRFS now.
-    pub offered: Bytes,
-    /// What the image takes from the file system beneath.
-    pub reserved: Bytes,
-    /// What that file system has left.
-    pub beneath_free: Bytes,
-}
-
-impl ImageSpace {
-    /// What can be written in addition to `used`, if BTRFS has room for `free` in the image.
-    #[must_use]
-    pub fn certain(&self, used: Bytes, free: Bytes) -> Bytes {
-        let beneath = (self.reserved - used) + (self.beneath_free - Bytes(LEFT_BENEATH));
-        (free + (self.size - self.offered)).min(beneath)
-    }
-
-    /// What is offered and not reserved.
-    #[must_use]
-    pub fn unreserved(&self) -> Bytes {
-        self.offered - self.reserved
-    }
-
-    /// What may be offered beyond what is reserved.
-    fn on_trust(&self) -> u64 {
-        self.beneath_free.0.saturating_sub(PLENTY) / OFFERED_PART
-    }
+/// What may be offered beyond what is reserved.
+fn on_trust(space: &ImageSpace) -> u64 {
+    space.beneath_free.0.saturating_sub(PLENTY) / OFFERED_PART
 }
 
 /// An image and its reserve.
@@ -346,7 +317,7 @@ impl<'a> Handle<'a> {
         }
         let reserved = self.backing.reserved_to.load(Ordering::Relaxed);
         let space = self.backing.space(Bytes(look.offered))?;
-        let target = reserved.saturating_add(space.on_trust()).min(look.length).max(look.used_end).max(SMALLEST) / GRAIN * GRAIN;
+        let target = reserved.saturating_add(on_trust(&space)).min(look.length).max(look.used_end).max(SMALLEST) / GRAIN * GRAIN;
         let far = look.offered.abs_diff(target) >= step || (target == look.length && look.offered < target) || look.offered < reserved;
         if far && target != look.offered {
             self.offer(target)?;
@@ -408,7 +379,7 @@ mod tests {
         let low = ImageSpace { beneath_free: Bytes::gib(1), ..s };
         assert_eq!(low.certain(used, free), Bytes::gib(3) - Bytes(LEFT_BENEATH));
         assert_eq!(ImageSpace { beneath_free: Bytes::mib(1), ..s }.certain(used, free), Bytes::gib(2));
-        assert_eq!((s.on_trust(), low.on_trust()), ((46 << 30) / 4, 0));
+        assert_eq!((on_trust(&s), on_trust(&low)), ((46 << 30) / 4, 0));
     }
 
     #[test]

@@ -2,7 +2,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use super::{Pool, PoolConfig, mount};
-use crate::snapshot::btrfs::BtrfsStore;
 use crate::sys::loops;
 use crate::units::Bytes;
 use std::fs::File;
@@ -57,12 +56,6 @@ impl LoopPool {
         self.pool().root()
     }
 
-    /// Its volumes.
-    #[must_use]
-    pub fn store(&self) -> BtrfsStore {
-        self.pool().store().expect("the pool's store")
-    }
-
     /// Lets go of the pool as the end of a server does: it stays mounted.
     pub fn close(&mut self) {
         self.pool = None;
@@ -86,7 +79,7 @@ impl Drop for LoopPool {
 /// Takes a pool down by force: whatever still uses it loses it.
 pub fn clean_up(config: &PoolConfig) {
     if mount::unmount(&config.mount_point()).is_err() {
-        mount::let_go(&config.mount_point());
+        mount::detach_all(&config.mount_point());
     }
     for name in ["pool.img", "pool.img.new"] {
         let _ = loops::detach(&config.data.join(name));

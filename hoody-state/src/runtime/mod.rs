@@ -3,7 +3,7 @@
 //! **Vocabulary.** A *run* is one life of a container's init, from start to exit. The container's *cgroup* outlives its runs: limits,
 //! memory that is charged to it and freezing belong to the container, not to the run.
 //!
-//! **Guarantees**, tested by [`suite`] on every backend:
+//! **Guarantees**, tested by `suite` (feature `conformance`) on every backend:
 //! 1. `start` returns when init runs; when it fails nothing of the run is left.
 //! 2. The end of init is noticed without polling and reported once to the exit listener, whoever started it (a restarted server adopts by `adopt`).
 //! 3. `stop` and `kill` return when **no** process of the container is left, frozen or not.
@@ -12,7 +12,9 @@
 
 mod cancel;
 pub mod memory;
+#[cfg(feature = "oci")]
 pub mod oci;
+#[cfg(any(test, feature = "conformance"))]
 pub mod suite;
 
 pub use cancel::Cancel;

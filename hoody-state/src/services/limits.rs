@@ -31,7 +31,7 @@ impl Limits {
         if space.read_only {
             return Err(read_only_error(space.image.as_ref()));
         }
-        crate::pool::check_space(&space, Bytes(0))
+        crate::model::space::check_space(&space, Bytes(0))
     }
 
     /// Refuses to copy a volume with too many others in it: each takes a transaction, in which the container stands still. Error: `too_many_nested_volumes`.

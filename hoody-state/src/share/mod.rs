@@ -3,7 +3,7 @@
 //! **Vocabulary.** The *owner* has the directory and makes the share; the *receiver* accepts it and sees it below [`RECEIVED`]. A *tree* is the
 //! directory, resolved and held open, but mounted nowhere yet.
 //!
-//! **Guarantees** of a [`ShareMount`], tested by [`suite`] on every backend:
+//! **Guarantees** of a [`ShareMount`], tested by `suite` (feature `conformance`) on every backend:
 //! 1. `open` finds the source as a process of the owner would, and never outside the owner's root, whatever is renamed or linked meanwhile. What
 //!    the owner's own processes see in another way ([`Source::not_within`], [`Source::not_above`]) it refuses, however a path comes there.
 //! 2. What is opened read-only cannot be written by anybody through its mount, root included.
@@ -19,6 +19,7 @@ pub mod bind;
 pub mod consent;
 pub mod memory;
 pub mod path;
+#[cfg(any(test, feature = "conformance"))]
 pub mod suite;
 
 pub use crate::model::mount::{Identity, RECEIVED, Tree};

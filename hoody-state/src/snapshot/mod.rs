@@ -4,7 +4,7 @@
 //! used again ([`VolumeId`]). A *snapshot* is a read-only volume made from another in constant time; a *clone* is a writable one.
 //! Subvolumes that were made *inside* a volume (by a tool in the container) are its *nested* volumes and go wherever it goes.
 //!
-//! **Guarantees**, tested by the suite in [`suite`] on every backend:
+//! **Guarantees**, tested by `suite` (feature `conformance`) on every backend:
 //! 1. After `snapshot` or `clone_volume` returns, the target holds exactly what the source held at one instant of the call, and is durable. (Each
 //!    nested volume is captured at an instant of its own; where they must agree with each other, freeze or stop what writes to them first.)
 //!    If it fails or the process dies, the target does not exist under its own place; what is left lies under a [`Volume::Staging`] name.
@@ -15,65 +15,23 @@
 //!
 //! The shape follows containerd's snapshotter (a page that is the specification, one suite for all backends).
 
+#[cfg(feature = "btrfs")]
 pub mod btrfs;
+#[cfg(any(feature = "btrfs", feature = "host"))]
 pub mod memory;
+#[cfg(any(test, feature = "conformance"))]
 pub mod suite;
+
+pub use crate::model::space::Space;
+pub use crate::model::volume::Volume;
 
 use crate::error::Result;
 use crate::id::{ContainerId, OperationId, ProjectId};
-use crate::name::{ImageName, SnapshotName};
 use crate::units::{Bytes, Generation, VolumeId};
-use std::fmt;
 use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 use uuid::Uuid;
-
-/// A place for a volume in the pool.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Volume {
-    /// `images/<name>`: a golden image, read-only once sealed.
-    Image(ImageName),
-    /// `containers/<id>/live`: what the container runs from.
-    Live(ContainerId),
-    /// `containers/<id>/next`: what a restore is about to exchange with `live`; after the exchange, what was live.
-    Next(ContainerId),
-    /// `containers/<id>/snapshots/<name>`.
-    Snapshot(ContainerId, SnapshotName),
-    /// `projects/<id>/databases`.
-    Databases(ProjectId),
-    /// `containers/<id>/databases/<name>`: the project's databases as they were when the snapshot `name` was taken.
-    SnapshotDatabases(ContainerId, SnapshotName),
-    /// `containers/<id>/next-databases`: what a restore is about to exchange with the project's databases; after the exchange, what they were.
-    NextDatabases(ContainerId),
-    /// `staging/<operation>`: half-made things; whatever lies there at start is garbage unless its operation is open.
-    Staging(OperationId),
-}
-
-impl Volume {
-    /// Whether nobody but this program ever writes to it, and it is read-only. Whoever is root in a container owns the roots of the other volumes, and of what
-    /// is nested in them: nothing that is written there, nor the read-only flag, can be relied on.
-    #[must_use]
-    pub fn is_sealed(&self) -> bool {
-        matches!(self, Volume::Image(_) | Volume::Snapshot(..) | Volume::SnapshotDatabases(..))
-    }
-}
-
-impl fmt::Display for Volume {
-    /// For people: `live volume of container 65f0…`.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Volume::Image(n) => write!(f, "volume of image {n}"),
-            Volume::Live(c) => write!(f, "live volume of container {c}"),
-            Volume::Next(c) => write!(f, "next volume of container {c}"),
-            Volume::Snapshot(c, n) => write!(f, "snapshot {n} of container {c}"),
-            Volume::Databases(p) => write!(f, "database volume of project {p}"),
-            Volume::SnapshotDatabases(c, n) => write!(f, "databases in snapshot {n} of container {c}"),
-            Volume::NextDatabases(c) => write!(f, "next database volume for container {c}"),
-            Volume::Staging(o) => write!(f, "staging volume of operation {o}"),
-        }
-    }
-}
 
 /// What is known of a volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,21 +53,6 @@ pub struct VolumeInfo {
 pub struct Deleted {
     /// Ids to give to [`SnapshotStore::reclaimed`].
     pub volumes: Vec<VolumeId>,
-}
-
-/// How full the pool is.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Space {
-    /// Of the file system.
-    pub total: Bytes,
-    /// Data and metadata in use.
-    pub used: Bytes,
-    /// What can still be written for certain.
-    pub free: Bytes,
-    /// Whether nothing can be written at all: the kernel makes a file system read-only that it could not write to.
-    pub read_only: bool,
-    /// Of the image under it, if it is on one.
-    pub image: Option<crate::pool::ImageSpace>,
 }
 
 /// What a container or a project has written and not deleted, in all its volumes and snapshots, and what it may.

@@ -8,5 +8,7 @@ pub(crate) mod inside;
 pub(crate) mod loops;
 pub(crate) mod mount;
 pub mod mountinfo;
+#[cfg(feature = "host")]
+pub(crate) mod private_root;
 pub(crate) mod process;
 pub(crate) mod userns;

@@ -7,7 +7,7 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 use std::ffi::OsStr;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 /// A mount of its own of the directory `dir` (with what is mounted below it, if `deep`), nowhere yet; gone with the descriptor.
@@ -146,36 +146,6 @@ pub(crate) fn in_private_namespace<T: Send>(f: impl FnOnce() -> T + Send) -> io:
     })
 }
 
-/// Whether what is shown to [`in_root_of`] may be changed there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Access {
-    Read,
-    Write,
-}
-
-/// Runs `f` with a root directory in which there are these directories, by name, and nothing else: whatever links it follows, they lead nowhere else.
-pub(crate) fn in_root_of<T: Send>(dirs: &[(&str, &Path, Access)], f: impl FnOnce() -> T + Send) -> io::Result<T> {
-    let empty = tempfile::tempdir()?;
-    let shown = |dir: &Path, access: Access| -> io::Result<OwnedFd> {
-        let tree = clone_tree(std::fs::File::open(dir)?.as_fd(), false)?;
-        restrict(tree.as_fd(), Restrict { read_only: access == Access::Read, shared: false })?;
-        Ok(tree)
-    };
-    let trees = dirs.iter().map(|(_, dir, access)| shown(dir, *access)).collect::<io::Result<Vec<_>>>()?;
-    in_private_namespace(|| {
-        use nix::mount::MsFlags;
-        nix::mount::mount(Some("hoody-root"), empty.path(), Some("tmpfs"), MsFlags::MS_NODEV | MsFlags::MS_NOSUID, Some("mode=755,size=1m"))?;
-        for ((name, ..), tree) in dirs.iter().zip(&trees) {
-            let at = empty.path().join(name);
-            std::fs::create_dir(&at)?;
-            put_tree(tree.as_fd(), open_plain(&at)?.as_fd())?;
-        }
-        nix::unistd::chroot(empty.path())?;
-        nix::unistd::chdir("/")?;
-        Ok(f())
-    })?
-}
-
 fn on_thread<T: Send>(f: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
     std::thread::scope(|s| {
         let thread = std::thread::Builder::new().name("mounts".into()).spawn_scoped(s, f)?;
@@ -188,6 +158,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use std::fs::File;
+    use std::os::fd::AsFd as _;
 
     #[test]
     fn a_tree_is_put_restricted_and_taken_off_in_a_namespace_of_its_own() {
@@ -214,20 +185,6 @@ mod tests {
         })
         .unwrap();
         assert!(!on.join("f").exists(), "nothing of it is seen here");
-    }
-
-    #[test]
-    fn a_root_of_its_own_has_nothing_of_the_hosts() {
-        let dir = tempfile::tempdir().unwrap();
-        std::os::unix::fs::symlink("/etc", dir.path().join("out")).unwrap();
-        std::fs::write(dir.path().join("f"), "x").unwrap();
-        in_root_of(&[("d", dir.path(), Access::Write)], || {
-            assert_eq!(std::fs::read_to_string("/d/f").unwrap(), "x");
-            assert!(!Path::new("/d/out/passwd").exists());
-            assert!(!Path::new("/etc").exists());
-        })
-        .unwrap();
-        assert!(Path::new("/etc").exists());
     }
 
     #[test]

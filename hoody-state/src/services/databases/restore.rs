@@ -10,7 +10,7 @@ use crate::locked_db::merge::{Trees, merge};
 use crate::model::DatabasesChoice;
 use crate::name::SnapshotName;
 use crate::snapshot::Volume;
-use crate::sys::mount::{Access, in_root_of};
+use crate::sys::private_root::{Access, in_root_of};
 use crate::units::VolumeId;
 use std::path::Path;
 use std::time::Duration;

@@ -21,6 +21,7 @@ mod forged_tests;
 #[doc(hidden)]
 pub mod from_elsewhere;
 mod nested;
+mod of_pool;
 mod quota;
 #[cfg(test)]
 mod quota_tests;

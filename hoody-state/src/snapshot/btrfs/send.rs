@@ -243,7 +243,7 @@ impl BtrfsStore {
             if let Some((fd, _)) = &from {
                 nested::remove_stubs(mount, fd.as_fd(), volume.as_fd())?;
             }
-            let room = |bytes| crate::pool::check_space(&self.space()?, crate::units::Bytes(bytes));
+            let room = |bytes| crate::model::space::check_space(&self.space()?, crate::units::Bytes(bytes));
             let base = from.as_ref().map(|(fd, uuid)| (fd.as_fd(), *uuid));
             let target = Target { root: volume.as_fd(), base, keep: &part.keep, room: &room };
             let applied = apply(&mut input, &target)?;
