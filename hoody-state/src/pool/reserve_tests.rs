@@ -113,7 +113,7 @@ fn what_fills_the_disk_beneath_leaves_the_pool_writable() {
     let full = pool.space().unwrap();
     assert!(!full.read_only, "{full:?}");
     assert_eq!(full.image.unwrap().unreserved(), Bytes(0), "{full:?}");
-    assert_eq!(pool.space_guard(Bytes(0)).unwrap_err().code(), Code::PoolFull);
+    assert_eq!(pool.space_guard(Bytes(0)).unwrap_err().code(), crate::Code::PoolFull);
     // And somebody else takes the rest beneath. What is offered is still good for every byte.
     let others = p.fill_beneath();
     std::fs::remove_file(&file).unwrap();

@@ -255,8 +255,8 @@ fn a_change_that_would_fill_the_pool_is_refused_first() {
     pool.pool().space_guard(Bytes::mib(100)).unwrap();
     let e = pool.pool().space_guard(Bytes::gib(2)).unwrap_err();
     assert_eq!((e.kind(), e.code()), (Kind::NoSpace, Code::PoolFull));
-    assert_eq!(reserve(Bytes::gib(1)), Bytes::mib(64));
-    assert_eq!(reserve(Bytes::gib(1000)), Bytes::gib(1));
+    assert_eq!(crate::model::space::reserve(Bytes::gib(1)), Bytes::mib(64));
+    assert_eq!(crate::model::space::reserve(Bytes::gib(1000)), Bytes::gib(1));
 }
 
 #[test]
