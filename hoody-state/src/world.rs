@@ -12,6 +12,7 @@ use crate::services::databases::Databases;
 use crate::services::exits::Exits;
 use crate::services::freezing::Freezing;
 use crate::services::limits::Limits;
+use crate::services::peers::Peers;
 use crate::services::pool_watch::PoolWatch;
 use crate::services::ramdisks::Ramdisks;
 use crate::services::shares::Shares;
@@ -19,7 +20,6 @@ use crate::services::starter::Starter;
 use crate::services::wake::Wake;
 use crate::settings::Settings;
 use crate::snapshot::{SnapshotStore, Volume};
-use crate::transfer::Transport;
 use jiff::Timestamp;
 use rusqlite::Connection;
 use std::collections::HashMap;
@@ -125,8 +125,8 @@ pub(crate) struct Parts {
     pub starter: Starter,
     /// Freezes containers.
     pub freezing: Freezing,
-    /// How other servers are reached; nothing: they are not.
-    pub transport: Option<Arc<dyn Transport>>,
+    /// Other servers.
+    pub peers: Peers,
     pub clock: Arc<dyn Clock>,
     pub engine: Engine<World>,
     pub server: Server,

@@ -1,6 +1,5 @@
 //! What a container has and starts with.
 
-pub(crate) mod asking;
 mod environment;
 mod update;
 pub(crate) use crate::model::validate;

@@ -22,6 +22,7 @@ use crate::services::dirs::ContainerDirs;
 use crate::services::exits::Exits;
 use crate::services::freezing::Freezing;
 use crate::services::limits::Limits;
+use crate::services::peers::Peers;
 use crate::services::pool_watch::{self, PoolWatch};
 use crate::services::ramdisks::Ramdisks;
 use crate::services::shares::Shares;
@@ -289,8 +290,8 @@ impl HostBuilder {
             ramdisks,
             shares,
             starter,
-            transport,
             engine: Engine::new(Arc::clone(&catalog), Arc::clone(&clock), hook, &crate::ops::ALL),
+            peers: Peers { transport, records: records.clone(), server: server.clone(), id_base },
             clock,
             catalog,
             server,

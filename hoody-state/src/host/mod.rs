@@ -7,7 +7,6 @@ mod build;
 mod check;
 mod lists;
 mod operations;
-mod peer_rights;
 mod peers;
 mod projects;
 mod queries;
@@ -40,11 +39,6 @@ pub struct Host(pub(crate) World);
 impl Host {
     pub(crate) fn write<T>(&self, durability: Durability, f: impl FnOnce(&mut Tx<'_>) -> Result<T>) -> Result<T> {
         self.0.catalog.write(durability, self.0.clock.now(), f)
-    }
-
-    /// The first answer to this request, if its key has been used.
-    pub(crate) fn replay<T: serde::de::DeserializeOwned>(&self, caller: &Caller) -> Result<Option<T>> {
-        self.0.engine.replay(caller)
     }
 
     /// A change of the catalog alone, with its key.

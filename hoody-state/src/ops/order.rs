@@ -2,7 +2,6 @@
 
 use super::copied::{copy_name, copyable};
 use super::copy::base;
-use super::received::wrong_answer;
 use super::relocate::is_unclear;
 use crate::catalog::containers::ContainerRow;
 use crate::catalog::snapshots::SnapshotRow;
@@ -13,6 +12,7 @@ use crate::id::{ContainerId, ProjectId, ServerId};
 use crate::model::validate;
 use crate::model::{Container, CopyRequest, CopyState};
 use crate::name::{ContainerName, SnapshotName};
+use crate::services::peers::wrong_answer;
 use crate::snapshot::Volume;
 use crate::transfer::{Answer, CopyOrder, Offered, PeerAddress, Request};
 use crate::units::Bytes;
@@ -21,7 +21,7 @@ use crate::world::World;
 /// Orders a copy from a peer.
 pub(super) fn copy_to_peer(world: &World, caller: &Caller, id: &ContainerId, server: &str, request: &CopyRequest) -> Result<Container> {
     let server: ServerId = server.parse()?;
-    let peer = world.host().peer_of(&server)?;
+    let peer = world.peers.address_of(&server)?;
     let source = copyable(world, id)?;
     let project = match request.target_project_id.as_deref() {
         Some(p) => p.parse()?,
@@ -105,7 +105,7 @@ pub(super) fn order(
 
 /// Asks a peer whether it would take an order; the copy, if it has taken this very one before.
 pub(super) fn check_order(world: &World, peer: &PeerAddress, server: &ServerId, order: CopyOrder) -> Result<Option<CopyState>> {
-    let Answer::Hello { id_base, version, server: who } = world.host().ask(peer, &world.host().hello())? else { return Err(wrong_answer(peer)) };
+    let Answer::Hello { id_base, version, server: who } = world.peers.ask(peer, &world.peers.hello())? else { return Err(wrong_answer(peer)) };
     if who.id != *server {
         let message = format!("what answers at {} is server {}, not {server}: make the peer known anew", peer.url, who.id);
         return Err(Error::new(crate::Code::PeerRefused, message));
@@ -120,7 +120,7 @@ pub(super) fn check_order(world: &World, peer: &PeerAddress, server: &ServerId, 
         );
         return Err(Error::new(Code::IdBaseDiffers, message));
     }
-    match world.host().ask(peer, &Request::CheckCopy(Box::new(order)))? {
+    match world.peers.ask(peer, &Request::CheckCopy(Box::new(order)))? {
         Answer::Possible {} => Ok(None),
         Answer::Copy(state) => Ok(Some(*state)),
         _ => Err(wrong_answer(peer)),
@@ -131,7 +131,7 @@ pub(super) fn place_order(world: &World, peer: &PeerAddress, server: &ServerId, 
     let (copy, source, project) = (order.copy.clone(), order.source.clone(), order.project.clone());
     // Where it is shall be known even if the answer is lost, and the peer may read the source from here on.
     world.write(Durability::Disk, |tx| tx.put_copy_elsewhere(&copy, &source, server, &project))?;
-    match world.host().ask(peer, &Request::Copy(Box::new(order))) {
+    match world.peers.ask(peer, &Request::Copy(Box::new(order))) {
         Ok(Answer::Copy(state)) => Ok(*state),
         Ok(_) => Err(wrong_answer(peer)),
         Err(e) => {

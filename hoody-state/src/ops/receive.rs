@@ -68,7 +68,7 @@ impl Operation for Receive {
         op.step("inventory")?;
         let row = world.read(|c| containers::get(c, id))?;
         let source = Source::of(&world, &row)?;
-        let ask = || match world.host().ask(&source.peer, &Request::Inventory { container: source.container.clone(), copy: id.clone() })? {
+        let ask = || match world.peers.ask(&source.peer, &Request::Inventory { container: source.container.clone(), copy: id.clone() })? {
             Answer::Inventory { snapshots } => Ok(snapshots),
             _ => Err(wrong_answer(&source.peer)),
         };
@@ -151,7 +151,8 @@ impl Receive {
     }
 }
 
-pub(super) use super::received::{identities, wrong_answer};
+pub(super) use super::received::identities;
+use crate::services::peers::wrong_answer;
 
 /// Whether an order for a copy would be accepted now: nothing is changed by asking. The copy, if this very order was accepted before.
 pub(crate) fn check(world: &World, order: &CopyOrder) -> Result<Answer> {
@@ -188,7 +189,7 @@ fn insert_ordered(world: &World, tx: &mut Tx<'_>, order: &CopyOrder, row: &Conta
 
 /// The row of a copy that was ordered, if nothing in the order is wrong.
 fn ordered_row(world: &World, order: &CopyOrder) -> Result<ContainerRow> {
-    world.host().peer_of(&order.server)?;
+    world.peers.address_of(&order.server)?;
     world.settings.host_network.check(order.spec.network, true)?;
     validate::environment(&order.spec.env)?;
     validate::cpu(order.spec.cpu)?;

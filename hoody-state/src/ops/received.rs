@@ -30,13 +30,8 @@ impl Source {
         let (Some(container), Some(server)) = (row.spec.source.clone(), row.spec.origin.clone()) else {
             return Err(Error::internal(format!("container {} was not copied from a peer", row.id)));
         };
-        Ok(Source { container, peer: world.host().peer_of(&server)? })
+        Ok(Source { container, peer: world.peers.address_of(&server)? })
     }
-}
-
-pub(crate) fn wrong_answer(peer: &PeerAddress) -> Error {
-    let message = format!("server {} gave an answer that this version does not understand: bring both to one version", peer.name);
-    Error::new(Code::PeerRefused, message)
 }
 
 /// The snapshots that a container has, newest first, by identity.
@@ -162,7 +157,7 @@ fn receive_volume(
     limit: Option<Bytes>,
 ) -> Result<()> {
     let world = &op.world;
-    let transport = world.host().transport()?;
+    let transport = world.peers.transport()?;
     // What is here without being in the list was received before a crash.
     if world.store.info(to)?.is_some() {
         if world.store.identity(to)? == identity {

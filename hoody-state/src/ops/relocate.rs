@@ -9,7 +9,6 @@ use super::copied::{copy_name, copyable};
 use super::observed::{Observed, boot_again, note_failed, note_observed, observe, thaw};
 use super::order::{check_order, order, place_order};
 use super::persistence::{persistently, sleep, wait_or_end};
-use super::received::wrong_answer;
 use super::snapshot::take_within;
 use super::snapshot_delete::delete_named;
 use super::synced::{LABEL, taken_for};
@@ -21,6 +20,7 @@ use crate::host::Caller;
 use crate::id::{ContainerId, OperationId, ProjectId, RunId, ServerId};
 use crate::model::{MoveRequest, Moved, NewSnapshot, OperationStatus, Status};
 use crate::name::{ContainerName, SnapshotName};
+use crate::services::peers::wrong_answer;
 use crate::snapshot::Volume;
 use crate::transfer::{Answer, PeerAddress, Request};
 use crate::units::Bytes;
@@ -101,7 +101,7 @@ impl Operation for Move {
         let world = op.world.clone();
         let (id, copy) = (self.container.clone(), self.copy.clone());
         op.progress.cancellable.store(true, Ordering::Relaxed);
-        let peer = world.host().peer_of(&self.server)?;
+        let peer = world.peers.address_of(&self.server)?;
         let wanted = self.order.clone().ok_or_else(|| Error::internal("a move without an order"))?;
         let row = world.read(|c| containers::get(c, &id))?;
         op.step("snapshot")?;
@@ -125,7 +125,7 @@ impl Operation for Move {
         op.step("advance")?;
         let identity = world.store.identity(&Volume::Snapshot(id, last.clone()))?;
         let request = Request::Advance { copy: copy.clone(), snapshot: last, handover: op.id.clone() };
-        persistently(op, || world.host().ask(&peer, &request))?;
+        persistently(op, || world.peers.ask(&peer, &request))?;
         await_copy(op, &peer, &copy)?;
         let handing_over = Move { handing_over: true, identity, ..self };
         let this = op.id.clone();
@@ -229,7 +229,7 @@ impl Move {
         let mut why = None;
         loop {
             // Looked up anew each time: forgetting the peer is the operator's statement that it is gone for good.
-            let peer = match world.host().peer_of(&self.server) {
+            let peer = match world.peers.address_of(&self.server) {
                 Err(e) if e.code() == Code::UnknownServer && !self.given => return Err(e),
                 Err(e) => {
                     tracing::warn!(container = %id, error = %e, "the other server cannot be looked up");
@@ -242,7 +242,7 @@ impl Move {
                 return Ok(Decision::TakenOver(peer));
             }
             let request = Request::HandOver { copy: self.copy.clone(), handover: op.id.clone(), start: wanted, identity: self.identity };
-            match world.host().ask(&peer, &request) {
+            match world.peers.ask(&peer, &request) {
                 Ok(Answer::Copy(_)) if wanted => return Ok(Decision::TakenOver(peer)),
                 Ok(Answer::Copy(_)) => {
                     let why = why.unwrap_or_else(|| Error::new(Code::PeerFailed, format!("server {} did not take it", peer.name)));
@@ -286,7 +286,7 @@ impl Move {
     fn stop_here(&self, r: &Recovery<'_>) -> Result<()> {
         let world = r.world;
         world.runtime.kill(&self.container)?;
-        let name = world.host().peer_of(&self.server).map_or_else(|_| self.server.to_string(), |p| p.name);
+        let name = world.peers.address_of(&self.server).map_or_else(|_| self.server.to_string(), |p| p.name);
         r.finished(|tx| {
             self.answer_key(tx, r.id)?;
             self.note_moved(tx, r.id, &name, true)
@@ -311,7 +311,7 @@ impl Move {
     fn discard(&self, r: &Recovery<'_>) {
         let (world, id, copy) = (r.world, &self.container, &self.copy);
         let request = Request::Discard { copy: copy.clone(), handover: r.id.clone() };
-        if let Err(e) = world.host().peer_of(&self.server).and_then(|peer| world.host().ask_briefly(&peer, &request)) {
+        if let Err(e) = world.peers.address_of(&self.server).and_then(|peer| world.peers.ask_briefly(&peer, &request)) {
             tracing::info!(container = %id, copy = %copy, error = %e, "the copy that was made for the move stays there");
         }
         let drop_taken = || -> Result<()> {
@@ -333,7 +333,7 @@ enum Decision {
 /// Waits until no operation is under way on the copy, and says what went wrong with it.
 fn await_copy(op: &Op, peer: &PeerAddress, copy: &ContainerId) -> Result<()> {
     loop {
-        let ask = || op.world.host().ask(peer, &Request::State { copy: copy.clone() });
+        let ask = || op.world.peers.ask(peer, &Request::State { copy: copy.clone() });
         let Answer::Copy(state) = persistently(op, ask)? else { return Err(wrong_answer(peer)) };
         if let Some(o) = &state.operation {
             op.progress.done.store(o.done.unwrap_or(0), Ordering::Relaxed);
@@ -365,7 +365,7 @@ pub(crate) fn relocate(world: &World, caller: &Caller, id: &ContainerId, request
     if server == world.server.id {
         return Err(Error::new(Code::ValidationError, "target_server_id: the container is on this server already"));
     }
-    let peer = world.host().peer_of(&server)?;
+    let peer = world.peers.address_of(&server)?;
     let held = world.engine.lock(caller, Claim::long("container.move", vec![Want::container(id)]))?;
     world.limits.check_space()?;
     let row = copyable(world, id)?;

@@ -223,7 +223,7 @@ pub(crate) fn sync(world: &World, caller: &Caller, id: &ContainerId, request: &S
         return Err(super::delete::deleting(id));
     }
     match &row.spec.origin {
-        Some(server) => drop(world.host().peer_of(server)?),
+        Some(server) => drop(world.peers.address_of(server)?),
         None => {
             let gone = || Error::new(Code::SourceContainerNotFound, format!("container {source}, of which {id} is a copy, is no longer here"));
             let source = world.read(|c| containers::find(c, &source))?.filter(|s| s.status != Status::Deleting).ok_or_else(gone)?;

@@ -2,7 +2,7 @@
 
 use super::copied::{copy_snapshot, require_complete};
 use super::persistence::persistently;
-use super::received::{Source, identities, receive_snapshot, wrong_answer};
+use super::received::{Source, identities, receive_snapshot};
 use super::snapshot::{free_name, take_within};
 use super::snapshot_delete::delete_named;
 use super::sync::has_snapshot;
@@ -15,6 +15,7 @@ use crate::host::Caller;
 use crate::id::ContainerId;
 use crate::model::{NewSnapshot, Status};
 use crate::name::SnapshotName;
+use crate::services::peers::wrong_answer;
 use crate::snapshot::Volume;
 use crate::transfer::{Answer, Offered, PeerAddress, Request};
 use crate::units::{Bytes, Generation, VolumeId};
@@ -169,7 +170,7 @@ pub(super) fn bring_over(op: &Op, row: &ContainerRow, advance: Advance) -> Resul
 /// A snapshot of the source by its name, and all that the source has.
 fn offered_as(op: &Op, id: &ContainerId, source: &Source, name: &SnapshotName) -> Result<(Offered, Vec<Offered>)> {
     let request = Request::Inventory { container: source.container.clone(), copy: id.clone() };
-    let Answer::Inventory { snapshots } = persistently(op, || op.world.host().ask(&source.peer, &request))? else { return Err(wrong_answer(&source.peer)) };
+    let Answer::Inventory { snapshots } = persistently(op, || op.world.peers.ask(&source.peer, &request))? else { return Err(wrong_answer(&source.peer)) };
     let wanted = snapshots.iter().find(|o| o.snapshot.name == *name).cloned();
     let wanted = wanted.ok_or_else(|| Error::new(Code::SnapshotNotFound, format!("snapshot {name} is not at server {}", source.peer.name)))?;
     Ok((wanted, snapshots))
@@ -188,7 +189,7 @@ fn ask_for_news(op: &Op, row: &ContainerRow, source: &Source, have: &[(SnapshotR
     let synced = |r: &SnapshotRow| row.state.synced.as_ref() == Some(&r.snapshot.name);
     let asked: Vec<Uuid> = have.iter().enumerate().filter(|(n, (r, _))| *n < ASKED_ABOUT || synced(r)).map(|(_, (_, u))| *u).collect();
     let request = Request::Fresh { container: source.container.clone(), copy: id.clone(), have: asked };
-    let ask = || world.host().ask(peer, &request).map_err(|e| source_gone(e, peer));
+    let ask = || world.peers.ask(peer, &request).map_err(|e| source_gone(e, peer));
     let Answer::Fresh { snapshot, base, base_identity } = persistently(op, ask)? else { return Err(wrong_answer(peer)) };
     let Some(new) = snapshot else {
         return base_identity.and_then(own_name).map(Answered::Nothing).ok_or_else(|| wrong_answer(peer));

@@ -5,6 +5,7 @@ pub(crate) mod dirs;
 pub(crate) mod exits;
 pub(crate) mod freezing;
 pub(crate) mod limits;
+pub(crate) mod peers;
 pub(crate) mod pool_watch;
 pub(crate) mod ramdisks;
 pub(crate) mod shares;
