@@ -70,7 +70,7 @@ fn every_code_stands_in_the_document() {
 fn page() -> String {
     let mut page = String::from(
         "# Error codes\n\n\
-        This page is generated from the table in `hoody-state/src/error/code.rs`: run `make openapi` after a change there.\n\n\
+        This page is generated from the table in `hoody-state/src/error/table.rs`: run `make openapi` after a change there.\n\n\
         An error has a code, which is a stable word for programs, and a message for people. Compare codes, never messages. New versions may add codes. \
         *Again* says whether the same request may succeed if it is sent again unchanged.\n\n\
         ## Codes of the HTTP API\n\n\

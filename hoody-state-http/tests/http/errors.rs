@@ -110,7 +110,7 @@ fn sources(dir: &std::path::Path, all: &mut String) {
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         if path.is_dir() && name != "tests" {
             sources(&path, all);
-        } else if name.ends_with(".rs") && !name.contains("test") && !["code.rs", "error_map.rs", "suite.rs"].contains(&name.as_str()) {
+        } else if name.ends_with(".rs") && !name.contains("test") && !["code.rs", "table.rs", "error_map.rs", "suite.rs"].contains(&name.as_str()) {
             all.push_str(&std::fs::read_to_string(&path).unwrap());
         }
     }

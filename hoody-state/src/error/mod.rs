@@ -4,8 +4,10 @@
 //! what [`Kind`] of error it is, which is what a caller can do about it. All codes stand in one table.
 
 mod code;
+mod table;
 
-pub use code::{Code, UnknownCode};
+pub use code::UnknownCode;
+pub use table::Code;
 
 use std::fmt;
 
