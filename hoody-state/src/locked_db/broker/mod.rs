@@ -28,12 +28,15 @@
 mod cycle;
 mod file;
 mod glance;
+mod grant;
 mod hold;
+mod intent;
 mod queries;
 mod ranges;
 mod request;
 pub mod rules;
 mod status;
+mod time;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -44,7 +47,7 @@ pub use ranges::{Range, Ranges};
 pub use request::{Answer, Cause, Class, Counters, FileId, Limits, LockKind, Owner, Request, Stamp, Task, Tick, Ticket, View, VolumeId};
 pub use status::{FileStatus, HolderStatus, WaiterStatus};
 
-use file::{File, Intent, Waiter};
+use file::{File, Waiter};
 use glance::Glance;
 use std::collections::{HashMap, HashSet};
 
@@ -240,284 +243,6 @@ impl Broker {
             self.pump(now, view, id, out);
         }
         ended
-    }
-
-    /// Time passes: kept intents lapse, long readers lose theirs, waits end. Call it at least every few milliseconds while somebody waits.
-    pub fn tick(&mut self, now: Tick, view: &dyn View, out: &mut Vec<Answer>) {
-        let view = &Glance::new(view);
-        let ids: Vec<FileId> = self.timed.iter().copied().collect();
-        for id in ids {
-            let lapsed = self.lapse(now, view, id);
-            if self.files.get(&id).is_some_and(|f| now >= f.due) {
-                self.look_through(now, view, id, out);
-            } else if lapsed {
-                self.pump(now, view, id, out);
-            }
-            if !self.files.get(&id).is_some_and(File::is_timed) {
-                self.timed.remove(&id);
-            }
-        }
-        self.judge(now, view, out);
-    }
-
-    /// Notices which waits have become old, and ends those that are over.
-    fn look_through(&mut self, now: Tick, view: &dyn View, id: FileId, out: &mut Vec<Answer>) {
-        let Some(file) = self.files.get_mut(&id) else { return };
-        let (mut due, mut over) = (now + LOOK_AGAIN, Vec::new());
-        for w in &mut file.queue {
-            let age = now.saturating_sub(w.since);
-            if !w.old && age >= self.limits.doubt {
-                w.old = true;
-                self.judge.wanted = true;
-            } else if !w.old {
-                due = due.min(w.since + self.limits.doubt);
-            }
-            if w.request.wait && rules::is_ordinary(w.request.class, w.request.range) {
-                continue;
-            }
-            if age >= self.limits.wait {
-                over.push(w.request.ticket);
-            } else {
-                due = due.min(w.since + self.limits.wait);
-            }
-        }
-        file.due = due;
-        for ticket in over {
-            self.refuse_waiter(now, id, ticket, Cause::Timeout, out);
-        }
-        self.pump(now, view, id, out);
-    }
-
-    /// While requests are not taken, nobody is held to have only read.
-    pub fn set_deaf(&mut self, deaf: bool) {
-        self.deaf = deaf;
-    }
-
-    /// So long no requests were taken, or the machine was too busy to go on: that time does not count as reading.
-    pub fn excuse(&mut self, now: Tick, by: Tick) {
-        for intent in self.files.values_mut().filter_map(|f| f.intent.as_mut()) {
-            intent.since = (intent.since + by).min(now);
-        }
-    }
-
-    /// Whether anything happens by time alone.
-    #[must_use]
-    pub fn needs_ticks(&self) -> bool {
-        !self.waiting.is_empty() || self.timed.iter().any(|id| self.files.get(id).is_some_and(File::is_timed))
-    }
-
-    /// What ends by time alone; whether anything did.
-    fn lapse(&mut self, now: Tick, view: &dyn View, id: FileId) -> bool {
-        let Some(file) = self.files.get_mut(&id) else { return false };
-        let Some(intent) = file.intent else {
-            // Nobody has it and the next in line did not come back.
-            return file.heir.take().is_some();
-        };
-        if let Some(until) = intent.kept_until {
-            if now < until {
-                return false;
-            }
-            file.quick.remove(&intent.owner);
-            if let Some(i) = &mut file.intent {
-                i.kept_until = None;
-                // Its turn is over.
-                i.turn = 0;
-            }
-            self.settle(now, view, id, intent.owner);
-            return true;
-        }
-        let phase = if file.class == Class::Database { self.limits.read_phase_rollback } else { self.limits.read_phase };
-        if self.deaf || now.saturating_sub(intent.since) < phase || file.is_writing(intent.owner) {
-            return false;
-        }
-        let waited_for = file.heir.is_some() || file.queue.iter().any(|w| rules::needs_intent(file, &w.request, view));
-        if waited_for {
-            self.revoke(now, id);
-        }
-        waited_for
-    }
-
-    /// Takes the intent from a connection that only reads.
-    fn revoke(&mut self, now: Tick, id: FileId) {
-        let Some(file) = self.files.get_mut(&id) else { return };
-        if let Some(intent) = file.intent.take() {
-            file.readers.insert(intent.owner);
-            self.counters.revoked += 1;
-        }
-        self.pass_on(now, id);
-    }
-
-    /// Rule 4: lets go of the intent when its owner needs it no longer.
-    fn settle(&mut self, now: Tick, view: &dyn View, id: FileId, owner: Owner) {
-        let Some(file) = self.files.get_mut(&id) else { return };
-        let Some(intent) = file.intent.filter(|i| i.owner == owner) else { return };
-        let is_wal = file.class == Class::Database && view.is_wal(id);
-        if intent.kept_until.is_some() || rules::keeps_intent(file.class, file, owner, is_wal) {
-            return;
-        }
-        file.ended.insert(owner, now);
-        let goes_on = file.has_turn_left(owner, now, &self.limits) && file.heir.is_none() && !is_wal;
-        if goes_on && let Some(intent) = &mut file.intent {
-            intent.kept_until = Some(now + self.limits.quick);
-            return;
-        }
-        file.intent = None;
-        self.pass_on(now, id);
-    }
-
-    /// The free intent goes to the one that was told early to look again.
-    fn pass_on(&mut self, now: Tick, id: FileId) {
-        let keep = self.limits.keep;
-        let Some(file) = self.files.get_mut(&id) else { return };
-        if file.intent.is_none()
-            && let Some(owner) = file.heir.take()
-        {
-            file.intent = Some(Intent { owner, task: Task::default(), since: now, turn: now, kept_until: Some(now + keep) });
-        }
-    }
-
-    /// A commit has just made the next waiter's snapshot stale: telling it now lets it look again while the writer ends its transaction.
-    fn tell_next_early(&mut self, now: Tick, view: &dyn View, id: FileId, out: &mut Vec<Answer>) {
-        let Some(file) = self.files.get(&id) else { return };
-        if file.class != Class::Shm || file.heir.is_some() || file.intent.is_none_or(|i| file.has_turn_left(i.owner, now, &self.limits)) {
-            return;
-        }
-        let Some(next) = file.queue.iter().find(|w| rules::needs_intent(file, &w.request, view)) else { return };
-        let (ticket, owner) = (next.request.ticket, next.request.owner);
-        if next.stamp.is_some_and(|s| s != view.stamp(id))
-            && self.refuse_waiter(now, id, ticket, Cause::Stale, out)
-            && let Some(file) = self.files.get_mut(&id)
-        {
-            file.heir = Some(owner);
-        }
-    }
-
-    fn is_grantable(&self, r: &Request, position: Option<usize>, view: &dyn View) -> bool {
-        let Some(file) = self.files.get(&r.file) else { return true };
-        // What refuses most waiters comes first: all of them are asked again with each change.
-        let has_intent = file.has_intent(r.owner);
-        let needs = !has_intent && rules::needs_intent(file, r, view);
-        if needs && (file.intent.is_some() || file.heir.is_some_and(|h| h != r.owner)) {
-            return false;
-        }
-        if file.conflicts(r.owner, r.range, r.kind).next().is_some() || self.is_held_back(r) {
-            return false;
-        }
-        let ahead = position.unwrap_or(file.queue.len());
-        has_intent
-            || !file.queue.iter().take(ahead).any(|e| {
-                let e = &e.request;
-                e.owner != r.owner
-                    && ((e.range.overlaps(r.range) && (e.kind == LockKind::Write || r.kind == LockKind::Write))
-                        || (needs && rules::needs_intent(file, e, view)))
-            })
-    }
-
-    /// Keeps those out whom the broker does not know; false if one of them is in the way. Who might write what it is about to read waits for those who write
-    /// already: afterwards it would be refused.
-    fn keep_others_out(&self, r: &Request, view: &dyn View) -> bool {
-        let Some(file) = self.files.get(&r.file) else { return true };
-        let writes = match r.class {
-            Class::Plain => None,
-            Class::Database => Some(rules::RESERVED),
-            Class::Shm => Some(rules::WRITE),
-        };
-        let might_write = r.kind == LockKind::Read && rules::needs_intent(file, r, view);
-        !(might_write && writes.is_some_and(|bytes| view.others_hold(r.file, bytes))) && view.keep_others_out(r.file, r.range, r.kind)
-    }
-
-    /// Whether users whom the broker does not know might wait for what this one holds: it cannot be left to wait for them.
-    fn may_be_waited_for(&self, r: &Request) -> bool {
-        let held = self.files.get(&r.file).and_then(|f| f.held(r.owner));
-        held.is_some_and(|h| rules::read_bytes(r.class).is_some_and(|bytes| h.ranges.holds(bytes)))
-    }
-
-    fn grant(&mut self, now: Tick, r: &Request, since: Tick, view: &dyn View, out: &mut Vec<Answer>) {
-        if let Some(file) = self.files.get_mut(&r.file) {
-            if rules::needs_intent(file, r, view) && !file.has_intent(r.owner) {
-                file.intent = Some(Intent { owner: r.owner, task: r.task, since: now, turn: now, kept_until: None });
-                if file.heir == Some(r.owner) {
-                    file.heir = None;
-                }
-            }
-            if let Some(intent) = &mut file.intent
-                && intent.owner == r.owner
-                && intent.kept_until.take().is_some()
-            {
-                intent.since = now;
-            }
-            if rules::begins_write(r) && (file.readers.remove(&r.owner) | file.guests.remove(&r.owner)) {
-                self.counters.upgrades_after_revocation += 1;
-            }
-            file.set(now, r.owner, Some(r.task), r.range, Some(r.kind));
-            if rules::is_ordinary(r.class, r.range)
-                && let Some(held) = file.holders.get_mut(&r.owner)
-            {
-                held.ordinary = true;
-            }
-        }
-        // A shared lock taken over an exclusive one may end a write, as in SQLite's way down from EXCLUSIVE.
-        self.settle(now, view, r.file, r.owner);
-        self.answer(out, r.ticket, Ok(()), now.saturating_sub(since));
-    }
-
-    /// Grants what has become possible, in order.
-    fn pump(&mut self, now: Tick, view: &dyn View, id: FileId, out: &mut Vec<Answer>) {
-        let mut at = 0;
-        while let Some(waiter) = self.files.get(&id).and_then(|f| f.queue.get(at)) {
-            if !self.is_grantable(&waiter.request, Some(at), view) {
-                at += 1;
-                continue;
-            }
-            let (request, since, stamp) = (waiter.request, waiter.since, waiter.stamp);
-            let is_stale = stamp.is_some_and(|s| s != view.stamp(id));
-            if !is_stale && !self.keep_others_out(&request, view) {
-                if let Some(file) = self.files.get_mut(&id) {
-                    file.due = file.due.min(now + TRY_AGAIN);
-                }
-                at += 1;
-                continue;
-            }
-            let Some(file) = self.files.get_mut(&id) else { break };
-            file.queue.remove(at);
-            for earlier in file.queue.iter_mut().take(at) {
-                earlier.bypassed += 1;
-            }
-            self.waiting.remove(&request.task.tid);
-            if is_stale {
-                if rules::needs_intent(file, &request, view) {
-                    let kept_until = Some(now + self.limits.keep);
-                    file.intent = Some(Intent { owner: request.owner, task: request.task, since: now, turn: now, kept_until });
-                }
-                file.guests.remove(&request.owner);
-                self.answer(out, request.ticket, Err(Cause::Stale), now.saturating_sub(since));
-            } else {
-                self.grant(now, &request, since, view, out);
-            }
-            at = 0;
-        }
-        self.forget_if_idle(id);
-    }
-
-    fn refuse_waiter(&mut self, now: Tick, id: FileId, ticket: Ticket, cause: Cause, out: &mut Vec<Answer>) -> bool {
-        let Some(file) = self.files.get_mut(&id) else { return false };
-        let Some(at) = file.position(ticket) else { return false };
-        let Some(waiter) = file.queue.remove(at) else { return false };
-        file.guests.remove(&waiter.request.owner);
-        self.waiting.remove(&waiter.request.task.tid);
-        self.answer(out, ticket, Err(cause), now.saturating_sub(waiter.since));
-        true
-    }
-
-    fn answer(&mut self, out: &mut Vec<Answer>, ticket: Ticket, outcome: Result<(), Cause>, waited: Tick) {
-        match outcome {
-            Ok(()) if waited == 0 => self.counters.granted += 1,
-            Ok(()) => self.counters.granted_late += 1,
-            Err(cause) => *self.counters.refused.entry(cause).or_default() += 1,
-        }
-        self.counters.waited += waited;
-        self.counters.longest_wait = self.counters.longest_wait.max(waited);
-        out.push(Answer { ticket, outcome, waited });
     }
 
     fn forget_if_idle(&mut self, id: FileId) {
