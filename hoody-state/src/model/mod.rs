@@ -11,6 +11,7 @@ mod server;
 mod share;
 mod snapshot;
 pub mod space;
+mod stats;
 mod token;
 mod transfer;
 pub(crate) mod validate;
@@ -25,6 +26,7 @@ pub use project::*;
 pub use server::*;
 pub use share::*;
 pub use snapshot::*;
+pub use stats::*;
 pub use token::*;
 pub use transfer::*;
 

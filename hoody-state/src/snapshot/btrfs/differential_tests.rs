@@ -10,6 +10,7 @@ use super::*;
 use crate::snapshot::suite::Harness;
 use rustix::fs::{FallocateFlags, IFlags, SeekFrom, XattrFlags};
 use std::collections::BTreeMap;
+use std::ffi::CString;
 use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::process::{Command, Stdio};

@@ -13,6 +13,7 @@
 //! call; where they must agree, freeze or stop the container before.
 
 mod apply;
+mod copy;
 mod delta;
 #[cfg(test)]
 mod differential_tests;
@@ -22,6 +23,7 @@ mod forged_tests;
 pub mod from_elsewhere;
 mod nested;
 mod of_pool;
+mod place;
 mod quota;
 #[cfg(test)]
 mod quota_tests;
@@ -46,11 +48,9 @@ use crate::units::{Bytes, Generation, VolumeId};
 use btrfs_uapi::subvolume::{self, SubvolumeFlags};
 use nix::errno::Errno;
 use nix::fcntl::{RenameFlags, renameat2};
-use nix::sys::stat::{Mode, fchmod, fstat, mkdirat};
-use std::ffi::CString;
+use nix::sys::stat::{Mode, fchmod, fstat};
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use uuid::Uuid;
@@ -62,12 +62,6 @@ pub struct BtrfsStore {
     path: PathBuf,
     backing: Option<Backing>,
     quotas: quota::Quotas,
-}
-
-/// Where a volume is or shall be: a name in an open directory.
-struct Place {
-    dir: OwnedFd,
-    name: CString,
 }
 
 impl BtrfsStore {
@@ -105,62 +99,6 @@ impl BtrfsStore {
         self.root.as_fd()
     }
 
-    /// The place of a volume, or nothing when the directory it would be in is not there.
-    fn place(&self, v: &Volume) -> Result<Option<Place>> {
-        let path = layout::path(v);
-        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-            return Err(Error::internal(format!("{v:?} has no place")));
-        };
-        match open_dir_at(&self.root, parent) {
-            Ok(dir) => Ok(Some(Place { dir, name: CString::new(name.as_bytes()).map_err(|_| Error::internal("a volume's name holds a NUL"))? })),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(Error::io(format!("open {}", self.path.join(parent).display()), e)),
-        }
-    }
-
-    /// The place of a volume that is about to be made there; makes the directories above it.
-    fn place_for(&self, v: &Volume) -> Result<Place> {
-        match v {
-            Volume::Live(c) | Volume::Next(c) | Volume::Snapshot(c, _) | Volume::NextDatabases(c) => self.create_home(c)?,
-            Volume::SnapshotDatabases(c, _) => {
-                self.create_home(c)?;
-                self.make_dir(&Path::new(layout::CONTAINERS).join(c.as_str()).join(layout::DATABASES))?;
-            }
-            Volume::Databases(p) => self.make_dir(&Path::new(layout::PROJECTS).join(p.as_str()))?,
-            Volume::Staging(o) => self.make_dir(&Path::new(layout::STAGING).join(o.as_str()))?,
-            Volume::Image(_) => {}
-        }
-        self.place(v)?.ok_or_else(|| Error::new(Code::PoolIncomplete, format!("the directory for {v} is missing from the pool: open the pool again")))
-    }
-
-    fn make_dir(&self, path: &Path) -> Result<()> {
-        match mkdirat(&self.root, path, Mode::S_IRWXU) {
-            Ok(()) | Err(Errno::EEXIST) => Ok(()),
-            Err(e) => Err(Error::io(format!("make directory {}", self.path.join(path).display()), e)),
-        }
-    }
-
-    fn find(&self, v: &Volume) -> Result<Option<OwnedFd>> {
-        let Some(place) = self.place(v)? else { return Ok(None) };
-        let fd = match open_dir_at(&place.dir, place.name.as_c_str()) {
-            Ok(fd) => fd,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(Error::io(format!("open {v}"), e)),
-        };
-        if !is_subvolume(fd.as_fd()).io(|| format!("stat {v}"))? {
-            return Err(Error::new(Code::NotAVolume, format!("{} is in the way: it is not a BTRFS subvolume; move it elsewhere", self.shown(v))));
-        }
-        Ok(Some(fd))
-    }
-
-    fn existing(&self, v: &Volume) -> Result<OwnedFd> {
-        self.find(v)?.ok_or_else(|| not_found(v))
-    }
-
-    fn shown(&self, v: &Volume) -> String {
-        self.path.join(layout::path(v)).display().to_string()
-    }
-
     fn info_of(&self, fd: BorrowedFd<'_>) -> Result<VolumeInfo> {
         let i = subvolume::subvolume_info(fd).io(|| "ask for a subvolume's information")?;
         let nested = if has_nested(fd)? { nested::tree(self.mount(), i.id)?.len() } else { 0 };
@@ -172,57 +110,6 @@ impl BtrfsStore {
             read_only: nested::is_read_only(fd)?,
             nested: u32::try_from(nested).unwrap_or(u32::MAX),
         })
-    }
-
-    fn copy(&self, from: &Volume, to: &Volume, op: &OperationId, read_only: bool) -> Result<VolumeInfo> {
-        let source = self.existing(from)?;
-        let place = self.place_for(to)?;
-        // A read-only snapshot has the identity that its source claims. A sealed source has its own by right; what another claims is not taken over.
-        let claims = |volume: &OwnedFd| Ok::<_, Error>(read_only && !from.is_sealed() && send::has_foreign_identity(volume.as_fd())?);
-        if !has_nested(source.as_fd())? && !claims(&source)? {
-            let groups = self.groups_for(to, Some(source.as_fd()))?;
-            subvolume::snapshot_create(place.dir.as_fd(), source.as_fd(), &place.name, read_only, &groups).map_err(|e| self.copy_error(from, to, e))?;
-            let copy = self.existing(to)?;
-            // A nested volume made between the question and the snapshot has left an empty stub in the copy, and an identity may have been written just then:
-            // it is done again, with care.
-            let stub = has_nested(source.as_fd())? && nested::has_stub(self.mount(), source.as_fd(), copy.as_fd())?;
-            if !stub && !claims(&copy)? {
-                return self.info_of(copy.as_fd());
-            }
-            drop(copy);
-            self.delete(to)?;
-        }
-        self.copy_with_nested(from, &source, to, op, read_only, &place)
-    }
-
-    fn copy_with_nested(&self, from: &Volume, source: &OwnedFd, to: &Volume, op: &OperationId, read_only: bool, place: &Place) -> Result<VolumeInfo> {
-        if self.find(to)?.is_some() {
-            return Err(exists(to));
-        }
-        self.delete(&Volume::Staging(op.clone()))?;
-        let hidden = nested::Hidden::announce(self, to, op)?;
-        let how = nested::Copy { read_only, from_sealed: from.is_sealed() };
-        nested::copy_tree(self.mount(), source.as_fd(), place.dir.as_fd(), hidden.name(), how)?;
-        // Changes reach the disk in the order they were made, or together: a crash cannot keep the rename and lose the seals.
-        match renameat2(&place.dir, hidden.name(), &place.dir, place.name.as_c_str(), RenameFlags::RENAME_NOREPLACE) {
-            Ok(()) => {}
-            Err(Errno::EEXIST) => return Err(exists(to)),
-            Err(e) => return Err(Error::io(format!("move the finished copy to {to}"), e)),
-        }
-        hidden.withdraw(self)?;
-        self.join_groups(to, Some(source.as_fd()))?;
-        self.commit()?;
-        self.info_of(self.existing(to)?.as_fd())
-    }
-
-    fn copy_error(&self, from: &Volume, to: &Volume, e: Errno) -> Error {
-        match e {
-            Errno::EEXIST => exists(to),
-            Errno::ETXTBSY => {
-                Error::new(Code::ActiveSwapFile, format!("{from} has an active swap file, so no copy can be made of it: switch it off (swapoff) first"))
-            }
-            e => Error::io(format!("snapshot {} to {}", self.shown(from), self.shown(to)), e),
-        }
     }
 
     /// Makes every change of names and volumes so far durable, without waiting for file data that others are still writing.
@@ -427,40 +314,6 @@ impl SnapshotStore for BtrfsStore {
 }
 
 impl BtrfsStore {
-    fn seal_once(&self, from: &Volume, to: &Volume) -> Result<VolumeInfo> {
-        let mut moved = false;
-        if from != to
-            && let Some(source) = self.find(from)?
-        {
-            if self.find(to)?.is_some() {
-                return Err(exists(to));
-            }
-            if self.info_of(source.as_fd())?.read_only {
-                self.unlock(from)?;
-            }
-            let target = self.place_for(to)?;
-            let place = self.place(from)?.ok_or_else(|| not_found(from))?;
-            match renameat2(&place.dir, place.name.as_c_str(), &target.dir, target.name.as_c_str(), RenameFlags::RENAME_NOREPLACE) {
-                Ok(()) => {}
-                Err(Errno::EEXIST) => return Err(exists(to)),
-                Err(e) => return Err(Error::io(format!("move {} to {}", self.shown(from), self.shown(to)), e)),
-            }
-            moved = true;
-        }
-        let volume = self.find(to)?.ok_or_else(|| not_found(from))?;
-        // What was written into it by plain writes goes to disk before nothing can be written any more.
-        btrfs_uapi::filesystem::sync(self.mount()).io(|| format!("write out {to}"))?;
-        if moved && nested::is_read_only(volume.as_fd())? {
-            // Somebody who still has it open set the flag, which is not to pass for our seal.
-            nested::set_read_only(volume.as_fd(), false)?;
-        }
-        nested::seal_tree(self.mount(), volume.as_fd())?;
-        if let Volume::Staging(op) = from {
-            reclaim::drop_staging_dir(self, op)?;
-        }
-        self.info_of(volume.as_fd())
-    }
-
     fn delete_once(&self, volume: &Volume) -> Result<Deleted> {
         let mut deleted = Deleted::default();
         if let Volume::Staging(op) = volume {
@@ -476,38 +329,6 @@ impl BtrfsStore {
             _ => {}
         }
         Ok(deleted)
-    }
-}
-
-impl BtrfsStore {
-    /// The names in a directory of the pool; none when it is not there.
-    fn names(&self, dir: &Path) -> Result<Vec<String>> {
-        let what = || format!("read directory {}", self.path.join(dir).display());
-        let fd = match open_dir_at(&self.root, dir) {
-            Ok(fd) => fd,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(e) => return Err(Error::io(what(), e)),
-        };
-        let mut names = Vec::new();
-        for entry in nix::dir::Dir::from_fd(fd).io(what)?.iter() {
-            let entry = match entry {
-                // Removed after it was opened.
-                Err(Errno::ENOENT) => break,
-                e => e.io(what)?,
-            };
-            if let Ok(name) = entry.file_name().to_str()
-                && name != "."
-                && name != ".."
-            {
-                names.push(name.to_owned());
-            }
-        }
-        Ok(names)
-    }
-
-    fn is_volume(&self, v: &Volume) -> bool {
-        nix::sys::stat::fstatat(&self.root, &layout::path(v), nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW)
-            .is_ok_and(|s| s.st_ino == SUBVOLUME_ROOT_INO && s.st_mode & nix::libc::S_IFMT == nix::libc::S_IFDIR)
     }
 }
 

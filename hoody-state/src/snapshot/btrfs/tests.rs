@@ -4,8 +4,11 @@
 use super::*;
 use crate::pool::testing::LoopPool;
 use crate::snapshot::suite::Harness;
+use nix::sys::stat::mkdirat;
+use std::ffi::CString;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::ffi::OsStringExt;
 
 pub(super) struct OnLoop {

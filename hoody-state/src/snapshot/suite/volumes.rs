@@ -1,106 +1,16 @@
-//! The contract of [`SnapshotStore`] as cases that every backend must pass. A backend's author implements [`Harness`] and writes
-//! `hoody_state::snapshot_suite!(make());` in a test module: one `#[test]` a case, each with a harness of its own. Model: containerd's snapshotter
-//! suite.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::missing_panics_doc)]
+//! Cases of volumes: made, copied, exchanged, sealed, listed, measured, deleted.
 
-use super::{SnapshotStore, Volume};
+use super::{Harness, container, holds, lacks, named, op};
 use crate::Code;
 use crate::error::Result;
-use crate::id::{ContainerId, OperationId, ProjectId};
-use crate::name::SnapshotName;
+use crate::id::{ContainerId, ProjectId};
+use crate::snapshot::Volume;
 use crate::units::Bytes;
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// A backend under test and a way to its files.
-pub trait Harness: Sync {
-    /// The backend, its pool empty at the start of a case.
-    fn store(&self) -> &dyn SnapshotStore;
-    /// Writes a whole file at the path (one name) in a volume.
-    fn write(&self, volume: &Volume, path: &str, data: &[u8]) -> Result<()>;
-    /// Reads a whole file, if it is there.
-    fn read(&self, volume: &Volume, path: &str) -> Result<Option<Vec<u8>>>;
-    /// Removes a file.
-    fn remove(&self, volume: &Volume, path: &str) -> Result<()>;
-    /// Makes a nested volume `name` in a volume, holding the one file `in` with `data`; false where the backend has none.
-    fn nest(&self, _volume: &Volume, _name: &str, _data: &[u8]) -> Result<bool> {
-        Ok(false)
-    }
-}
-
-/// One test a case for the harness that the expression makes.
-#[macro_export]
-macro_rules! snapshot_suite {
-    ($make:expr) => {
-        $crate::snapshot_suite! { @ $make;
-            a_home_is_made_once
-            a_new_volume_is_empty_and_writable
-            what_is_missing_is_said_to_be
-            what_exists_is_not_replaced
-            a_snapshot_holds_what_the_source_held
-            a_snapshot_never_changes
-            a_clone_is_independent
-            copies_of_copies_go_on_without_their_sources
-            an_id_is_never_used_again
-            information_says_what_was_done
-            exchange_swaps_two_volumes
-            exchange_never_leaves_a_place_empty
-            seal_moves_and_makes_read_only
-            a_deleted_volume_is_gone
-            room_comes_back_after_a_delete
-            a_list_is_of_one_container_or_of_all
-            a_home_goes_to_the_trash_at_once
-            emptying_the_trash_may_be_repeated
-            delta_counts_what_was_written_since
-            space_follows_what_is_written
-            staging_is_found_and_cleared
-            containers_do_not_wait_for_each_other
-            nested_volumes_go_where_their_volume_goes
-            a_thousand_snapshots
-            what_is_sent_is_received
-            only_what_is_sealed_is_sent
-            what_is_received_in_part_is_not_there
-            a_difference_is_seen
-        }
-    };
-    (@ $make:expr; $($case:ident)*) => {
-        $(
-            #[test]
-            fn $case() {
-                let harness = $make;
-                $crate::snapshot::suite::$case(&harness);
-            }
-        )*
-    };
-}
-
 const A_MINUTE: Duration = Duration::from_secs(60);
-
-fn op() -> OperationId {
-    OperationId::generate()
-}
-
-fn named(c: &ContainerId, name: &str) -> Volume {
-    Volume::Snapshot(c.clone(), name.parse::<SnapshotName>().unwrap())
-}
-
-fn container(h: &dyn Harness) -> (ContainerId, Volume) {
-    let c = ContainerId::generate();
-    let live = Volume::Live(c.clone());
-    h.store().create_home(&c).unwrap();
-    h.store().create(&live).unwrap();
-    (c, live)
-}
-
-fn holds(h: &dyn Harness, v: &Volume, path: &str, data: &str) {
-    let found = h.read(v, path).unwrap();
-    assert_eq!(found.as_deref().map(String::from_utf8_lossy).as_deref(), Some(data), "{path} in {v}");
-}
-
-fn lacks(h: &dyn Harness, v: &Volume, path: &str) {
-    assert_eq!(h.read(v, path).unwrap(), None, "{path} in {v}");
-}
 
 /// `create_home` does nothing if the home is there.
 pub fn a_home_is_made_once(h: &dyn Harness) {
@@ -531,107 +441,4 @@ pub fn a_thousand_snapshots(h: &dyn Harness) {
     let mut last = (0, 0);
     assert_eq!(s.empty_trash(&o, &mut |done, total| last = (done, total)).unwrap().volumes.len(), 1001);
     assert_eq!(last, (1001, 1001));
-}
-
-/// Bytes of `volume` as it is sent.
-fn sent(h: &dyn Harness, volume: &Volume, base: Option<&Volume>) -> Vec<u8> {
-    let mut out = Vec::new();
-    h.store().send(volume, base, &mut out).unwrap();
-    out
-}
-
-/// What is sent is received whole, with the identity of what was sent, and an increment is smaller than the whole.
-pub fn what_is_sent_is_received(h: &dyn Harness) {
-    let (a, live) = container(h);
-    let (b, _) = container(h);
-    h.write(&live, "big", &vec![7; 300_000]).unwrap();
-    h.write(&live, "small", b"one").unwrap();
-    let (s1, s2) = (named(&a, "s1"), named(&a, "s2"));
-    h.store().snapshot(&live, &s1, &op()).unwrap();
-    h.write(&live, "small", b"two").unwrap();
-    h.write(&live, "new", b"three").unwrap();
-    h.remove(&live, "big").unwrap();
-    h.store().snapshot(&live, &s2, &op()).unwrap();
-
-    let whole = sent(h, &s1, None);
-    let (r1, r2) = (named(&b, "r1"), named(&b, "r2"));
-    let info = h.store().receive(&r1, None, &op(), &mut &whole[..]).unwrap();
-    assert!(info.read_only);
-    holds(h, &r1, "small", "one");
-    assert_eq!(h.store().identity(&r1).unwrap(), h.store().identity(&s1).unwrap());
-    assert_ne!(h.store().identity(&s1).unwrap(), h.store().identity(&s2).unwrap());
-
-    let increment = sent(h, &s2, Some(&s1));
-    assert!(increment.len() < whole.len() / 4, "{} of {}", increment.len(), whole.len());
-    h.store().receive(&r2, Some(&r1), &op(), &mut &increment[..]).unwrap();
-    holds(h, &r2, "small", "two");
-    holds(h, &r2, "new", "three");
-    lacks(h, &r2, "big");
-    holds(h, &r1, "small", "one");
-
-    // A copy of what was received is what was sent, and what was received can be sent on.
-    let copy = named(&b, "copy");
-    h.store().snapshot(&r2, &copy, &op()).unwrap();
-    assert_eq!(h.store().identity(&copy).unwrap(), h.store().identity(&s2).unwrap());
-    let (c, _) = container(h);
-    let onward = named(&c, "onward");
-    h.store().receive(&onward, Some(&s1), &op(), &mut &sent(h, &copy, Some(&r1))[..]).unwrap();
-    holds(h, &onward, "small", "two");
-}
-
-/// What can be written is not sent, and what is missing is said to be.
-pub fn only_what_is_sealed_is_sent(h: &dyn Harness) {
-    let (c, live) = container(h);
-    let e = h.store().send(&live, None, &mut Vec::new()).unwrap_err();
-    assert_eq!(e.code(), Code::VolumeWritable);
-    assert!(h.store().send(&named(&c, "none"), None, &mut Vec::new()).unwrap_err().is_not_found());
-}
-
-/// A stream that is cut, changed or on another base leaves nothing in its place, and can be received afterwards.
-pub fn what_is_received_in_part_is_not_there(h: &dyn Harness) {
-    let (a, live) = container(h);
-    let (b, _) = container(h);
-    h.write(&live, "f", &vec![3; 20_000]).unwrap();
-    let (s1, s2) = (named(&a, "s1"), named(&a, "s2"));
-    h.store().snapshot(&live, &s1, &op()).unwrap();
-    h.write(&live, "g", &vec![4; 20_000]).unwrap();
-    h.store().snapshot(&live, &s2, &op()).unwrap();
-    let whole = sent(h, &s2, None);
-    let to = named(&b, "r");
-    let fails = |bytes: &[u8], base: Option<&Volume>, codes: &[Code]| {
-        let staging = op();
-        let e = h.store().receive(&to, base, &staging, &mut &bytes[..]).unwrap_err();
-        assert!(codes.contains(&e.code()), "{e:?}");
-        assert!(h.store().info(&to).unwrap().is_none());
-        h.store().delete(&Volume::Staging(staging)).unwrap();
-    };
-    for i in 1..20 {
-        fails(&whole[..whole.len() * i / 20], None, &[Code::TransferCut]);
-    }
-    fails(&whole[..whole.len() - 1], None, &[Code::TransferCut]);
-    for i in 0..10 {
-        let mut bad = whole.clone();
-        bad[whole.len() * i / 10] ^= 1;
-        fails(&bad, None, &[Code::StreamCorrupt, Code::StreamRefused, Code::TransferCut, Code::BaseMissing]);
-    }
-    let increment = sent(h, &s2, Some(&s1));
-    fails(&increment, None, &[Code::BaseMissing]);
-    fails(&increment, Some(&s2), &[Code::BaseMissing]);
-    h.store().receive(&to, None, &op(), &mut &whole[..]).unwrap();
-    let e = h.store().receive(&to, None, &op(), &mut &whole[..]).unwrap_err();
-    assert_eq!(e.code(), Code::VolumeExists);
-    assert_eq!(h.store().list(Some(&b)).unwrap().len(), 2, "only what it is and its live volume");
-}
-
-/// Two snapshots with nothing between them do not differ.
-pub fn a_difference_is_seen(h: &dyn Harness) {
-    let (c, live) = container(h);
-    h.write(&live, "f", b"one").unwrap();
-    let [s1, s2, s3] = ["s1", "s2", "s3"].map(|n| named(&c, n));
-    h.store().snapshot(&live, &s1, &op()).unwrap();
-    h.store().snapshot(&live, &s2, &op()).unwrap();
-    h.write(&live, "f", b"two").unwrap();
-    h.store().snapshot(&live, &s3, &op()).unwrap();
-    assert!(!h.store().differs(&s1, &s2).unwrap());
-    assert!(h.store().differs(&s2, &s3).unwrap());
 }

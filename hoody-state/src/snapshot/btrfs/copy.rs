@@ -1,0 +1,98 @@
+//! Copies of volumes, and sealing.
+
+use super::place::Place;
+use super::{BtrfsStore, exists, has_nested, nested, not_found, reclaim, send};
+use crate::error::{Code, Error, IoContext, Result};
+use crate::id::OperationId;
+use crate::snapshot::{SnapshotStore, Volume, VolumeInfo};
+use btrfs_uapi::subvolume;
+use nix::errno::Errno;
+use nix::fcntl::{RenameFlags, renameat2};
+use std::os::fd::{AsFd, OwnedFd};
+
+impl BtrfsStore {
+    pub(super) fn copy(&self, from: &Volume, to: &Volume, op: &OperationId, read_only: bool) -> Result<VolumeInfo> {
+        let source = self.existing(from)?;
+        let place = self.place_for(to)?;
+        // A read-only snapshot has the identity that its source claims. A sealed source has its own by right; what another claims is not taken over.
+        let claims = |volume: &OwnedFd| Ok::<_, Error>(read_only && !from.is_sealed() && send::has_foreign_identity(volume.as_fd())?);
+        if !has_nested(source.as_fd())? && !claims(&source)? {
+            let groups = self.groups_for(to, Some(source.as_fd()))?;
+            subvolume::snapshot_create(place.dir.as_fd(), source.as_fd(), &place.name, read_only, &groups).map_err(|e| self.copy_error(from, to, e))?;
+            let copy = self.existing(to)?;
+            // A nested volume made between the question and the snapshot has left an empty stub in the copy, and an identity may have been written just then:
+            // it is done again, with care.
+            let stub = has_nested(source.as_fd())? && nested::has_stub(self.mount(), source.as_fd(), copy.as_fd())?;
+            if !stub && !claims(&copy)? {
+                return self.info_of(copy.as_fd());
+            }
+            drop(copy);
+            self.delete(to)?;
+        }
+        self.copy_with_nested(from, &source, to, op, read_only, &place)
+    }
+
+    fn copy_with_nested(&self, from: &Volume, source: &OwnedFd, to: &Volume, op: &OperationId, read_only: bool, place: &Place) -> Result<VolumeInfo> {
+        if self.find(to)?.is_some() {
+            return Err(exists(to));
+        }
+        self.delete(&Volume::Staging(op.clone()))?;
+        let hidden = nested::Hidden::announce(self, to, op)?;
+        let how = nested::Copy { read_only, from_sealed: from.is_sealed() };
+        nested::copy_tree(self.mount(), source.as_fd(), place.dir.as_fd(), hidden.name(), how)?;
+        // Changes reach the disk in the order they were made, or together: a crash cannot keep the rename and lose the seals.
+        match renameat2(&place.dir, hidden.name(), &place.dir, place.name.as_c_str(), RenameFlags::RENAME_NOREPLACE) {
+            Ok(()) => {}
+            Err(Errno::EEXIST) => return Err(exists(to)),
+            Err(e) => return Err(Error::io(format!("move the finished copy to {to}"), e)),
+        }
+        hidden.withdraw(self)?;
+        self.join_groups(to, Some(source.as_fd()))?;
+        self.commit()?;
+        self.info_of(self.existing(to)?.as_fd())
+    }
+
+    fn copy_error(&self, from: &Volume, to: &Volume, e: Errno) -> Error {
+        match e {
+            Errno::EEXIST => exists(to),
+            Errno::ETXTBSY => {
+                Error::new(Code::ActiveSwapFile, format!("{from} has an active swap file, so no copy can be made of it: switch it off (swapoff) first"))
+            }
+            e => Error::io(format!("snapshot {} to {}", self.shown(from), self.shown(to)), e),
+        }
+    }
+
+    pub(super) fn seal_once(&self, from: &Volume, to: &Volume) -> Result<VolumeInfo> {
+        let mut moved = false;
+        if from != to
+            && let Some(source) = self.find(from)?
+        {
+            if self.find(to)?.is_some() {
+                return Err(exists(to));
+            }
+            if self.info_of(source.as_fd())?.read_only {
+                self.unlock(from)?;
+            }
+            let target = self.place_for(to)?;
+            let place = self.place(from)?.ok_or_else(|| not_found(from))?;
+            match renameat2(&place.dir, place.name.as_c_str(), &target.dir, target.name.as_c_str(), RenameFlags::RENAME_NOREPLACE) {
+                Ok(()) => {}
+                Err(Errno::EEXIST) => return Err(exists(to)),
+                Err(e) => return Err(Error::io(format!("move {} to {}", self.shown(from), self.shown(to)), e)),
+            }
+            moved = true;
+        }
+        let volume = self.find(to)?.ok_or_else(|| not_found(from))?;
+        // What was written into it by plain writes goes to disk before nothing can be written any more.
+        btrfs_uapi::filesystem::sync(self.mount()).io(|| format!("write out {to}"))?;
+        if moved && nested::is_read_only(volume.as_fd())? {
+            // Somebody who still has it open set the flag, which is not to pass for our seal.
+            nested::set_read_only(volume.as_fd(), false)?;
+        }
+        nested::seal_tree(self.mount(), volume.as_fd())?;
+        if let Volume::Staging(op) = from {
+            reclaim::drop_staging_dir(self, op)?;
+        }
+        self.info_of(volume.as_fd())
+    }
+}
