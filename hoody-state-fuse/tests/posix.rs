@@ -17,7 +17,7 @@ use std::path::Path;
 use std::process::Command;
 use support::{Mounted, both, is_mounted};
 
-/// What came of each operation.
+/// The outcome of each operation.
 #[derive(Default)]
 struct Diary(Vec<String>);
 
@@ -41,11 +41,17 @@ fn run(dir: &Path, sh: &str, uid: u32, gid: u32) -> Result<(i32, String), std::i
     Ok((out.status.code().unwrap_or(-1), String::from_utf8_lossy(&out.stdout).into_owned()))
 }
 
+/// Does the same operations in a directory and notes the outcome of each.
 fn tour(d: &Path) -> Vec<String> {
     let mut diary = Diary::default();
-    let n = &mut diary;
+    for part in [files, links_and_renames, directories, names, attributes_and_special_files, extended_attributes, other_users, statfs] {
+        part(d, &mut diary);
+    }
+    diary.0
+}
+
+fn files(d: &Path, n: &mut Diary) {
     let p = |s: &str| d.join(s);
-    // Files, holes, allocation.
     n.note("write", fs::write(p("a"), b"hello"));
     n.note("read", fs::read(p("a")));
     let f = OpenOptions::new().read(true).write(true).open(p("a")).unwrap();
@@ -71,7 +77,10 @@ fn tour(d: &Path) -> Vec<String> {
         OpenOptions::new().read(true).custom_flags(nix::libc::O_NOFOLLOW).open(p("link")).map(drop)
     });
     n.note("directory as file", OpenOptions::new().write(true).open(d).map(drop));
-    // Links, renames.
+}
+
+fn links_and_renames(d: &Path, n: &mut Diary) {
+    let p = |s: &str| d.join(s);
     n.note("link", fs::hard_link(p("a"), p("b")));
     n.meta(&p("a"));
     n.note("same", Ok::<_, std::io::Error>(fs::metadata(p("a")).unwrap().ino() == fs::metadata(p("b")).unwrap().ino()));
@@ -90,7 +99,10 @@ fn tour(d: &Path) -> Vec<String> {
         (&open).read_to_string(&mut s).map(|_| s)
     });
     n.note("its links", open.metadata().map(|m| m.nlink()));
-    // Directories.
+}
+
+fn directories(d: &Path, n: &mut Diary) {
+    let p = |s: &str| d.join(s);
     n.note("mkdir", fs::create_dir(p("dir")));
     n.note("mkdir again", fs::create_dir(p("dir")));
     n.note("inner", fs::write(p("dir/x"), b"1"));
@@ -98,12 +110,18 @@ fn tour(d: &Path) -> Vec<String> {
     n.note("not a directory", fs::read_dir(p("link")).map(drop));
     n.note("into itself", fs::rename(p("dir"), p("dir/sub")));
     n.note("rmdir", fs::remove_file(p("dir/x")).and_then(|()| fs::remove_dir(p("dir"))));
-    // Names.
+}
+
+fn names(d: &Path, n: &mut Diary) {
     let long = OsString::from_vec(vec![b'n'; 255]);
     n.note("255 bytes", fs::write(d.join(&long), b"").and_then(|()| fs::remove_file(d.join(&long))));
     n.note("256 bytes", fs::write(d.join(OsString::from_vec(vec![b'n'; 256])), b""));
     n.note("not UTF-8", fs::write(d.join(OsStr::from_bytes(b"\xff\xfe\n")), b"z").and_then(|()| fs::read(d.join(OsStr::from_bytes(b"\xff\xfe\n")))));
-    // Attributes, owners, special files.
+}
+
+fn attributes_and_special_files(d: &Path, n: &mut Diary) {
+    let p = |s: &str| d.join(s);
+    let dirfd = File::open(d).unwrap();
     fs::write(p("m"), b"").unwrap();
     for mode in [0o600, 0o4755, 0o2755, 0o1777] {
         n.note("chmod", fs::set_permissions(p("m"), fs::Permissions::from_mode(mode)));
@@ -127,7 +145,10 @@ fn tour(d: &Path) -> Vec<String> {
     n.note("fifo", rustix::fs::mknodat(&dirfd, "fifo", rustix::fs::FileType::Fifo, Mode::from_raw_mode(0o640), 0));
     n.note("device", rustix::fs::mknodat(&dirfd, "null", rustix::fs::FileType::CharacterDevice, Mode::from_raw_mode(0o666), rustix::fs::makedev(1, 3)));
     n.meta(&p("null"));
-    // Extended attributes.
+}
+
+fn extended_attributes(d: &Path, n: &mut Diary) {
+    let p = |s: &str| d.join(s);
     n.note("setxattr", rustix::fs::setxattr(p("m"), "user.k", b"value", rustix::fs::XattrFlags::CREATE));
     n.note("again", rustix::fs::setxattr(p("m"), "user.k", b"value", rustix::fs::XattrFlags::CREATE));
     let mut small = [0; 2];
@@ -139,7 +160,11 @@ fn tour(d: &Path) -> Vec<String> {
     });
     n.note("remove", rustix::fs::removexattr(p("m"), "user.k"));
     n.note("none", rustix::fs::getxattr(p("m"), "user.k", &mut [0_u8; 10][..]));
-    // As other users: sticky, setgid, permissions, umask.
+}
+
+/// As other users: sticky directories, setgid, permissions, umask.
+fn other_users(d: &Path, n: &mut Diary) {
+    let p = |s: &str| d.join(s);
     fs::create_dir(p("sticky")).unwrap();
     fs::set_permissions(p("sticky"), fs::Permissions::from_mode(0o1777)).unwrap();
     fs::create_dir(p("team")).unwrap();
@@ -154,9 +179,10 @@ fn tour(d: &Path) -> Vec<String> {
     fs::write(p("suid"), b"s").unwrap();
     fs::set_permissions(p("suid"), fs::Permissions::from_mode(0o6777)).unwrap();
     n.note("suid", run(d, "echo more >> suid; stat -c %a suid", 1000, 1000));
-    // Locks between processes: POSIX ones conflict, flock is apart.
+}
+
+fn statfs(d: &Path, n: &mut Diary) {
     n.note("statfs", rustix::fs::statvfs(d).map(|s| (s.f_namemax, s.f_bsize)));
-    diary.0
 }
 
 #[test]

@@ -36,7 +36,6 @@ pub const USES: &[&str] = &[
     "transfer/memory -> host",
 ];
 pub const LONG_FILES: &[&str] = &[
-    "hoody-state-fuse/src/mount.rs",
     "hoody-state/src/host/build.rs",
     "hoody-state/src/host/reconcile.rs",
     "hoody-state/src/locked_db/broker/mod.rs",
@@ -46,8 +45,6 @@ pub const LONG_FILES: &[&str] = &[
 ];
 pub const LONG_FUNCTIONS: &[&str] = &[
     "benches/primitives.rs::main",
-    "hoody-state-fuse/src/bin/hoody-state-fuse/main.rs::run",
-    "hoody-state-fuse/tests/posix.rs::tour",
     "hoody-state/src/container/create.rs::new_container",
     "hoody-state/src/host/reconcile.rs::settle",
     "hoody-state/src/locked_db/broker/tests/properties.rs::whatever_is_asked_for",

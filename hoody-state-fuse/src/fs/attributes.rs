@@ -114,7 +114,7 @@ impl Core {
     fn shown_as(&self, tid: u32, node: &Node) -> u64 {
         let holder = || self.locks.connection_of(&self.table.locked_already(node)?, tid);
         // An empty file may be about to become one.
-        let may_be_database = self.fresh && matches!(node.kind(), NodeKind::Database | NodeKind::Plain);
+        let may_be_database = self.node_per_connection && matches!(node.kind(), NodeKind::Database | NodeKind::Plain);
         let number = if may_be_database { node.connections.look(tid, holder) } else { None };
         number.unwrap_or(node.id)
     }

@@ -80,7 +80,7 @@ impl Core {
         let read_only = flags & nix::libc::O_ACCMODE == nix::libc::O_RDONLY;
         let reader = read_only || (node.kind() == NodeKind::Shm && self.opened_by_reader(tid, node));
         let empty = || node.kind() == NodeKind::Plain && file.file().metadata().is_ok_and(|m| m.len() == 0);
-        let is_connection = self.fresh && may_be_sqlite(flags) && (node.is_database() || empty());
+        let is_connection = self.node_per_connection && may_be_sqlite(flags) && (node.is_database() || empty());
         let fh = self.table.add_handle(Handle::new(node.clone(), file, read_only, reader, passthrough));
         if is_connection {
             node.connections.open(fh, tid, process_of(tid), inherits, || self.table.unused_number());
@@ -124,7 +124,7 @@ impl Core {
     /// the one by which the thread locked last. Since a writer taken for a reader would meet BUSY, no other connection of the process may be about to open its
     /// own: none that could write, holds its database, and has no `-shm` yet.
     fn opened_by_reader(&self, tid: u32, shm: &Node) -> bool {
-        if !self.fresh {
+        if !self.node_per_connection {
             return false;
         }
         let looked = || {

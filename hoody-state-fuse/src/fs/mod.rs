@@ -48,7 +48,7 @@ pub(crate) struct Core {
     /// Reads, writes and maps go to the backing file by themselves.
     pub passthrough: AtomicBool,
     /// Connections of one process are told apart.
-    pub fresh: bool,
+    pub node_per_connection: bool,
     /// The volumes by name; when `single`, the only one is the root.
     pub volumes: RwLock<BTreeMap<OsString, Arc<Volume>>>,
     pub single: bool,
@@ -374,7 +374,7 @@ impl Filesystem for DatabaseFs {
 
     fn getlk(&self, req: &Request, ino: INodeNo, fh: FileHandle, lock_owner: LockOwner, start: u64, end: u64, typ: i32, pid: u32, reply: ReplyLock) {
         let _busy = self.0.begin(Kind::Other);
-        let call = locking::call(req, ino.0, fh.0, lock_owner.0, (start, end), typ, pid, false, self.0.fresh);
+        let call = locking::call(req, ino.0, fh.0, lock_owner.0, (start, end), typ, pid, false, self.0.node_per_connection);
         answer!(reply, self.0.getlk(call), c => match c {
             Some(c) => reply.locked(c.start, c.end, c.kind, c.pid),
             None => reply.locked(start, end, nix::libc::F_UNLCK, 0),
@@ -395,7 +395,7 @@ impl Filesystem for DatabaseFs {
         reply: ReplyEmpty,
     ) {
         let _busy = self.0.begin(if typ == nix::libc::F_UNLCK { Kind::Unlock } else { Kind::Lock });
-        self.0.setlk(locking::call(req, ino.0, fh.0, lock_owner.0, (start, end), typ, pid, sleep, self.0.fresh), reply);
+        self.0.setlk(locking::call(req, ino.0, fh.0, lock_owner.0, (start, end), typ, pid, sleep, self.0.node_per_connection), reply);
     }
 
     fn fallocate(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, offset: u64, length: u64, mode: i32, reply: ReplyEmpty) {

@@ -1,4 +1,4 @@
-//! Where the log goes: standard error, until a daemon in the background has said that it is mounted; then its caller's streams are let go of.
+//! Where the log goes: to standard error; once a daemon in the background is mounted, to a file or to the system log.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -7,34 +7,34 @@ use std::path::Path;
 use std::sync::{Mutex, OnceLock};
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Where a system takes log lines.
+/// The socket of the system log.
 const SYSTEM: &str = "/dev/log";
-/// `daemon.info`, as `syslog(3)` has it.
+/// `daemon.info`, as defined by `syslog(3)`.
 const PRIORITY: u8 = 3 << 3 | 6;
 
-enum Elsewhere {
+enum Target {
     File(Mutex<File>),
     System(UnixDatagram),
-    Nowhere,
+    Discard,
 }
 
-static ELSEWHERE: OnceLock<Elsewhere> = OnceLock::new();
+static TARGET: OnceLock<Target> = OnceLock::new();
 
 /// Writes each line to where the log goes now.
 pub(crate) struct Log;
 
 impl Write for Log {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        match ELSEWHERE.get() {
+        match TARGET.get() {
             None => io::stderr().write_all(line)?,
-            Some(Elsewhere::File(file)) => file.lock().unwrap_or_else(std::sync::PoisonError::into_inner).write_all(line)?,
-            // A log that takes nothing just now holds nobody up.
-            Some(Elsewhere::System(socket)) => {
+            Some(Target::File(file)) => file.lock().unwrap_or_else(std::sync::PoisonError::into_inner).write_all(line)?,
+            // If the log does not accept the line now, it is dropped: nothing waits for it.
+            Some(Target::System(socket)) => {
                 let mut message = format!("<{PRIORITY}>hoody-state-fuse[{}]: ", std::process::id()).into_bytes();
                 message.extend_from_slice(line.trim_ascii_end());
                 let _ = socket.send(&message);
             }
-            Some(Elsewhere::Nowhere) => {}
+            Some(Target::Discard) => {}
         }
         Ok(line.len())
     }
@@ -52,13 +52,13 @@ impl MakeWriter<'_> for Log {
     }
 }
 
-/// A file for the log, opened before anybody depends on it.
+/// Opens the log file, before anything is mounted.
 pub(crate) fn open(file: &Path) -> Result<File, String> {
     File::options().append(true).create(true).open(file).map_err(|e| format!("the log {} cannot be opened: {e}", file.display()))
 }
 
-/// From now on the log goes to a file, or to the system's log if there is one, and nothing of the caller's streams stays open.
-pub(crate) fn leave_the_caller(file: Option<File>) -> io::Result<()> {
+/// Sends the log to a file, else to the system log if there is one, and closes standard error, which is the caller's.
+pub(crate) fn detach_from_caller(file: Option<File>) -> io::Result<()> {
     let system = || {
         let socket = UnixDatagram::unbound()?;
         socket.connect(SYSTEM)?;
@@ -66,10 +66,10 @@ pub(crate) fn leave_the_caller(file: Option<File>) -> io::Result<()> {
         io::Result::Ok(socket)
     };
     let to = match file {
-        Some(file) => Elsewhere::File(Mutex::new(file)),
-        None => system().map_or(Elsewhere::Nowhere, Elsewhere::System),
+        Some(file) => Target::File(Mutex::new(file)),
+        None => system().map_or(Target::Discard, Target::System),
     };
-    let _ = ELSEWHERE.set(to);
+    let _ = TARGET.set(to);
     nix::unistd::dup2_stderr(File::options().write(true).open("/dev/null")?)?;
     Ok(())
 }

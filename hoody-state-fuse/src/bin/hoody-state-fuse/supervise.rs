@@ -1,9 +1,9 @@
-//! A process that starts the daemon again when it dies, and keeps the locks that its users held meanwhile.
+//! The supervisor: a process that restarts the daemon when it dies, and keeps the locks that users of the mount held.
 //!
-//! Programs that had a database open when the daemon died are cut off from names and locks, but not from the data: what they have open goes on to the backing files
-//! (passthrough). One in the middle of a write transaction may still finish it. So the locks that the mount's users hold on the backing files stay held by this
-//! process, which has the same open files as the daemon, until nobody has the file open by way of the dead mount any more. Until then the new mount's users
-//! wait for them, as for anybody beside the mount.
+//! When the daemon dies, programs with an open database can no longer look up names or lock, but with passthrough they can still read and write what they
+//! have open. A program in the middle of a write transaction may still finish it. So this process, which has the same open files as the daemon, keeps the
+//! locks on the backing files until nobody has the file open through the dead mount. Until then users of the new mount wait for them, as they do for
+//! programs that use the backing directory directly.
 
 use super::{Result, log};
 use nix::sys::signal::{SigSet, Signal, kill};
@@ -20,25 +20,25 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::time::{Duration, Instant};
 
-/// Pauses between attempts, when the daemon dies again and again.
+/// Pauses between restarts, when the daemon dies repeatedly.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-/// A daemon that ran for so long did not die of its start.
-const WELL: Duration = Duration::from_secs(10);
-/// How often it is looked whether files of a dead mount are still open.
-const LOOK_AGAIN: Duration = Duration::from_millis(200);
+/// A daemon that ran for this long did not fail at its start: the next pause is the first one again.
+const STABLE: Duration = Duration::from_secs(10);
+/// How often the open files of a dead mount are checked.
+const POLL: Duration = Duration::from_millis(200);
 
 /// Files on which users hold locks, by device and inode.
 type Kept = HashMap<[u8; 16], OwnedFd>;
 
-/// A daemon that runs.
+/// A running daemon.
 struct Running {
     child: Child,
-    said: String,
+    report: String,
     kept: std::thread::JoinHandle<Kept>,
 }
 
-/// Nothing: it has said why in the log.
+/// Starts a daemon and waits until it reports that it is mounted. `None`: it failed, and the reason is in the log.
 fn start(again: bool) -> Result<Option<Running>> {
     let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
     let mut child = Command::new(std::env::current_exe()?)
@@ -49,18 +49,18 @@ fn start(again: bool) -> Result<Option<Running>> {
         .stdout(Stdio::piped())
         .spawn()?;
     let kept = std::thread::Builder::new().name("keeper".into()).spawn(move || keep(&ours))?;
-    let mut said = String::new();
+    let mut report = String::new();
     if let Some(out) = child.stdout.take() {
-        BufReader::new(out).read_line(&mut said)?;
+        BufReader::new(out).read_line(&mut report)?;
     }
-    if said.is_empty() {
+    if report.is_empty() {
         child.wait()?;
         return Ok(None);
     }
-    Ok(Some(Running { child, said, kept }))
+    Ok(Some(Running { child, report, kept }))
 }
 
-/// Takes the files on which locks are held, until the daemon has ended.
+/// Receives the files on which locks are held, until the daemon has ended.
 fn keep(from: &OwnedFd) -> Kept {
     let mut kept = Kept::new();
     loop {
@@ -79,7 +79,7 @@ fn keep(from: &OwnedFd) -> Kept {
     }
 }
 
-/// Runs the daemon until it is unmounted.
+/// Runs the daemon, again whenever it dies, until it is unmounted.
 pub(crate) fn run(backing: &Path, mountpoint: &Path, detached: Option<Option<File>>) -> Result<ExitCode> {
     let mut signals = SigSet::empty();
     for s in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
@@ -87,10 +87,10 @@ pub(crate) fn run(backing: &Path, mountpoint: &Path, detached: Option<Option<Fil
     }
     signals.thread_block()?;
     let Some(mut running) = start(false)? else { return Ok(ExitCode::FAILURE) };
-    write!(std::io::stdout(), "{}", running.said)?;
+    write!(std::io::stdout(), "{}", running.report)?;
     std::io::stdout().flush()?;
     if let Some(file) = detached {
-        log::leave_the_caller(file)?;
+        log::detach_from_caller(file)?;
     }
     nix::unistd::dup2_stdout(File::options().write(true).open("/dev/null")?)?;
     let (pid, ends) = (Arc::new(AtomicI32::new(0)), Arc::new(AtomicBool::new(false)));
@@ -110,10 +110,10 @@ pub(crate) fn run(backing: &Path, mountpoint: &Path, detached: Option<Option<Fil
         if status.success() || ends.load(Ordering::SeqCst) {
             return Ok(ExitCode::SUCCESS);
         }
-        tracing::error!("the daemon of {} died ({status}): it is started again", at.display());
+        tracing::error!("the daemon of {} died ({status}): restarting it", at.display());
         let kept = running.kept.join().unwrap_or_default();
         release_when_closed(kept, &real, &at, mount);
-        if began.elapsed() > WELL {
+        if began.elapsed() > STABLE {
             pause = FIRST_PAUSE;
         }
         running = loop {
@@ -124,19 +124,19 @@ pub(crate) fn run(backing: &Path, mountpoint: &Path, detached: Option<Option<Fil
             }
             match start(true) {
                 Ok(Some(running)) => break running,
-                Ok(None) => tracing::error!("{} could not be mounted again; trying on", at.display()),
-                Err(e) => tracing::error!("{} could not be mounted again ({e}); trying on", at.display()),
+                Ok(None) => tracing::error!("{} could not be mounted again; retrying", at.display()),
+                Err(e) => tracing::error!("{} could not be mounted again ({e}); retrying", at.display()),
             }
         };
     }
 }
 
-/// The number of the mount on a place.
+/// The id of the mount on a path.
 fn mount_id(at: &Path) -> Option<String> {
     Some(hoody_state::mountinfo::topmost(at).ok()??.id.to_string())
 }
 
-/// Keeps locks until nobody has the file open by way of the dead mount.
+/// Keeps locks until nobody has the file open through the dead mount.
 fn release_when_closed(mut kept: Kept, backing: &Path, mountpoint: &Path, mount: Option<String>) {
     let Some(mount) = mount else { return };
     let (backing, mountpoint) = (backing.to_owned(), mountpoint.to_owned());
@@ -147,15 +147,15 @@ fn release_when_closed(mut kept: Kept, backing: &Path, mountpoint: &Path, mount:
                 let path = read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).unwrap_or_default();
                 path.strip_prefix(&backing).is_ok_and(|name| open.iter().any(|o| o == name))
             });
-            std::thread::sleep(LOOK_AGAIN);
+            std::thread::sleep(POLL);
         }
     });
     if let Err(e) = spawned {
-        tracing::warn!("locks of users of the dead mount are let go of: {e}");
+        tracing::warn!("the locks of users of the dead mount are released: {e}");
     }
 }
 
-/// What processes have open on a mount, by their names below it. A mount that was taken off has no place any more: names begin with its root then.
+/// The files that processes have open on a mount, by their paths below it. Of a mount that was detached, the kernel shows paths relative to its root.
 fn open_on(mountpoint: &Path, mount: &str) -> Vec<PathBuf> {
     let entries = |path: PathBuf| std::fs::read_dir(path).into_iter().flatten().flatten();
     let is_process = |e: &std::fs::DirEntry| e.file_name().to_string_lossy().bytes().all(|b| b.is_ascii_digit());
