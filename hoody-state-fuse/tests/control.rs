@@ -47,7 +47,7 @@ fn a_detached_daemon_is_not_taken_for_a_living_one_and_a_successor_serves_its_pl
     let backing = dir.path().join("vol");
     std::fs::create_dir(&backing).unwrap();
     let daemon = FuseDaemon::open(config.clone()).unwrap();
-    assert!(daemon.is_fresh());
+    assert!(daemon.is_new_session());
     let (tell, told) = std::sync::mpsc::channel();
     daemon.set_restart_listener(Box::new(move || tell.send(()).unwrap()));
     let shown = daemon.add_volume("v", &backing).unwrap();
@@ -72,7 +72,7 @@ fn a_detached_daemon_is_not_taken_for_a_living_one_and_a_successor_serves_its_pl
     new.execute("UPDATE t SET v = v + 1", []).unwrap();
     drop(new);
     daemon.close();
-    FuseDaemon::take_down(&config).unwrap();
+    daemon.take_down().unwrap();
     assert!(!config.mountpoint.exists());
 }
 
@@ -83,12 +83,12 @@ fn a_daemon_whose_mount_somebody_else_detached_is_not_taken_for_a_living_one() {
     let user = make(d.at("a.db"), "wal");
     nix::mount::umount2(&config.mountpoint, nix::mount::MntFlags::MNT_DETACH).unwrap();
     let daemon = FuseDaemon::open(config.clone()).unwrap();
-    assert!(daemon.is_fresh() && daemon.status().unwrap().volumes.is_empty());
+    assert!(daemon.is_new_session() && daemon.status().unwrap().volumes.is_empty());
     drop(user);
     d.child.wait().unwrap();
     assert!(lives(&config.socket));
     daemon.close();
-    FuseDaemon::take_down(&config).unwrap();
+    daemon.take_down().unwrap();
 }
 
 #[test]

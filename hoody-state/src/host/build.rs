@@ -323,6 +323,17 @@ impl HostBuilder {
             host.reconcile()?;
             upkeep::start(&host)?;
         }
+        if let Some(databases) = host.0.databases.backend() {
+            if databases.is_new_session() {
+                host.0.remount_databases();
+            }
+            let weak = host.0.downgrade();
+            databases.set_restart_listener(Box::new(move || {
+                if let Some(inner) = weak.upgrade() {
+                    inner.remount_databases();
+                }
+            }));
+        }
         host.0.pool_watch.start(host.0.upkeep.clone())?;
         Ok(host)
     }
@@ -348,13 +359,9 @@ impl Host {
         builder.shares = Arc::new(BindShareMount);
         builder.ramdisks = Some(Arc::new(TmpfsRamDisks::new(config.run.join(RAMDISKS), record.id_base)?));
         // A daemon that runs goes on; a new one could not serve what cannot be written.
-        let daemon = config
-            .databases
-            .clone()
-            .filter(|_| writable)
-            .map(|program| FuseDaemon::open(DaemonConfig { group: Some(record.id_base), ..config.daemon(program) }))
-            .transpose()?;
-        builder.databases = daemon.clone().map(|d| d as Arc<dyn LockedDb>);
+        if let Some(program) = config.databases.clone().filter(|_| writable) {
+            builder.databases = Some(FuseDaemon::open(DaemonConfig { group: Some(record.id_base), ..config.daemon(program) })?);
+        }
         builder.transport.clone_from(&config.transport);
         builder.settings = config.settings.clone();
         builder.server = config.server(&record);
@@ -368,19 +375,7 @@ impl Host {
         if let Some(hook) = crate::op::crash::from_environment() {
             builder.hook = hook;
         }
-        let host = builder.open()?;
-        if let Some(daemon) = daemon {
-            if daemon.is_fresh() {
-                host.0.remount_databases();
-            }
-            let weak = host.0.downgrade();
-            daemon.set_restart_listener(Box::new(move || {
-                if let Some(inner) = weak.upgrade() {
-                    inner.remount_databases();
-                }
-            }));
-        }
-        Ok(host)
+        builder.open()
     }
 
     /// Takes down a pool that the kernel has made read-only, if it may be writable once it is mounted anew. Its containers, which cannot write either,
@@ -442,7 +437,11 @@ impl Host {
     /// # Errors
     /// `data_in_use` while a server runs on it.
     pub fn unmount(config: &HostConfig) -> Result<()> {
-        let end_daemon = || FuseDaemon::take_down(&config.daemon(PathBuf::new())).or_else(|e| if config.run.exists() { Err(e) } else { Ok(()) });
+        let end_daemon = || {
+            FuseLockedDb::new(&config.run.join("databases.sock"), &config.run.join(DATABASES))
+                .take_down()
+                .or_else(|e| if config.run.exists() { Err(e) } else { Ok(()) })
+        };
         if Pool::peek(&config.pool())?.is_some() {
             let pool = Pool::open(&config.pool_as_it_is())?;
             // First of all: whatever of this is cut short, the next start knows that what is gone was not stopped by hand. Where nothing can be

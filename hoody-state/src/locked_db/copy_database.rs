@@ -20,7 +20,7 @@ pub(super) fn names(dir: &Path) -> io::Result<BTreeSet<OsString>> {
 }
 
 /// The databases below `root` and what each takes, its log included.
-pub(crate) fn list(root: &Path) -> io::Result<Vec<(PathBuf, u64)>> {
+pub(super) fn list(root: &Path) -> io::Result<Vec<(PathBuf, u64)>> {
     let mut found = Vec::new();
     let mut todo = vec![(root.to_owned(), 0)];
     while let Some((dir, depth)) = todo.pop() {

@@ -4,8 +4,8 @@
 //! at once (the end of a connection), without looking again and again.
 
 use super::fuse::{Ask, Client, FuseLockedDb, does_not_answer, left_socket};
-use super::{LockedDb, Quiesced, Status};
-use crate::error::{Code, Error, IoContext, Result};
+use super::{LockedDb, Quiesced, RestartListener, Status};
+use crate::error::{Error, IoContext, Kind, Result};
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -32,12 +32,13 @@ pub struct DaemonConfig {
 pub struct FuseDaemon {
     config: DaemonConfig,
     client: FuseLockedDb,
-    on_restart: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    on_restart: OnceLock<RestartListener>,
     /// The connection whose end tells of the daemon's; nothing once this is closed.
     watched: Mutex<Option<UnixStream>>,
     /// Held while a daemon is being started again; `true` once this is closed.
     closed: Mutex<bool>,
-    fresh: bool,
+    /// There was no daemon before.
+    started: bool,
 }
 
 impl FuseDaemon {
@@ -46,11 +47,11 @@ impl FuseDaemon {
     /// # Errors
     /// `databases_unavailable`, with what it said.
     pub fn open(config: DaemonConfig) -> Result<Arc<Self>> {
-        let fresh = ensure(&config)?;
+        let started = ensure(&config)?;
         let client = FuseLockedDb::new(&config.socket, &config.mountpoint);
         let connection = connection(&config)?;
         let kept = connection.try_clone().io(|| "duplicate a socket")?;
-        let daemon = Arc::new(FuseDaemon { config, client, on_restart: OnceLock::new(), watched: Mutex::new(Some(kept)), closed: Mutex::new(false), fresh });
+        let daemon = Arc::new(FuseDaemon { config, client, on_restart: OnceLock::new(), watched: Mutex::new(Some(kept)), closed: Mutex::new(false), started });
         let weak = Arc::downgrade(&daemon);
         std::thread::Builder::new()
             .name("databases".into())
@@ -58,57 +59,41 @@ impl FuseDaemon {
             .io(|| "start the thread that watches the databases' daemon")?;
         Ok(daemon)
     }
-
-    /// Whether there was none before: then nothing that was mounted from it before works.
-    #[must_use]
-    pub fn is_fresh(&self) -> bool {
-        self.fresh
-    }
-
-    /// Who is told when it had to be started again: it serves no volume then, and what was mounted from it answers with errors. Set once.
-    pub fn set_restart_listener(&self, f: Box<dyn Fn() + Send + Sync>) {
-        if self.on_restart.set(f).is_err() {
-            tracing::warn!("the restart listener was set twice; the first stays");
-        }
-    }
-
-    /// Ends the daemon of `config` and its mount, if there is one; for a server that is not running.
-    ///
-    /// # Errors
-    /// `databases_busy` when it does not end.
-    pub fn take_down(config: &DaemonConfig) -> Result<()> {
-        let old = left_socket(&config.socket);
-        // One that was unmounted before may not have ended yet.
-        if let Ok(mut client) = Client::connect(&config.socket).or_else(|_| Client::connect(&old)) {
-            // One that was told before may end just now.
-            if let Err(e) = client.ask(&Ask::Unmount {})
-                && Client::connect(&config.socket).is_ok()
-            {
-                return Err(e);
-            }
-            let mut end = BufReader::new(client.into_stream());
-            let _ = end.get_mut().set_read_timeout(Some(Duration::from_secs(10)));
-            let mut rest = String::new();
-            if end.read_line(&mut rest).is_err() {
-                return Err(Error::new(Code::DatabasesBusy, "the daemon of the databases does not end: end what uses them, then try again"));
-            }
-        }
-        // What a daemon left that was killed: its mount answers nothing, but can be taken off.
-        while crate::sys::mount::is_mounted(&config.mountpoint) {
-            let flags = nix::mount::MntFlags::MNT_DETACH | nix::mount::MntFlags::UMOUNT_NOFOLLOW;
-            nix::mount::umount2(&config.mountpoint, flags).io(|| format!("unmount {}", config.mountpoint.display()))?;
-        }
-        let _ = std::fs::remove_file(&config.socket);
-        let _ = std::fs::remove_file(&old);
-        let _ = std::fs::remove_dir(&config.mountpoint);
-        Ok(())
-    }
 }
 
 impl Drop for FuseDaemon {
     fn drop(&mut self) {
         self.close();
     }
+}
+
+/// Ends the daemon that listens on `socket` and its mount, if there is one. Error: `databases_busy` when it does not end.
+pub(super) fn take_down(socket: &Path, mountpoint: &Path) -> Result<()> {
+    let old = left_socket(socket);
+    // One that was unmounted before may not have ended yet.
+    if let Ok(mut client) = Client::connect(socket).or_else(|_| Client::connect(&old)) {
+        // One that was told before may end just now.
+        if let Err(e) = client.ask(&Ask::Unmount {})
+            && Client::connect(socket).is_ok()
+        {
+            return Err(e);
+        }
+        let mut end = BufReader::new(client.into_stream());
+        let _ = end.get_mut().set_read_timeout(Some(Duration::from_secs(10)));
+        let mut rest = String::new();
+        if end.read_line(&mut rest).is_err() {
+            return Err(Error::new(Kind::Busy, "databases_busy", "the daemon of the databases does not end: end what uses them, then try again"));
+        }
+    }
+    // What a daemon left that was killed: its mount answers nothing, but can be taken off.
+    while crate::sys::mount::is_mounted(mountpoint) {
+        let flags = nix::mount::MntFlags::MNT_DETACH | nix::mount::MntFlags::UMOUNT_NOFOLLOW;
+        nix::mount::umount2(mountpoint, flags).io(|| format!("unmount {}", mountpoint.display()))?;
+    }
+    let _ = std::fs::remove_file(socket);
+    let _ = std::fs::remove_file(&old);
+    let _ = std::fs::remove_dir(mountpoint);
+    Ok(())
 }
 
 fn connection(config: &DaemonConfig) -> Result<UnixStream> {
@@ -162,7 +147,7 @@ fn ensure(config: &DaemonConfig) -> Result<bool> {
         Err(e) if does_not_answer(&e) => return Err(e),
         _ => {}
     }
-    let unavailable = |m: String| Error::new(Code::DatabasesUnavailable, m);
+    let unavailable = |m: String| Error::new(Kind::Unavailable, "databases_unavailable", m);
     if !crate::sys::mount::is_mounted(&config.mountpoint) {
         std::fs::create_dir_all(&config.mountpoint).io(|| format!("make {}", config.mountpoint.display()))?;
     }
@@ -229,6 +214,21 @@ impl LockedDb for FuseDaemon {
 
     fn status(&self) -> Result<Status> {
         self.client.status()
+    }
+
+    fn is_new_session(&self) -> bool {
+        self.started
+    }
+
+    fn set_restart_listener(&self, listener: RestartListener) {
+        if self.on_restart.set(listener).is_err() {
+            tracing::warn!("the restart listener was set twice; the first stays");
+        }
+    }
+
+    fn take_down(&self) -> Result<()> {
+        self.close();
+        self.client.take_down()
     }
 
     fn close(&self) {

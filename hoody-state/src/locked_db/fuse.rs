@@ -268,7 +268,7 @@ impl LockedDb for FuseLockedDb {
         if volume.contains('/') || !at.is_dir() {
             return Err(super::memory::not_found(volume));
         }
-        restore_below(&at, from, to, Duration::from_secs(30))
+        restore_below(&at, from, to, super::RESTORE_PATIENCE)
     }
 
     fn park(&self, pids: &[i32]) -> Result<usize> {
@@ -283,6 +283,10 @@ impl LockedDb for FuseLockedDb {
             Reply::Status(s) => Ok(*s),
             _ => Ok(Status::default()),
         }
+    }
+
+    fn take_down(&self) -> Result<()> {
+        super::daemon::take_down(&self.socket, &self.mountpoint)
     }
 }
 

@@ -12,7 +12,8 @@
 use super::attributes::{Times, give_attributes};
 use super::copy_database::{DEPTH, names};
 use super::restore::{BESIDE, copy_into, has_header, is_database, passing, with};
-use crate::error::{Code, Error, IoContext, Result};
+use crate::error::{Error, IoContext, Kind, Result};
+use crate::sys::mount::{Access, in_root_of};
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Metadata};
@@ -24,7 +25,7 @@ use std::time::Duration;
 
 /// The trees of a [`merge`].
 #[derive(Clone, Copy)]
-pub(crate) struct Trees<'a> {
+pub(super) struct Trees<'a> {
     /// What is wanted. It may be changed: logs of databases are taken in.
     pub from: &'a Path,
     /// What is there, where it is only looked at: the directory that a mount serves. Through the mount one inode may show under several numbers.
@@ -34,7 +35,7 @@ pub(crate) struct Trees<'a> {
 }
 
 /// See the [module](self). What could not be done.
-pub(crate) fn merge(trees: Trees<'_>, timeout: Duration) -> Vec<Error> {
+pub(super) fn merge(trees: Trees<'_>, timeout: Duration) -> Vec<Error> {
     let mut merge = Merge { trees, timeout, wanted_links: HashMap::new(), present_links: HashMap::new(), made: HashMap::new(), failed: Vec::new() };
     for (root, links) in [(trees.from, &mut merge.wanted_links), (trees.seen, &mut merge.present_links)] {
         if let Err(e) = find_links(root, Path::new(""), 0, links) {
@@ -44,6 +45,13 @@ pub(crate) fn merge(trees: Trees<'_>, timeout: Duration) -> Vec<Error> {
     }
     merge.directory(Path::new(""), 0);
     merge.failed
+}
+
+/// The same in a root directory of its own: links in the trees lead to nothing else of the host.
+pub(super) fn merge_in_own_root(from: &Path, seen: &Path, to: &Path, timeout: Duration) -> io::Result<Vec<Error>> {
+    let shown = [("source", from, Access::Write), ("seen", seen, Access::Read), ("target", to, Access::Write)];
+    let trees = Trees { from: Path::new("/source"), seen: Path::new("/seen"), to: Path::new("/target") };
+    in_root_of(&shown, || merge(trees, timeout))
 }
 
 /// Device and inode of a file.
@@ -115,7 +123,7 @@ impl Merge<'_> {
         let what = || format!("revert {}", to.display());
         if depth >= DEPTH {
             let m = format!("{} is more than {DEPTH} directories deep: it is as it was", to.display());
-            return Err(Error::new(Code::BadPath, m));
+            return Err(Error::new(Kind::Invalid, "bad_path", m));
         }
         match y {
             Some(y) if y.is_dir() => {}

@@ -116,7 +116,7 @@ fn an_old_daemon_is_taken_for_a_living_one() {
     let flags = nix::mount::MsFlags::empty();
     nix::mount::mount(Some("test"), &config.mountpoint, Some("tmpfs"), flags, None::<&str>).unwrap();
     let daemon = open().unwrap();
-    assert!(!daemon.is_fresh());
+    assert!(!daemon.is_new_session());
     daemon.close();
     nix::mount::umount(&config.mountpoint).unwrap();
 }

@@ -20,13 +20,12 @@ pub(crate) use serve::{IfServed, Served};
 use super::dirs::{ContainerDirs, path_of};
 use crate::catalog::containers::ContainerRow;
 use crate::catalog::records::Records;
-use crate::error::{IoContext, Result};
+use crate::error::Result;
 use crate::id::{ContainerId, ProjectId};
-use crate::locked_db::{LockedDb, copy_database};
+use crate::locked_db::{self, LockedDb};
 use crate::model::{DatabaseScope, SnapshotDatabase};
 use crate::name::SnapshotName;
 use crate::snapshot::{SnapshotStore, Volume};
-use crate::units::Bytes;
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -118,8 +117,12 @@ impl Databases {
             })
         };
         let Some(root) = root else { return Ok(Vec::new()) };
-        let files = copy_database::list(&root).io(|| format!("look for databases in snapshot {name} of container {id}"))?;
+        let files = match &self.db {
+            Some(db) => db.databases_in(&root),
+            None => locked_db::databases_in(&root),
+        };
+        let files = files.map_err(|e| e.context(format!("look for databases in snapshot {name} of container {id}")))?;
         let shown = |p: &Path| format!("{DATABASES}/{}", p.strip_prefix(&root).unwrap_or(p).display());
-        Ok(files.iter().map(|(path, size)| SnapshotDatabase { path: shown(path), size: Bytes(*size) }).collect())
+        Ok(files.iter().map(|f| SnapshotDatabase { path: shown(&f.path), size: f.size }).collect())
     }
 }

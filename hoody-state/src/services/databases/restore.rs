@@ -4,15 +4,12 @@ use super::plan::{Situation, decide, shares_them};
 use super::{Databases, DatabasesPlan, project_volume};
 use crate::catalog::Durability;
 use crate::catalog::containers::{self, ContainerRow};
-use crate::error::{Code, Error, IoContext, Result};
+use crate::error::{Error, Result};
 use crate::id::{ContainerId, OperationId, ProjectId};
-use crate::locked_db::merge::{Trees, merge};
 use crate::model::DatabasesChoice;
 use crate::name::SnapshotName;
 use crate::snapshot::Volume;
-use crate::sys::private_root::{Access, in_root_of};
 use crate::units::VolumeId;
-use std::path::Path;
 use std::time::Duration;
 
 /// How long a revert waits for a database that somebody writes.
@@ -75,9 +72,9 @@ impl Databases {
         }
         let (Some(db), Some(path)) = (&self.db, self.store.path(&present)) else { return Ok(()) };
         match db.rebind(&project_volume(project), &path) {
-            Err(e) if e.code() == Code::VolumeNotFound => Ok(()),
+            Err(e) if e.code() == "volume_not_found" => Ok(()),
             // Whoever opens them next would see the old ones: they are served anew at the next start of a container.
-            Err(e) if e.code() == Code::DatabasesUnavailable => {
+            Err(e) if e.code() == "databases_unavailable" => {
                 tracing::warn!(error = %e, "the databases are exchanged, their daemon does not know yet");
                 Ok(())
             }
@@ -86,13 +83,9 @@ impl Databases {
     }
 
     fn revert(&self, from: &Volume, project: &ProjectId) -> Result<Vec<Error>> {
-        let seen = Volume::Databases(project.clone());
-        let (Some(db), Some(from), Some(seen)) = (&self.db, self.store.path(from), self.store.path(&seen)) else { return Ok(Vec::new()) };
-        let to = db.path(&project_volume(project));
-        // In a root of its own: links in the databases lead to nothing of the host.
-        let shown = [("source", &*from, Access::Write), ("seen", &*seen, Access::Read), ("target", &*to, Access::Write)];
-        let trees = Trees { from: Path::new("/source"), seen: Path::new("/seen"), to: Path::new("/target") };
-        in_root_of(&shown, || merge(trees, REVERT_PATIENCE)).io(|| format!("revert the databases of project {project}"))
+        let present = Volume::Databases(project.clone());
+        let (Some(db), Some(wanted), Some(backing)) = (&self.db, self.store.path(from), self.store.path(&present)) else { return Ok(Vec::new()) };
+        db.revert(&project_volume(project), &wanted, &backing, REVERT_PATIENCE)
     }
 
     /// Keeps as `keep` what the databases were before an exchange. May be repeated.

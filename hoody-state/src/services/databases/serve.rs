@@ -1,16 +1,15 @@
 //! Serving databases, from the project's volume or from the container's own.
 
-use super::{DATABASES, Databases, path_of, private_volume, project_volume};
+use super::{DATABASES, Databases, path_of, private_volume, project_volume, volume_name};
 use crate::catalog::Durability;
 use crate::catalog::containers::ContainerRow;
-use crate::error::{Code, Error, IoContext, Result};
+use crate::error::{Error, IoContext, Result};
 use crate::id::{ContainerId, ProjectId};
 use crate::locked_db::LockedDb;
 use crate::model::DatabaseScope;
-use crate::model::mount::Mount;
+use crate::model::mount::{Mount, MountSource};
 use crate::runtime::Runtime;
 use crate::snapshot::Volume;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -29,20 +28,19 @@ pub(crate) enum IfServed {
 /// Databases that answered.
 #[derive(Debug, Clone)]
 pub(crate) struct Served {
-    /// Where they are on the host.
-    pub at: PathBuf,
-    /// Of the daemon's file system: another daemon has another.
-    device: u64,
-}
-
-impl Served {
-    /// Whether the daemon that served these has died since.
-    pub(crate) fn died(&self) -> bool {
-        std::fs::metadata(&self.at).map_or(true, |m| m.dev() != self.device)
-    }
+    /// What a container mounts.
+    pub source: MountSource,
+    volume: String,
+    /// Another daemon begins another.
+    session: u64,
 }
 
 impl Databases {
+    /// Whether what served these has ended since: a container that mounted them sees nothing of them.
+    pub(crate) fn ended(&self, served: &Served) -> bool {
+        self.db.as_ref().is_none_or(|db| db.session(&served.volume).ok() != Some(served.session))
+    }
+
     /// Serves a container's databases; where they are on the host. `root` is the container's volume. Nothing on a host without databases or without files.
     pub(crate) fn serve(&self, r: &ContainerRow, root: Option<&Path>, how: IfServed) -> Result<Option<PathBuf>> {
         let (Some(db), Some(root)) = (&self.db, root) else { return Ok(None) };
@@ -57,14 +55,14 @@ impl Databases {
         let Some(backing) = self.store.path(&volume) else { return Ok(None) };
         if self.store.info(&volume)?.is_none() {
             match self.store.create(&volume) {
-                Err(e) if e.code() != Code::VolumeExists => return Err(e),
+                Err(e) if e.code() != "volume_exists" => return Err(e),
                 _ => {}
             }
         }
         self.dirs.give_new(&backing)?;
         let name = project_volume(project);
         match db.add_volume(&name, &backing) {
-            Err(e) if e.code() != Code::VolumeExists => return Err(e),
+            Err(e) if e.code() != "volume_exists" => return Err(e),
             _ => {}
         }
         Ok(Some(db.path(&name)))
@@ -72,15 +70,15 @@ impl Databases {
 
     fn serve_private(&self, db: &dyn LockedDb, id: &ContainerId, root: &Path, how: IfServed) -> Result<PathBuf> {
         let Some(dir) = self.dirs.open_or_make(root, &["hoody", "databases"])? else {
-            return Err(Error::new(Code::StartFailed, format!("{DATABASES} of container {id} is no directory: make it one, or remove it")));
+            return Err(Error::conflict("start_failed", format!("{DATABASES} of container {id} is no directory: make it one, or remove it")));
         };
         let (name, backing) = (private_volume(id), path_of(&dir)?);
         let here = rustix::fs::fstat(&dir).map(|d| (d.st_dev, d.st_ino)).io(|| format!("look at {}", backing.display()))?;
         let was = self.served().get(id).copied();
         match db.add_volume(&name, &backing) {
             // An exchange takes what is open from those who have it open: only where it is another directory.
-            Err(e) if e.code() == Code::VolumeExists && (how == IfServed::Keep || was == Some(here)) => return Ok(db.path(&name)),
-            Err(e) if e.code() == Code::VolumeExists => db.rebind(&name, &backing)?,
+            Err(e) if e.code() == "volume_exists" && (how == IfServed::Keep || was == Some(here)) => return Ok(db.path(&name)),
+            Err(e) if e.code() == "volume_exists" => db.rebind(&name, &backing)?,
             added => drop(added?),
         }
         self.served().insert(id.clone(), here);
@@ -91,16 +89,15 @@ impl Databases {
     pub(crate) fn serve_and_wait(&self, r: &ContainerRow, root: Option<&Path>, how: IfServed) -> Result<Option<Served>> {
         let end = Instant::now() + DAEMON_PATIENCE;
         loop {
-            let served = self.serve(r, root, how).and_then(|at| match at {
-                None => Ok(None),
-                Some(at) => {
-                    let unavailable = |e| Error::new(Code::DatabasesUnavailable, format!("{} does not answer: {e}", at.display()));
-                    let device = std::fs::metadata(&at).map_err(unavailable)?.dev();
-                    Ok(Some(Served { at, device }))
+            let served = self.serve(r, root, how).and_then(|at| match (at, &self.db) {
+                (Some(_), Some(db)) => {
+                    let volume = volume_name(r);
+                    Ok(Some(Served { source: db.mount_source(&volume), session: db.session(&volume)?, volume }))
                 }
+                _ => Ok(None),
             });
             match served {
-                Err(e) if e.code() == Code::DatabasesUnavailable && Instant::now() < end => std::thread::sleep(Duration::from_millis(20)),
+                Err(e) if e.code() == "databases_unavailable" && Instant::now() < end => std::thread::sleep(Duration::from_millis(20)),
                 r => return r,
             }
         }
@@ -110,7 +107,7 @@ impl Databases {
     pub(crate) fn remount(&self, r: &ContainerRow, runtime: &dyn Runtime) {
         let root = self.store.path(&Volume::Live(r.id.clone()));
         let again = self.serve_and_wait(r, root.as_deref(), IfServed::Keep).and_then(|served| match served {
-            Some(s) => runtime.remount(&r.id, &Mount::new(s.at, DATABASES)),
+            Some(s) => runtime.remount(&r.id, &Mount::new(s.source, DATABASES)),
             None => Ok(()),
         });
         if let Err(e) = again {
@@ -134,7 +131,7 @@ impl Databases {
     fn forget(&self, name: &str) -> Result<()> {
         let Some(db) = &self.db else { return Ok(()) };
         match db.remove_volume(name) {
-            Err(e) if e.code() == Code::VolumeNotFound => Ok(()),
+            Err(e) if e.code() == "volume_not_found" => Ok(()),
             r => r,
         }
     }
