@@ -5,7 +5,7 @@
 
 use super::fuse::{Ask, Client, FuseLockedDb, does_not_answer, left_socket};
 use super::{LockedDb, Quiesced, RestartListener, Status};
-use crate::error::{Error, IoContext, Kind, Result};
+use crate::error::{Code, Error, IoContext, Result};
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -82,7 +82,7 @@ pub(super) fn take_down(socket: &Path, mountpoint: &Path) -> Result<()> {
         let _ = end.get_mut().set_read_timeout(Some(Duration::from_secs(10)));
         let mut rest = String::new();
         if end.read_line(&mut rest).is_err() {
-            return Err(Error::new(Kind::Busy, "databases_busy", "the daemon of the databases does not end: end what uses them, then try again"));
+            return Err(Error::new(Code::DatabasesBusy, "the daemon of the databases does not end: end what uses them, then try again"));
         }
     }
     // What a daemon left that was killed: its mount answers nothing, but can be taken off.
@@ -147,7 +147,7 @@ fn ensure(config: &DaemonConfig) -> Result<bool> {
         Err(e) if does_not_answer(&e) => return Err(e),
         _ => {}
     }
-    let unavailable = |m: String| Error::new(Kind::Unavailable, "databases_unavailable", m);
+    let unavailable = |m: String| Error::new(Code::DatabasesUnavailable, m);
     if !crate::sys::mount::is_mounted(&config.mountpoint) {
         std::fs::create_dir_all(&config.mountpoint).io(|| format!("make {}", config.mountpoint.display()))?;
     }

@@ -1,7 +1,7 @@
 //! In memory, for tests of what stands above: a volume shows at its backing, and a hold is a write transaction on each database that is there.
 
 use super::{LockedDb, Quiesced, RestartListener, Status, databases_in};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Code, Error, Result};
 use rusqlite::{Connection, OpenFlags};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -76,19 +76,19 @@ impl MemoryLockedDb {
 }
 
 pub(super) fn not_found(volume: &str) -> Error {
-    Error::not_found("volume_not_found", format!("there is no volume {volume:?}"))
+    Error::new(Code::VolumeNotFound, format!("there is no volume {volume:?}"))
 }
 
 fn directory(backing: &Path) -> Result<()> {
     if backing.is_dir() {
         return Ok(());
     }
-    Err(Error::new(Kind::Invalid, "bad_volume", format!("{} is no directory: a volume needs one", backing.display())))
+    Err(Error::new(Code::BadVolume, format!("{} is no directory: a volume needs one", backing.display())))
 }
 
 /// The write transaction of a database, once whoever has it has ended it.
 fn hold(database: &Path, timeout: Duration) -> Result<Connection> {
-    let busy = |e: rusqlite::Error| Error::new(Kind::Busy, "databases_busy", format!("a write transaction on {} did not end: {e}", database.display()));
+    let busy = |e: rusqlite::Error| Error::new(Code::DatabasesBusy, format!("a write transaction on {} did not end: {e}", database.display()));
     let connection = Connection::open_with_flags(database, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX).map_err(busy)?;
     connection.busy_timeout(timeout).map_err(busy)?;
     connection.execute_batch("BEGIN IMMEDIATE").map_err(busy)?;
@@ -103,11 +103,11 @@ impl LockedDb for MemoryLockedDb {
     fn add_volume(&self, volume: &str, backing: &Path) -> Result<PathBuf> {
         directory(backing)?;
         if volume.is_empty() || volume.contains('/') || volume == "." || volume == ".." {
-            return Err(Error::new(Kind::Invalid, "bad_volume", format!("a volume cannot be called {volume:?}")));
+            return Err(Error::new(Code::BadVolume, format!("a volume cannot be called {volume:?}")));
         }
         let mut state = self.state();
         if state.volumes.contains_key(volume) {
-            return Err(Error::new(Kind::Exists, "volume_exists", format!("there is a volume {volume:?} already")));
+            return Err(Error::new(Code::VolumeExists, format!("there is a volume {volume:?} already")));
         }
         state.volumes.insert(volume.to_owned(), backing.to_owned());
         Ok(backing.to_owned())

@@ -12,7 +12,7 @@
 use super::attributes::{Times, give_attributes};
 use super::copy_database::{DEPTH, names};
 use super::restore::{BESIDE, copy_into, has_header, is_database, passing, with};
-use crate::error::{Error, IoContext, Kind, Result};
+use crate::error::{Code, Error, IoContext, Result};
 use crate::sys::mount::{Access, in_root_of};
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
@@ -123,7 +123,7 @@ impl Merge<'_> {
         let what = || format!("revert {}", to.display());
         if depth >= DEPTH {
             let m = format!("{} is more than {DEPTH} directories deep: it is as it was", to.display());
-            return Err(Error::new(Kind::Invalid, "bad_path", m));
+            return Err(Error::new(Code::BadPath, m));
         }
         match y {
             Some(y) if y.is_dir() => {}

@@ -37,7 +37,7 @@ mod tests;
 
 pub use restore::restore_database;
 
-use crate::error::{Error, IoContext, Kind, Result};
+use crate::error::{Code, Error, IoContext, Result};
 use crate::model::mount::MountSource;
 use crate::units::Bytes;
 use serde::{Deserialize, Serialize};
@@ -87,7 +87,7 @@ pub trait LockedDb: Send + Sync {
     fn session(&self, volume: &str) -> Result<u64> {
         use std::os::unix::fs::MetadataExt as _;
         let at = self.path(volume);
-        let unavailable = |e| Error::new(Kind::Unavailable, "databases_unavailable", format!("{} does not answer: {e}", at.display()));
+        let unavailable = |e| Error::new(Code::DatabasesUnavailable, format!("{} does not answer: {e}", at.display()));
         Ok(std::fs::metadata(&at).map_err(unavailable)?.dev())
     }
 

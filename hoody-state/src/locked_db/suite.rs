@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc)]
 
 use super::LockedDb;
+use crate::Code;
 use rusqlite::Connection;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -84,17 +85,17 @@ fn value(c: &Connection) -> i64 {
 pub fn volumes_are_added_and_removed(h: &dyn Harness) {
     let (db, dir) = (h.databases(), h.directory());
     let code = |r: crate::Result<()>| r.unwrap_err().code();
-    assert_eq!(code(db.remove_volume("suite-none")), "volume_not_found");
-    assert_eq!(code(db.rebind("suite-none", dir.path())), "volume_not_found");
-    assert_eq!(code(db.quiesce(&["suite-none"], LONG, LONG).map(drop)), "volume_not_found");
-    assert_eq!(code(db.restore_database("suite-none", Path::new("/x"), Path::new("a.db"))), "volume_not_found");
+    assert_eq!(code(db.remove_volume("suite-none")), Code::VolumeNotFound);
+    assert_eq!(code(db.rebind("suite-none", dir.path())), Code::VolumeNotFound);
+    assert_eq!(code(db.quiesce(&["suite-none"], LONG, LONG).map(drop)), Code::VolumeNotFound);
+    assert_eq!(code(db.restore_database("suite-none", Path::new("/x"), Path::new("a.db"))), Code::VolumeNotFound);
     for bad in ["", ".", "..", "a/b"] {
-        assert_eq!(code(db.add_volume(bad, dir.path()).map(drop)), "bad_volume", "{bad:?}");
+        assert_eq!(code(db.add_volume(bad, dir.path()).map(drop)), Code::BadVolume, "{bad:?}");
     }
-    assert_eq!(code(db.add_volume("suite-a", &dir.path().join("missing")).map(drop)), "bad_volume");
+    assert_eq!(code(db.add_volume("suite-a", &dir.path().join("missing")).map(drop)), Code::BadVolume);
     let v = Served::new(h, "a");
-    assert_eq!(code(db.add_volume(&v.name, dir.path()).map(drop)), "volume_exists");
-    assert_eq!(code(db.rebind(&v.name, &dir.path().join("missing"))), "bad_volume");
+    assert_eq!(code(db.add_volume(&v.name, dir.path()).map(drop)), Code::VolumeExists);
+    assert_eq!(code(db.rebind(&v.name, &dir.path().join("missing"))), Code::BadVolume);
     std::fs::write(v.backing.path().join("f"), "x").unwrap();
     assert_eq!(std::fs::read_to_string(v.at("f")).unwrap(), "x");
     assert!(db.status().unwrap().volumes.contains_key(&v.name));
@@ -132,6 +133,8 @@ pub fn writes_are_held_and_reads_are_not(h: &dyn Harness) {
     let v = Served::new(h, "a");
     let reader = database(&v.at("d.db"), 1);
     let hold = v.db.quiesce(&[&v.name], LONG, LONG).unwrap();
+    // Before a writer waits: connections of one process share mutexes of SQLite.
+    assert_eq!(value(&reader), 1);
     let at = v.at("d.db");
     let (done, is_done) = std::sync::mpsc::channel();
     let writer = std::thread::spawn(move || {
@@ -139,7 +142,6 @@ pub fn writes_are_held_and_reads_are_not(h: &dyn Harness) {
         done.send(Instant::now()).unwrap();
     });
     assert!(is_done.recv_timeout(Duration::from_millis(200)).is_err(), "a write transaction began while writes were held");
-    assert_eq!(value(&reader), 1);
     let released = Instant::now();
     assert!(hold.release().unwrap());
     assert!(is_done.recv_timeout(LONG).unwrap() >= released);
@@ -165,7 +167,7 @@ pub fn a_hold_that_cannot_be_had_holds_nothing(h: &dyn Harness) {
     let writer = database(&v.at("d.db"), 1);
     writer.execute_batch("BEGIN IMMEDIATE").unwrap();
     let refused = v.db.quiesce(&[&v.name], Duration::from_millis(50), LONG).map(drop).unwrap_err();
-    assert_eq!(refused.code(), "databases_busy", "{refused}");
+    assert_eq!(refused.code(), Code::DatabasesBusy, "{refused}");
     writer.execute_batch("UPDATE t SET v = 2; COMMIT").unwrap();
     connect(&v.at("d.db")).execute("UPDATE t SET v = 3", []).unwrap();
 }
@@ -191,9 +193,9 @@ pub fn what_cannot_be_restored_is_as_it_was(h: &dyn Harness) {
     drop(database(&kept.path().join("old.db"), 1));
     std::os::unix::fs::symlink(kept.path().join("old.db"), v.backing.path().join("link.db")).unwrap();
     let code = |from: &Path, to: &str| v.db.restore_database(&v.name, from, Path::new(to)).unwrap_err().code();
-    assert_eq!(code(&bad, "d.db"), "not_a_database");
+    assert_eq!(code(&bad, "d.db"), Code::NotADatabase);
     for to in ["../x", "/x", "", "link.db"] {
-        assert_eq!(code(&kept.path().join("old.db"), to), "bad_path", "{to:?}");
+        assert_eq!(code(&kept.path().join("old.db"), to), Code::BadPath, "{to:?}");
     }
     assert_eq!(value(&user), 2);
 }

@@ -4,7 +4,7 @@ use super::plan::{Situation, decide, shares_them};
 use super::{Databases, DatabasesPlan, project_volume};
 use crate::catalog::Durability;
 use crate::catalog::containers::{self, ContainerRow};
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::id::{ContainerId, OperationId, ProjectId};
 use crate::model::DatabasesChoice;
 use crate::name::SnapshotName;
@@ -72,9 +72,9 @@ impl Databases {
         }
         let (Some(db), Some(path)) = (&self.db, self.store.path(&present)) else { return Ok(()) };
         match db.rebind(&project_volume(project), &path) {
-            Err(e) if e.code() == "volume_not_found" => Ok(()),
+            Err(e) if e.code() == Code::VolumeNotFound => Ok(()),
             // Whoever opens them next would see the old ones: they are served anew at the next start of a container.
-            Err(e) if e.code() == "databases_unavailable" => {
+            Err(e) if e.code() == Code::DatabasesUnavailable => {
                 tracing::warn!(error = %e, "the databases are exchanged, their daemon does not know yet");
                 Ok(())
             }

@@ -3,7 +3,7 @@
 use super::{DATABASES, Databases, path_of, private_volume, project_volume, volume_name};
 use crate::catalog::Durability;
 use crate::catalog::containers::ContainerRow;
-use crate::error::{Error, IoContext, Result};
+use crate::error::{Code, Error, IoContext, Result};
 use crate::id::{ContainerId, ProjectId};
 use crate::locked_db::LockedDb;
 use crate::model::DatabaseScope;
@@ -55,14 +55,14 @@ impl Databases {
         let Some(backing) = self.store.path(&volume) else { return Ok(None) };
         if self.store.info(&volume)?.is_none() {
             match self.store.create(&volume) {
-                Err(e) if e.code() != "volume_exists" => return Err(e),
+                Err(e) if e.code() != Code::VolumeExists => return Err(e),
                 _ => {}
             }
         }
         self.dirs.give_new(&backing)?;
         let name = project_volume(project);
         match db.add_volume(&name, &backing) {
-            Err(e) if e.code() != "volume_exists" => return Err(e),
+            Err(e) if e.code() != Code::VolumeExists => return Err(e),
             _ => {}
         }
         Ok(Some(db.path(&name)))
@@ -70,15 +70,15 @@ impl Databases {
 
     fn serve_private(&self, db: &dyn LockedDb, id: &ContainerId, root: &Path, how: IfServed) -> Result<PathBuf> {
         let Some(dir) = self.dirs.open_or_make(root, &["hoody", "databases"])? else {
-            return Err(Error::conflict("start_failed", format!("{DATABASES} of container {id} is no directory: make it one, or remove it")));
+            return Err(Error::new(Code::StartFailed, format!("{DATABASES} of container {id} is no directory: make it one, or remove it")));
         };
         let (name, backing) = (private_volume(id), path_of(&dir)?);
         let here = rustix::fs::fstat(&dir).map(|d| (d.st_dev, d.st_ino)).io(|| format!("look at {}", backing.display()))?;
         let was = self.served().get(id).copied();
         match db.add_volume(&name, &backing) {
             // An exchange takes what is open from those who have it open: only where it is another directory.
-            Err(e) if e.code() == "volume_exists" && (how == IfServed::Keep || was == Some(here)) => return Ok(db.path(&name)),
-            Err(e) if e.code() == "volume_exists" => db.rebind(&name, &backing)?,
+            Err(e) if e.code() == Code::VolumeExists && (how == IfServed::Keep || was == Some(here)) => return Ok(db.path(&name)),
+            Err(e) if e.code() == Code::VolumeExists => db.rebind(&name, &backing)?,
             added => drop(added?),
         }
         self.served().insert(id.clone(), here);
@@ -97,7 +97,7 @@ impl Databases {
                 _ => Ok(None),
             });
             match served {
-                Err(e) if e.code() == "databases_unavailable" && Instant::now() < end => std::thread::sleep(Duration::from_millis(20)),
+                Err(e) if e.code() == Code::DatabasesUnavailable && Instant::now() < end => std::thread::sleep(Duration::from_millis(20)),
                 r => return r,
             }
         }
@@ -131,7 +131,7 @@ impl Databases {
     fn forget(&self, name: &str) -> Result<()> {
         let Some(db) = &self.db else { return Ok(()) };
         match db.remove_volume(name) {
-            Err(e) if e.code() == "volume_not_found" => Ok(()),
+            Err(e) if e.code() == Code::VolumeNotFound => Ok(()),
             r => r,
         }
     }
