@@ -73,13 +73,13 @@ impl Starter {
         let with_shares = !mounts.shares.is_empty();
         let mut served = mounts.databases.clone();
         let mut started = start(mounts);
-        if started.is_err() && served.as_ref().is_some_and(Served::died) {
+        if started.is_err() && served.as_ref().is_some_and(|s| self.databases.ended(s)) {
             let mounts = self.mounts_for(r, root.as_deref())?;
             served = mounts.databases.clone();
             started = start(mounts);
         }
         let running = started?;
-        if served.as_ref().is_some_and(Served::died) {
+        if served.as_ref().is_some_and(|s| self.databases.ended(s)) {
             self.databases.remount(r, &*self.runtime);
         }
         // Whoever changed shares meanwhile left this container to us; a runtime without files has mounted nothing.
@@ -95,7 +95,7 @@ impl Starter {
             self.dirs.open_or_make(root, &["hoody", "storage"])?;
         }
         let databases = self.databases.serve_and_wait(r, root, IfServed::Exchange)?;
-        let mut own: Vec<Mount> = databases.iter().map(|d| Mount::new(d.at.clone(), DATABASES)).collect();
+        let mut own: Vec<Mount> = databases.iter().map(|d| Mount::new(d.source.clone(), DATABASES)).collect();
         own.extend(self.ramdisks.mounts_for(r)?);
         Ok(Mounts { own, shares: self.shares.mounts_for(r)?, databases })
     }
