@@ -13,7 +13,7 @@ use super::attributes::{Times, give_attributes};
 use super::copy_database::{DEPTH, names};
 use super::restore::{BESIDE, copy_into, has_header, is_database, passing, with};
 use crate::error::{Code, Error, IoContext, Result};
-use crate::sys::mount::{Access, in_root_of};
+use crate::sys::private_root::{Access, in_root_of};
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Metadata};

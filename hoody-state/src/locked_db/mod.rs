@@ -5,7 +5,7 @@
 //! as what serves the volumes runs: with a daemon that died and was started again another session begins, in which no volume is served and in which
 //! mounts of the session before are dead.
 //!
-//! **Guarantees** of a [`LockedDb`], tested by [`suite`] on every backend:
+//! **Guarantees** of a [`LockedDb`], tested by `suite` (feature `conformance`) on every backend:
 //! 1. While a [`Quiesced`] lives, no write transaction is open in the databases of its volumes and none begins; readers are not held. It ends when it is
 //!    dropped, when its lease runs out, or when the process that holds it dies.
 //! 2. After `rebind`, whoever opens a name sees the new directory; what was open stays open.
@@ -29,6 +29,7 @@ pub mod fuse;
 pub mod memory;
 mod merge;
 mod restore;
+#[cfg(any(test, feature = "conformance"))]
 pub mod suite;
 
 #[cfg(test)]
