@@ -3,7 +3,7 @@
 use super::tree::CgroupTree;
 use crate::error::{Code, Error, IoContext, Result};
 use crate::id::ContainerId;
-use crate::runtime::Limits;
+use crate::model::run::Limits;
 use crate::units::Bytes;
 use std::path::Path;
 

@@ -3,7 +3,7 @@
 use super::tree::CgroupTree;
 use crate::error::Result;
 use crate::id::ContainerId;
-use crate::runtime::RuntimeStats;
+use crate::model::run::RuntimeStats;
 use crate::units::Bytes;
 use std::path::Path;
 

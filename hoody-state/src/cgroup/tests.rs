@@ -5,7 +5,7 @@ use super::*;
 use crate::Code;
 use crate::error::Kind;
 use crate::id::ContainerId;
-use crate::runtime::{Limits, RuntimeStats};
+use crate::model::run::{Limits, RuntimeStats};
 use crate::units::Bytes;
 use std::time::{Duration, Instant};
 

@@ -1,8 +1,8 @@
+use super::run::Network;
+use super::space::DiskUse;
 use crate::clock::rfc3339;
 use crate::id::{ContainerId, LogId, OperationId, ProjectId, ServerId};
 use crate::name::{ContainerName, ProjectAlias, SnapshotName};
-use crate::runtime::Network;
-use crate::snapshot::DiskUse;
 use crate::units::Bytes;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};

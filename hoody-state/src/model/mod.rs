@@ -7,6 +7,7 @@ pub mod mount;
 mod operation;
 mod page;
 mod project;
+pub mod run;
 mod server;
 mod share;
 mod snapshot;

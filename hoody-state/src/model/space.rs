@@ -49,6 +49,16 @@ impl ImageSpace {
     }
 }
 
+/// What a container or a project has written and not deleted, in all its volumes and snapshots, and what it may.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct DiskUse {
+    /// Data and metadata. Of what others refer to as well, each writer counts its own.
+    pub used: Bytes,
+    /// Beyond this, its writes fail with EDQUOT. Null: no limit.
+    pub limit: Option<Bytes>,
+}
+
 /// What is kept free for what must always be possible (deleting, the catalog, containers' last writes): a fiftieth of the pool, at
 /// least 64 MiB, at most 1 GiB.
 #[must_use]

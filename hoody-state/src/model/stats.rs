@@ -1,10 +1,10 @@
 //! Figures of a container.
 
 use super::TaskStats;
+use super::space::DiskUse;
 use crate::clock::rfc3339;
 use crate::id::{ContainerId, ProjectId};
 use crate::model::RamdiskScope;
-use crate::snapshot::DiskUse;
 use crate::units::Bytes;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};

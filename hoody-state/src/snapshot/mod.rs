@@ -22,7 +22,7 @@ pub mod memory;
 #[cfg(any(test, feature = "conformance"))]
 pub mod suite;
 
-pub use crate::model::space::Space;
+pub use crate::model::space::{DiskUse, Space};
 pub use crate::model::volume::Volume;
 
 use crate::error::Result;
@@ -53,16 +53,6 @@ pub struct VolumeInfo {
 pub struct Deleted {
     /// Ids to give to [`SnapshotStore::reclaimed`].
     pub volumes: Vec<VolumeId>,
-}
-
-/// What a container or a project has written and not deleted, in all its volumes and snapshots, and what it may.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct DiskUse {
-    /// Data and metadata. Of what others refer to as well, each writer counts its own.
-    pub used: Bytes,
-    /// Beyond this, its writes fail with EDQUOT. Null: no limit.
-    pub limit: Option<Bytes>,
 }
 
 /// Copy-on-write volumes. See the [module](self) for the vocabulary and the guarantees.
