@@ -2,7 +2,6 @@
 
 pub const MISSING_MODULES: &[&str] = &["forward", "machine", "rootfs"];
 pub const USES: &[&str] = &[
-    "cgroup -> runtime",
     "container -> host",
     "container -> ops",
     "freeze -> freeze/cgroup1",
@@ -19,23 +18,13 @@ pub const USES: &[&str] = &[
     "host -> snapshot/memory",
     "locked_db -> locked_db/fuse",
     "locked_db/fuse -> locked_db/memory",
-    "model -> runtime",
-    "model -> snapshot",
     "ops -> host",
     "transfer -> catalog",
     "transfer -> op",
     "transfer/memory -> host",
     "world -> host",
 ];
-pub const LONG_FILES: &[&str] = &[
-    "hoody-state-fuse/src/mount.rs",
-    "hoody-state/src/error/code.rs",
-    "hoody-state/src/host/build.rs",
-    "hoody-state/src/locked_db/broker/mod.rs",
-    "hoody-state/src/model/container.rs",
-    "hoody-state/src/snapshot/btrfs/mod.rs",
-    "hoody-state/src/snapshot/suite.rs",
-];
+pub const LONG_FILES: &[&str] = &["hoody-state-fuse/src/mount.rs", "hoody-state/src/host/build.rs"];
 pub const LONG_FUNCTIONS: &[&str] = &[
     "benches/primitives.rs::main",
     "hoody-state-fuse/src/bin/hoody-state-fuse/main.rs::run",
