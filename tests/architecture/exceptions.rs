@@ -24,11 +24,9 @@ pub const USES: &[&str] = &[
     "transfer/memory -> host",
     "world -> host",
 ];
-pub const LONG_FILES: &[&str] = &["hoody-state-fuse/src/mount.rs", "hoody-state/src/host/build.rs"];
+pub const LONG_FILES: &[&str] = &["hoody-state/src/host/build.rs"];
 pub const LONG_FUNCTIONS: &[&str] = &[
     "benches/primitives.rs::main",
-    "hoody-state-fuse/src/bin/hoody-state-fuse/main.rs::run",
-    "hoody-state-fuse/tests/posix.rs::tour",
     "hoody-state/src/locked_db/broker/tests/properties.rs::whatever_is_asked_for",
     "hoody-state/src/snapshot/btrfs/differential_tests.rs::change",
     "hoody-state/src/snapshot/btrfs/transfer_tests.rs::a_hostile_stream_is_refused_and_nothing_is_written_outside",
