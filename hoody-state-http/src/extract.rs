@@ -112,12 +112,25 @@ impl PageQuery {
     }
 }
 
-/// Who changes, and what they sent. An empty body is an empty object.
+/// A change: its caller, and its body. An empty body is read as an empty object.
 pub struct Input<T> {
-    /// Who, how long to wait, under which key.
+    /// Who asks, how long the answer may be held, and the idempotency key.
     pub caller: Caller,
-    /// What.
+    /// The body.
     pub body: T,
+    /// Whether `Prefer` says how long the answer may be held.
+    prefers: bool,
+}
+
+impl<T> Input<T> {
+    /// For a change whose published answer is that of its end: without `Prefer: wait` the answer is held as long as possible.
+    #[must_use]
+    pub fn held_to_the_end(mut self) -> Self {
+        if !self.prefers {
+            self.caller.wait = Duration::from_secs(MAX_WAIT_S);
+        }
+        self
+    }
 }
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Input<T> {
@@ -134,7 +147,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Input<T> {
             fingerprint: fingerprint(&parts.method, parts.uri.path(), &bytes),
         });
         let caller = Caller { idempotency, ..caller(&parts.headers) };
-        Ok(Input { caller, body: parse(&bytes)? })
+        Ok(Input { caller, body: parse(&bytes)?, prefers: preferred_wait(&parts.headers).is_some() })
     }
 }
 

@@ -52,16 +52,18 @@ pub async fn get(State(app): State<Shared>, who: Identity, path: Named<Container
         ("Prefer" = Option<String>, Header, description = "`wait=N`: hold the answer up to N seconds, at most 25")),
     responses((status = 200, description = "Restored", body = Envelope<Restored>)))]
 pub async fn restore(State(app): State<Shared>, who: Identity, path: Named<ContainerId>, input: Input<RestoreOptions>) -> Reply<Restored> {
-    let Named(id, name) = path;
+    let (Named(id, name), input) = (path, input.held_to_the_end());
     let restored = app.alter(who, id, move |host, id| host.restore(&input.caller, id, &name, input.body)).await.map_err(ApiError::on_snapshot)?;
     ok(restored.message.clone(), restored)
 }
 
 /// Undoes the last restore.
 #[utoipa::path(post, path = "/containers/{id}/undo", tag = "snapshots", operation_id = "undo_restore",
-    params(("id" = String, Path), ("Idempotency-Key" = Option<String>, Header, description = "The same key and request gives the first answer again")),
+    params(("id" = String, Path), ("Idempotency-Key" = Option<String>, Header, description = "The same key and request gives the first answer again"),
+        ("Prefer" = Option<String>, Header, description = "`wait=N`: hold the answer up to N seconds, at most 25")),
     responses((status = 200, description = "Undone", body = Envelope<Restored>)))]
 pub async fn undo(State(app): State<Shared>, who: Identity, Id(id): Id<ContainerId>, input: Input<Nothing>) -> Reply<Restored> {
+    let input = input.held_to_the_end();
     let restored = app.alter(who, id, move |host, id| host.undo(&input.caller, id)).await.map_err(ApiError::on_snapshot)?;
     ok(restored.message.clone(), restored)
 }

@@ -10,6 +10,7 @@ mod hostile;
 mod idempotency;
 mod limits;
 mod operations;
+mod restores;
 mod revoked;
 mod shapes;
 mod shares;
