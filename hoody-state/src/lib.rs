@@ -19,7 +19,6 @@
 //! | [`pool`] | the BTRFS file system that everything lives in; on a loop image or a device |
 //! | [`transfer`] | [`Transport`](transfer::Transport): containers between servers; in memory, over HTTP in `hoody-state-http` |
 //! | [`image`] | golden images, made of tars or of snapshots |
-//! | [`container`] | what a container goes through: create, lifecycle, snapshots, restore, delete |
 //! | [`op`] | how anything changes: intents, locks, steps |
 //! | [`model`] | what the API shows, serialised as the wire has it |
 //! | [`event`] | what happened, announced after the commit that made it true |
@@ -51,7 +50,6 @@ mod catalog;
 pub mod cgroup;
 pub mod clock;
 #[cfg(feature = "host")]
-pub mod container;
 pub mod error;
 pub mod event;
 pub mod freeze;

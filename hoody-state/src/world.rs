@@ -5,7 +5,7 @@ use crate::clock::Clock;
 use crate::error::Result;
 use crate::freeze::Freezer;
 use crate::id::ContainerId;
-use crate::model::Server;
+use crate::model::{Container, Server};
 use crate::op::{Engine, Engined};
 use crate::runtime::Runtime;
 use crate::services::databases::Databases;
@@ -17,13 +17,14 @@ use crate::services::pool_watch::PoolWatch;
 use crate::services::ramdisks::Ramdisks;
 use crate::services::shares::Shares;
 use crate::services::starter::Starter;
+use crate::services::usage::Meters;
+use crate::services::view::View;
 use crate::services::wake::Wake;
 use crate::settings::Settings;
 use crate::snapshot::{SnapshotStore, Volume};
 use jiff::Timestamp;
 use rusqlite::Connection;
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Weak};
 
 /// The parts of one host, shared by everything that works on it. Cheap to clone.
 #[derive(Clone)]
@@ -83,9 +84,9 @@ impl World {
         }
     }
 
-    /// The façade, for what has not become a component of its own yet.
-    pub(crate) fn host(&self) -> crate::host::Host {
-        crate::host::Host(self.clone())
+    /// A container as the wire shows it. Error: `container_not_found`.
+    pub(crate) fn container(&self, id: &ContainerId) -> Result<Container> {
+        self.read(|c| self.view.container(c, &containers::get(c, id)?))
     }
 }
 
@@ -135,10 +136,10 @@ pub(crate) struct Parts {
     pub boot: String,
     pub id_base: u32,
     pub exits: Exits,
-    /// What containers' volumes held a moment ago.
-    pub usage: Mutex<HashMap<ContainerId, (std::time::Instant, crate::model::Usage)>>,
-    /// What containers had used of the processors at the last look, in nanoseconds.
-    pub cpu: Mutex<HashMap<ContainerId, (std::time::Instant, u64)>>,
+    /// Measures what containers use.
+    pub meters: Meters,
+    /// Shows containers as the wire has them.
+    pub view: View,
     pub upkeep: Wake,
     /// Looks after the pool's file system.
     pub pool_watch: Arc<PoolWatch>,

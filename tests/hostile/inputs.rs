@@ -2,8 +2,8 @@
 
 use super::me;
 use hoody_state::Code;
-use hoody_state::container::EnvironmentChange;
 use hoody_state::id::{ContainerId, OperationId, ProjectId};
+use hoody_state::model::EnvironmentChange;
 use hoody_state::model::{ContainerUpdate, NewContainer, NewSnapshot, ProjectInput, RestoreOptions, Verb};
 use hoody_state::runtime::ExecSpec;
 use hoody_state_workspace::{MemoryWorld, container, furnish, refused, snapshot};

@@ -27,6 +27,8 @@ use crate::services::pool_watch::{self, PoolWatch};
 use crate::services::ramdisks::Ramdisks;
 use crate::services::shares::Shares;
 use crate::services::starter::Starter;
+use crate::services::usage::Meters;
+use crate::services::view::View;
 use crate::services::wake::Wake;
 use crate::share::ShareMount;
 use crate::share::bind::BindShareMount;
@@ -36,7 +38,7 @@ use crate::transfer::Transport;
 use crate::units::Bytes;
 use crate::world::{Parts, World};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 /// How a host on this machine is opened.
 #[derive(Debug, Clone, Default)]
@@ -272,6 +274,8 @@ impl HostBuilder {
         let databases = Arc::new(Databases::new(databases, Arc::clone(&store), records.clone(), dirs));
         let ramdisks = Arc::new(Ramdisks::new(ramdisks, dirs));
         let shares = Arc::new(Shares::new(shares, Arc::clone(&store), Arc::clone(&runtime), Arc::clone(&databases), records.clone(), wake.clone()));
+        let meters = Meters::new(Arc::clone(&store), Arc::clone(&runtime), Arc::clone(&ramdisks), records.clone());
+        let user = catalog.user().clone();
         let starter = Starter {
             store: Arc::clone(&store),
             runtime: Arc::clone(&runtime),
@@ -282,7 +286,7 @@ impl HostBuilder {
             host_network: settings.host_network,
         };
         let host = Host(World::new(Parts {
-            limits: Limits::new(Arc::clone(&store), records.clone(), settings.max_nested_volumes),
+            limits: Limits::new(Arc::clone(&store), records.clone(), &settings),
             freezing: Freezing::new(Arc::clone(&freezer), Arc::clone(&databases), settings.freeze_timeout),
             freezer,
             runtime: Arc::clone(&runtime),
@@ -290,6 +294,7 @@ impl HostBuilder {
             ramdisks,
             shares,
             starter,
+            view: View { server: server.clone(), user },
             engine: Engine::new(Arc::clone(&catalog), Arc::clone(&clock), hook, &crate::ops::ALL),
             peers: Peers { transport, records: records.clone(), server: server.clone(), id_base },
             clock,
@@ -300,8 +305,7 @@ impl HostBuilder {
             id_base,
             exits: Exits::new(records),
             store,
-            usage: Mutex::default(),
-            cpu: Mutex::default(),
+            meters,
             upkeep: wake,
             pool_watch,
         }));

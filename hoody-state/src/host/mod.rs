@@ -5,6 +5,7 @@
 
 mod build;
 mod check;
+mod containers;
 mod lists;
 mod operations;
 mod peers;

@@ -1,8 +1,8 @@
 use super::Host;
 use crate::catalog::{Durability, containers, events, operations, tokens};
-use crate::error::{Code, Error, Result};
+use crate::error::Result;
 use crate::id::{EventId, OperationId, ProjectId, ServerId, TokenId};
-use crate::model::{Event, EventFilter, Operation, OperationStatus, PageRequest, Paged, PoolInfo, Reclaiming, Rights, Token};
+use crate::model::{Event, EventFilter, Operation, PageRequest, Paged, PoolInfo, Reclaiming, Rights, Token};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -111,17 +111,8 @@ impl Host {
     /// # Errors
     /// `operation_not_found`, `operation_finished`, `operation_not_cancellable`.
     pub fn cancel_operation(&self, id: &OperationId) -> Result<Operation> {
-        let o = self.operation(id)?;
-        if o.status != OperationStatus::Running {
-            return Err(Error::new(Code::OperationFinished, format!("operation {id} has ended: there is nothing to cancel")));
-        }
-        match self.0.engine.registry.get(id) {
-            Some(p) if p.cancellable.load(Ordering::Relaxed) => {
-                p.cancelled.store(true, Ordering::Relaxed);
-                self.operation(id)
-            }
-            _ => Err(Error::new(Code::OperationNotCancellable, format!("{} cannot be cancelled at this point: it will end by itself", o.kind))),
-        }
+        self.0.engine.cancel(id)?;
+        self.operation(id)
     }
 
     /// Waits until an operation has ended, or the time is over.

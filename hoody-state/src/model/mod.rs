@@ -1,6 +1,7 @@
 //! What the API shows: plain values, serialised field by field as the wire contract has them.
 
 mod container;
+mod environment;
 mod event;
 mod image;
 pub mod mount;
@@ -19,6 +20,7 @@ pub(crate) mod validate;
 pub mod volume;
 
 pub use container::*;
+pub use environment::*;
 pub use event::*;
 pub use image::*;
 pub use operation::*;

@@ -3,10 +3,12 @@ use super::recovery::Retries;
 use super::step::StepHook;
 use super::workers::Workers;
 use super::{Caller, Claim, Held};
-use crate::catalog::{Catalog, Durability, Tx};
+use crate::catalog::{Catalog, Durability, Tx, operations};
 use crate::clock::Clock;
 use crate::error::{Code, Error, Result};
 use crate::id::OperationId;
+use crate::model::OperationStatus;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -104,6 +106,22 @@ impl<W: Engined> Engine<W> {
     /// A point between two side effects that belongs to no operation of its own.
     pub(crate) fn step(&self, operation: &str, step: &str) -> Result<()> {
         self.hook.step(operation, step)
+    }
+
+    /// Asks a running operation to stop and undo what it began. Returns at once. Errors: `operation_not_found`, `operation_finished`,
+    /// `operation_not_cancellable`.
+    pub(crate) fn cancel(&self, id: &OperationId) -> Result<()> {
+        let o = self.read(|c| operations::get(c, id))?;
+        if o.status != OperationStatus::Running {
+            return Err(Error::new(Code::OperationFinished, format!("operation {id} has ended: there is nothing to cancel")));
+        }
+        match self.registry.get(id) {
+            Some(p) if p.cancellable.load(Ordering::Relaxed) => {
+                p.cancelled.store(true, Ordering::Relaxed);
+                Ok(())
+            }
+            _ => Err(Error::new(Code::OperationNotCancellable, format!("{} cannot be cancelled at this point: it will end by itself", o.kind))),
+        }
     }
 
     pub(super) fn put_aside(&self, id: OperationId, held: Option<Held>) {

@@ -162,7 +162,7 @@ pub(super) fn finish_copy(op: &mut Op, id: &ContainerId, snapshot: &SnapshotName
             "sent": op.progress.sent_bytes(),
         });
         tx.emit_container("container.operation.completed", &r, note)?;
-        world.host().container_view(tx.conn, &r)
+        world.view.container(tx.conn, &r)
     })?;
     world.exits.note(id)?;
     Ok(view)

@@ -115,7 +115,7 @@ impl Copy {
         let made = self.cloned(&world)?;
         op.acknowledge(|tx| {
             made(tx)?;
-            world.host().container_view(tx.conn, &containers::get(tx.conn, id)?)
+            world.view.container(tx.conn, &containers::get(tx.conn, id)?)
         })
     }
 
@@ -225,7 +225,7 @@ pub(crate) fn copy(world: &World, caller: &Caller, id: &ContainerId, request: Co
 pub(super) fn could_be_made(world: &World, row: &ContainerRow) -> Result<()> {
     world.limits.check_space()?;
     world.engine.would(|tx| {
-        world.host().check_limits(tx.conn, &row.project)?;
+        world.limits.check_count(tx.conn, &row.project)?;
         tx.insert_container(row, "copy")
     })
 }
@@ -250,7 +250,7 @@ pub(super) fn clone_container(world: &World, caller: &Caller, row: ContainerRow,
     let held = world.engine.lock(caller, intent.claim())?;
     let joining = world.engine.lock(caller, joining("container.copy", &row.project))?;
     let begun = Begun::journal(world, caller, held, Durability::Disk, intent, Some(&row.project), |tx| {
-        world.host().check_limits(tx.conn, &row.project)?;
+        world.limits.check_count(tx.conn, &row.project)?;
         tx.insert_container(&row, &caller.by)
     })?;
     drop(joining);

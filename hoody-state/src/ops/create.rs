@@ -57,7 +57,7 @@ impl Operation for Create {
         let info = world.store.clone_volume(&Volume::Image(self.image.name.clone()), &Volume::Live(id.clone()), &op.id)?;
         op.acknowledge_amended(Durability::Disk, &Create { cloned: true, ..self.clone() }, |tx| {
             let r = tx.change_container(id, "user", None, |r| r.state.origin = info.created)?;
-            world.host().container_view(tx.conn, &r)
+            world.view.container(tx.conn, &r)
         })?;
         let row = world.read(|c| containers::get(c, id))?;
         op.step("boot")?;
@@ -68,7 +68,7 @@ impl Operation for Create {
                 r.state.started_ms = Some(ms(running.started_at));
                 r.state.message = None;
             })?;
-            world.host().container_view(tx.conn, &r)
+            world.view.container(tx.conn, &r)
         })?;
         world.exits.note(id)?;
         Ok(view)
@@ -78,7 +78,7 @@ impl Operation for Create {
         if !self.cloned {
             return undo_unmade(r, &self.container);
         }
-        recover_start(r, &self.container, &self.run, |tx, row| Ok(serde_json::to_value(r.world.host().container_view(tx.conn, row)?).unwrap_or_default()))
+        recover_start(r, &self.container, &self.run, |tx, row| Ok(serde_json::to_value(r.world.view.container(tx.conn, row)?).unwrap_or_default()))
     }
 }
 
@@ -99,7 +99,7 @@ pub(crate) fn create(world: &World, caller: &Caller, project: &ProjectId, new: N
     let held = world.engine.lock(caller, intent.claim())?;
     let joining = world.engine.lock(caller, joining("container.create", project))?;
     let begun = Begun::journal(world, caller, held, Durability::Disk, intent, Some(project), |tx| {
-        world.host().check_limits(tx.conn, project)?;
+        world.limits.check_count(tx.conn, project)?;
         // Asked again inside the transaction: an image that is being deleted is no longer in the list.
         if images::by_name(tx.conn, &image.name)?.is_none_or(|i| i.id != image.id) {
             return Err(Error::new(Code::ImageNotFound, format!("image {} has just been deleted", image.name)));
@@ -116,7 +116,7 @@ pub(super) fn created<O: Operation<World = World, Answer = Container>>(world: &W
         Ended::Done(view) | Ended::Running(Some(view)) => Ok(view),
         Ended::Failed(e) if e.code() == Code::Crashed => Err(e),
         // The volume is there and the caller must learn its id: what failed is in the container's status.
-        Ended::Failed(_) | Ended::Running(None) => world.host().container(id),
+        Ended::Failed(_) | Ended::Running(None) => world.container(id),
     }
 }
 
@@ -150,7 +150,7 @@ fn new_container(world: &World, project: &ProjectId, new: NewContainer) -> Resul
     };
     let image = world.read(|c| {
         projects::get(c, world.catalog.user(), project)?;
-        world.host().check_limits(c, project)?;
+        world.limits.check_count(c, project)?;
         images::resolve(c, new.container_image.as_deref())
     })?;
     let now = world.now();

@@ -57,7 +57,7 @@ pub(crate) fn take_over(world: &World, id: &ContainerId, handover: &OperationId,
     if !matches!(row.status, Status::Running | Status::Paused) {
         let caller = Caller { by: "move".into(), wait: START_TIME, ..Caller::default() };
         let started = super::lifecycle::lifecycle(world, &caller, id, Verb::Start, None);
-        match (world.host().container(id)?.status, started) {
+        match (world.container(id)?.status, started) {
             (Status::Running | Status::Paused, _) => {}
             (_, Err(e)) if e.code() == Code::Crashed || e.kind() == Kind::Busy => return Err(e),
             (_, Err(e)) => {
@@ -83,7 +83,7 @@ pub(crate) fn discard_copy(world: &World, id: &ContainerId, handover: &Operation
     }
     if let Some(op) = state.operation.as_ref().filter(|o| o.status == OperationStatus::Running) {
         // Cancelled, a copy that is being made goes by itself.
-        world.host().cancel_operation(&op.id)?;
+        world.engine.cancel(&op.id)?;
     } else {
         super::delete::delete(world, &Caller { by: "move".into(), ..Caller::default() }, id)?;
     }

@@ -183,7 +183,7 @@ pub(crate) fn accept(world: &World, order: CopyOrder) -> Result<CopyState> {
 
 fn insert_ordered(world: &World, tx: &mut Tx<'_>, order: &CopyOrder, row: &ContainerRow) -> Result<()> {
     ensure_project(world, tx, &order.project, order.project_alias.clone())?;
-    world.host().check_limits(tx.conn, &order.project)?;
+    world.limits.check_count(tx.conn, &order.project)?;
     tx.insert_container(row, "copy")
 }
 
@@ -255,6 +255,6 @@ pub(crate) fn state(world: &World, id: &ContainerId) -> Result<CopyState> {
             return Err(Error::new(Code::ContainerNotFound, format!("there is no container {id} that was copied from another server")));
         }
         let operation = operations::latest_of(c, id.as_str())?;
-        Ok(CopyState { container: world.host().container_view(c, &row)?, operation })
+        Ok(CopyState { container: world.view.container(c, &row)?, operation })
     })
 }

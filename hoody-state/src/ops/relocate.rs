@@ -396,7 +396,7 @@ pub(crate) fn relocate(world: &World, caller: &Caller, id: &ContainerId, request
     world.write(Durability::Process, |tx| tx.answer_key_of(&moved.operation_id, &value))?;
     match ended {
         Ended::Done(done) => {
-            moved.status = world.host().container(id)?.status;
+            moved.status = world.container(id)?.status;
             moved.downtime_ms = done.downtime_ms;
             Ok(moved)
         }

@@ -287,7 +287,7 @@ fn answered<A>(
     match ended {
         Ended::Done(a) => {
             let (changed, kept) = result(a);
-            answer.status = world.host().container(id)?.status;
+            answer.status = world.container(id)?.status;
             answer.changed = Some(changed);
             answer.kept = kept;
             Ok(answer)

@@ -5,7 +5,8 @@ use crate::catalog::containers::ContainerRow;
 use crate::catalog::records::Records;
 use crate::catalog::{containers, projects};
 use crate::error::{Code, Error, Result};
-use crate::id::ContainerId;
+use crate::id::{ContainerId, ProjectId};
+use crate::settings::Settings;
 use crate::snapshot::{SnapshotStore, Volume};
 use crate::units::Bytes;
 use std::sync::Arc;
@@ -18,11 +19,12 @@ pub(crate) struct Limits {
     store: Arc<dyn SnapshotStore>,
     records: Records,
     max_nested_volumes: u32,
+    max_containers: Option<u64>,
 }
 
 impl Limits {
-    pub(crate) fn new(store: Arc<dyn SnapshotStore>, records: Records, max_nested_volumes: u32) -> Self {
-        Limits { store, records, max_nested_volumes }
+    pub(crate) fn new(store: Arc<dyn SnapshotStore>, records: Records, settings: &Settings) -> Self {
+        Limits { store, records, max_nested_volumes: settings.max_nested_volumes, max_containers: settings.max_containers }
     }
 
     /// Refuses what would fill the pool, before anything is changed. Errors: `pool_full`, `pool_read_only`.
@@ -44,6 +46,27 @@ impl Limits {
             format!("{nested} subvolumes were made inside the {volume}, and a snapshot may hold {most} at most: delete some, or start the server with a larger --max-nested-volumes"),
         )
         .with_data(serde_json::json!({ "nested_volumes": nested, "limit": most })))
+    }
+
+    /// Refuses a container that would be one too many in its project or on this server. Errors: `project_container_limit`, `server_container_limit`.
+    pub(crate) fn check_count(&self, c: &rusqlite::Connection, project: &ProjectId) -> Result<()> {
+        let p = projects::get(c, self.records.catalog.user(), project)?;
+        let n = containers::count(c, Some(project))?;
+        if let Some(max) = p.max_containers.filter(|max| n >= u64::from(*max)) {
+            return Err(Error::new(
+                Code::ProjectContainerLimit,
+                format!("project {project} has {n} containers and may have {max}: delete one or raise max_containers"),
+            )
+            .with_data(serde_json::json!({ "field": "max_containers", "current_count": n, "limit": max })));
+        }
+        if let Some(max) = self.max_containers {
+            let n = containers::count(c, None)?;
+            if n >= max {
+                return Err(Error::new(Code::ServerContainerLimit, format!("this server has {n} containers and may have {max}"))
+                    .with_data(serde_json::json!({ "field": "server_id", "current_count": n, "limit": max })));
+            }
+        }
+        Ok(())
     }
 
     /// A disk limit that was asked for: large enough, and possible here. Errors: `validation_error`, `disk_limit_unsupported`.

@@ -10,4 +10,6 @@ pub(crate) mod pool_watch;
 pub(crate) mod ramdisks;
 pub(crate) mod shares;
 pub(crate) mod starter;
+pub(crate) mod usage;
+pub(crate) mod view;
 pub(crate) mod wake;

@@ -1,0 +1,195 @@
+//! Containers: queries, settings, and what is done in them.
+
+use super::{Caller, Host};
+use crate::catalog::{containers, projects, time};
+use crate::error::{Code, Error, Result};
+use crate::id::{ContainerId, ProjectId};
+use crate::model::validate;
+use crate::model::{
+    Container, ContainerDetail, ContainerStats, ContainerUpdate, EnvironmentChange, Lineage, PageRequest, Paged, Status, StatusLog, UsageReport,
+};
+use crate::name::ContainerName;
+use crate::runtime::{ExecOutput, ExecSpec};
+use crate::units::Bytes;
+use serde_json::json;
+use std::collections::BTreeMap;
+
+impl Host {
+    /// A page of containers, of one project or of all, within `only`.
+    ///
+    /// # Errors
+    /// `invalid_page`, `project_not_found`.
+    pub fn containers(&self, page: &PageRequest, project: Option<&ProjectId>, only: Option<&[ProjectId]>) -> Result<Paged<Container>> {
+        self.0.catalog.read(|c| {
+            if let Some(p) = project {
+                projects::get(c, self.0.catalog.user(), p)?;
+            }
+            let (rows, total) = containers::page(c, page, project, only)?;
+            Ok(Paged::new(rows.iter().map(|r| self.0.view.container(c, r)).collect::<Result<_>>()?, total, page))
+        })
+    }
+
+    /// One container.
+    ///
+    /// # Errors
+    /// `container_not_found`.
+    pub fn container(&self, id: &ContainerId) -> Result<Container> {
+        self.0.catalog.read(|c| self.0.view.container(c, &containers::get(c, id)?))
+    }
+
+    /// One container with what takes a look at its volume.
+    ///
+    /// # Errors
+    /// `container_not_found`.
+    pub fn container_detail(&self, id: &ContainerId) -> Result<ContainerDetail> {
+        let (container, row) = self.0.catalog.read(|c| {
+            let r = containers::get(c, id)?;
+            Ok((self.0.view.container(c, &r)?, r))
+        })?;
+        let mounts = self.0.starter.paths_of(&row)?;
+        let state = row.state;
+        let usage = self.0.meters.recent(id, &state)?;
+        Ok(ContainerDetail {
+            lineage: Lineage {
+                snapshot: state.head.clone(),
+                image: container.container_image.clone(),
+                source_container_id: container.source_container_id.clone(),
+                since: time(state.since_ms),
+            },
+            usage,
+            mounts,
+            container,
+        })
+    }
+
+    /// What a container keeps on disk.
+    ///
+    /// # Errors
+    /// `container_not_found`.
+    pub fn usage(&self, id: &ContainerId) -> Result<UsageReport> {
+        self.0.meters.report(id, self.0.settings.max_nested_volumes)
+    }
+
+    /// A page of a container's status log, newest first.
+    ///
+    /// # Errors
+    /// `container_not_found`, `invalid_page`.
+    pub fn status_logs(&self, id: &ContainerId, page: &PageRequest) -> Result<Paged<StatusLog>> {
+        let (rows, total) = self.0.catalog.read(|c| {
+            containers::get(c, id)?;
+            containers::logs(c, id, page)
+        })?;
+        Ok(Paged::new(rows, total, page))
+    }
+
+    /// What a container uses now.
+    ///
+    /// # Errors
+    /// `container_not_found`.
+    pub fn stats(&self, id: &ContainerId) -> Result<ContainerStats> {
+        let r = self.0.catalog.read(|c| containers::get(c, id))?;
+        self.0.meters.stats(&r, &self.0.server.name)
+    }
+
+    /// The environment that init gets at the next start.
+    ///
+    /// # Errors
+    /// `container_not_found`.
+    pub fn environment(&self, id: &ContainerId) -> Result<BTreeMap<String, String>> {
+        Ok(self.0.catalog.read(|c| containers::get(c, id))?.spec.env)
+    }
+
+    /// Changes the environment that init gets at the next start; the environment after the change.
+    ///
+    /// # Errors
+    /// `container_not_found`, `validation_error`, `environment_variable_not_found`.
+    pub fn set_environment(&self, caller: &Caller, id: &ContainerId, change: EnvironmentChange) -> Result<BTreeMap<String, String>> {
+        self.change(caller, |tx| {
+            let env = change.apply(containers::get(tx.conn, id)?.spec.env)?;
+            let r = tx.change_container(id, &caller.by, None, |r| r.spec.env = env)?;
+            tx.emit_container("container.resource_updated", &r, json!({ "changed": ["environment_vars"] }))?;
+            Ok(r.spec.env)
+        })
+    }
+
+    /// Changes what a container is called and how it starts; what is absent stays.
+    ///
+    /// # Errors
+    /// `container_not_found`, `validation_error`, `invalid_container_name`, `container_name_in_use`, `ssh_public_key_in_use`, `container_deleting`.
+    pub fn update_container(&self, caller: &Caller, id: &ContainerId, update: ContainerUpdate) -> Result<Container> {
+        let name = update.name.as_deref().map(str::parse::<ContainerName>).transpose()?;
+        let color = update.color.as_deref().map(crate::host::color).transpose()?;
+        if let Some(env) = &update.environment_vars {
+            validate::environment(env)?;
+        }
+        validate::text("comment", update.comment.as_ref().and_then(|c| c.as_deref()), 16_000)?;
+        validate::text("ssh_public_key", update.ssh_public_key.as_ref().and_then(|c| c.as_deref()), 16_384)?;
+        let disk = update.disk.map(|d| self.0.limits.check_disk(d)).transpose()?;
+        let changed = self.change(caller, |tx| {
+            let before = containers::get(tx.conn, id)?;
+            if before.status == Status::Deleting {
+                return Err(crate::ops::delete::deleting(id));
+            }
+            let r = tx.change_container(id, &caller.by, None, |r| {
+                r.name = name.unwrap_or_else(|| r.name.clone());
+                r.spec.color = color.unwrap_or_else(|| r.spec.color.clone());
+                r.spec.ai = update.ai.unwrap_or(r.spec.ai);
+                r.spec.autostart = update.autostart.unwrap_or(r.spec.autostart);
+                r.spec.ramdisk = update.ramdisk.unwrap_or(r.spec.ramdisk);
+                r.spec.ramdisk_scope = update.ramdisk_scope.unwrap_or(r.spec.ramdisk_scope);
+                if let Some(env) = update.environment_vars {
+                    r.spec.env = env;
+                }
+                if let Some(limit) = disk {
+                    r.spec.disk = limit;
+                }
+                if let Some(key) = update.ssh_public_key {
+                    r.ssh_public_key = key;
+                }
+                if let Some(comment) = update.comment {
+                    r.spec.comment = comment;
+                }
+            })?;
+            if r.name != before.name {
+                tx.emit_container("container.renamed", &r, json!({ "from": before.name }))?;
+            }
+            if r.spec.autostart != before.spec.autostart {
+                let what = if r.spec.autostart { "container.autostart_enabled" } else { "container.autostart_disabled" };
+                tx.emit_container(what, &r, json!({}))?;
+            }
+            tx.emit_container("container.resource_updated", &r, json!({}))?;
+            self.0.view.container(tx.conn, &r)
+        })?;
+        if disk.is_some() {
+            self.0.limits.apply_to(id)?;
+        }
+        Ok(changed)
+    }
+
+    /// Runs a command in a running container.
+    ///
+    /// # Errors
+    /// `container_not_found`, `container_not_running`, `container_paused`, `validation_error`, `exec_failed`.
+    pub fn exec(&self, id: &ContainerId, spec: &ExecSpec) -> Result<ExecOutput> {
+        validate::command(&spec.command)?;
+        spec.env.iter().try_for_each(|(k, v)| validate::variable(k, v, 0, 32768))?;
+        let r = self.0.catalog.read(|c| containers::get(c, id))?;
+        match r.status {
+            Status::Running => self.0.runtime.exec(id, spec),
+            Status::Paused => Err(Error::new(Code::ContainerPaused, format!("container {id} is paused: resume it first"))),
+            other => {
+                let why = r.state.message.map_or_else(String::new, |why| format!(" ({why})"));
+                Err(Error::new(Code::ContainerNotRunning, format!("container {id} is {other}{why}: start it first")))
+            }
+        }
+    }
+
+    /// The last bytes of the console of init; `None`: all that is kept.
+    ///
+    /// # Errors
+    /// `container_not_found`.
+    pub fn console(&self, id: &ContainerId, last: Option<Bytes>) -> Result<Vec<u8>> {
+        self.0.catalog.read(|c| containers::get(c, id))?;
+        self.0.runtime.console(id, last)
+    }
+}
