@@ -118,7 +118,7 @@ impl Host {
     /// `container_not_found`, `validation_error`, `invalid_container_name`, `container_name_in_use`, `ssh_public_key_in_use`, `container_deleting`.
     pub fn update_container(&self, caller: &Caller, id: &ContainerId, update: ContainerUpdate) -> Result<Container> {
         let name = update.name.as_deref().map(str::parse::<ContainerName>).transpose()?;
-        let color = update.color.as_deref().map(crate::host::color).transpose()?;
+        let color = update.color.as_deref().map(validate::color).transpose()?;
         if let Some(env) = &update.environment_vars {
             validate::environment(env)?;
         }

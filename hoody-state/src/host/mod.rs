@@ -21,7 +21,6 @@ pub use crate::catalog::idempotency::IdempotencyKey;
 pub use crate::event::Subscription;
 pub use build::{HostBuilder, HostConfig, TokenStore};
 pub use peers::OfferedStream;
-pub(crate) use projects::{color, made_up_color};
 
 pub use crate::op::Caller;
 pub use crate::settings::{HostNetwork, Settings};

@@ -2,26 +2,9 @@ use super::{Caller, Host};
 use crate::catalog::projects;
 use crate::error::{Code, Error, Result};
 use crate::id::ProjectId;
+use crate::model::validate;
 use crate::model::{PageRequest, Paged, Project, ProjectInput};
 use crate::name::ProjectAlias;
-
-/// `#RGB` or `#RRGGBB`, with or without `#`, as `#RRGGBB` in upper case.
-pub(crate) fn color(s: &str) -> Result<String> {
-    let hex = s.strip_prefix('#').unwrap_or(s);
-    let good = matches!(hex.len(), 3 | 6) && hex.bytes().all(|b| b.is_ascii_hexdigit());
-    if !good {
-        let shown: String = s.chars().take(20).collect();
-        return Err(Error::new(Code::InvalidColorFormat, format!("{shown:?} is no colour: write #RGB or #RRGGBB")));
-    }
-    let long: String = if hex.len() == 3 { hex.chars().flat_map(|c| [c, c]).collect() } else { hex.to_owned() };
-    Ok(format!("#{}", long.to_ascii_uppercase()))
-}
-
-pub(crate) fn made_up_color() -> String {
-    let mut b = [0u8; 3];
-    let _ = getrandom::fill(&mut b);
-    format!("#{:02X}{:02X}{:02X}", b[0], b[1], b[2])
-}
 
 fn quota(v: Option<i64>) -> Result<Option<u32>> {
     v.map(|n| {
@@ -62,7 +45,7 @@ impl Host {
             id: ProjectId::generate(),
             user_id: self.user(),
             alias: alias(&input)?,
-            color: input.color.as_deref().map_or_else(|| Ok(made_up_color()), color)?,
+            color: input.color.as_deref().map_or_else(|| Ok(validate::random_color()), validate::color)?,
             max_containers: quota(input.max_containers.flatten())?,
             disk: self.0.limits.check_disk(input.disk.flatten())?,
             is_default: false,
@@ -91,7 +74,7 @@ impl Host {
                 p.alias = alias(&input)?;
             }
             if let Some(c) = &input.color {
-                p.color = color(c)?;
+                p.color = validate::color(c)?;
             }
             if let Some(m) = input.max_containers {
                 p.max_containers = quota(m)?;
@@ -106,21 +89,5 @@ impl Host {
         })?;
         self.0.store.limit_project(&changed.id, changed.disk)?;
         Ok(changed)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::color;
-    use crate::Code;
-
-    #[test]
-    fn colours_are_answered_in_one_form() {
-        assert_eq!(color("1f6feb").unwrap(), "#1F6FEB");
-        assert_eq!(color("#abc").unwrap(), "#AABBCC");
-        for bad in ["", "#", "#12", "#12345", "red", "#GGGGGG", "#é12"] {
-            assert_eq!(color(bad).unwrap_err().code(), Code::InvalidColorFormat, "{bad}");
-        }
     }
 }

@@ -62,3 +62,38 @@ pub(crate) fn memory(mib: Option<u64>) -> Result<()> {
         _ => Ok(()),
     }
 }
+
+/// A colour: `#RGB` or `#RRGGBB`, with or without `#`, as `#RRGGBB` in upper case.
+pub(crate) fn color(s: &str) -> Result<String> {
+    let hex = s.strip_prefix('#').unwrap_or(s);
+    let good = matches!(hex.len(), 3 | 6) && hex.bytes().all(|b| b.is_ascii_hexdigit());
+    if !good {
+        let shown: String = s.chars().take(20).collect();
+        return Err(Error::new(Code::InvalidColorFormat, format!("{shown:?} is no colour: write #RGB or #RRGGBB")));
+    }
+    let long: String = if hex.len() == 3 { hex.chars().flat_map(|c| [c, c]).collect() } else { hex.to_owned() };
+    Ok(format!("#{}", long.to_ascii_uppercase()))
+}
+
+/// A colour at random, for what nobody gave one.
+pub(crate) fn random_color() -> String {
+    let mut b = [0u8; 3];
+    let _ = getrandom::fill(&mut b);
+    format!("#{:02X}{:02X}{:02X}", b[0], b[1], b[2])
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::color;
+    use crate::Code;
+
+    #[test]
+    fn colours_are_answered_in_one_form() {
+        assert_eq!(color("1f6feb").unwrap(), "#1F6FEB");
+        assert_eq!(color("#abc").unwrap(), "#AABBCC");
+        for bad in ["", "#", "#12", "#12345", "red", "#GGGGGG", "#é12"] {
+            assert_eq!(color(bad).unwrap_err().code(), Code::InvalidColorFormat, "{bad}");
+        }
+    }
+}

@@ -5,11 +5,11 @@ use super::{Begun, Claim, Ended, Key, Lane, Op, Operation, Recovery, Want};
 use crate::catalog::containers::{ContainerRow, ContainerSpec, ContainerState, Desired};
 use crate::catalog::{Durability, containers, images, ms, projects};
 use crate::error::{Code, Error, Result};
-use crate::host::Caller;
 use crate::id::{ContainerId, ProjectId, RunId};
 use crate::model::validate;
 use crate::model::{Container, Filesystem, Image, NewContainer, Status};
 use crate::name::ContainerName;
+use crate::op::Caller;
 use crate::snapshot::Volume;
 use crate::units::Generation;
 use crate::world::World;
@@ -155,7 +155,7 @@ fn new_container(world: &World, project: &ProjectId, new: NewContainer) -> Resul
     })?;
     let now = world.now();
     let spec = ContainerSpec {
-        color: new.color.as_deref().map_or_else(|| Ok(crate::host::made_up_color()), crate::host::color)?,
+        color: new.color.as_deref().map_or_else(|| Ok(validate::random_color()), validate::color)?,
         image: image.name.to_string(),
         ai: new.ai.unwrap_or(false),
         autostart: new.autostart.unwrap_or(true),

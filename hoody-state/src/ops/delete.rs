@@ -3,9 +3,9 @@
 use super::{Begun, Claim, Op, Operation, Recovery, Want};
 use crate::catalog::{Durability, Tx, containers, snapshots};
 use crate::error::{Code, Error, Result};
-use crate::host::Caller;
 use crate::id::ContainerId;
 use crate::model::{Share, Status};
+use crate::op::Caller;
 use crate::op::Progress;
 use crate::snapshot::Deleted;
 use crate::world::World;

@@ -3,10 +3,10 @@
 use super::copied::{copy_row, copyable};
 use super::copy::{TAKEN_FOR_COPY_DAYS, THREADS, base, clone_container, could_be_made};
 use crate::error::{Code, Error, Result};
-use crate::host::Caller;
 use crate::id::ContainerId;
 use crate::model::{ForkRequest, ForkResult, Forked};
 use crate::name::ContainerName;
+use crate::op::Caller;
 use crate::world::World;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -3,11 +3,11 @@
 use super::{Begun, Claim, Op, Operation, Recovery, Want};
 use crate::catalog::{Durability, images};
 use crate::error::{Code, Error, Result};
-use crate::host::Caller;
 use crate::id::{ImageId, OperationId};
 use crate::image::import::{ImportOptions, ImportReport, import as fill};
 use crate::model::Image;
 use crate::name::ImageName;
+use crate::op::Caller;
 use crate::op::Progress;
 use crate::snapshot::Volume;
 use crate::units::Bytes;

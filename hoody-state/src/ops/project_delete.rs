@@ -4,9 +4,9 @@ use super::delete::{Delete, mark_deleting};
 use super::{Begun, Claim, Key, Want};
 use crate::catalog::{Durability, containers, projects};
 use crate::error::{Code, Error, Result};
-use crate::host::Caller;
 use crate::id::ProjectId;
 use crate::model::{DeletedContainer, DeletedCounts, DeletedItems, ProjectDeleted, Status};
+use crate::op::Caller;
 use crate::world::World;
 use std::time::Duration;
 

@@ -13,11 +13,11 @@ use crate::catalog::containers::{self, ContainerRow, Desired, Handover};
 use crate::catalog::snapshots;
 use crate::catalog::{Durability, Tx, operations, projects};
 use crate::error::{Code, Error, Kind, Result};
-use crate::host::Caller;
 use crate::id::{ContainerId, ProjectId, RunId};
 use crate::model::validate;
 use crate::model::{Container, CopyState, Project, Status};
 use crate::name::{ProjectAlias, SnapshotName};
+use crate::op::Caller;
 use crate::snapshot::Volume;
 use crate::transfer::{Answer, CopyOrder, Offered, Request};
 use crate::units::Bytes;
@@ -199,7 +199,7 @@ fn ordered_row(world: &World, order: &CopyOrder) -> Result<ContainerRow> {
     if !order.spec.command.is_empty() {
         validate::command(&order.spec.command)?;
     }
-    crate::host::color(&order.spec.color)?;
+    validate::color(&order.spec.color)?;
     world.limits.check_space()?;
     let now = world.now();
     let mut row = ContainerRow {
