@@ -93,7 +93,7 @@ impl World {
 impl Engined for World {
     type Weak = WeakWorld;
 
-    fn engine(&self) -> &Engine<World> {
+    fn engine(&self) -> &Engine {
         &self.engine
     }
 
@@ -129,7 +129,7 @@ pub(crate) struct Parts {
     /// Other servers.
     pub peers: Peers,
     pub clock: Arc<dyn Clock>,
-    pub engine: Engine<World>,
+    pub engine: Engine,
     pub server: Server,
     pub settings: Settings,
     /// Marks this uptime of the host: what ran under another is gone.

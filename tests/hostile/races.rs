@@ -8,7 +8,7 @@ use hoody_state::model::{NewSnapshot, RestoreOptions, Verb};
 use hoody_state::op::step::StepHook;
 use hoody_state::runtime::memory::MemoryRuntime;
 use hoody_state::snapshot::memory::MemoryStore;
-use hoody_state::{Host, HostBuilder, Kind, Result};
+use hoody_state::{Caller, Host, HostBuilder, Kind, Result};
 use hoody_state_workspace::{MemoryWorld, RealHost, assert_clean, at_rest, container, furnish, picture, project, snapshot};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
@@ -61,17 +61,22 @@ pub fn gated() -> (Host, Gate) {
     (builder.hook(Box::new(gate.clone())).open().unwrap(), gate)
 }
 
-type Act = fn(&Host, &ContainerId) -> Result<()>;
+type Act = fn(&Host, &ContainerId, &Caller) -> Result<()>;
 
 const ACTS: [(&str, &str, Act); 7] = [
-    ("snapshot", "snapshot.create:snapshot", |h, c| h.create_snapshot(&me(), c, NewSnapshot::default()).map(|_| ())),
-    ("restore", "snapshot.restore:exchange", |h, c| h.restore(&me(), c, "s", RestoreOptions::default()).map(|_| ())),
-    ("stop", "container.stop:stop", |h, c| h.lifecycle(&me(), c, Verb::Stop, None).map(|_| ())),
-    ("restart", "container.restart:boot", |h, c| h.lifecycle(&me(), c, Verb::Restart, None).map(|_| ())),
-    ("pause", "container.pause:freeze", |h, c| h.lifecycle(&me(), c, Verb::Pause, None).map(|_| ())),
-    ("delete snapshot", "volume.delete:delete", |h, c| h.delete_snapshot(&me(), c, "t").map(|_| ())),
-    ("delete", "container.delete:trash", |h, c| h.delete_container(&me(), c)),
+    ("snapshot", "snapshot.create:snapshot", |h, c, me| h.create_snapshot(me, c, NewSnapshot::default()).map(|_| ())),
+    ("restore", "snapshot.restore:exchange", |h, c, me| h.restore(me, c, "s", RestoreOptions::default()).map(|_| ())),
+    ("stop", "container.stop:stop", |h, c, me| h.lifecycle(me, c, Verb::Stop, None).map(|_| ())),
+    ("restart", "container.restart:boot", |h, c, me| h.lifecycle(me, c, Verb::Restart, None).map(|_| ())),
+    ("pause", "container.pause:freeze", |h, c, me| h.lifecycle(me, c, Verb::Pause, None).map(|_| ())),
+    ("delete snapshot", "volume.delete:delete", |h, c, me| h.delete_snapshot(me, c, "t").map(|_| ())),
+    ("delete", "container.delete:trash", |h, c, me| h.delete_container(me, c)),
 ];
+
+/// It waits for nobody.
+fn impatient() -> Caller {
+    Caller { patience: Duration::ZERO, ..me() }
+}
 
 fn staged(h: &Host) -> ContainerId {
     let c = container(h, &furnish(h), "dev").unwrap();
@@ -88,10 +93,10 @@ fn of_two_changes_one_is_refused_and_changes_nothing() {
             let c = staged(&h);
             gate.close(step);
             std::thread::scope(|s| {
-                let one = s.spawn(|| a(&h, &c));
+                let one = s.spawn(|| a(&h, &c, &me()));
                 gate.wait_for_someone();
                 let before = picture(&h);
-                let out = b(&h, &c);
+                let out = b(&h, &c, &impatient());
                 let when = format!("{second} during {first}");
                 match (first, second) {
                     // It is on its way already.
@@ -127,10 +132,10 @@ fn containers_never_wait_for_each_other() {
         }
         gate.close(step);
         std::thread::scope(|s| {
-            let held = s.spawn(|| act(&h, &a));
+            let held = s.spawn(|| act(&h, &a, &me()));
             gate.wait_for_someone();
             for (_, other, act) in ACTS.iter().filter(|(_, other, _)| *other != step) {
-                let r = act(&h, &b);
+                let r = act(&h, &b, &me());
                 assert!(r.as_ref().err().is_none_or(|e| e.kind() != Kind::Busy), "{other} of b during {name} of a: {r:?}");
                 if h.container(&b).is_ok_and(|c| c.status == hoody_state::model::Status::Stopped) {
                     h.lifecycle(&me(), &b, Verb::Start, None).unwrap();
@@ -155,8 +160,8 @@ fn race(h: &Host, c: &ContainerId, rounds: usize) {
         let (a, b) = (acts[n % acts.len()], acts[(n / acts.len()) % acts.len()]);
         let _ = snapshot(h, c, "t");
         let out = std::thread::scope(|s| {
-            let one = s.spawn(|| a.2(h, c));
-            let two = s.spawn(|| b.2(h, c));
+            let one = s.spawn(|| a.2(h, c, &me()));
+            let two = s.spawn(|| b.2(h, c, &me()));
             [one.join().unwrap(), two.join().unwrap()]
         });
         won += out.iter().filter(|o| o.is_ok()).count();

@@ -85,7 +85,7 @@ fn a_move_to_a_target_that_cannot_start_the_container_is_called_off() {
     let two = Two::new();
     two.b.runtime.fail_next_start();
     let e = two.here.move_container(&Caller::default(), &two.source, &request(&two)).unwrap_err();
-    assert!(e.message().contains("goes on here"), "{e}");
+    assert!(e.message().contains("runs on here"), "{e}");
     assert_eq!(two.here.container(&two.source).unwrap().status, Status::Running);
     let _ = B;
 }

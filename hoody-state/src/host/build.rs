@@ -11,7 +11,8 @@ use crate::locked_db::daemon::{DaemonConfig, FuseDaemon};
 use crate::locked_db::fuse::FuseLockedDb;
 use crate::model::{Image, Rights, Server, Token};
 use crate::op::step::{NoHook, StepHook};
-use crate::op::{Engine, Key};
+use crate::op::{Engine, Key, take_up_all};
+use crate::ops;
 use crate::pool::{Pool, PoolConfig, Reserve, layout};
 use crate::ramdisk::tmpfs::TmpfsRamDisks;
 use crate::ramdisk::{RamDisks, memory::MemoryRamDisks};
@@ -295,7 +296,7 @@ impl HostBuilder {
             shares,
             starter,
             view: View { server: server.clone(), user },
-            engine: Engine::new(Arc::clone(&catalog), Arc::clone(&clock), hook, &crate::ops::ALL),
+            engine: Engine::new(Arc::clone(&catalog), Arc::clone(&clock), hook),
             peers: Peers { transport, records: records.clone(), server: server.clone(), id_base },
             clock,
             catalog,
@@ -309,6 +310,14 @@ impl HostBuilder {
             upkeep: wake,
             pool_watch,
         }));
+        let weak = host.0.downgrade();
+        host.0.engine.on_recovered(move || {
+            if let Some(world) = weak.upgrade()
+                && let Err(e) = take_up_all(&world, &ops::all::ALL)
+            {
+                tracing::error!(error = %e, "cannot read the journal");
+            }
+        });
         let weak = host.0.downgrade();
         host.0.engine.locks.on_free(move |key| {
             if let (Key::Container(id), Some(inner)) = (key, weak.upgrade()) {

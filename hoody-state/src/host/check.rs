@@ -269,7 +269,7 @@ impl Look<'_> {
         let mut p = Problems::new();
         for row in self.catalog.read(operations::open)? {
             let OpenRow { id, kind, resource_type, resource_id, .. } = &row;
-            if let Some(why) = crate::ops::unreadable(&row) {
+            if let Some(why) = crate::ops::all::unreadable(&row) {
                 let what = format!("operation {id} ({kind} of {resource_type} {resource_id}) cannot be read, so {resource_type} {resource_id} is locked");
                 let then = "start the version that wrote it, or let --repair close it as failed and restart the server";
                 p.insert(format!("{what} ({why}): {then}"), Problem::UnreadableOperation(id.clone()));

@@ -7,8 +7,8 @@ use crate::error::Result;
 use crate::id::{ContainerId, OperationId};
 use crate::model::{Status, Verb};
 use crate::op::{Claim, Want, take_up_all};
-use crate::ops::copied::is_staging_of;
 use crate::ops::observed::{Observed, note_observed, observe, thaw};
+use crate::ops::{self, copied::is_staging_of};
 use crate::snapshot::Volume;
 use crate::units::VolumeId;
 use serde_json::json;
@@ -23,7 +23,7 @@ impl Host {
         if !open.is_empty() {
             tracing::info!(operations = open.len(), "finishing or undoing what was under way");
         }
-        take_up_all(&self.0)?;
+        take_up_all(&self.0, &ops::all::ALL)?;
         self.sweep()?;
         self.0.limits.apply_all()?;
         let mut all = true;

@@ -1,15 +1,16 @@
+use super::caller::Caller;
+use super::lock::{Claim, Held, Locks};
 use super::progress::Registry;
-use super::recovery::Retries;
+use super::retries::Retries;
 use super::step::StepHook;
 use super::workers::Workers;
-use super::{Caller, Claim, Held};
 use crate::catalog::{Catalog, Durability, Tx, operations};
 use crate::clock::Clock;
 use crate::error::{Code, Error, Result};
 use crate::id::OperationId;
 use crate::model::OperationStatus;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 /// What an operation works on: it has an engine.
@@ -17,23 +18,26 @@ pub(crate) trait Engined: Clone + Send + Sync + 'static {
     /// The same for those that must not keep it alive.
     type Weak: Clone + Send + Sync + 'static;
 
-    fn engine(&self) -> &Engine<Self>;
+    fn engine(&self) -> &Engine;
     fn downgrade(&self) -> Self::Weak;
     fn upgrade(weak: &Self::Weak) -> Option<Self>;
 }
 
 /// The state of what is under way.
-pub(crate) struct Engine<W: Engined> {
+pub(crate) struct Engine {
     pub catalog: Arc<Catalog>,
     pub clock: Arc<dyn Clock>,
     pub hook: Box<dyn StepHook>,
-    pub locks: super::lock::Locks,
+    pub locks: Locks,
     pub registry: Arc<Registry>,
     pub(super) workers: Workers,
-    pub(super) retries: Retries<W>,
-    pub(super) all: &'static [super::Entry<W>],
+    pub(super) retries: Retries,
+    on_recovered: OnceLock<OnRecovered>,
     set_aside: Mutex<Vec<SetAside>>,
 }
+
+/// Called after each recovery that succeeded.
+type OnRecovered = Box<dyn Fn() + Send + Sync>;
 
 /// A row of the journal that cannot be read.
 struct SetAside {
@@ -46,18 +50,18 @@ fn stored<T: serde::de::DeserializeOwned>(answer: serde_json::Value) -> Result<T
     serde_json::from_value(answer).map_err(|e| Error::new(Code::CatalogCorrupt, format!("a stored answer cannot be read: {e}")))
 }
 
-impl<W: Engined> Engine<W> {
-    /// An engine for the operations in `all`.
-    pub(crate) fn new(catalog: Arc<Catalog>, clock: Arc<dyn Clock>, hook: Box<dyn StepHook>, all: &'static [super::Entry<W>]) -> Self {
+impl Engine {
+    /// An engine that journals into this catalog.
+    pub(crate) fn new(catalog: Arc<Catalog>, clock: Arc<dyn Clock>, hook: Box<dyn StepHook>) -> Self {
         Engine {
             catalog,
             clock,
             hook,
-            locks: super::lock::Locks::default(),
+            locks: Locks::default(),
             registry: Arc::default(),
             workers: Workers::default(),
             retries: Retries::default(),
-            all,
+            on_recovered: OnceLock::new(),
             set_aside: Mutex::default(),
         }
     }
@@ -121,6 +125,17 @@ impl<W: Engined> Engine<W> {
                 Ok(())
             }
             _ => Err(Error::new(Code::OperationNotCancellable, format!("{} cannot be cancelled at this point: it will end by itself", o.kind))),
+        }
+    }
+
+    /// Calls `f` after each recovery that succeeded, which may have journalled what follows from it. Set once.
+    pub(crate) fn on_recovered(&self, f: impl Fn() + Send + Sync + 'static) {
+        let _ = self.on_recovered.set(Box::new(f));
+    }
+
+    pub(super) fn recovered(&self) {
+        if let Some(f) = self.on_recovered.get() {
+            f();
         }
     }
 

@@ -68,7 +68,7 @@ pub(crate) struct Registry {
 }
 
 /// Keeps an operation in the registry until it is dropped.
-pub(super) struct Registered {
+pub(crate) struct Registered {
     registry: Arc<Registry>,
     id: OperationId,
     pub progress: Arc<Progress>,

@@ -1,11 +1,13 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 //! The engine with operations of its own: it knows no other.
 
+use super::begun::text;
+use super::journal::parse;
 use super::step::NoHook;
 use super::*;
 use crate::catalog::{Catalog, Durability, operations};
 use crate::clock::SystemClock;
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, Result};
 use crate::id::{ContainerId, OperationId};
 use crate::model::OperationStatus;
 use serde::{Deserialize, Serialize};
@@ -15,7 +17,7 @@ use std::time::{Duration, Instant};
 
 /// What the operations of these tests work on.
 struct Toys {
-    engine: Engine<Toy>,
+    engine: Engine,
     /// How often recovery still fails.
     failures: AtomicU32,
     recovered: AtomicU32,
@@ -28,7 +30,7 @@ struct Toy(Arc<Toys>);
 impl Engined for Toy {
     type Weak = Weak<Toys>;
 
-    fn engine(&self) -> &Engine<Toy> {
+    fn engine(&self) -> &Engine {
         &self.0.engine
     }
 
@@ -114,7 +116,7 @@ impl Operation for Play {
 static ALL: [Entry<Toy>; 1] = [Entry::of::<Play>()];
 
 fn toys_over(catalog: Arc<Catalog>) -> Toy {
-    let engine = Engine::new(catalog, Arc::new(SystemClock), Box::new(NoHook), &ALL);
+    let engine = Engine::new(catalog, Arc::new(SystemClock), Box::new(NoHook));
     Toy(Arc::new(Toys { engine, failures: AtomicU32::new(0), recovered: AtomicU32::new(0), ran_on: AtomicU32::new(0) }))
 }
 
@@ -194,7 +196,7 @@ fn the_next_start_undoes_what_was_cut_short_and_runs_on_what_continues() {
     let (long, container, long_id) = begin(&before, How::RunOn);
     drop((cut, long, before));
     let toy = toys_over(catalog);
-    recovery::take_up_all(&toy).unwrap();
+    take_up_all(&toy, &ALL).unwrap();
     assert_eq!(status(&toy, &cut_id), OperationStatus::Failed);
     wait_until(|| status(&toy, &long_id) == OperationStatus::Succeeded && !is_locked(&toy, &container));
     assert_eq!(toy.0.ran_on.load(Ordering::SeqCst), 1);
@@ -209,12 +211,12 @@ fn a_row_that_cannot_be_read_stops_nobody_and_keeps_what_it_changes_locked() {
     drop((newer, cut, before));
     let toy = toys_over(catalog);
     toy.engine().write(Durability::Disk, |tx| tx.amend_operation(&newer_id, r#"{"kind":"of_a_newer_version"}"#)).unwrap();
-    recovery::take_up_all(&toy).unwrap();
+    take_up_all(&toy, &ALL).unwrap();
     assert_eq!(status(&toy, &cut_id), OperationStatus::Failed, "the rest is recovered");
     assert!(toy.engine().is_set_aside(&newer_id));
     assert_eq!(status(&toy, &newer_id), OperationStatus::Running, "a newer version can still go on with it");
     assert!(is_locked(&toy, &container));
-    recovery::take_up_all(&toy).unwrap();
+    take_up_all(&toy, &ALL).unwrap();
 }
 
 #[test]
@@ -246,8 +248,8 @@ fn an_operation_within_another_keeps_the_lock_until_it_has_been_recovered() {
 #[test]
 fn intents_are_written_with_their_tag() {
     let intent = Play { container: ContainerId::generate(), how: How::Succeed };
-    let text = journal::text(&intent).unwrap();
-    let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let written = text(&intent).unwrap();
+    let value: serde_json::Value = serde_json::from_str(&written).unwrap();
     assert_eq!((value["kind"].as_str(), value["container"].as_str()), (Some("play"), Some(intent.container.as_str())));
-    assert_eq!(journal::parse(&text, &ALL).unwrap().kind(), "toy.play");
+    assert_eq!(parse(&written, &ALL).unwrap().kind(), "toy.play");
 }

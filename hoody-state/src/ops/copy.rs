@@ -4,6 +4,7 @@
 //! copy that was cut short is run on by the next start: every step may be repeated.
 
 use super::copied::{copy_name, copy_row, copy_snapshot, copyable, finish_copy, is_staging_of};
+use super::copy_base::{base, drop_taken};
 use super::create::{created, joining};
 use super::observed::{drop_unlisted, note_failed, undo_unmade};
 use super::{Begun, Claim, Op, Operation, Recovery, Want};
@@ -13,7 +14,7 @@ use crate::catalog::{Durability, Tx};
 use crate::error::{Code, Error, Result};
 use crate::id::{ContainerId, RunId};
 use crate::model::validate;
-use crate::model::{Container, CopyRequest, NewSnapshot};
+use crate::model::{Container, CopyRequest};
 use crate::name::SnapshotName;
 use crate::op::Caller;
 use crate::snapshot::Volume;
@@ -216,7 +217,7 @@ pub(crate) fn copy(world: &World, caller: &Caller, id: &ContainerId, request: Co
     clone_container(world, caller, row, &snapshot, start).inspect_err(|e| {
         // Something has changed since it was asked.
         if named.is_none() && e.code() != Code::Crashed {
-            super::order::drop_taken(world, id, &snapshot.snapshot.name);
+            drop_taken(world, id, &snapshot.snapshot.name);
         }
     })
 }
@@ -228,17 +229,6 @@ pub(super) fn could_be_made(world: &World, row: &ContainerRow) -> Result<()> {
         world.limits.check_count(tx.conn, &row.project)?;
         tx.insert_container(row, "copy")
     })
-}
-
-/// The snapshot a copy begins from: the one that is named, or one of the live state.
-pub(super) fn base(world: &World, caller: &Caller, id: &ContainerId, named: Option<&str>, why: &str, days: Option<u32>) -> Result<SnapshotRow> {
-    if let Some(name) = named {
-        return world.read(|c| snapshots::get(c, id, name));
-    }
-    let plain = Caller { idempotency: None, ..caller.clone() };
-    let new = NewSnapshot { description: Some(why.to_owned()), expiry: days.map(Into::into), ..Default::default() };
-    let taken = super::snapshot::create(world, &plain, id, new)?.snapshot.name;
-    world.read(|c| snapshots::get(c, id, taken.as_str()))
 }
 
 pub(super) fn clone_container(world: &World, caller: &Caller, row: ContainerRow, snapshot: &SnapshotRow, start: bool) -> Result<Container> {

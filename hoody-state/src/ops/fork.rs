@@ -1,7 +1,8 @@
 //! Makes many copies of a container at once, each by the operation of a copy.
 
 use super::copied::{copy_row, copyable};
-use super::copy::{TAKEN_FOR_COPY_DAYS, THREADS, base, clone_container, could_be_made};
+use super::copy::{TAKEN_FOR_COPY_DAYS, THREADS, clone_container, could_be_made};
+use super::copy_base::base;
 use crate::error::{Code, Error, Result};
 use crate::id::ContainerId;
 use crate::model::{ForkRequest, ForkResult, Forked};

@@ -1,8 +1,8 @@
 //! Orders a copy from a peer, on the server that has the source.
 
 use super::copied::{copy_name, copyable};
-use super::copy::base;
-use super::relocate::is_unclear;
+use super::copy_base::{base, drop_taken};
+use super::persistence::is_unclear;
 use crate::catalog::containers::ContainerRow;
 use crate::catalog::snapshots::SnapshotRow;
 use crate::catalog::{Durability, projects, snapshots};
@@ -61,13 +61,6 @@ pub(super) fn copy_to_peer(world: &World, caller: &Caller, id: &ContainerId, ser
         }
     };
     world.engine.change(caller, |_| Ok(state.container.clone()))
-}
-
-/// Deletes a snapshot that was taken for a copy which then was refused.
-pub(super) fn drop_taken(world: &World, id: &ContainerId, name: &SnapshotName) {
-    if let Err(e) = super::snapshot_delete::delete(world, &Caller { by: "copy".into(), ..Caller::default() }, id, name.as_str()) {
-        tracing::warn!(container = %id, snapshot = %name, error = %e, "a snapshot that was taken for a copy stays");
-    }
 }
 
 /// What is asked of a peer, but for the snapshot that it begins from: that is taken once the peer has said that it would.

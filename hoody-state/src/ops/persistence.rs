@@ -1,7 +1,7 @@
 //! Trying again what a network may have spoilt, and waiting, for operations that can be cancelled.
 
 use super::Op;
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Error, Kind, Result};
 use crate::op::cancelled;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -64,4 +64,10 @@ fn wait(op: &Op, time: Duration, cancellable: bool) -> Result<()> {
         std::thread::sleep(left.min(LOOK));
     }
     Ok(())
+}
+
+/// Whether an error says nothing of what the peer did, or will do when it is asked again.
+pub(super) fn is_unclear(e: &Error) -> bool {
+    matches!(e.code(), Code::PeerUnreachable | Code::PeerRefused | Code::PeerFailed)
+        || matches!(e.kind(), Kind::Busy | Kind::Timeout | Kind::Internal | Kind::Io)
 }

@@ -7,7 +7,7 @@ use super::copied::finish_copy;
 use super::create::{joining, new_state};
 use super::observed::{drop_unlisted, note_failed, undo_unmade};
 use super::persistence::persistently;
-use super::received::{Source, receive_snapshot};
+use super::received::{Source, identities, receive_snapshot};
 use super::{Begun, Claim, Op, Operation, Recovery, Want};
 use crate::catalog::containers::{self, ContainerRow, Desired, Handover};
 use crate::catalog::snapshots;
@@ -18,6 +18,7 @@ use crate::model::validate;
 use crate::model::{Container, CopyState, Project, Status};
 use crate::name::{ProjectAlias, SnapshotName};
 use crate::op::Caller;
+use crate::services::peers::wrong_answer;
 use crate::snapshot::Volume;
 use crate::transfer::{Answer, CopyOrder, Offered, Request};
 use crate::units::Bytes;
@@ -150,9 +151,6 @@ impl Receive {
         here.ok_or_else(|| Error::internal(format!("snapshot {snapshot} of copy {id} was not received")))
     }
 }
-
-pub(super) use super::received::identities;
-use crate::services::peers::wrong_answer;
 
 /// Whether an order for a copy would be accepted now: nothing is changed by asking. The copy, if this very order was accepted before.
 pub(crate) fn check(world: &World, order: &CopyOrder) -> Result<Answer> {

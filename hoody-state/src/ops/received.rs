@@ -2,7 +2,7 @@
 
 use super::Op;
 use super::persistence::persistently;
-use super::snapshot::free_name;
+use super::snapshot_row::free_name;
 use crate::catalog::Durability;
 use crate::catalog::containers::ContainerRow;
 use crate::catalog::snapshots::{self, SnapshotRow};

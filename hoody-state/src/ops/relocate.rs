@@ -8,14 +8,14 @@
 use super::copied::{copy_name, copyable};
 use super::observed::{Observed, boot_again, note_failed, note_observed, observe, thaw};
 use super::order::{check_order, order, place_order};
-use super::persistence::{persistently, sleep, wait_or_end};
+use super::persistence::{is_unclear, persistently, sleep, wait_or_end};
 use super::snapshot::take_within;
 use super::snapshot_delete::delete_named;
 use super::synced::{LABEL, taken_for};
 use super::{Begun, Claim, Ended, Lane, Op, Operation, Recovery, Want};
 use crate::catalog::containers::{self, Desired};
 use crate::catalog::{Durability, Tx};
-use crate::error::{Code, Error, Kind, Result};
+use crate::error::{Code, Error, Result};
 use crate::id::{ContainerId, OperationId, ProjectId, RunId, ServerId};
 use crate::model::{MoveRequest, Moved, NewSnapshot, OperationStatus, Status};
 use crate::name::{ContainerName, SnapshotName};
@@ -348,12 +348,6 @@ fn await_copy(op: &Op, peer: &PeerAddress, copy: &ContainerId) -> Result<()> {
             }
         }
     }
-}
-
-/// Whether an error says nothing of what the peer did, or will do when it is asked again.
-pub(super) fn is_unclear(e: &Error) -> bool {
-    matches!(e.code(), Code::PeerUnreachable | Code::PeerRefused | Code::PeerFailed)
-        || matches!(e.kind(), Kind::Busy | Kind::Timeout | Kind::Internal | Kind::Io)
 }
 
 /// See [`crate::Host::move_container`].

@@ -4,7 +4,7 @@
 //! it everything can be finished. A crash ends in one of the two.
 
 use super::observed::{Observed, boot_again, note_failed, note_observed, observe, thaw_unless_paused};
-use super::snapshot::{free_name, measured, unmeasured};
+use super::snapshot_row::{free_name, measured, unmeasured};
 use super::{Begun, Claim, Ended, Key, Op, Operation, Recovery, Want};
 use crate::catalog::containers::{ContainerRow, Desired};
 use crate::catalog::snapshots::{SnapshotRow, alias_in_use};

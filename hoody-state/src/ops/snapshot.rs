@@ -2,6 +2,7 @@
 
 use super::observed::thaw_unless_paused;
 use super::snapshot_delete::{DeleteSnapshot, remove_from_list, unpinned};
+use super::snapshot_row::{free_name, measured, unmeasured};
 use super::{Begun, Claim, Held, Key, Op, Operation, Recovery, Want};
 use crate::catalog::containers::ContainerRow;
 use crate::catalog::snapshots::{SnapshotRow, alias_in_use};
@@ -13,7 +14,7 @@ use crate::model::{Consistency, DatabaseScope, NewSnapshot, OnAliasConflict, Sna
 use crate::name::{Alias, SnapshotName};
 use crate::op::Caller;
 use crate::snapshot::Volume;
-use crate::units::{Bytes, Generation};
+use crate::units::Generation;
 use crate::world::World;
 use jiff::{Timestamp, ToSpan};
 use serde::{Deserialize, Serialize};
@@ -235,56 +236,6 @@ fn insert(tx: &mut Tx<'_>, id: &ContainerId, row: &SnapshotRow, replaced: Option
     })?;
     tx.emit_container("container.snapshot.created", &c, json!({ "snapshot": row.snapshot }))?;
     Ok(SnapshotAnswer { container_id: id.clone(), project_id: c.project, snapshot: row.snapshot.clone() })
-}
-
-/// The row of a snapshot that exists, with its generation and its size.
-pub(super) fn measured(world: &World, id: &ContainerId, mut row: SnapshotRow) -> Result<SnapshotRow> {
-    let volume = Volume::Snapshot(id.clone(), row.snapshot.name.clone());
-    let info = world.store.info(&volume)?.ok_or_else(|| Error::internal(format!("snapshot {} does not exist", row.snapshot.name)))?;
-    row.generation = info.created;
-    row.snapshot.size = world.store.delta(&volume, Some(parent_generation(world, id, row.snapshot.parent.as_ref())?))?;
-    Ok(row)
-}
-
-fn parent_generation(world: &World, id: &ContainerId, parent: Option<&SnapshotName>) -> Result<Generation> {
-    world.read(|c| {
-        let parent = parent.map(|p| snapshots::by_name(c, id, p.as_str())).transpose()?.flatten();
-        Ok(match parent {
-            Some(p) => p.generation,
-            None => containers::get(c, id)?.state.origin,
-        })
-    })
-}
-
-/// A name that finds no snapshot of the container yet, neither as canonical name nor as alias: the wanted one, or it with a number.
-pub(super) fn free_name(c: &rusqlite::Connection, id: &ContainerId, wanted: SnapshotName) -> Result<SnapshotName> {
-    let mut name = wanted.clone();
-    let mut n = 2;
-    while !snapshots::is_free(c, id, name.as_str())? {
-        name = wanted.numbered(n);
-        n += 1;
-    }
-    Ok(name)
-}
-
-/// A snapshot of which only the name and the time are known.
-pub(super) fn unmeasured(name: SnapshotName, alias: Option<Alias>, now: Timestamp) -> Snapshot {
-    Snapshot {
-        name,
-        alias,
-        created_at: now,
-        last_used_at: None,
-        expires_at: None,
-        stateful: false,
-        size: Bytes(0),
-        parent: None,
-        description: None,
-        labels: BTreeMap::new(),
-        pinned: None,
-        // Until it is known better.
-        consistency: Consistency::Crash,
-        databases: None,
-    }
 }
 
 /// Whole days, 1–3650, as a time.

@@ -1,7 +1,7 @@
 //! Deletes a snapshot: it leaves the list in the transaction that journals this; its volumes are deleted after that.
 
 use super::discarded;
-use super::snapshot::measured;
+use super::snapshot_row::measured;
 use super::{Begun, Claim, Held, Op, Operation, Recovery, Want};
 use crate::catalog::snapshots::SnapshotRow;
 use crate::catalog::{Durability, Tx, containers, snapshots};

@@ -7,11 +7,11 @@ use super::copied::require_complete;
 use super::observed::{drop_unlisted, thaw_unless_paused};
 use super::receive::Receive;
 use super::restore::{Restore, kept_row};
-use super::snapshot::free_name;
+use super::snapshot_row::free_name;
 use super::synced::{Advance, Brought, bring_local, bring_over, drop_older, has_own_changes};
 use super::{Begun, Claim, Ended, Held, Key, Op, Operation, Recovery, Want};
+use crate::catalog::Durability;
 use crate::catalog::containers::{self, ContainerRow, Desired};
-use crate::catalog::{Durability, snapshots};
 use crate::error::{Code, Error, Result};
 use crate::id::{ContainerId, OperationId, RunId};
 use crate::model::{Status, SyncAnswer, SyncRequest};
@@ -301,9 +301,4 @@ fn answered<A>(
 pub(crate) fn source_of_copy(world: &World, id: &ContainerId) -> Result<Option<(ContainerId, bool)>> {
     let row = world.read(|c| containers::get(c, id))?;
     Ok(row.spec.source.map(|s| (s, row.spec.origin.is_none())))
-}
-
-/// Whether a container has a snapshot of this name.
-pub(super) fn has_snapshot(world: &World, id: &ContainerId, name: &SnapshotName) -> Result<bool> {
-    world.read(|c| Ok(snapshots::by_name(c, id, name.as_str())?.is_some()))
 }

@@ -3,9 +3,9 @@
 use super::copied::{copy_snapshot, require_complete};
 use super::persistence::persistently;
 use super::received::{Source, identities, receive_snapshot};
-use super::snapshot::{free_name, take_within};
+use super::snapshot::take_within;
 use super::snapshot_delete::delete_named;
-use super::sync::has_snapshot;
+use super::snapshot_row::free_name;
 use super::{Claim, Held, Op, Want};
 use crate::catalog::Durability;
 use crate::catalog::containers::{self, ContainerRow};
@@ -274,4 +274,9 @@ fn snapshots_differ(world: &World, id: &ContainerId, base: &SnapshotName, new: &
         (true, true) => world.store.differs(&a_databases, &b_databases)?,
         (x, y) => x != y,
     } || world.store.differs(&a, &b)?)
+}
+
+/// Whether a container has a snapshot of this name.
+fn has_snapshot(world: &World, id: &ContainerId, name: &SnapshotName) -> Result<bool> {
+    world.read(|c| Ok(snapshots::by_name(c, id, name.as_str())?.is_some()))
 }

@@ -1,0 +1,40 @@
+//! The list of all operations.
+
+use super::copy::Copy;
+use super::create::Create;
+use super::delete::Delete;
+use super::image_delete::DeleteImage;
+use super::image_from_snapshot::ImageFromSnapshot;
+use super::import::Import;
+use super::lifecycle::Lifecycle;
+use super::receive::Receive;
+use super::relocate::Move;
+use super::restore::Restore;
+use super::snapshot::TakeSnapshot;
+use super::snapshot_delete::DeleteSnapshot;
+use super::sync::Sync;
+use crate::catalog::operations::OpenRow;
+use crate::op::Entry;
+use crate::world::World;
+
+/// All operations. The journal is read by it.
+pub(crate) static ALL: [Entry<World>; 13] = [
+    Entry::of::<Create>(),
+    Entry::of::<Lifecycle>(),
+    Entry::of::<Delete>(),
+    Entry::of::<TakeSnapshot>(),
+    Entry::of::<DeleteSnapshot>(),
+    Entry::of::<Restore>(),
+    Entry::of::<Copy>(),
+    Entry::of::<Receive>(),
+    Entry::of::<Sync>(),
+    Entry::of::<Move>(),
+    Entry::of::<Import>(),
+    Entry::of::<ImageFromSnapshot>(),
+    Entry::of::<DeleteImage>(),
+];
+
+/// Why a row of the journal cannot be read, if it cannot.
+pub(crate) fn unreadable(row: &OpenRow) -> Option<String> {
+    crate::op::unreadable(&row.intent, &ALL)
+}
