@@ -1,4 +1,4 @@
-//! `cgroup.events` of v2: the one file by which the kernel tells when a group is empty or frozen.
+//! `cgroup.events` of v2: the file that notifies when a group becomes empty or frozen.
 
 use crate::error::{IoContext, Result};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -8,12 +8,12 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// What the file says.
+/// The content of the file.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Events {
-    /// A live process is in the group or below.
+    /// Whether a live process is in the group or below it.
     pub populated: bool,
-    /// Every process of it is frozen.
+    /// Whether every process of the group is frozen.
     pub frozen: bool,
 }
 
@@ -22,7 +22,7 @@ fn parse(text: &str) -> Events {
     Events { populated: set("populated"), frozen: set("frozen") }
 }
 
-/// Reads the events of a group. ENOENT and ENODEV come through: the group has gone.
+/// Reads the events of a group. ENOENT and ENODEV are returned as they are: the group was removed.
 pub(crate) fn read(group: &Path) -> std::io::Result<Events> {
     std::fs::read_to_string(group.join("cgroup.events")).map(|t| parse(&t))
 }
@@ -39,7 +39,7 @@ pub(crate) fn wait(group: &Path, timeout: Duration, done: impl Fn(Events) -> boo
     let deadline = began + timeout;
     let mut file = match File::open(&path) {
         Ok(f) => f,
-        // A group that has gone is empty, and nothing of it runs.
+        // A group that was removed is empty, and none of its tasks runs.
         Err(e) if e.raw_os_error() == Some(nix::libc::ENOENT) => return Ok(done(Events { populated: false, frozen: false })),
         Err(e) => return Err(e).io(|| format!("open {}", path.display())),
     };

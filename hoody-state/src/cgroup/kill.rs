@@ -1,4 +1,4 @@
-//! Killing everything in a container's group, and knowing when it is empty.
+//! Kills every process in a container's group, and waits until the group is empty.
 
 use super::events;
 use super::tree::{CgroupTree, children, procs_below};
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 const ROUND: Duration = Duration::from_millis(20);
 
 impl CgroupTree {
-    /// Whether a live process is in the container's group. False when it has none.
+    /// Whether a live process is in the container's group. `false` if the container has no group.
     ///
     /// # Errors
     /// `io`.
@@ -28,7 +28,7 @@ impl CgroupTree {
         }
     }
 
-    /// Waits until the container has no live process; false when the time is over. Sleeps in poll.
+    /// Waits until the container has no live process; `false` if it still has one after the timeout. Sleeps in poll.
     ///
     /// # Errors
     /// `io`.
@@ -40,7 +40,7 @@ impl CgroupTree {
         {
             return Ok(false);
         }
-        // v1 cannot tell: the processes' own descriptors do.
+        // v1 does not notify, so the descriptors of the processes themselves are polled.
         loop {
             let pids = self.v1_procs(container)?;
             let Some(&pid) = pids.first() else { return Ok(true) };
@@ -49,7 +49,7 @@ impl CgroupTree {
                 return Ok(false);
             }
             let Ok(fd) = process::pidfd_open(pid) else {
-                // A dead one that is still listed; the list is right in a moment.
+                // A dead process that is still listed; the list is right in a moment.
                 std::thread::sleep(Duration::from_micros(200).min(left));
                 continue;
             };
@@ -63,17 +63,16 @@ impl CgroupTree {
         }
     }
 
-    /// Kills every process of the container, frozen or not, those that are being forked included, and returns when none is left. The group
-    /// stays, thawed. One that has no group is no error. Error: `kill_timeout`, naming who is left (a process asleep in the kernel dies
-    /// when what it waits for is over).
+    /// Kills every process of the container, frozen or not, including those that are being forked, and returns when none is left. The group stays, thawed. A
+    /// container without a group is not an error.
     ///
     /// # Errors
-    /// As above.
+    /// `kill_timeout`, which names the processes left (a process asleep in the kernel dies when its wait is over).
     pub fn kill(&self, container: &ContainerId, timeout: Duration) -> Result<()> {
         self.kill_with(container, timeout, &|| {})
     }
 
-    /// The same; `reap` is called between rounds, to reap orphans that came to this process.
+    /// The same; `reap` is called between rounds, to reap orphans that this process has inherited.
     pub(crate) fn kill_with(&self, container: &ContainerId, timeout: Duration, reap: &dyn Fn()) -> Result<()> {
         if !self.exists(container) {
             return Ok(());
@@ -83,7 +82,7 @@ impl CgroupTree {
             if !self.v2_kill(container)? {
                 self.signal_all(container)?;
             } else {
-                // Those that are dying are listed too. They are not frozen for it: if we were killed just then, they would stay so, not even dead.
+                // The list includes processes that are dying. They must not be frozen: if this process were killed just then, they would stay frozen and never die.
                 signal(&self.v1_procs(container)?);
             }
             let left = deadline.saturating_duration_since(Instant::now());
@@ -93,26 +92,26 @@ impl CgroupTree {
             }
             reap();
             if left.is_zero() {
-                // Nobody shall find a frozen group that he did not freeze.
+                // No one may meet a frozen group that he did not freeze.
                 self.thaw_all(container)?;
                 let who = describe(&self.procs(container)?);
                 return Err(Error::new(
                     Code::KillTimeout,
-                    format!("container {container} still has processes {timeout:?} after they were killed: {who}; look at what they wait for, then try again"),
+                    format!("container {container} still has processes {timeout:?} after they were killed: {who}; find out what they wait for, then try again"),
                 ));
             }
         }
     }
 
-    /// `cgroup.kill` of v2 (Linux 5.14): atomic against forks, and reaches frozen ones. False where it is not.
+    /// `cgroup.kill` of v2 (Linux 5.14): atomic against forks, and reaches frozen processes. `false` where the kernel has no such file.
     fn v2_kill(&self, container: &ContainerId) -> Result<bool> {
         let Some(file) = self.v2_dir(container).map(|d| d.join("cgroup.kill")) else { return Ok(false) };
         kill_group_file(&file)
     }
 
-    /// Without it: freeze so that nobody forks, signal all, thaw so that they can die. One round; the caller repeats until empty.
+    /// Without `cgroup.kill`: freezes so that nothing forks, signals all, thaws so that they can die. One round; the caller repeats until the group is empty.
     fn signal_all(&self, container: &ContainerId) -> Result<()> {
-        // By the hierarchy that freezers look at: what a crash here leaves is seen.
+        // In the hierarchy that freezers read, so that they see a freeze that a crash here leaves behind.
         match (self.v2_dir(container), self.v1_dir("freezer", container)) {
             (Some(v2), _) => drop(std::fs::write(v2.join("cgroup.freeze"), "1")),
             (None, Some(v1)) => drop(std::fs::write(v1.join("freezer.state"), "FROZEN")),
@@ -158,12 +157,12 @@ impl CgroupTree {
 
 fn signal(pids: &[i32]) {
     for pid in pids {
-        // The pid was in the group a moment ago and cannot be another's before it is reaped; ESRCH is what we want.
+        // The pid was in the group a moment ago and cannot belong to another process before it is reaped. ESRCH means that the process has ended.
         let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
     }
 }
 
-/// Writes a `cgroup.kill`; false when there is none.
+/// Writes a `cgroup.kill`; `false` if there is none.
 pub(super) fn kill_group_file(file: &Path) -> Result<bool> {
     match std::fs::write(file, "1") {
         Ok(()) => Ok(true),
@@ -176,7 +175,7 @@ pub(super) fn kill_group_file(file: &Path) -> Result<bool> {
 pub(crate) fn describe(pids: &[i32]) -> String {
     let mut who: Vec<String> = pids.iter().filter_map(|&p| process::proc_stat(p).map(|s| format!("{p} ({}, state {})", s.comm, s.state))).take(5).collect();
     if who.is_empty() {
-        who.push("none that can be seen".to_owned());
+        who.push("none that is visible".to_owned());
     } else if pids.len() > who.len() {
         who.push(format!("and {} more", pids.len() - who.len()));
     }

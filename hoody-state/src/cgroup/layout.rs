@@ -1,4 +1,4 @@
-//! Which control group hierarchies this machine has, and where.
+//! The control group hierarchies of this machine, and where they are mounted.
 
 use crate::error::{Code, Error, IoContext, Result};
 use crate::sys::mountinfo::{self, MountEntry};
@@ -25,10 +25,10 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Reads the mounts of this process. Error: `no_cgroups` ([`Kind::Unavailable`]) when none is mounted. Cost: two small reads.
+    /// Reads the mounts of this process. Cost: two small reads.
     ///
     /// # Errors
-    /// As above.
+    /// `no_cgroups` ([`Kind::Unavailable`]) when none is mounted.
     pub fn detect() -> Result<Self> {
         let mounts = mountinfo::of_this_process().io(|| "read /proc/self/mountinfo")?;
         let mut layout = Self::from_mounts(&mounts);
@@ -43,7 +43,7 @@ impl Layout {
         Ok(layout)
     }
 
-    /// The pure part. Later mounts lie over earlier ones.
+    /// Reads a table of mounts. Later mounts cover earlier ones.
     fn from_mounts(mounts: &[MountEntry]) -> Self {
         let mut layout = Layout { v2: None, v2_controllers: Vec::new(), v1: BTreeMap::new() };
         let prefer = |p: &Path| p.starts_with("/sys/fs/cgroup");
@@ -63,7 +63,7 @@ impl Layout {
         layout
     }
 
-    /// Which of the three it is.
+    /// Which of the three kinds this machine has.
     #[must_use]
     pub fn kind(&self) -> LayoutKind {
         match (&self.v2, self.v1.is_empty()) {
@@ -73,7 +73,7 @@ impl Layout {
         }
     }
 
-    /// The same machine seen without v2: what the fallbacks are tested with.
+    /// The same machine without v2, to test the fallbacks.
     #[cfg(test)]
     pub(crate) fn without_v2(mut self) -> Self {
         self.v2 = None;
@@ -99,7 +99,7 @@ impl Layout {
         self.v2_controllers.iter().any(|c| c == controller)
     }
 
-    /// Every v1 hierarchy once (`cpu,cpuacct` is one).
+    /// Each v1 hierarchy once (`cpu,cpuacct` is one hierarchy).
     #[must_use]
     pub fn v1_roots(&self) -> Vec<&Path> {
         let mut roots: Vec<&Path> = self.v1.values().map(PathBuf::as_path).collect();
@@ -108,13 +108,13 @@ impl Layout {
         roots
     }
 
-    /// Every hierarchy once, v2 first.
+    /// Each hierarchy once, v2 first.
     #[must_use]
     pub fn roots(&self) -> Vec<&Path> {
         self.v2.as_deref().into_iter().chain(self.v1_roots()).collect()
     }
 
-    /// The hierarchy that says which processes a group has: v2 where it is there.
+    /// The hierarchy that is authoritative for which processes a group has: v2 if mounted.
     #[must_use]
     pub(crate) fn process_root(&self) -> Option<&Path> {
         self.v2().or_else(|| self.v1("freezer")).or_else(|| self.v1("pids")).or_else(|| self.v1.values().next().map(PathBuf::as_path))

@@ -7,41 +7,41 @@ use crate::model::run::Limits;
 use crate::units::Bytes;
 use std::path::Path;
 
-/// Below this no OCI runtime starts.
+/// With less memory than this, no OCI runtime starts.
 const MIN_MEMORY: Bytes = Bytes::mib(8);
 const PERIOD_US: u64 = 100_000;
 
-/// One limit, checked: the number the kernel wants.
+/// One checked limit, in the units of the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Limit {
-    /// None.
+    /// No limit.
     Unlimited,
-    /// This much: bytes, microseconds of each 100 ms, or tasks.
+    /// The limit in bytes, in microseconds of each 100 ms, or in tasks.
     Of(u64),
 }
 
 impl Limit {
-    /// `memory`, at least 8 MiB. Error: `invalid_limit`.
+    /// `memory`, at least 8 MiB.
     ///
     /// # Errors
-    /// As above.
+    /// `invalid_limit`.
     pub fn memory(memory: Option<Bytes>) -> Result<Self> {
         match memory {
             None => Ok(Limit::Unlimited),
             Some(b) if b >= MIN_MEMORY && b.0 <= i64::MAX as u64 => Ok(Limit::Of(b.0)),
-            Some(b) => Err(Error::new(Code::InvalidLimit, format!("{b} is no memory limit: it must be at least {MIN_MEMORY}"))),
+            Some(b) => Err(Error::new(Code::InvalidLimit, format!("{b} is not a valid memory limit: it must be at least {MIN_MEMORY}"))),
         }
     }
 
-    /// `cpus`, 0.01 to 100,000. Error: `invalid_limit`.
+    /// `cpus`, 0.01 to 100,000.
     ///
     /// # Errors
-    /// As above.
+    /// `invalid_limit`.
     pub fn cpus(cpus: Option<f64>) -> Result<Self> {
         match cpus {
             None => Ok(Limit::Unlimited),
             Some(n) if (0.01..=100_000.0).contains(&n) => Ok(Limit::Of((n * PERIOD_US as f64).round() as u64)),
-            Some(n) => Err(Error::new(Code::InvalidLimit, format!("{n} is no number of processors: it must be 0.01 or more, 0.5 is half of one"))),
+            Some(n) => Err(Error::new(Code::InvalidLimit, format!("{n} is not a valid number of processors: it must be 0.01 or more; 0.5 is half of one"))),
         }
     }
 
@@ -53,10 +53,10 @@ impl Limit {
     }
 }
 
-/// What is left to the host however many containers fill their memory and their RAM disks: a sixteenth, at least this.
+/// The host keeps a sixteenth of its memory however many containers fill theirs and their RAM disks, and at least this much.
 const LEFT_TO_HOST: Bytes = Bytes::mib(256);
 
-/// The machine's memory; 0 if it cannot be learnt.
+/// The machine's memory; 0 if it is unknown.
 pub(crate) fn host_memory() -> Bytes {
     let kib = std::fs::read_to_string("/proc/meminfo")
         .ok()
@@ -65,7 +65,7 @@ pub(crate) fn host_memory() -> Bytes {
 }
 
 impl CgroupTree {
-    /// All containers together leave some memory to the host: what is in RAM disks no kill frees. A limit that an operator has set stays.
+    /// Limits the memory of all containers together, so that the host keeps some: killing processes frees nothing that is in RAM disks. A limit that an operator has set stays.
     pub(super) fn leave_some(parent: &Path) {
         let host = host_memory().0;
         let Some(most) = host.checked_sub((host / 16).max(LEFT_TO_HOST.0)).filter(|m| *m > 0) else { return };
@@ -81,12 +81,11 @@ impl CgroupTree {
         }
     }
 
-    /// Puts limits on the container's group, whether it runs or not. The group must exist. Errors: `invalid_limit`; `limit_below_usage` ([`Kind::Conflict`])
-    /// when more memory is charged than the new limit and cannot be reclaimed; `no_controller` ([`Kind::Unavailable`]) when this machine cannot
-    /// enforce a limit that was asked for. Cost: three small writes.
+    /// Puts limits on the container's group, whether it runs or not. The group must exist. Cost: three small writes.
     ///
     /// # Errors
-    /// As above.
+    /// `invalid_limit`; `limit_below_usage` ([`Kind::Conflict`]) when more memory is charged than the new limit and cannot be reclaimed; `no_controller`
+    /// ([`Kind::Unavailable`]) when this machine cannot enforce a limit that was asked for.
     pub fn set_limits(&self, container: &ContainerId, limits: &Limits, pids: Option<u64>) -> Result<()> {
         let memory = Limit::memory(limits.memory)?;
         let cpus = Limit::cpus(limits.cpus)?;
@@ -108,7 +107,7 @@ impl CgroupTree {
         }
         match self.tasks_dir(container) {
             Some(d) => set(&d.join("pids.max"), &pids.or("max")),
-            // A default of ours, not a wish of the caller's.
+            // Our own default, which the caller did not ask for.
             None => Ok(()),
         }
     }
@@ -127,7 +126,7 @@ fn missing(controller: &str, limit: Limit) -> Result<()> {
 fn set(file: &Path, value: &str) -> Result<()> {
     match std::fs::write(file, value) {
         Err(e) if e.raw_os_error() == Some(nix::libc::EBUSY) => {
-            Err(Error::new(Code::LimitBelowUsage, format!("cannot set {} to {value}: more than that is in use; free some first", file.display())))
+            Err(Error::new(Code::LimitBelowUsage, format!("cannot set {} to {value}: more than that is in use; free some memory first", file.display())))
         }
         r => r.io(|| format!("write {value} to {}", file.display())),
     }

@@ -1,4 +1,4 @@
-//! Control groups: one per container, under one parent of ours, on cgroup v2, v1 and both together.
+//! Control groups: one per container, below a parent group of our own, on cgroup v2, on v1, and on both together.
 //!
 //! ```text
 //! <parent>/<container id>/          outlives runs: limits, what is charged to them, freezing, killing
@@ -8,7 +8,7 @@
 //! ```
 //!
 //! **Guarantees**: nothing outside `parent` is written, except that v2's controllers are enabled on the way down to it. No state is held here:
-//! every answer comes from the kernel, so it is right after a crash too. Waiting is by poll wherever the kernel can tell (`cgroup.events`).
+//! every answer comes from the kernel, so it is right after a crash too. Waits use poll wherever the kernel notifies (`cgroup.events`).
 
 mod events;
 mod kill;

@@ -1,18 +1,18 @@
-//! Processes that the kernel killed because a container's memory was used up.
+//! Counts the processes that the kernel killed because a container's memory was used up.
 
 use super::tree::{CgroupTree, children};
 use crate::id::ContainerId;
 use std::path::Path;
 
 impl CgroupTree {
-    /// How many processes of the container the kernel has killed for lack of memory since its group was made. 0 where nobody counts.
+    /// How many processes of the container the kernel has killed for lack of memory since its group was made. 0 where the kernel does not count them.
     #[must_use]
     pub fn killed_for_memory(&self, container: &ContainerId) -> u64 {
         if let Some(dir) = self.v2_dir(container).filter(|_| self.layout().v2_has("memory")) {
-            // Counts what happened below it too.
+            // Includes kills in groups below it.
             return counted(&dir.join("memory.events"));
         }
-        // v1 counts in the group that the process was in, and nowhere above.
+        // v1 counts only in the group of the process itself, not above.
         self.v1_dir("memory", container).map_or(0, |dir| {
             let below = children(&dir).unwrap_or_default();
             below.iter().chain([&dir]).map(|d| counted(&d.join("memory.oom_control"))).sum()

@@ -1,4 +1,4 @@
-//! What a container uses.
+//! Processor time, memory and processes that a container uses.
 
 use super::tree::CgroupTree;
 use crate::error::Result;
@@ -8,7 +8,7 @@ use crate::units::Bytes;
 use std::path::Path;
 
 impl CgroupTree {
-    /// What the container uses now; zeros when it has no group. Cost: a few small reads, however large the container.
+    /// What the container uses now; zeros if it has no group. Cost: a few small reads, however large the container is.
     ///
     /// # Errors
     /// `io`.
@@ -19,7 +19,7 @@ impl CgroupTree {
         let v2 = self.v2_dir(container);
         let v2_memory = v2.as_ref().filter(|_| self.layout().v2_has("memory")).and_then(|d| number(&d.join("memory.current")));
         let v1_memory = || self.v1_dir("memory", container).and_then(|d| number(&d.join("memory.usage_in_bytes")));
-        // v1 counts its descendants' time too; v2's `cpu.stat` is there without the controller.
+        // v1 includes the time of descendants; v2 has `cpu.stat` even without the controller.
         let v1_cpu = self.v1_dir("cpuacct", container).and_then(|d| number(&d.join("cpuacct.usage")));
         let v2_cpu = || v2.as_ref().and_then(|d| usage_ns(&std::fs::read_to_string(d.join("cpu.stat")).ok()?));
         Ok(RuntimeStats {

@@ -10,9 +10,9 @@ use crate::id::ContainerId;
 use crate::model::TaskStats;
 use std::path::{Path, PathBuf};
 
-/// What an OCI runtime needs to start something: its own threads and those of the process it becomes.
+/// Tasks that an OCI runtime needs to start something: its own threads and those of the process that it becomes.
 const STARTING: u64 = 16;
-/// If the host does not say how many tasks it can have.
+/// The limit if the host does not report how many tasks it can have.
 const LEAST_PID_MAX: u64 = 32_768;
 
 /// The default for all containers together: three quarters of what the host can have.
@@ -22,7 +22,7 @@ fn default_share(pid_max: Option<u64>, threads_max: Option<u64>) -> u64 {
 }
 
 impl CgroupTree {
-    /// The same tree with another limit for all its containers together. `None`: three quarters of what the host can have.
+    /// The same tree with this limit for all its containers together. `None`: three quarters of what the host can have.
     #[must_use]
     pub fn with_task_limit(mut self, tasks: Option<u64>) -> Self {
         self.tasks = tasks;
@@ -36,7 +36,7 @@ impl CgroupTree {
         self.tasks.unwrap_or_else(|| default_share(host("pid_max"), host("threads-max")))
     }
 
-    /// Puts the limit on the group above all containers, if it is there: it comes and goes with them.
+    /// Sets the limit of the group above all containers, if that exists. It is created with the first container and removed with the last.
     ///
     /// The group above that is shared with other pools of this host. It has no limit of its own until one is set here, or by an operator.
     pub(crate) fn limit_all_tasks(&self) {
@@ -46,7 +46,7 @@ impl CgroupTree {
             if let Err(e) = std::fs::write(dir.join("pids.max"), &most)
                 && e.kind() != std::io::ErrorKind::NotFound
             {
-                tracing::warn!(group = %dir.display(), error = %e, "containers together may take all process numbers of the host");
+                tracing::warn!(group = %dir.display(), error = %e, "no limit could be set, so containers together may use up all process numbers of the host");
             }
         };
         set(&parent);
@@ -72,7 +72,7 @@ impl CgroupTree {
         Some(tasks_of(&root.join(&self.parent()[1..])).unwrap_or(TaskStats { usage: 0, limit: Some(self.task_limit()) }))
     }
 
-    /// If nothing can be started in this container because the tasks are used up: the error that says so. Errors: `container_task_limit`
+    /// The error to report if nothing can be started in this container because its tasks are used up, else `None`. Codes: `container_task_limit`
     /// ([`Kind::Conflict`]), `pool_task_limit` ([`Kind::Unavailable`]).
     pub(crate) fn out_of_tasks(&self, container: &ContainerId) -> Option<Error> {
         let used_up = |t: &TaskStats| t.limit.is_some_and(|limit| t.usage + STARTING > limit);
@@ -109,7 +109,7 @@ fn tasks_of(group: &Path) -> Option<TaskStats> {
     Some(TaskStats { usage: number(&group.join("pids.current"))?, limit: number(&group.join("pids.max")) })
 }
 
-/// `None` for "max" too.
+/// `None` also for "max".
 fn number(file: &Path) -> Option<u64> {
     std::fs::read_to_string(file).ok()?.trim().parse().ok()
 }

@@ -1,4 +1,4 @@
-//! A tree of its own for a test, gone when the test is over.
+//! A tree of control groups for one test, removed at its end.
 
 use super::{CgroupTree, Layout};
 use crate::id::ContainerId;
@@ -24,7 +24,7 @@ impl TestTree {
         TestTree { cgroups: CgroupTree::with_layout(layout, &parent).unwrap(), children: Mutex::default() }
     }
 
-    /// A process in `<container>/run` of every hierarchy that is used.
+    /// Starts a process in `<container>/run` of every hierarchy in use.
     pub fn spawn(&self, c: &ContainerId, argv: &[&str]) -> i32 {
         self.cgroups.create(c).unwrap();
         let mut fds: Vec<OwnedFd> = self.cgroups.open_child(c, "run").unwrap().map(OwnedFd::from).into_iter().collect();
@@ -45,7 +45,7 @@ impl TestTree {
         pid
     }
 
-    /// Reaps those that have ended.
+    /// Reaps the processes that have ended.
     pub fn reap(&self) {
         self.children.lock().unwrap().retain_mut(|c| !matches!(c.try_wait(), Ok(Some(_))));
     }

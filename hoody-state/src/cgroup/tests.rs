@@ -1,4 +1,4 @@
-//! On this machine's kernel, seen as it is and as if v2 were not there.
+//! Tests on this machine's kernel, with v2 and as if v2 were not mounted.
 
 use super::testing::TestTree;
 use super::*;
@@ -21,7 +21,7 @@ fn trees() -> Vec<TestTree> {
 }
 
 #[test]
-fn parents_that_would_lead_astray_are_refused() {
+fn unsafe_parent_paths_are_refused() {
     for bad in ["", "/", "hoody", "/a/../b", "/a//b", "/a b", "/a/", "/.."] {
         assert_eq!(CgroupTree::new(bad).unwrap_err().code(), Code::InvalidCgroupParent, "{bad:?}");
     }
@@ -29,7 +29,7 @@ fn parents_that_would_lead_astray_are_refused() {
 }
 
 #[test]
-fn made_listed_removed_and_the_parent_with_the_last() {
+fn groups_are_created_listed_and_removed_and_the_parent_with_the_last() {
     for t in trees() {
         let (a, b) = (ContainerId::generate(), ContainerId::generate());
         assert_eq!(t.cgroups.stats(&a).unwrap(), RuntimeStats::default());
@@ -52,7 +52,7 @@ fn made_listed_removed_and_the_parent_with_the_last() {
 }
 
 #[test]
-fn limits_are_the_kernels() {
+fn limits_are_written_to_the_kernel() {
     for t in trees() {
         let c = ContainerId::generate();
         t.cgroups.create(&c).unwrap();
@@ -86,12 +86,12 @@ fn limits_are_the_kernels() {
 }
 
 #[test]
-fn kill_leaves_nobody_even_of_those_that_fork_on_and_on() {
+fn kill_ends_processes_that_keep_forking() {
     for t in trees() {
         let c = ContainerId::generate();
         t.cgroups.create(&c).unwrap();
         let _ = t.cgroups.set_limits(&c, &Limits::default(), Some(300));
-        // Children that double: each starts two more, and ignores what it can.
+        // Each child starts two more and ignores the signals that can be ignored.
         t.spawn(&c, &["sh", "-c", "trap '' TERM INT HUP; f() { f & f & wait; }; f"]);
         let deadline = Instant::now() + TIMEOUT;
         while t.cgroups.procs(&c).unwrap().len() < 50 {
@@ -121,7 +121,7 @@ fn waiting_ends_with_the_last_process() {
 }
 
 #[test]
-fn removing_the_last_and_making_the_next_do_not_collide() {
+fn removing_the_last_group_and_creating_the_next_do_not_collide() {
     let t = TestTree::new(Layout::detect().unwrap());
     std::thread::scope(|s| {
         for _ in 0..4 {

@@ -1,4 +1,4 @@
-//! The containers' groups as directories: made, listed, removed.
+//! Creates, lists and removes the containers' groups, which are directories.
 
 use super::layout::{Layout, LayoutKind};
 use crate::error::{Code, Error, IoContext, Result};
@@ -9,9 +9,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// The controllers limits need.
+/// The controllers that limits need.
 const CONTROLLERS: [&str; 3] = ["memory", "cpu", "pids"];
-/// The v1 hierarchies a container's group is made in; the OCI runtime makes its own `run` in all of them.
+/// The v1 hierarchies in which a container has a group. The OCI runtime creates its own `run` in all of them.
 const V1_USED: [&str; 5] = ["memory", "cpu", "cpuacct", "pids", "freezer"];
 const REMOVE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -20,24 +20,23 @@ const REMOVE_TIMEOUT: Duration = Duration::from_secs(2);
 pub struct CgroupTree {
     layout: Layout,
     parent: String,
-    /// How many tasks all containers together may have; `None`: a share of what the host can have.
+    /// The number of tasks that all containers together may have; `None`: a share of what the host can have.
     pub(super) tasks: Option<u64>,
 }
 
 impl CgroupTree {
-    /// The tree below `parent` (`/hoody/<pool id>`; on a host where another manager owns the tree, a group it delegated) on this machine.
-    /// Makes nothing yet. Errors: `invalid_cgroup_parent`, `no_cgroups`.
+    /// The tree below `parent` (`/hoody/<pool id>`; on a host where another manager owns the tree, a group it delegated) on this machine. Creates nothing yet.
     ///
     /// # Errors
-    /// As above.
+    /// `invalid_cgroup_parent`, `no_cgroups`.
     pub fn new(parent: &str) -> Result<Self> {
         Self::with_layout(Layout::detect()?, parent)
     }
 
-    /// The same on hierarchies found before. Error: `invalid_cgroup_parent`.
+    /// The same on the given hierarchies.
     ///
     /// # Errors
-    /// As above.
+    /// `invalid_cgroup_parent`.
     pub fn with_layout(layout: Layout, parent: &str) -> Result<Self> {
         let good = |s: &str| !s.is_empty() && s != "." && s != ".." && s.len() <= 200 && s.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-:@".contains(&b));
         if !parent.strip_prefix('/').is_some_and(|p| p.split('/').all(good)) {
@@ -61,7 +60,7 @@ impl CgroupTree {
         &self.parent
     }
 
-    /// The container's group as the OCI runtime wants it: a path inside each hierarchy.
+    /// The container's group in the form that OCI runtimes take: a path inside each hierarchy.
     #[must_use]
     pub fn path(&self, container: &ContainerId) -> String {
         format!("{}/{container}", self.parent)
@@ -84,16 +83,15 @@ impl CgroupTree {
         self.layout.v1(controller).map(|r| self.dir(r, container))
     }
 
-    /// The directory that says which processes the container has.
+    /// The directory that lists the container's processes.
     pub(crate) fn process_dir(&self, container: &ContainerId) -> Option<PathBuf> {
         self.layout.process_root().map(|r| self.dir(r, container))
     }
 
-    /// Makes the container's groups where they are missing. May be repeated; costs a few microseconds when they are there.
-    /// Error: `io`, with what to do where a controller cannot be enabled.
+    /// Creates the container's groups where they are missing. May be repeated; costs a few microseconds if they exist.
     ///
     /// # Errors
-    /// As above.
+    /// `io`, with what to do where a controller cannot be enabled.
     pub fn create(&self, container: &ContainerId) -> Result<()> {
         if let Some(root) = self.layout.v2() {
             let dir = self.dir(root, container);
@@ -114,7 +112,7 @@ impl CgroupTree {
         Ok(())
     }
 
-    /// Makes a child of the container's v2 group and gives its `cgroup.procs`, open for writing; `None` where v2 is not.
+    /// Creates a child of the container's v2 group and returns its `cgroup.procs`, open for writing; `None` if v2 is not mounted.
     pub(crate) fn open_child(&self, container: &ContainerId, child: &str) -> Result<Option<fs::File>> {
         self.v2_dir(container).map(|d| self.open_group(&d.join(child))).transpose()
     }
@@ -134,7 +132,7 @@ impl CgroupTree {
         open().io(|| format!("open {}/cgroup.procs", dir.display()))
     }
 
-    /// Removing the last container takes the parent away, maybe just now: try again then.
+    /// Removing the last container removes the parent too, perhaps at this very moment. Then this is tried again.
     fn make(&self, dir: &Path) -> Result<()> {
         let mut tries = 0;
         loop {
@@ -146,7 +144,7 @@ impl CgroupTree {
         }
     }
 
-    /// v2 gives a group only the controllers its parent hands down.
+    /// v2 gives a group only the controllers that its parent delegates.
     fn enable_controllers(&self, root: &Path) -> Result<()> {
         let wanted: Vec<&str> = CONTROLLERS.into_iter().filter(|c| self.layout.v2_has(c)).collect();
         if wanted.is_empty() {
@@ -185,7 +183,7 @@ impl CgroupTree {
         Ok(found.into_iter().collect())
     }
 
-    /// Host pids of every process of the container, in no order. Empty when it has no group.
+    /// Host pids of every process of the container, in no particular order. Empty if it has no group.
     ///
     /// # Errors
     /// `io`.
@@ -196,29 +194,29 @@ impl CgroupTree {
         }
     }
 
-    /// Removes the children of the container's group that are empty, except `run` where v1 is: the next start is quicker with it there.
+    /// Removes the children of the container's group that are empty, except `run` where v1 is mounted: the next start is quicker if it exists.
     pub(crate) fn remove_children(&self, container: &ContainerId) {
         let keep_run = self.layout.kind() != LayoutKind::Unified;
         for root in self.layout.v2().into_iter() {
             for child in children(&self.dir(root, container)).unwrap_or_default() {
                 if !(keep_run && child.file_name().is_some_and(|n| n == "run")) {
-                    // One that a late process is still in goes with the container.
+                    // A group that still has a process is removed with the container.
                     let _ = remove_deep(&child, Duration::ZERO);
                 }
             }
         }
     }
 
-    /// Removes the container's groups from every hierarchy, children first, and the parent after the last container. May be repeated.
-    /// The groups must be empty of processes; EBUSY right after an exit is waited out for at most 2 s. Error: `io`.
+    /// Removes the container's groups from every hierarchy, children first, and the parent after the last container. May be repeated. The groups must be
+    /// empty of processes; EBUSY right after an exit is waited out for at most 2 s.
     ///
     /// # Errors
-    /// As above.
+    /// `io`.
     pub fn remove(&self, container: &ContainerId) -> Result<()> {
         for root in self.layout.roots() {
             remove_deep(&self.dir(root, container), REMOVE_TIMEOUT)?;
             let parent = root.join(&self.parent[1..]);
-            // Not empty: other containers, which is as it should be. A group above ours is ours only by its name.
+            // Not empty: it has the groups of other containers. A group above ours is ours only by its name.
             if fs::remove_dir(&parent).is_ok()
                 && let Some(above) = parent.parent()
                 && above != root
@@ -231,7 +229,7 @@ impl CgroupTree {
     }
 }
 
-/// The child groups of a group; none when it is not there.
+/// The child groups of a group; none if it does not exist.
 pub(super) fn children(dir: &Path) -> Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(dir) {
         Ok(e) => e,
@@ -241,14 +239,14 @@ pub(super) fn children(dir: &Path) -> Result<Vec<PathBuf>> {
     Ok(entries.flatten().filter(|e| e.file_type().is_ok_and(|t| t.is_dir())).map(|e| e.path()).collect())
 }
 
-/// Pids of a group and all below it.
+/// Pids of a group and of all groups below it.
 pub(super) fn procs_below(dir: &Path) -> Result<Vec<i32>> {
     let mut pids = Vec::new();
     let mut todo = vec![dir.to_path_buf()];
     while let Some(d) = todo.pop() {
         match fs::read_to_string(d.join("cgroup.procs")) {
             Ok(text) => pids.extend(text.lines().filter_map(|l| l.parse::<i32>().ok()).filter(|p| *p > 0)),
-            // Gone meanwhile, or a threaded group: its processes are listed above it.
+            // Removed meanwhile, or a threaded group, whose processes are listed in the group above.
             Err(e) if matches!(e.raw_os_error(), Some(ENOENT | ENODEV | EOPNOTSUPP | EINVAL)) => {}
             Err(e) => return Err(e).io(|| format!("read {}/cgroup.procs", d.display())),
         }
@@ -257,7 +255,7 @@ pub(super) fn procs_below(dir: &Path) -> Result<Vec<i32>> {
     Ok(pids)
 }
 
-/// Removes a group and what is below it, deepest first.
+/// Removes a group and all groups below it, deepest first.
 fn remove_deep(dir: &Path, timeout: Duration) -> Result<()> {
     let deadline = Instant::now() + timeout;
     let mut pause = Duration::from_micros(200);
@@ -268,7 +266,7 @@ fn remove_deep(dir: &Path, timeout: Duration) -> Result<()> {
         match fs::remove_dir(dir) {
             Ok(()) => return Ok(()),
             Err(e) if matches!(e.raw_os_error(), Some(ENOENT | ENODEV)) => return Ok(()),
-            // The kernel cannot tell when the last reference of an exited process is dropped: look again, a little later each time.
+            // The kernel does not notify when the last reference to an exited process is dropped: try again, a little later each time.
             Err(e) if matches!(e.raw_os_error(), Some(EBUSY | ENOTEMPTY)) && Instant::now() < deadline => {
                 std::thread::sleep(pause);
                 pause = (pause * 2).min(Duration::from_millis(20));

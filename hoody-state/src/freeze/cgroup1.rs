@@ -1,4 +1,4 @@
-//! cgroup v1: `freezer.state`. It cannot notify, so that it is read again with short, growing, bounded pauses.
+//! cgroup v1: `freezer.state`. The kernel sends no notification for it, so it is read repeatedly with short, growing, bounded pauses.
 
 use super::{FreezeState, Freezer, Pauses, failed, not_found, timed_out};
 use crate::cgroup::CgroupTree;
@@ -24,7 +24,7 @@ impl Cgroup1Freezer {
         Ok(self.cgroups.v1_dir("freezer", container).ok_or_else(|| not_found(container))?.join("freezer.state"))
     }
 
-    /// `THAWED`, `FREEZING` or `FROZEN`. Reading also makes the kernel look whether all are frozen.
+    /// `THAWED`, `FREEZING` or `FROZEN`. Reading also makes the kernel check whether all tasks are frozen.
     fn read(&self, container: &ContainerId) -> Result<String> {
         let file = self.file(container)?;
         std::fs::read_to_string(&file).map_err(|e| failed(container, "read", &file, e))
@@ -35,7 +35,7 @@ impl Cgroup1Freezer {
         std::fs::write(&file, value).map_err(|e| failed(container, "write", &file, e))
     }
 
-    /// Whether freezing was asked for, done or not.
+    /// Whether a freeze was requested, finished or not.
     fn before(&self, container: &ContainerId) -> Result<FreezeState> {
         Ok(if self.read(container)?.starts_with("FR") { FreezeState::Frozen } else { FreezeState::Thawed })
     }

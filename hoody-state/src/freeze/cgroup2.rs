@@ -1,4 +1,4 @@
-//! cgroup v2: `cgroup.freeze`, and `cgroup.events` by poll. What hybrid hosts use too.
+//! cgroup v2: `cgroup.freeze`, and `cgroup.events` by poll. Hybrid hosts use it too.
 
 use super::{FreezeState, Freezer, Pauses, failed, not_found, timed_out};
 use crate::cgroup::{CgroupTree, read_events, wait_events};
@@ -58,7 +58,7 @@ impl Freezer for Cgroup2Freezer {
         if before == FreezeState::Thawed {
             self.write(container, "0")?;
         }
-        // A group that has gone is told as such.
+        // A group that was removed is reported as `cgroup_not_found`.
         self.read(container)?;
         waited?;
         Err(timed_out(&self.cgroups, container, timeout))

@@ -1,4 +1,4 @@
-//! In memory: containers and whether they are frozen.
+//! The freezer in memory: which containers exist and which are frozen.
 
 use super::{FreezeState, Freezer, not_found};
 use crate::error::{Code, Error, Result};
@@ -21,7 +21,7 @@ struct Inner {
 }
 
 impl MemoryFreezer {
-    /// Nothing is frozen.
+    /// A freezer with nothing frozen.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -31,7 +31,7 @@ impl MemoryFreezer {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From now on the container's freezes time out (true), or no longer.
+    /// Makes freezes of the container time out from now on (`true`), or succeed again.
     pub fn set_stuck(&self, container: &ContainerId, stuck: bool) {
         let mut inner = self.lock();
         if stuck {
@@ -41,7 +41,7 @@ impl MemoryFreezer {
         }
     }
 
-    /// The container's group is no more.
+    /// Removes the container's group.
     pub fn remove(&self, container: &ContainerId) {
         let mut inner = self.lock();
         inner.states.remove(container);

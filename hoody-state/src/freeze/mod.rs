@@ -1,10 +1,10 @@
-//! Freezing: a container's processes are stopped in place, their memory kept, and go on where they were.
+//! Freezing: a container's processes stop where they are, keep their memory, and later continue from there.
 //!
 //! **Guarantees**, tested by `suite` (feature `conformance`) on every backend:
 //! 1. When `freeze` returns, no task of the group runs. When it fails (a task does not freeze in time), the group is as it was before.
-//! 2. `freeze` and `thaw` tell the state before; doing twice what is done already changes nothing.
+//! 2. `freeze` and `thaw` return the state before. Repeating either changes nothing.
 //! 3. Freezing costs well under a millisecond for ordinary processes, waits by poll (never by sleeping in a loop where the kernel can tell), and leaves no
-//!    state outside the kernel: after a crash of this process, `state` tells the truth.
+//!    state outside the kernel: after a crash of this process, `state` is still right.
 
 pub mod cgroup1;
 pub mod cgroup2;
@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Whether a group runs.
+/// Whether the tasks of a group run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FreezeState {
     /// Its tasks run.
@@ -34,17 +34,17 @@ pub enum FreezeState {
 
 /// Stops and continues all tasks of a container. See the [module](self).
 pub trait Freezer: Send + Sync {
-    /// Freezes; the state before. `wake` ends waits that the freeze itself cannot end: it is called with the processes of the group once the kernel has been
+    /// Freezes, and returns the state before. `wake` ends waits that the freeze itself cannot end: it is called with the processes of the group once the kernel was
     /// told to freeze them and some have not stopped within a millisecond, and again, with growing pauses, until all have. A task that sleeps in a request to
     /// a FUSE file system is such a case: it freezes only when that request is answered. Errors: `freeze_timeout` (undone), `cgroup_not_found`.
     fn freeze_waking(&self, container: &ContainerId, timeout: Duration, wake: &dyn Fn(&[i32])) -> Result<FreezeState>;
 
-    /// Freezes what nobody has to wake; else as [`Freezer::freeze_waking`].
+    /// [`Freezer::freeze_waking`] for a group in which no waits have to be ended.
     fn freeze(&self, container: &ContainerId, timeout: Duration) -> Result<FreezeState> {
         self.freeze_waking(container, timeout, &|_| {})
     }
 
-    /// Thaws; the state before. Error: `cgroup_not_found`.
+    /// Thaws, and returns the state before. Error: `cgroup_not_found`.
     fn thaw(&self, container: &ContainerId) -> Result<FreezeState>;
 
     /// The state now. Error: `cgroup_not_found`.
@@ -52,10 +52,9 @@ pub trait Freezer: Send + Sync {
 }
 
 /// The best freezer of this machine for the containers of `cgroups`: v2's where v2 is mounted (hybrid hosts too), else v1's.
-/// Error: `no_freezer` ([`Kind::Unavailable`]).
 ///
 /// # Errors
-/// As above.
+/// `no_freezer` ([`Kind::Unavailable`]).
 pub fn freezer(cgroups: &CgroupTree) -> Result<Arc<dyn Freezer>> {
     if cgroups.layout().v2().is_some() {
         return Ok(Arc::new(cgroup2::Cgroup2Freezer::new(cgroups.clone())));

@@ -1,4 +1,4 @@
-//! The cases every [`Freezer`] passes. A backend's tests give a [`World`] and call [`run`]; a case that fails panics with what broke.
+//! The cases that every [`Freezer`] must pass. A backend's tests provide a [`World`] and call [`run`]; a failing case panics with a description.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -16,11 +16,11 @@ pub trait World {
     fn freezer(&self) -> &dyn Freezer;
     /// A thawed container with at least one busy process, where there are processes.
     fn make(&self) -> ContainerId;
-    /// Takes one away, frozen or not.
+    /// Removes a container, frozen or not.
     fn remove(&self, container: &ContainerId);
-    /// A number that grows as long as the container runs; `None` when nothing really runs.
+    /// A number that grows as long as the container runs; `None` where the backend runs no processes.
     fn progress(&self, container: &ContainerId) -> Option<u64>;
-    /// A container of which a process cannot be frozen now, if such a thing can be made.
+    /// A container with a process that cannot be frozen, if the backend can make one.
     fn make_stuck(&self) -> Option<ContainerId>;
 }
 
@@ -72,7 +72,7 @@ fn nothing_runs_while_frozen(w: &dyn World) {
         f.thaw(&c).unwrap();
         let deadline = std::time::Instant::now() + TIMEOUT;
         while w.progress(&c) == Some(before) {
-            assert!(std::time::Instant::now() < deadline, "it did not go on after the thaw");
+            assert!(std::time::Instant::now() < deadline, "it did not continue after the thaw");
             std::thread::sleep(Duration::from_millis(1));
         }
     }

@@ -1,4 +1,4 @@
-//! The contract suite on the kernel's freezers, with real processes, and what they cost.
+//! The contract suite on the kernel's freezers with real processes, and the cost of freezing.
 
 use super::cgroup1::Cgroup1Freezer;
 use super::cgroup2::Cgroup2Freezer;
@@ -17,7 +17,7 @@ impl suite::World for World {
     }
     fn make(&self) -> ContainerId {
         let c = ContainerId::generate();
-        // One that works, one that sleeps.
+        // One process that is busy, one that sleeps.
         self.tree.spawn(&c, &["sh", "-c", "while :; do :; done"]);
         self.tree.spawn(&c, &["sleep", "1000"]);
         c
@@ -56,14 +56,14 @@ fn contract_of_cgroup2() {
 
 #[test]
 fn contract_of_cgroup1() {
-    // A machine with v2 alone has no such freezer; nothing to hold to the contract.
+    // A machine with v2 alone has no v1 freezer, so there is nothing to test.
     if let Some(w) = v1() {
         suite::run(&w);
     }
 }
 
 #[test]
-fn the_factory_takes_v2_where_it_is() {
+fn the_factory_prefers_v2() {
     let tree = TestTree::new(Layout::detect().unwrap());
     let c = ContainerId::generate();
     tree.spawn(&c, &["sleep", "1000"]);

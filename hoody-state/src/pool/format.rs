@@ -1,4 +1,4 @@
-//! Looking at what a device or image holds, and formatting it.
+//! Finds out what a device or image contains, and formats it.
 //!
 //! **Nodes of 4 KiB, not 16.** A snapshot adds one back reference for each child of the tree's root node, and the commit must write them;
 //! small nodes have few children, so the thousandth snapshot of a 290 MB root costs 11 ms instead of 60 (ms of the call at 0 / 150 / 950
@@ -14,27 +14,27 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use uuid::Uuid;
 
-/// How much of the start is looked at: every signature we know by name is in it, and so is the first BTRFS superblock (at 64 KiB).
+/// How much of the start is read: it contains every signature known here, and the first BTRFS superblock (at 64 KiB).
 const LOOKED_AT: usize = 128 * 1024;
 const SUPERBLOCK: usize = 64 * 1024;
 const MAGIC: &[u8; 8] = b"_BHRfS_M";
-/// What `mkfs.btrfs` writes until it has finished.
+/// The signature that `mkfs.btrfs` writes until it has finished.
 const MAGIC_UNFINISHED: &[u8; 8] = b"!BHRfS_M";
 
-/// What a device or image holds.
+/// The content of a device or image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Content {
-    /// Zeros, as far as looked.
+    /// Zeros, as far as it was read.
     Empty,
-    /// A BTRFS with this id.
+    /// A BTRFS file system with this id.
     Btrfs(Uuid),
-    /// A BTRFS that was being made.
+    /// A BTRFS file system whose creation was not finished.
     Unfinished(Uuid),
-    /// Something else, named for people.
+    /// Something else, described for people.
     Foreign(&'static str),
 }
 
-/// Looks at the start of a device or image. Writes nothing.
+/// Reads the start of a device or image. Writes nothing.
 pub(super) fn look(path: &Path) -> Result<Content> {
     let what = || format!("read {}", path.display());
     let file = File::open(path).io(what)?;
@@ -81,7 +81,7 @@ fn classify(start: &[u8]) -> Content {
     }
 }
 
-/// Makes the file system `id` on a device or image that was found empty (or half-made by us).
+/// Creates the file system `id` on a device or image that is empty (or on which we began to create one).
 pub(super) fn make(path: &Path, id: Uuid, on_device: bool) -> Result<()> {
     // Servers are often started with a PATH without the sbin directories.
     run(&["mkfs.btrfs", "/usr/sbin/mkfs.btrfs", "/sbin/mkfs.btrfs"], path, id, on_device)

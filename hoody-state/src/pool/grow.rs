@@ -1,5 +1,5 @@
-//! Growing an image: the file, then the loop device. Whichever is behind is brought along, so that a grow that was cut short is finished by the next
-//! open. The file system follows as its reserve says (`reserve.rs`).
+//! Growing an image: the file, then the loop device. Each is brought to the wanted size if it is smaller, so that the next open finishes a grow that a crash
+//! interrupted. The file system follows according to its reserve (`reserve.rs`).
 
 use super::open::{Hook, Step};
 use crate::error::{Code, Error, IoContext, Result};
@@ -8,10 +8,10 @@ use crate::units::Bytes;
 use std::fs::File;
 use std::path::Path;
 
-/// An image is a whole number of these.
+/// The length of an image is a multiple of this.
 pub(super) const GRAIN: u64 = 1 << 20;
 
-/// `size` rounded up to what an image can have.
+/// `size` rounded up to a length that an image can have.
 pub(super) fn rounded(size: Bytes) -> Bytes {
     Bytes(size.0.div_ceil(GRAIN).saturating_mul(GRAIN))
 }
@@ -25,7 +25,7 @@ pub(super) fn extend_image(image: &Path, wanted: Bytes) -> Result<()> {
     if wanted < now {
         return Err(Error::new(
             Code::PoolShrink,
-            format!("the pool has {now} and cannot be made smaller ({wanted} asked): copy its containers to a smaller pool"),
+            format!("the pool has {now} and cannot be made smaller ({wanted} was asked for): copy its containers to a smaller pool"),
         ));
     }
     if wanted > now {

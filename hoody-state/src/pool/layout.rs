@@ -1,4 +1,4 @@
-//! Where things are in a pool. The one place that turns a [`Volume`] into a path.
+//! The layout of a pool. Only this module turns a [`Volume`] into a path.
 
 use crate::model::volume::Volume;
 use std::path::PathBuf;
@@ -9,19 +9,19 @@ pub const IMAGES: &str = "images";
 pub const CONTAINERS: &str = "containers";
 /// The directory of snapshots in a container's home.
 pub const SNAPSHOTS: &str = "snapshots";
-/// The directory of the databases that snapshots took along, in a container's home.
+/// The directory of the databases saved with snapshots, in a container's home.
 pub const DATABASES: &str = "databases";
 /// The directory of projects.
 pub const PROJECTS: &str = "projects";
 /// The no-COW directory of the catalog.
 pub const CATALOG: &str = "catalog";
-/// Half-made volumes, a directory an operation.
+/// Unfinished volumes, one directory for each operation.
 pub const STAGING: &str = "staging";
-/// Homes of deleted containers on their way out, a directory an operation.
+/// Homes of containers that are being deleted, one directory for each operation.
 pub const TRASH: &str = "trash";
-/// Consoles of containers, a file each.
+/// Consoles of containers, one file each.
 pub const CONSOLES: &str = "consoles";
-/// The record that makes a pool ours.
+/// The record by which a pool of ours is recognised.
 pub const RECORD: &str = "hoody-pool.json";
 
 /// The volume's path, relative to the pool.

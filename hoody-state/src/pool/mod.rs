@@ -1,19 +1,19 @@
-//! The pool: the BTRFS file system that everything lives in.
+//! The pool: the BTRFS file system that contains everything.
 //!
-//! On a device, or on a loop image that is made, formatted, mounted and grown here. Self-describing: a small record inside says
-//! whose it is, which format and which id base it has; a file system without that record is never touched.
+//! It is on a device, or on a loop image that this module creates, formats, mounts and grows. It describes itself: a small record inside names
+//! its server, its format and its id base. A file system without that record is never changed.
 //!
-//! **What holds.**
+//! **Guarantees.**
 //! 1. [`Pool::open`] ends with the pool mounted at `<run>/pool`, or with an error and nothing left mounted that was not before.
-//! 2. It may be killed at any instant and called again: each [`Step`] leaves something the next call recognises (`tests.rs` stops after each).
-//! 3. Nothing that is not ours is written to: a device or image is looked at first, then mounted read-only without replaying its log, and only its
-//!    record makes it ours. While a pool is being made, the id it will get stands in `<data>/pool.format`, which is how a half-made one is known.
-//! 4. One server a data directory (`flock` on `<data>/pool.lock`), one loop device an image; the kernel detaches it with the last unmount.
-//! 5. BTRFS is offered no more of an image than is reserved beneath it (`reserve.rs`).
-//! 6. A mounted pool that the kernel has made read-only is opened as it is, and nothing of it is changed.
-//! 7. Dropping a [`Pool`] leaves it mounted: containers go on when a server ends. [`Pool::unmount`] takes it down.
+//! 2. It may be killed at any instant and called again: each [`Step`] leaves a state that the next call recognises (`tests.rs` stops after each).
+//! 3. Nothing is written to a file system that is not ours: a device or image is read first, then mounted read-only without replaying its log, and only the
+//!    record makes it ours. While a pool is being created, its future id is in `<data>/pool.format`, by which an unfinished pool is recognised.
+//! 4. A data directory has one server (`flock` on `<data>/pool.lock`), an image has one loop device; the kernel detaches it with the last unmount.
+//! 5. BTRFS is given no more of an image than is reserved beneath it (`reserve.rs`).
+//! 6. A mounted pool that the kernel has made read-only is opened as it is and not changed.
+//! 7. Dropping a [`Pool`] leaves it mounted: containers continue when a server ends. [`Pool::unmount`] takes it down.
 //!
-//! Only the making of a file system starts a process (`mkfs.btrfs`), once in a pool's life.
+//! Only the creation of the file system starts a process (`mkfs.btrfs`), once in a pool's life.
 
 mod format;
 mod grow;
@@ -44,32 +44,32 @@ use nix::fcntl::Flock;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-/// The first id of the range that containers' ids are shifted into, when nobody says otherwise.
+/// The default of the first host id of the range that containers' ids are mapped to.
 pub const DEFAULT_ID_BASE: u32 = 100_000;
 
-/// The size of a new image when nobody says otherwise. Sparse: it takes from the disk only what is written, and grows on demand
-/// (`size`), so the number is a limit rather than a cost.
+/// The default size of a new image. The image is sparse: it takes only what is written from the disk, and it can grow (`size`), so the number is a limit
+/// rather than a cost.
 pub const DEFAULT_SIZE: Bytes = Bytes::gib(20);
 
-/// No image may be smaller: BTRFS would find no room for its block groups.
+/// The smallest size of an image: in less, BTRFS has no space for its block groups.
 pub const MIN_SIZE: Bytes = Bytes::mib(256);
 
-/// What a server says about its pool when it starts.
+/// The settings of a pool.
 #[derive(Debug, Clone, Default)]
 pub struct PoolConfig {
-    /// The directory that keeps the image and the lock; made if it is not there.
+    /// The directory of the image and the lock; created if it does not exist.
     pub data: PathBuf,
-    /// The directory of things that are gone at reboot; the pool is mounted at `pool` in it.
+    /// The directory of what does not survive a reboot; the pool is mounted at `pool` in it.
     pub run: PathBuf,
     /// A block device for the pool instead of an image. If it is empty, it is formatted.
     pub device: Option<PathBuf>,
-    /// The size an image is made with ([`DEFAULT_SIZE`]) or grown to; never shrunk.
+    /// The size to which an image is created (default: [`DEFAULT_SIZE`]) or grown; it is never made smaller.
     pub size: Option<Bytes>,
-    /// The id base, where the caller insists on one. A new pool gets [`DEFAULT_ID_BASE`] otherwise.
+    /// The id base that the pool must have. `None`: a new pool gets [`DEFAULT_ID_BASE`].
     pub id_base: Option<u32>,
-    /// A name for the server, kept in the record; a new one replaces the old.
+    /// A name for the server, stored in the record; a new name replaces the old one.
     pub server_name: Option<String>,
-    /// What to reserve beneath an image; nothing: it stays as it is, for a look at a pool without a server.
+    /// How much to reserve beneath an image. `None`: the reserve is left as it is, to read a pool without a server.
     pub reserve: Option<Reserve>,
 }
 
@@ -92,7 +92,7 @@ const MOUNT_POINT: &str = "pool";
 /// The image in the data directory.
 const IMAGE: &str = "pool.img";
 
-/// A mounted pool, and the right to change it.
+/// A mounted pool and the lock on it.
 #[derive(Debug)]
 pub struct Pool {
     data: PathBuf,
@@ -100,15 +100,15 @@ pub struct Pool {
     image: Option<PathBuf>,
     backing: Option<Backing>,
     record: PoolRecord,
-    // Held for as long as the pool is ours.
+    // Held as long as the pool is open.
     lock: Flock<File>,
-    fresh_mount: bool,
-    /// Whether what containers write is counted: by a server, not by who only looks.
+    new_mount: bool,
+    /// Whether what containers write is counted: servers count, tools that only read do not.
     counts: bool,
 }
 
 impl Pool {
-    /// Finds or makes, mounts and grows the pool. Quick when it is mounted already.
+    /// Finds or creates, mounts and grows the pool. Quick if it is mounted already.
     ///
     /// # Errors
     /// `data_in_use`, `pool_foreign`, `pool_too_new`, `id_base_mismatch`, `pool_shrink`, `pool_too_small`, `pool_size_of_device`, `mkfs_not_found`,
@@ -117,10 +117,10 @@ impl Pool {
         open::open(config, &|_| false)
     }
 
-    /// Takes down the pool of `config` if it is mounted, whoever mounted it; for a server that is not running.
+    /// Unmounts the pool of `config` if it is mounted, whichever process mounted it; for use while no server runs.
     ///
     /// # Errors
-    /// `data_in_use` while a server has it, `pool_busy` while something runs from it.
+    /// `data_in_use` while a server uses it, `pool_busy` while programs use files in it.
     pub fn take_down(config: &PoolConfig) -> Result<()> {
         if !config.data.exists() {
             return Ok(());
@@ -132,10 +132,10 @@ impl Pool {
         Ok(())
     }
 
-    /// The record of the pool of `config` if it is mounted now; takes no lock, for a look beside a running server.
+    /// The record of the pool of `config` if it is mounted now. Takes no lock, so that it works beside a running server.
     ///
     /// # Errors
-    /// `pool_foreign` when something else is mounted there.
+    /// `pool_foreign` if something else is mounted there.
     pub fn peek(config: &PoolConfig) -> Result<Option<PoolRecord>> {
         let at = config.mount_point();
         if mount::at(&at)?.is_none() {
@@ -144,7 +144,7 @@ impl Pool {
         record::read(&at)
     }
 
-    /// The run directory under which the pool of `config` is mounted now, whatever `config.run` says.
+    /// The run directory under which the pool of `config` is mounted now, which may differ from `config.run`.
     ///
     /// # Errors
     /// Of reading `/proc` and `/sys`.
@@ -158,8 +158,8 @@ impl Pool {
         Ok(at.and_then(|m| m.at.parent().map(Path::to_path_buf)))
     }
 
-    /// What is wrong with the mounts and loop devices of the pool of `config`, a line each: a mount too many below the run directory, a loop
-    /// device too many on its image. Those on the places `known` are as they should be. Takes no lock, changes nothing.
+    /// What is wrong with the mounts and loop devices of the pool of `config`, one line for each problem: an unexpected mount below the run directory, or more than
+    /// one loop device on its image. Mounts at the paths `known` are expected. Takes no lock, changes nothing.
     ///
     /// # Errors
     /// Of reading `/proc` and `/sys`.
@@ -169,19 +169,16 @@ impl Pool {
         let root = std::fs::canonicalize(config.mount_point()).unwrap_or_else(|_| config.mount_point());
         let (pools, others): (Vec<_>, Vec<_>) = mounts.into_iter().partition(|m| m.at == root);
         if pools.len() > 1 {
-            wrong.push(format!("{} things are mounted on top of each other at {}: stop the server and unmount", pools.len(), root.display()));
+            wrong.push(format!("{} mounts cover each other at {}: stop the server and unmount them", pools.len(), root.display()));
         }
-        wrong.extend(
-            others
-                .iter()
-                .filter(|m| !known.contains(&m.at))
-                .map(|m| format!("{} ({}) is mounted at {}, which no server of this version does: umount it", m.source.display(), m.kind, m.at.display())),
-        );
+        wrong.extend(others.iter().filter(|m| !known.contains(&m.at)).map(|m| {
+            format!("{} ({}) is mounted at {}, where no server of this version mounts anything: umount it", m.source.display(), m.kind, m.at.display())
+        }));
         if config.device.is_none() {
             let devices = loops::devices(&config.data.join(IMAGE))?;
             if devices > 1 {
                 wrong.push(format!(
-                    "{devices} loop devices are attached to {}: losetup -j shows them, detach those that are not mounted",
+                    "{devices} loop devices are attached to {}: `losetup -j` lists them; detach those that are not mounted",
                     config.data.join(IMAGE).display()
                 ));
             }
@@ -195,13 +192,13 @@ impl Pool {
         self.run.join(MOUNT_POINT)
     }
 
-    /// Whether opening has mounted it, so that nothing of it can be in use yet.
+    /// Whether [`Pool::open`] has mounted it, so that nothing in it can be in use yet.
     #[must_use]
     pub fn freshly_mounted(&self) -> bool {
-        self.fresh_mount
+        self.new_mount
     }
 
-    /// Where the pool of `config` is mounted and what is beneath it, if it is mounted and the kernel has made it read-only. Takes no lock.
+    /// Where the pool of `config` is mounted, and its image or device, if it is mounted and the kernel has made it read-only. Takes no lock.
     pub(crate) fn read_only_at(config: &PoolConfig) -> Result<Option<(PathBuf, Option<Backing>)>> {
         let at = config.mount_point();
         if mount::at(&at)?.is_none() || !read_only(&at)? {
@@ -216,36 +213,36 @@ impl Pool {
         Ok(self.counts && !read_only(&self.root())?)
     }
 
-    /// The image and its reserve; nothing for a device.
+    /// The image and its reserve; `None` for a device.
     pub(crate) fn backing(&self) -> Option<&Backing> {
         self.backing.as_ref()
     }
 
-    /// The directory for things gone at reboot.
+    /// The directory of what does not survive a reboot.
     #[must_use]
     pub fn run_dir(&self) -> &Path {
         &self.run
     }
 
-    /// The directory that keeps the image.
+    /// The directory of the image.
     #[must_use]
     pub fn data_dir(&self) -> &Path {
         &self.data
     }
 
-    /// Whose pool it is.
+    /// The pool's record.
     #[must_use]
     pub fn record(&self) -> &PoolRecord {
         &self.record
     }
 
-    /// What is reserved beneath the image; nothing for a device.
+    /// The figures of the reserve beneath the image; `None` for a device.
     #[must_use]
     pub fn reserve_setting(&self) -> Option<Reserve> {
         self.backing.as_ref().map(Backing::reserve)
     }
 
-    /// Brings the reserve beneath the image to what it should be; for a thread that looks again and again. Nothing to do for a device.
+    /// Adjusts the reserve beneath the image; to be called regularly. Does nothing for a device.
     ///
     /// # Errors
     /// Of the system calls.
@@ -253,10 +250,10 @@ impl Pool {
         self.backing.as_ref().map_or(Ok(Tended::Nothing), |b| b.tend(&self.root()))
     }
 
-    /// Takes down everything that opening made: the mount, with it the loop device, and the run directory's entry. Nothing is lost; `open` brings it back.
+    /// Undoes what [`Pool::open`] created: the mount, with it the loop device, and the entry in the run directory. No data is lost; `open` mounts it again.
     ///
     /// # Errors
-    /// `pool_busy` while something runs from it or holds a file open.
+    /// `pool_busy` while a program runs from it or has a file open in it.
     pub fn unmount(self) -> Result<()> {
         take_down(&self.run, self.image.as_deref())?;
         drop(self.lock);

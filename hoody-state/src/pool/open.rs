@@ -1,4 +1,4 @@
-//! Opening a pool, step by step. What each step leaves, and how the next open takes it up, is said at [`Step`].
+//! Opening a pool, step by step. [`Step`] describes what a crash after each step leaves, and what the next open does with it.
 
 use super::format::{self, Content};
 use super::record::{self, FORMAT, PoolRecord};
@@ -20,30 +20,30 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
-/// The points of [`Pool::open`] between which something lasting changes, with what a crash right after each leaves.
+/// The points of [`Pool::open`] between which a lasting change is made, and what a crash right after each leaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     /// A lock file; the lock itself ended with the process.
     Locked,
-    /// The id of the pool to be, in `pool.format`: taken again.
+    /// The id of the future pool, in `pool.format`: used again.
     Announced,
-    /// `pool.img.new`, empty: made again.
+    /// `pool.img.new`, empty: created again.
     ImageMade,
-    /// A file system with the announced id, on `pool.img.new` (made again) or on the device (taken up).
+    /// A file system with the announced id, on `pool.img.new` (created again) or on the device (used).
     Formatted,
-    /// `pool.img`, with the announced id: taken up.
+    /// `pool.img`, with the announced id: used.
     Named,
-    /// A loop device that the kernel has already detached again, for nobody has it open.
+    /// A loop device that the kernel has already detached, because no process has it open.
     Attached,
-    /// The mount: taken up.
+    /// The mount: used.
     Mounted,
     /// Some or all directories.
     LaidOut,
-    /// A whole pool, and the announcement: it is withdrawn.
+    /// A complete pool, and the announcement: that is removed.
     Recorded,
-    /// A whole pool.
+    /// A complete pool.
     Ready,
-    /// A longer image: the rest follows.
+    /// A longer image: the loop device and the file system follow.
     ImageGrown,
     /// A longer loop device: the file system follows.
     DeviceGrown,
@@ -51,7 +51,7 @@ pub enum Step {
     FileSystemGrown,
 }
 
-/// Where a test makes `open` end as if killed: without undoing anything.
+/// Where a test stops `open` as a kill would, without undoing anything.
 pub(super) struct Hook<'a> {
     stop_after: &'a dyn Fn(Step) -> bool,
     stopped: Cell<bool>,
@@ -67,7 +67,7 @@ impl Hook<'_> {
     }
 }
 
-/// Undoes the mount of an open that fails.
+/// Undoes the mount if opening fails.
 struct Undo<'a> {
     at: Option<PathBuf>,
     hook: &'a Hook<'a>,
@@ -84,11 +84,11 @@ impl Drop for Undo<'_> {
     }
 }
 
-/// How long the lock of a holder that is dead is waited for.
+/// How long to wait for the lock of a process that has died.
 const DEAD_HOLDER: Duration = Duration::from_secs(10);
 
-/// Takes the lock on a data directory. A lock ends with the last process that has its descriptor, and a holder that was killed may leave a child
-/// between fork and exec, which has it still: so the lock says who took it, and that of a dead holder is waited for.
+/// Takes the lock on a data directory. A lock ends with the last process that has its descriptor, and a killed holder may leave a child between fork and exec
+/// that still has it. So the lock's file names the process that took it, and the lock of a dead process is waited for.
 pub(super) fn lock(data: &Path) -> Result<Flock<File>> {
     let path = data.join("pool.lock");
     let mut file = File::options().create(true).truncate(false).read(true).write(true).open(&path).io(|| format!("open {}", path.display()))?;
@@ -98,14 +98,14 @@ pub(super) fn lock(data: &Path) -> Result<Flock<File>> {
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(held) => {
                 let pid = std::process::id().to_string();
-                // Written over what is there, which takes no room on a full disk. Without it the lock holds as well.
+                // Overwrites the old text, which needs no space on a full disk. The lock holds without it too.
                 match held.write_all_at(pid.as_bytes(), 0).and_then(|()| held.set_len(pid.len() as u64)) {
                     Err(e) if e.raw_os_error() != Some(nix::libc::ENOSPC) => return Err(Error::io(format!("write {}", path.display()), e)),
                     _ => return Ok(held),
                 }
             }
             Err((back, Errno::EWOULDBLOCK)) if !holder_lives(&back) && Instant::now() < end => file = back,
-            // A host of this very process that was closed may have a thread on its way out.
+            // A closed host of this process may have a thread that is still ending.
             Err((back, Errno::EWOULDBLOCK)) if holder(&back) == Some(std::process::id()) && began.elapsed() < OWN_PATIENCE => file = back,
             Err((_, Errno::EWOULDBLOCK)) => {
                 return Err(Error::new(Code::DataInUse, format!("another server uses {}: stop it first, or give this one another --data", data.display())));
@@ -116,10 +116,10 @@ pub(super) fn lock(data: &Path) -> Result<Flock<File>> {
     }
 }
 
-/// How long a closed host of this process may take to let go.
+/// How long a closed host of this process may take to release the lock.
 const OWN_PATIENCE: Duration = Duration::from_secs(3);
 
-/// Whether the process that took a lock is alive, as far as the lock's file says who that was.
+/// Whether the process that took a lock is alive, as far as the lock's file names it.
 fn holder_lives(file: &File) -> bool {
     let pid = holder(file).and_then(|p| i32::try_from(p).ok());
     pid.is_none_or(|pid| crate::sys::process::proc_stat(pid).is_some_and(|s| !matches!(s.state, 'Z' | 'X')))
@@ -170,7 +170,7 @@ pub(super) fn open(config: &PoolConfig, stop_after: &dyn Fn(Step) -> bool) -> Re
         if super::read_only(&root)? {
             let record = record::read(&root)?.ok_or_else(|| foreign(&store.path, "a BTRFS file system without a pool's record"))?;
             let backing = store.backing(config);
-            return Ok(Pool { data, run, image: (!store.is_device).then_some(store.path), backing, record, lock, fresh_mount: false, counts: false });
+            return Ok(Pool { data, run, image: (!store.is_device).then_some(store.path), backing, record, lock, new_mount: false, counts: false });
         }
         if config.reserve.is_some() && !store.is_device {
             mount::set_options(&root, store.discards(config))?;
@@ -200,9 +200,9 @@ pub(super) fn open(config: &PoolConfig, stop_after: &dyn Fn(Step) -> bool) -> Re
         backing.settle(&root)?;
     }
     hook.passed(Step::FileSystemGrown)?;
-    let fresh_mount = undo.at.take().is_some();
+    let new_mount = undo.at.take().is_some();
     tracing::info!(pool = %root.display(), id = %record.pool_id, "the pool is open");
-    Ok(Pool { data, run, image: (!store.is_device).then_some(store.path), backing, record, lock, fresh_mount, counts: config.reserve.is_some() })
+    Ok(Pool { data, run, image: (!store.is_device).then_some(store.path), backing, record, lock, new_mount, counts: config.reserve.is_some() })
 }
 
 /// What the pool is stored on.
@@ -219,13 +219,13 @@ impl Store {
         }
         let meta = std::fs::metadata(device).io(|| format!("stat {}", device.display()))?;
         if !meta.file_type().is_block_device() {
-            return Err(Error::new(Code::NotADevice, format!("{} is no block device: name one, or leave it out for an image", device.display())));
+            return Err(Error::new(Code::NotADevice, format!("{} is not a block device: name one, or leave it out for an image", device.display())));
         }
         let path = std::fs::canonicalize(device).io(|| format!("resolve {}", device.display()))?;
         Ok(Store { path, is_device: true })
     }
 
-    /// Sees to it that there is a BTRFS that may be ours; returns its id. Writes only where nothing was, or to what an earlier call began.
+    /// Makes sure that there is a BTRFS file system that may be ours, and returns its id. Writes only to what was empty, or to what an earlier call began.
     fn prepare(&self, config: &PoolConfig, announced: Option<Uuid>, data: &Path, hook: &Hook<'_>) -> Result<Uuid> {
         if let Some(size) = config.size
             && size < MIN_SIZE
@@ -243,7 +243,7 @@ impl Store {
             }
             Content::Empty => {}
             Content::Unfinished(id) if announced == Some(id) => {}
-            Content::Unfinished(_) => return Err(foreign(&self.path, "a BTRFS file system that somebody is making")),
+            Content::Unfinished(_) => return Err(foreign(&self.path, "an unfinished BTRFS file system")),
             Content::Foreign(what) => return Err(foreign(&self.path, what)),
         }
         let id = match announced {
@@ -261,26 +261,26 @@ impl Store {
     }
 
     fn make_image(&self, size: Option<crate::units::Bytes>, id: Uuid, hook: &Hook<'_>) -> Result<()> {
-        let fresh = self.path.with_extension("img.new");
-        match std::fs::remove_file(&fresh) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::io(format!("remove {}", fresh.display()), e)),
+        let new_image = self.path.with_extension("img.new");
+        match std::fs::remove_file(&new_image) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::io(format!("remove {}", new_image.display()), e)),
             _ => {}
         }
-        let what = || format!("make {}", fresh.display());
-        let file = File::options().create_new(true).write(true).open(&fresh).io(what)?;
+        let what = || format!("make {}", new_image.display());
+        let file = File::options().create_new(true).write(true).open(&new_image).io(what)?;
         fchmod(&file, Mode::S_IRUSR | Mode::S_IWUSR).io(what)?;
-        // Where the file system beneath copies on write, reserved room is only reserved for a file that does not. Others know no such flag.
+        // If the file system beneath copies on write, reserved space is only of use to a file without copy-on-write. Other file systems have no such flag.
         let _ = set_no_cow(&file);
         file.set_len(grow::rounded(size.unwrap_or(DEFAULT_SIZE)).0).io(what)?;
         hook.passed(Step::ImageMade)?;
-        format::make(&fresh, id, false)?;
+        format::make(&new_image, id, false)?;
         hook.passed(Step::Formatted)?;
-        std::fs::rename(&fresh, &self.path).io(|| format!("name the image {}", self.path.display()))?;
+        std::fs::rename(&new_image, &self.path).io(|| format!("name the image {}", self.path.display()))?;
         sync_dir(self.path.parent().unwrap_or(Path::new("/")))?;
         hook.passed(Step::Named)
     }
 
-    /// What lies under the pool; nothing for a device.
+    /// The image beneath the pool; `None` for a device.
     fn backing(&self, config: &PoolConfig) -> Option<Backing> {
         (!self.is_device).then(|| Backing::new(self.path.clone(), config.reserve.unwrap_or(Reserve::None)))
     }
@@ -298,14 +298,14 @@ fn foreign(path: &Path, what: &str) -> Error {
     Error::new(
         Code::PoolForeign,
         format!(
-            "{} holds {what}, not a pool of ours, and is left alone: choose another, or erase it first if it is of no use (wipefs -a {})",
+            "{} contains {what}, not a pool of hoody-state, and is left alone: choose another, or erase it first if it is not needed (wipefs -a {})",
             path.display(),
             path.display()
         ),
     )
 }
 
-/// `<data>/pool.format`: the id of a pool that is being made.
+/// `<data>/pool.format`: the id of a pool that is being created.
 struct Announcement;
 
 impl Announcement {
@@ -316,7 +316,7 @@ impl Announcement {
     fn read(data: &Path) -> Result<Option<Uuid>> {
         let path = Self::path(data);
         match std::fs::read_to_string(&path) {
-            // Half a line is an announcement whose pool was not begun.
+            // An incomplete line means that the pool was not begun.
             Ok(text) => Ok(text.strip_suffix('\n').and_then(|t| t.parse().ok())),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(Error::io(format!("read {}", path.display()), e)),
@@ -345,7 +345,7 @@ fn sync_dir(dir: &Path) -> Result<()> {
     File::open(dir).and_then(|d| d.sync_all()).io(|| format!("sync directory {}", dir.display()))
 }
 
-/// Whether what is mounted at `root` is the file system that we were about to mount there.
+/// Whether the file system mounted at `root` is the one that is to be mounted there.
 fn check_mounted(root: &Path, expected: Uuid, there: &crate::sys::mountinfo::MountEntry) -> Result<()> {
     let pool = File::open(root).io(|| format!("open {}", root.display()))?;
     if there.kind == "btrfs" && btrfs_uapi::filesystem::filesystem_info(pool.as_fd()).is_ok_and(|i| i.uuid == expected) {
@@ -363,7 +363,7 @@ fn look_inside(device: &Path, root: &Path, shown: &Path) -> Result<()> {
     record?.map(|_| ()).ok_or_else(|| foreign(shown, "a BTRFS file system without a pool's record"))
 }
 
-/// Reads the record of a mounted pool, or lays out a new pool and writes it.
+/// Reads the record of a mounted pool, or creates the layout of a new pool and writes its record.
 fn take_up(config: &PoolConfig, root: &Path, id: Uuid, announced: Option<Uuid>, shown: &Path, hook: &Hook<'_>) -> Result<PoolRecord> {
     let Some(mut record) = record::read(root)? else {
         if announced != Some(id) {
@@ -387,7 +387,7 @@ fn take_up(config: &PoolConfig, root: &Path, id: Uuid, announced: Option<Uuid>, 
     if let Some(asked) = config.id_base
         && asked != record.id_base
     {
-        let message = format!("the pool's files have ids from {} on, not {asked}: leave out --id-base, for it cannot be changed", record.id_base);
+        let message = format!("the pool's files have ids from {} on, not from {asked} on: leave out --id-base, because it cannot be changed", record.id_base);
         return Err(Error::new(Code::IdBaseMismatch, message));
     }
     if config.server_name.is_some() && config.server_name != record.server_name {
@@ -397,7 +397,7 @@ fn take_up(config: &PoolConfig, root: &Path, id: Uuid, announced: Option<Uuid>, 
     Ok(record)
 }
 
-/// Makes the pool's directories, and lets the containers' root (a plain user to the host) pass, though not look, on the way to its volume.
+/// Creates the pool's directories, and lets the containers' root (a plain user to the host) pass through them to its volume, but not list them.
 fn lay_out(run: &Path, root: &Path, id_base: u32) -> Result<()> {
     let containers = root.join(layout::CONTAINERS);
     make_dir(&containers, 0o710)?;
@@ -411,7 +411,7 @@ fn lay_out(run: &Path, root: &Path, id_base: u32) -> Result<()> {
         if meta.gid() != id_base {
             std::os::unix::fs::chown(dir, None, Some(id_base)).io(what)?;
         }
-        // The run directory may be somebody's choice: it only has to let the group pass.
+        // An operator may have chosen the run directory: it only has to let the group pass.
         let mode = if ours { 0o710 } else { meta.mode() & 0o777 | 0o010 };
         if meta.mode() & 0o7777 != mode {
             std::fs::set_permissions(dir, std::os::unix::fs::PermissionsExt::from_mode(mode)).io(what)?;
@@ -422,8 +422,8 @@ fn lay_out(run: &Path, root: &Path, id_base: u32) -> Result<()> {
     File::open(&catalog).and_then(|d| set_no_cow(&d)).io(|| format!("turn copy-on-write off for {}", catalog.display()))
 }
 
-/// A container starts by walking to its volume as its own root, who is nobody special on the host: a closed directory on the way
-/// would only show as "permission denied" at the first start.
+/// A container starts by walking to its volume as its own root, which is a plain user on the host: a closed directory on the way
+/// would only be noticed as "permission denied" at the first start.
 fn check_passable(run: &Path, id_base: u32) -> Result<()> {
     for dir in run.ancestors() {
         let meta = std::fs::metadata(dir).io(|| format!("look at {}", dir.display()))?;
@@ -432,7 +432,7 @@ fn check_passable(run: &Path, id_base: u32) -> Result<()> {
             return Err(Error::new(
                 Code::RunNotPassable,
                 format!(
-                    "containers cannot be reached under {}: {} lets others not pass (mode {:o}); choose another --run, such as one under /run, or chmod o+x it",
+                    "containers cannot be reached under {}: {} does not let other users pass (mode {:o}); choose another --run, such as one under /run, or chmod o+x it",
                     run.display(),
                     dir.display(),
                     meta.mode() & 0o7777
@@ -443,7 +443,7 @@ fn check_passable(run: &Path, id_base: u32) -> Result<()> {
     Ok(())
 }
 
-/// The directories above get the usual mode: only the last one is ours alone.
+/// Creates directories. Those above the last get the usual mode; only the last is private.
 fn make_dir(path: &Path, mode: u32) -> Result<()> {
     if let Some(above) = path.parent() {
         std::fs::DirBuilder::new().recursive(true).mode(0o755).create(above).io(|| format!("make directory {}", above.display()))?;
@@ -456,7 +456,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    /// A process that has the lock of `data`, written down as that of `pid`, for 300 ms.
+    /// Starts a process that holds the lock of `data` for 300 ms, with `pid` in the lock's file.
     fn held_by_a_child(data: &Path, pid: u32) -> std::process::Child {
         let path = data.join("pool.lock");
         std::fs::write(&path, pid.to_string()).unwrap();

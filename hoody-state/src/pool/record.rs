@@ -1,4 +1,4 @@
-//! The record that makes a file system ours: `hoody-pool.json` in the pool's root.
+//! The record by which a file system is recognised as a pool of ours: `hoody-pool.json` in its root.
 
 use crate::error::{Code, Error, IoContext, Result};
 use crate::id::ServerId;
@@ -10,10 +10,10 @@ use std::io::Write;
 use std::path::Path;
 use uuid::Uuid;
 
-/// The pool format this code writes, and the newest it reads.
+/// The pool format that this code writes, and the newest that it reads.
 pub const FORMAT: u32 = 1;
 
-/// Whose pool it is, and what was decided when it was made.
+/// Which server's pool it is, and the settings from its creation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PoolRecord {
     /// The format of the layout.
@@ -24,14 +24,14 @@ pub struct PoolRecord {
     pub id_base: u32,
     /// The id of the server whose pool it is.
     pub server_id: ServerId,
-    /// When it was made.
+    /// When the pool was created.
     pub created_at: Timestamp,
     /// The server's name, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server_name: Option<String>,
 }
 
-/// The record of the pool mounted at `root`, or nothing if there is none.
+/// The record of the pool mounted at `root`; `None` if there is none.
 pub(super) fn read(root: &Path) -> Result<Option<PoolRecord>> {
     let path = root.join(layout::RECORD);
     match std::fs::read(&path) {
@@ -47,7 +47,7 @@ fn parse(text: &[u8]) -> Result<PoolRecord> {
         format: u32,
     }
     let broken = |e| Error::new(Code::PoolRecordBroken, format!("the pool's record cannot be read ({e}): restore it from a backup")).with_source(e);
-    // The version alone first: a newer record need not have the fields of this one.
+    // The version is read alone first, because a newer record may lack fields of this one.
     let Version { format } = serde_json::from_slice(text).map_err(broken)?;
     if format > FORMAT {
         return Err(Error::new(Code::PoolTooNew, format!("the pool has format {format}, this server knows formats up to {FORMAT}: use a newer server")));
@@ -55,17 +55,17 @@ fn parse(text: &[u8]) -> Result<PoolRecord> {
     serde_json::from_slice(text).map_err(broken)
 }
 
-/// Writes the record, whole or not at all, and durable.
+/// Writes the record atomically and durably.
 pub(super) fn write(root: &Path, record: &PoolRecord) -> Result<()> {
     let path = root.join(layout::RECORD);
-    let fresh = root.join(format!("{}.new", layout::RECORD));
+    let new_file = root.join(format!("{}.new", layout::RECORD));
     let what = || format!("write {}", path.display());
     let mut text = serde_json::to_vec_pretty(record).map_err(|e| Error::internal(e.to_string()))?;
     text.push(b'\n');
-    let mut file = File::create(&fresh).io(what)?;
+    let mut file = File::create(&new_file).io(what)?;
     file.write_all(&text).io(what)?;
     file.sync_all().io(what)?;
-    std::fs::rename(&fresh, &path).io(what)?;
+    std::fs::rename(&new_file, &path).io(what)?;
     File::open(root).and_then(|d| d.sync_all()).io(what)
 }
 

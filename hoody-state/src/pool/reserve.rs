@@ -1,26 +1,26 @@
-//! What the file system beneath an image keeps for the pool.
+//! The space that the file system beneath an image reserves for the pool.
 //!
-//! A sparse image promises more than the file system beneath it may have left. A write that finds no room there fails inside BTRFS, which then turns
-//! read-only for everybody. So BTRFS is offered only what there is room for: the size of its device is a part of the image, not its length. When nothing
-//! more can be offered, a container that writes gets ENOSPC, and the pool stays writable.
+//! A sparse image may be larger than the free space of the file system beneath it. A write that finds no space there fails inside BTRFS, which then becomes
+//! read-only for all containers. So BTRFS is offered only as much as there is space for: the size of its device is a part of the image, not its length. When
+//! nothing more can be offered, a container that writes gets ENOSPC, and the pool stays writable.
 //!
-//! **Reserved** (`fallocate`) is all that BTRFS uses, and so much more ahead of use. **Offered** is what is reserved, and a quarter of what the file
-//! system beneath has free beyond 4 GiB. Reserving takes milliseconds; offering more takes a transaction of the pool, which a busy disk makes last a
-//! second or two, in which a container may fill gigabytes of memory with what it writes. So while there is plenty beneath, more is offered than is
-//! reserved; when it runs low, nothing is.
+//! **Reserved** (`fallocate`) is all that BTRFS uses, and some more ahead of use. **Offered** is the reserved space, and a quarter of what the file system
+//! beneath has free beyond 4 GiB. Reserving takes milliseconds. Offering more takes a transaction of the pool, which can last a second or two on a busy disk;
+//! in that time a container may fill gigabytes of memory with its writes. So more is offered than is reserved while there is plenty of space beneath, and no
+//! more than is reserved when space runs low.
 //!
-//! **What holds** (with [`Reserve::Full`] and [`Reserve::Ahead`], on a file system beneath whose `fallocate` is a promise: ext4, XFS, tmpfs; on BTRFS
+//! **Guarantees** (with [`Reserve::Full`] and [`Reserve::Ahead`], on a file system beneath whose `fallocate` is a promise: ext4, XFS, tmpfs; on BTRFS
 //! the image is made no-COW for that):
-//! 1. While less than 4 GiB are free beneath, or with [`Reserve::Full`], every block that BTRFS can hand out has room beneath, however fast containers
+//! 1. While less than 4 GiB are free beneath, or with [`Reserve::Full`], every block that BTRFS can hand out has space beneath, however fast containers
 //!    write and whatever else fills the file system beneath.
-//! 2. While more is free there, what was reserved ahead has room beneath in any case, and the rest unless others take three quarters of it between
-//!    two looks ([`Backing::tend`]).
-//! 3. Growing reserves first and offers afterwards; shrinking takes back first and gives up afterwards. A crash in between leaves room reserved that
-//!    nobody uses until the next open.
-//! 4. Nothing is given up within the offered part: the pool is mounted without discard. Room goes back to the file system beneath from the end of
-//!    the image, when more than twice the reserve is free.
+//! 2. While more is free there, the space reserved ahead exists beneath in any case, and the rest unless other programs take three quarters of it
+//!    between two calls of [`Backing::tend`].
+//! 3. Growing reserves first and offers afterwards; shrinking withdraws first and releases afterwards. A crash in between leaves space reserved but unused
+//!    until the next open.
+//! 4. Nothing is released within the offered part: the pool is mounted without discard. Space goes back to the file system beneath from the end of the image,
+//!    when more than twice the reserve is free.
 //!
-//! With [`Reserve::None`] the image is sparse to its end and freed blocks are discarded, and nothing of this holds.
+//! With [`Reserve::None`] the image is sparse to its end, freed blocks are discarded, and none of these guarantees holds.
 
 use super::grow::GRAIN;
 use crate::error::{Code, Error, IoContext, Result};
@@ -39,27 +39,27 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What is reserved ahead of use when nobody says otherwise.
+/// The default of how much is reserved ahead of use.
 pub const DEFAULT_AHEAD: Bytes = Bytes::gib(2);
-/// Of what is free beneath beyond this, a part is offered without being reserved.
+/// If more than this is free beneath, a part of the excess is offered without being reserved.
 const PLENTY: u64 = 4 << 30;
-/// Which part.
+/// That part is one in so many.
 const OFFERED_PART: u64 = 4;
-/// BTRFS makes no device smaller.
+/// The smallest device that BTRFS allows.
 const SMALLEST: u64 = 256 << 20;
-/// A device is always number one of a pool: a pool has no other.
+/// The number of the pool's only device.
 const DEVICE: u64 = 1;
-/// What changes by less than this is left as it is.
+/// Smaller changes are not made.
 const STEP: u64 = 256 << 20;
 
-/// How much room beneath its image a pool reserves.
+/// How much space a pool reserves beneath its image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reserve {
-    /// What is in use and this much more.
+    /// The space in use and this much more.
     Ahead(Bytes),
     /// The whole image.
     Full,
-    /// Nothing: the file system beneath must never be full.
+    /// Nothing: the file system beneath must never become full.
     None,
 }
 
@@ -79,7 +79,7 @@ impl FromStr for Reserve {
             "none" => Ok(Reserve::None),
             size => {
                 let size: Bytes =
-                    size.parse().map_err(|_| Error::new(Code::InvalidSize, format!("{s:?} is no reserve: write full, none or a size such as 2G")))?;
+                    size.parse().map_err(|_| Error::new(Code::InvalidSize, format!("{s:?} is not a reserve: write full, none or a size such as 2G")))?;
                 let least = Bytes::mib(64);
                 if size < least {
                     return Err(Error::new(Code::InvalidSize, format!("a reserve of {size} is too small: at least {least}")));
@@ -90,7 +90,7 @@ impl FromStr for Reserve {
     }
 }
 
-/// What may be offered beyond what is reserved.
+/// How much may be offered beyond the reserved space.
 fn on_trust(space: &ImageSpace) -> u64 {
     space.beneath_free.0.saturating_sub(PLENTY) / OFFERED_PART
 }
@@ -100,7 +100,7 @@ fn on_trust(space: &ImageSpace) -> u64 {
 pub struct Backing {
     image: PathBuf,
     reserve: Reserve,
-    /// Up to where the image is reserved, as far as this process knows.
+    /// The offset up to which the image is reserved, as far as this process knows.
     reserved_to: Arc<AtomicU64>,
 }
 
@@ -109,13 +109,13 @@ impl Backing {
         Backing { image, reserve, reserved_to: Arc::default() }
     }
 
-    /// What is to be reserved.
+    /// How much is to be reserved.
     #[must_use]
     pub fn reserve(&self) -> Reserve {
         self.reserve
     }
 
-    /// The figures, for a pool of whose device `offered` is the size.
+    /// The figures, for a pool whose device has the size `offered`.
     ///
     /// # Errors
     /// Of the system calls.
@@ -132,17 +132,17 @@ impl Backing {
         })
     }
 
-    /// Reserves what the offered part of the image lacks, as far as there is room; for a pool that has just been mounted.
+    /// Reserves the missing space of the offered part of the image, as far as there is space; for a pool that was just mounted.
     pub(super) fn settle(&self, root: &Path) -> Result<()> {
         let pool = Handle::open(self, root)?;
         if self.reserve == Reserve::None {
             return pool.offer(pool.length()?);
         }
         if !pool.can_reserve()? {
-            tracing::warn!(image = %self.image.display(), "the file system beneath the image cannot reserve room (no fallocate): a full disk makes the pool read-only");
+            tracing::warn!(image = %self.image.display(), "the file system beneath the image cannot reserve space (no fallocate): a full disk makes the pool read-only");
             return pool.offer(pool.length()?);
         }
-        // Sparse to its end until now, just made, or of a server with another reserve: what is not to be reserved goes back first.
+        // The image was sparse until now, is new, or had another reserve: space that is no longer to be reserved is released first.
         let look = pool.look()?;
         let keep = look.to_reserve(self.ahead());
         if self.space(Bytes(look.offered))?.reserved.0 > keep.saturating_add(STEP) || look.offered > keep {
@@ -153,12 +153,12 @@ impl Backing {
         let reserved = self.reserved_to.load(Ordering::Relaxed);
         if reserved < look.used_end {
             let lacking = Bytes(look.used_end - reserved);
-            tracing::warn!(image = %self.image.display(), %lacking, "the disk beneath the image has no room for all that the pool holds: free some");
+            tracing::warn!(image = %self.image.display(), %lacking, "the disk beneath the image has no space for everything in the pool: free some");
         }
         Ok(())
     }
 
-    /// Reserves and offers more when less than the reserve is free, or takes some back when much more is. Cheap when neither is due.
+    /// Reserves and offers more if less than the reserve is free, or releases some if much more is free. Cheap if neither is due.
     pub(super) fn tend(&self, root: &Path) -> Result<Tended> {
         let pool = Handle::open(self, root)?;
         if self.reserve == Reserve::None {
@@ -174,7 +174,7 @@ impl Backing {
         }
         pool.give_up(keep)?;
         pool.bring_up(self.ahead())?;
-        tracing::debug!(from = %Bytes(reserved), to = %Bytes(keep), "room beneath the pool's image was given back");
+        tracing::debug!(from = %Bytes(reserved), to = %Bytes(keep), "space beneath the pool's image was released");
         Ok(Tended::Shrunk)
     }
 
@@ -187,18 +187,18 @@ impl Backing {
     }
 }
 
-/// What a look at the reserve came to.
+/// The result of [`Backing::tend`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tended {
-    /// It was as it should be, or nothing could be done.
+    /// Nothing was due, or nothing could be done.
     Nothing,
-    /// BTRFS has more than before.
+    /// BTRFS was offered more.
     Grown,
-    /// The file system beneath got some back.
+    /// Space was released to the file system beneath.
     Shrunk,
 }
 
-/// What the pool's device looks like.
+/// The state of the pool's device.
 #[derive(Clone, Copy)]
 struct Look {
     length: u64,
@@ -208,7 +208,7 @@ struct Look {
 }
 
 impl Look {
-    /// Up to where the image is to be reserved, so that `ahead` bytes are free in it.
+    /// The offset up to which the image must be reserved so that `ahead` bytes are free in it.
     fn to_reserve(self, ahead: u64) -> u64 {
         let wanted = self.used.saturating_add(ahead).max(self.used_end).max(SMALLEST).min(self.length);
         (wanted.div_ceil(GRAIN) * GRAIN).min(self.length)
@@ -243,7 +243,7 @@ impl<'a> Handle<'a> {
         Ok(fs.blocks_available().saturating_mul(u64::try_from(fs.block_size()).unwrap_or(4096)))
     }
 
-    /// The end of the last chunk on the device: nothing is stored beyond.
+    /// The end of the last chunk on the device. Nothing is stored beyond it.
     fn used_end(&self) -> Result<u64> {
         let filter = SearchFilter::for_objectid_range(u64::from(BTRFS_DEV_TREE_OBJECTID), BTRFS_DEV_EXTENT_KEY, DEVICE, DEVICE);
         let mut end = 0;
@@ -265,9 +265,9 @@ impl<'a> Handle<'a> {
     fn can_reserve(&self) -> Result<bool> {
         match fallocate(&self.image, FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, 4096) {
             Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => Ok(false),
-            // How much room there is shows when it is asked for.
+            // How much space there is turns out on the attempt.
             Ok(()) | Err(Errno::ENOSPC | Errno::EDQUOT) => Ok(true),
-            Err(e) => Err(e).io(|| format!("reserve room for {}", self.backing.image.display())),
+            Err(e) => Err(e).io(|| format!("reserve space for {}", self.backing.image.display())),
         }
     }
 
@@ -284,7 +284,7 @@ impl<'a> Handle<'a> {
         }
     }
 
-    /// Gives back what the image holds beyond `end`.
+    /// Releases the space of the image beyond `end`.
     fn give_up_beyond(&self, end: u64) -> Result<()> {
         let length = self.length()?;
         if end >= length {
@@ -294,7 +294,7 @@ impl<'a> Handle<'a> {
         let flags = FallocateFlags::FALLOC_FL_KEEP_SIZE | FallocateFlags::FALLOC_FL_PUNCH_HOLE;
         match fallocate(&self.image, flags, at, len) {
             Ok(()) | Err(Errno::EOPNOTSUPP) => Ok(()),
-            Err(e) => Err(e).io(|| format!("give back what {} holds beyond its use", self.backing.image.display())),
+            Err(e) => Err(e).io(|| format!("release the space of {} beyond its use", self.backing.image.display())),
         }
     }
 
@@ -305,7 +305,7 @@ impl<'a> Handle<'a> {
         resize(self.pool.as_fd(), ResizeArgs::new(ResizeAmount::Set(size))).io(|| format!("make the pool's device {} long", Bytes(size)))
     }
 
-    /// Reserves what is lacking, as far as there is room beneath, and offers what there is. Whether it did anything.
+    /// Reserves what is missing, as far as there is space beneath, and offers what there is. Returns whether it did anything.
     fn bring_up(&self, ahead: u64) -> Result<bool> {
         let look = self.look()?;
         let reserved = self.backing.reserved_to.load(Ordering::Relaxed);
@@ -321,7 +321,7 @@ impl<'a> Handle<'a> {
         let far = look.offered.abs_diff(target) >= step || (target == look.length && look.offered < target) || look.offered < reserved;
         if far && target != look.offered {
             self.offer(target)?;
-            tracing::debug!(from = %Bytes(look.offered), to = %Bytes(target), reserved = %Bytes(reserved), "the pool's device has another size");
+            tracing::debug!(from = %Bytes(look.offered), to = %Bytes(target), reserved = %Bytes(reserved), "the pool's device was resized");
             changed = true;
         }
         Ok(changed)
@@ -331,7 +331,7 @@ impl<'a> Handle<'a> {
     fn reserve_up_to(&self, wanted: u64, look: &Look) -> Result<bool> {
         let before = self.backing.reserved_to.load(Ordering::Relaxed);
         let space = self.backing.space(Bytes(look.offered))?;
-        // At the start all of it is asked for: what is reserved already takes nothing.
+        // At the start all of it is requested: what is reserved already costs nothing.
         let known = if before == 0 { space.reserved.0 } else { before };
         let room = space.beneath_free.0.saturating_sub(LEFT_BENEATH);
         let end = wanted.min(known.saturating_add(room)) / GRAIN * GRAIN;
@@ -346,7 +346,7 @@ impl<'a> Handle<'a> {
         Ok(true)
     }
 
-    /// Takes the device back to `keep`, where nothing is stored beyond, and gives up what the image holds there. Moves no data, unless something was
+    /// Shrinks the device to `keep`, if nothing is stored beyond, and releases the space of the image there. Moves no data, unless something was
     /// stored there meanwhile.
     fn give_up(&self, keep: u64) -> Result<()> {
         self.offer(keep)?;

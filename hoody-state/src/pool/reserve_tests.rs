@@ -31,7 +31,7 @@ impl Small {
         Pool::open(&self.config).unwrap()
     }
 
-    /// Fills the file system beneath up to the last byte, as somebody else may.
+    /// Fills the file system beneath up to the last byte, as another program may.
     fn fill_beneath(&self) -> PathBuf {
         let path = self.config.data.join("others");
         write_until_full(&path);
@@ -50,7 +50,7 @@ impl Drop for Small {
     }
 }
 
-/// Writes until there is no room, and waits for the disk; how much went in.
+/// Writes until there is no space, and waits for the disk; returns how much was written.
 fn write_until_full(path: &Path) -> u64 {
     let mut f = File::options().create(true).append(true).open(path).unwrap();
     let block = vec![0xa5; 4 << 20];
@@ -73,7 +73,7 @@ impl Drop for End<'_> {
     }
 }
 
-/// Runs `f` while the reserve is looked after as a server does.
+/// Runs `f` while the reserve is adjusted regularly, as a server does.
 fn tended<T>(pool: &Pool, f: impl FnOnce() -> T) -> T {
     let over = AtomicBool::new(false);
     std::thread::scope(|s| {
@@ -98,7 +98,7 @@ fn until(what: &str, f: impl Fn() -> bool) {
 }
 
 #[test]
-fn what_fills_the_disk_beneath_leaves_the_pool_writable() {
+fn a_full_disk_beneath_leaves_the_pool_writable() {
     let p = Small::new(Bytes::mib(900), Bytes::gib(4), Reserve::Ahead(Bytes::mib(128)));
     let pool = p.open();
     let held = File::open(pool.root()).unwrap();
@@ -114,13 +114,13 @@ fn what_fills_the_disk_beneath_leaves_the_pool_writable() {
     assert!(!full.read_only, "{full:?}");
     assert_eq!(full.image.unwrap().unreserved(), Bytes(0), "{full:?}");
     assert_eq!(pool.space_guard(Bytes(0)).unwrap_err().code(), crate::Code::PoolFull);
-    // And somebody else takes the rest beneath. What is offered is still good for every byte.
+    // And another program takes the rest beneath. Every offered byte can still be written.
     let others = p.fill_beneath();
     std::fs::remove_file(&file).unwrap();
     btrfs_uapi::filesystem::sync(std::os::fd::AsFd::as_fd(&held)).unwrap();
     until("the room of a deleted file does not come back", || pool.space().unwrap().used < Bytes::mib(32));
     let again = tended(&pool, || write_until_full(&file));
-    // What had been given back is taken again, but for what is left to others.
+    // Released space is reserved again, except for what other programs keep.
     assert!(again > written - (192 << 20), "{again} of {written}");
     assert!(!pool.space().unwrap().read_only);
     std::fs::remove_file(&file).unwrap();
@@ -131,7 +131,7 @@ fn what_fills_the_disk_beneath_leaves_the_pool_writable() {
 }
 
 #[test]
-fn without_a_reserve_a_full_disk_makes_the_pool_read_only_and_that_is_said() {
+fn without_a_reserve_a_full_disk_makes_the_pool_read_only_and_this_is_reported() {
     let p = Small::new(Bytes::mib(400), Bytes::gib(2), Reserve::None);
     let pool = p.open();
     write_until_full(&pool.root().join("images/fill"));
@@ -148,7 +148,7 @@ fn a_full_reserve_takes_the_whole_image_at_once_and_keeps_it() {
     write_until_full(&file);
     std::fs::remove_file(&file).unwrap();
     drop(pool);
-    // A look at it without a server changes nothing.
+    // Opening it without a server changes nothing.
     Pool::open(&PoolConfig { reserve: None, size: None, ..p.config.clone() }).unwrap();
     let pool = p.open();
     assert_eq!(pool.tend().unwrap(), Tended::Nothing);

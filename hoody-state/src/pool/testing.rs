@@ -1,4 +1,4 @@
-//! Small pools for tests and benches: made in a temporary directory, taken down on drop, even when a test panics.
+//! Small pools for tests and benches, in a temporary directory. They are removed on drop, even when a test panics.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use super::{Pool, PoolConfig, mount};
@@ -7,11 +7,11 @@ use crate::units::Bytes;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-/// A pool on a sparse image of 1 GiB in a temporary directory. Needs root, BTRFS, loop devices and btrfs-progs, and says so if one is missing.
+/// A pool on a sparse image in a temporary directory. Needs root, BTRFS, loop devices and btrfs-progs, and panics with a message that says so.
 pub struct LoopPool {
     pool: Option<Pool>,
     config: PoolConfig,
-    // After the pool: its drop unmounts what lies in it.
+    // Dropped after the pool, which unmounts what is in it.
     _dir: tempfile::TempDir,
 }
 
@@ -39,13 +39,13 @@ impl LoopPool {
         made
     }
 
-    /// The pool, which is open.
+    /// The open pool.
     #[must_use]
     pub fn pool(&self) -> &Pool {
         self.pool.as_ref().expect("the pool is open")
     }
 
-    /// What it is opened with; change it before [`LoopPool::open`].
+    /// The configuration that it is opened with; change it before [`LoopPool::open`].
     pub fn config(&mut self) -> &mut PoolConfig {
         &mut self.config
     }
@@ -56,7 +56,7 @@ impl LoopPool {
         self.pool().root()
     }
 
-    /// Lets go of the pool as the end of a server does: it stays mounted.
+    /// Closes the pool as the end of a server does: it stays mounted.
     pub fn close(&mut self) {
         self.pool = None;
     }
@@ -76,7 +76,7 @@ impl Drop for LoopPool {
     }
 }
 
-/// Takes a pool down by force: whatever still uses it loses it.
+/// Unmounts a pool by force, even if something uses it.
 pub fn clean_up(config: &PoolConfig) {
     if mount::unmount(&config.mount_point()).is_err() {
         mount::detach_all(&config.mount_point());
@@ -86,7 +86,7 @@ pub fn clean_up(config: &PoolConfig) {
     }
 }
 
-/// As a reboot: mounts and loop devices are gone, and everything in the run directory.
+/// Has the effect of a reboot: removes mounts, loop devices and everything in the run directory.
 pub fn reboot(config: &PoolConfig) {
     clean_up(config);
     let _ = std::fs::remove_dir_all(&config.run);
@@ -98,15 +98,15 @@ pub fn attach_free(file: &File) -> File {
     loops::attach_file(file).expect("a loop device (this test needs root and the module loop)").file
 }
 
-/// The same, with the device's path.
+/// Attaches a free loop device to `file`; returns its path too.
 #[must_use]
 pub fn attach_device(file: &File) -> (PathBuf, File) {
     let attached = loops::attach_file(file).expect("a loop device (this test needs root and the module loop)");
     (attached.device, attached.file)
 }
 
-/// Whether a file is behind a loop device.
+/// Whether a loop device is attached to a file.
 #[must_use]
 pub fn is_attached(file: &Path) -> bool {
-    loops::find(file).expect("a look at the loop devices").is_some()
+    loops::find(file).expect("the list of loop devices").is_some()
 }

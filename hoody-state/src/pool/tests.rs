@@ -66,12 +66,12 @@ fn a_new_pool_has_its_record_directories_and_modes() {
 }
 
 #[test]
-fn it_is_found_again_mounted_unmounted_and_after_a_reboot() {
+fn a_pool_is_found_again_mounted_unmounted_and_after_a_reboot() {
     let p = Place::new();
     let record = Pool::open(&p.config).unwrap().record().clone();
     let file = p.config.mount_point().join("f");
     std::fs::write(&file, b"x").unwrap();
-    // A server that ended, or was killed: the mount is still there, and used as it is.
+    // A server ended or was killed: the mount still exists and is used as it is.
     let pool = Pool::open(&p.config).unwrap();
     assert_eq!(pool.record(), &record);
     pool.unmount().unwrap();
@@ -88,7 +88,7 @@ fn it_is_found_again_mounted_unmounted_and_after_a_reboot() {
 }
 
 #[test]
-fn a_loop_device_left_behind_is_used_and_taken_away() {
+fn a_leftover_loop_device_is_used_and_removed() {
     let p = Place::new();
     Pool::open(&p.config).unwrap().unmount().unwrap();
     let (device, held) = attach_device(&File::options().read(true).write(true).open(p.image()).unwrap());
@@ -100,7 +100,7 @@ fn a_loop_device_left_behind_is_used_and_taken_away() {
 }
 
 #[test]
-fn a_kill_after_any_step_is_made_good_by_the_next_open() {
+fn the_next_open_recovers_from_a_kill_after_any_step() {
     use Step::*;
     for step in [Locked, Announced, ImageMade, Formatted, Named, Attached, Mounted, LaidOut, Recorded, Ready, DeviceGrown, FileSystemGrown] {
         let p = Place::new();
@@ -123,7 +123,7 @@ fn a_kill_after_any_step_is_made_good_by_the_next_open() {
 }
 
 #[test]
-fn a_kill_in_the_middle_of_growing_is_made_good() {
+fn the_next_open_finishes_an_interrupted_grow() {
     for step in [Step::ImageGrown, Step::DeviceGrown] {
         let mut p = Place::new();
         drop(Pool::open(&p.config).unwrap());
@@ -136,7 +136,7 @@ fn a_kill_in_the_middle_of_growing_is_made_good() {
 }
 
 #[test]
-fn it_grows_while_mounted_and_never_shrinks() {
+fn a_pool_grows_while_mounted_and_never_shrinks() {
     let mut p = Place::new();
     drop(Pool::open(&p.config).unwrap());
     p.config.size = Some(Bytes::gib(2));
@@ -150,7 +150,7 @@ fn it_grows_while_mounted_and_never_shrinks() {
 }
 
 #[test]
-fn one_server_a_data_directory_and_two_pools_a_machine() {
+fn a_data_directory_has_one_server_and_a_machine_may_have_two_pools() {
     let a = LoopPool::new();
     let b = LoopPool::new();
     assert_ne!(a.pool().record().pool_id, b.pool().record().pool_id);
@@ -163,7 +163,7 @@ fn one_server_a_data_directory_and_two_pools_a_machine() {
 }
 
 #[test]
-fn what_is_not_ours_is_refused_and_not_touched() {
+fn foreign_file_systems_are_refused_and_not_changed() {
     let write = |p: &Place, at: u64, magic: &[u8]| {
         std::fs::create_dir_all(&p.config.data).unwrap();
         let f = File::create(p.image()).unwrap();
@@ -176,7 +176,7 @@ fn what_is_not_ours_is_refused_and_not_touched() {
         assert_eq!(code(Pool::open(&p.config)), Code::PoolForeign);
         assert!(!p.config.mount_point().exists());
     }
-    // A BTRFS of somebody else's, on an image and on a device.
+    // A foreign BTRFS, on an image and on a device.
     let p = Place::new();
     write(&p, 0, b"");
     assert!(Command::new("mkfs.btrfs").args(["-q", "-f"]).arg(p.image()).status().unwrap().success(), "this test needs mkfs.btrfs");
@@ -223,7 +223,7 @@ fn an_empty_device_becomes_a_pool() {
 }
 
 #[test]
-fn the_record_decides() {
+fn the_record_decides_whether_a_pool_is_opened() {
     let mut p = Place::new();
     drop(Pool::open(&p.config).unwrap());
     p.config.id_base = Some(300_000);
@@ -240,7 +240,7 @@ fn the_record_decides() {
 }
 
 #[test]
-fn a_busy_pool_is_not_taken_down() {
+fn a_busy_pool_is_not_unmounted() {
     let p = Place::new();
     let pool = Pool::open(&p.config).unwrap();
     let held = File::open(pool.root()).unwrap();
@@ -250,7 +250,7 @@ fn a_busy_pool_is_not_taken_down() {
 }
 
 #[test]
-fn a_change_that_would_fill_the_pool_is_refused_first() {
+fn a_change_that_would_fill_the_pool_is_refused_before_it_begins() {
     let pool = LoopPool::new();
     pool.pool().space_guard(Bytes::mib(100)).unwrap();
     let e = pool.pool().space_guard(Bytes::gib(2)).unwrap_err();
@@ -260,7 +260,7 @@ fn a_change_that_would_fill_the_pool_is_refused_first() {
 }
 
 #[test]
-fn directories_above_the_run_directory_let_containers_pass() {
+fn directories_above_the_run_directory_let_containers_through() {
     let mut pool = LoopPool::new();
     pool.close();
     clean_up(pool.config());

@@ -60,10 +60,10 @@ pub struct OciRuntime {
 }
 
 impl OciRuntime {
-    /// Makes `run_dir` and starts the thread that waits for exits. Touches no container; adopt those that run. Errors: `io`.
+    /// Makes `run_dir` and starts the thread that waits for exits. Touches no container; adopt those that run.
     ///
     /// # Errors
-    /// As above.
+    /// `io`.
     pub fn new(config: OciConfig) -> Result<Self> {
         let dirs = Dirs::new(&config.run_dir);
         for dir in [config.run_dir.clone(), dirs.state(), config.run_dir.join("containers"), dirs.hub()] {
