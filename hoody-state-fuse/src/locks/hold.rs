@@ -67,7 +67,7 @@ impl LockService {
             if stopped || now >= deadline {
                 table.quiescers -= 1;
                 let pids = table.broker.status(now).iter().filter(|f| writing.contains(&f.file)).flat_map(|f| f.holders.iter().map(|h| h.task.pid)).collect();
-                let ((), ready) = self.change_locked(&mut table, now, |broker, look, now, out| broker.let_go(now, look, volumes, out));
+                let ((), ready) = self.change_locked(&mut table, now, |broker, look, now, out| broker.release(now, look, volumes, out));
                 drop(table);
                 deliver(ready);
                 return Err(Unquiet { waited: Duration::from_micros(now - began), pids });
@@ -91,7 +91,7 @@ impl LockService {
         let now = self.now();
         let mut table = self.lock();
         let Some((_, volumes)) = table.leases.remove(&id) else { return false };
-        let ((), ready) = self.change_locked(&mut table, now, |broker, look, now, out| broker.let_go(now, look, &volumes, out));
+        let ((), ready) = self.change_locked(&mut table, now, |broker, look, now, out| broker.release(now, look, &volumes, out));
         drop(table);
         deliver(ready);
         true

@@ -39,7 +39,7 @@ pub(super) fn move_read_mark(file: &LockedFile, take: impl Fn(Range) -> bool) {
     if let Some(i) = (1..5).find(|i| take(lock(*i))) {
         // Should it fail, the next reader moves a mark itself.
         let _ = rustix::io::pwrite(&file.fd, &end.to_ne_bytes(), 100 + 4 * i as u64);
-        file.let_others_in(lock(i), &[]);
+        file.allow_others(lock(i), &[]);
     }
 }
 
@@ -79,9 +79,9 @@ impl View for Look<'_> {
         self.file(id).is_some_and(|file| file.in_the_way(range, LockKind::Write).is_some())
     }
 
-    fn let_others_in(&self, id: FileId, range: Range, left: &[(Range, LockKind)]) {
+    fn allow_others(&self, id: FileId, range: Range, left: &[(Range, LockKind)]) {
         if let Some(file) = self.file(id) {
-            file.let_others_in(range, left);
+            file.allow_others(range, left);
         }
     }
 

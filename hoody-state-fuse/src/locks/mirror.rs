@@ -144,7 +144,7 @@ impl LockedFile {
     }
 
     /// Users hold only `left` in `range` from now on.
-    pub(super) fn let_others_in(&self, range: Range, left: &[(Range, LockKind)]) {
+    pub(super) fn allow_others(&self, range: Range, left: &[(Range, LockKind)]) {
         let class = self.class();
         let Some(range) = of_sqlite(class, range) else { return };
         let mut state = self.mirror();

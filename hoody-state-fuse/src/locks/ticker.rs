@@ -55,7 +55,7 @@ fn run(service: &Weak<LockService>) {
         let late = last.map_or(0, |last| now.saturating_sub(last + STEP_US));
         last = Some(now);
         service.change(|broker, look, now, out| {
-            broker.set_deaf(deaf);
+            broker.set_paused(deaf);
             if late > STEP_US {
                 broker.excuse(now, late);
             }

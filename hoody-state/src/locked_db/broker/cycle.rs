@@ -1,22 +1,22 @@
-//! Rule 6: no cycle of waits is left.
+//! Rule 6: no cycle of waits remains.
 //!
-//! A wait that closes a cycle is searched for it when it begins. Cycles that rest on a doubt (which thread goes on with a connection) and the few that come to
-//! be without a new wait (an intent lapses or is revoked, a file's header changes, another thread of the owner unlocks) are found by [`Broker::judge`], which
-//! looks at all old waits at once.
+//! Each new wait is searched for a cycle. Doubtful cycles (where it is not certain which thread continues with a connection) and the few that arise without a
+//! new wait (an intent lapses or is revoked, a file's header changes, another thread of the owner unlocks) are found by [`Broker::judge`], which examines all
+//! old waits at once.
 
 use super::file::File;
 use super::{Answer, Broker, Cause, Class, FileId, LockKind, Owner, Request, Task, Tick, Ticket, View, rules};
 use std::collections::{HashMap, HashSet, VecDeque};
 
-/// A search at a wait's begin gives up after so many looks at locks and waits, some hundred microseconds; the cycle, if any, is then found by `judge`.
+/// The number of locks and waits that the search of a new wait visits before it gives up, which takes some hundred microseconds. Then `judge` finds the cycle.
 const PATIENCE: usize = 100_000;
-/// All old waits are looked at again after this, in microseconds.
+/// The time after which all old waits are examined again, in microseconds.
 const JUDGE_EVERY: Tick = 250_000;
-/// And after this if a wait has just become old.
+/// The same if a wait has just become old.
 const JUDGE_SOON: Tick = 25_000;
-/// So many looks at locks and waits put the next judgement off by a microsecond: it takes a few hundredths of the time, however many wait.
+/// Visiting this many locks and waits delays the next judgement by a microsecond, so that judging takes a few hundredths of the time, however many wait.
 const LOOKS_PER_US: usize = 5;
-/// Cycles broken in one tick.
+/// The number of cycles broken in one tick.
 const AT_ONCE: usize = 16;
 
 /// One wait of a cycle: who waits, and what it waits for.
@@ -26,22 +26,22 @@ struct Hop {
     ticket: Ticket,
     task: Task,
     blocker: Owner,
-    /// It waits for the intent that `blocker` has, not for a lock.
+    /// Whether it waits for the intent of `blocker`, not for a lock.
     by_intent: bool,
 }
 
 /// When old waits are judged.
 #[derive(Debug, Default)]
 pub(super) struct Judge {
-    /// A wait became old since.
+    /// Whether a wait has become old since the last judgement.
     pub wanted: bool,
-    /// Not before, if one did.
+    /// The earliest time of the next judgement if one has.
     soonest: Tick,
-    /// At the latest.
+    /// The latest time of the next judgement.
     latest: Tick,
 }
 
-/// Whether `e`, ahead in the queue, must be served before `r` because of the bytes that they want.
+/// Whether `e`, which is ahead in the queue, must be served before `r` because they want overlapping bytes.
 fn contend(e: &Request, r: &Request) -> bool {
     e.range.overlaps(r.range) && (e.kind == LockKind::Write || r.kind == LockKind::Write)
 }
@@ -74,8 +74,8 @@ impl Broker {
         }
     }
 
-    /// A waiter in a cycle that waits to read, and only because it might write after that: who has the intent does not keep it from reading. (Refused, SQLite
-    /// would try for ten seconds and then say "locking protocol".) Should it write in the same transaction, it is refused then.
+    /// A waiter in a cycle that waits to read only because it might write afterwards: the holder of the intent does not conflict with reading. (If it were
+    /// refused, SQLite would retry for ten seconds and then report "locking protocol".) If it writes in the same transaction, that request is refused.
     fn could_only_read(&self, view: &dyn View, cycle: &[Hop]) -> Option<(FileId, Owner)> {
         cycle.iter().find_map(|hop| {
             let file = self.files.get(&hop.file)?;
@@ -85,19 +85,19 @@ impl Broker {
         })
     }
 
-    /// The threads that are in the middle of changing some database.
+    /// The threads that have a write transaction open on any database.
     fn writing_threads(&self) -> HashSet<u32> {
         let files = self.files.values().filter(|f| f.class != Class::Plain);
         files.flat_map(|f| f.holders.iter().filter(|(o, _)| f.is_writing(**o)).map(|(_, h)| h.task.tid)).collect()
     }
 
-    /// A shortest way from a wait to its own thread.
+    /// A shortest path from a wait to its own thread.
     fn find_cycle(&self, view: &dyn View, file: FileId, ticket: Ticket, doubtful: bool) -> Option<Vec<Hop>> {
         let mut search = Search { broker: self, view, by_file: HashMap::new(), fronts: Vec::new(), found: Vec::new(), looks: 0 };
         search.reach(file, ticket, None);
         let start = search.found.first()?.request.task.tid;
         let mut next = 0;
-        // No recursion: a chain of waits may be as long as there are threads.
+        // Not recursive: a chain of waits may be as long as the number of threads.
         while next < search.found.len() && (doubtful || search.looks < PATIENCE) {
             for edge in search.blockers(next) {
                 if edge.task.tid == 0 || (!doubtful && self.migrating.contains(&edge.task.pid)) {
@@ -118,26 +118,26 @@ impl Broker {
         None
     }
 
-    /// Breaks the cycles among waits that are older than [`doubt`](super::Limits::doubt), whatever they rest on; all at once, since one at a time each would
-    /// visit all the others. It is enough to do so when a wait has become old and every now and then: a cycle stays until it is broken, all its waits
-    /// become old, and one that came to be among old waits is there the next time.
+    /// Breaks all cycles among waits that are older than [`doubt`](super::Limits::doubt), including doubtful ones. It finds them all at once: searched one by one,
+    /// each would visit all the others. It is enough to do so when a wait has become old, and now and then: a cycle stays until it is broken, all its waits become
+    /// old, and a cycle that arises among old waits is found the next time.
     pub(super) fn judge(&mut self, now: Tick, view: &dyn View, out: &mut Vec<Answer>) {
         if self.waiting.is_empty() || now < if self.judge.wanted { self.judge.soonest } else { self.judge.latest } {
             return;
         }
         let (knots, looks) = self.knots(now, view);
         let rest = (looks / LOOKS_PER_US) as Tick;
-        // There may be more behind those that are broken now.
+        // Breaking these cycles may leave more.
         self.judge = Judge { wanted: !knots.is_empty(), soonest: now + JUDGE_SOON.max(rest), latest: now + JUDGE_EVERY.max(rest) };
         for (file, ticket) in knots {
             self.break_cycles(now, view, file, ticket, true, out);
         }
     }
 
-    /// Old waits that are each in a cycle, at most one of any two cycles that touch; and how many looks it took.
+    /// Old waits that are each in a cycle, at most one for any two cycles that share a wait; and how many locks and waits were visited.
     ///
-    /// A wait ends well if all that it waits for do: those that wait for threads which do not wait, then those that wait for these, and so on. Each remembers
-    /// one of those it waits for, and is looked at again when that one ends well. What is left waits for something that is left, so the way from one to the next runs into a cycle.
+    /// A wait can end if everything that it waits for can: first the waits for threads that do not wait, then the waits for those, and so on. Each wait remembers
+    /// one of its blockers and is examined again when that one can end. The remaining waits each wait for a remaining wait, so following them leads into a cycle.
     fn knots(&self, now: Tick, view: &dyn View) -> (Vec<(FileId, Ticket)>, usize) {
         let mut waits = Waits::new(self, now);
         let mut todo: VecDeque<usize> = (0..waits.nodes.len()).collect();
@@ -178,16 +178,17 @@ struct Reached {
     from: Option<(usize, Owner, bool)>,
 }
 
-/// For whom a wait waits, with the thread that acts for it.
+/// An owner that a wait waits for, with the thread that acts for it.
 struct Edge {
     owner: Owner,
     task: Task,
     by_intent: bool,
-    /// Where that thread waits, if it is here.
+    /// Where that thread waits, if it waits.
     waits_at: Option<(usize, usize)>,
 }
 
-/// What a search has not met yet of one file. What it met once leads nowhere new, so it is taken off: else each of a thousand waiters would look at all others.
+/// The locks and waits of one file that a search has not visited. What was visited leads nowhere new and is removed: otherwise each of a thousand waiters would
+/// visit all others.
 struct Front<'a> {
     file: &'a File,
     holders: Vec<(Owner, &'a super::file::Held)>,
@@ -230,7 +231,7 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// For whom the `n`th wait reached waits, but for what was met before.
+    /// What the `n`th reached wait waits for, except for what was visited before.
     fn blockers(&mut self, n: usize) -> Vec<Edge> {
         let mut edges = Vec::new();
         let Some(Reached { request: r, front: here, at, .. }) = self.found.get(n) else { return edges };
@@ -267,7 +268,7 @@ impl<'a> Search<'a> {
         edges
     }
 
-    /// The way that ends with `last`, from its begin.
+    /// The path that ends with `last`, from its start.
     fn way(&self, last: Option<(usize, Owner, bool)>) -> Vec<Hop> {
         let (mut way, mut step) = (Vec::new(), last);
         while let Some((n, blocker, by_intent)) = step {
@@ -283,20 +284,20 @@ impl<'a> Search<'a> {
 /// A file with old waits.
 struct Waited<'a> {
     file: &'a File,
-    /// The node of each waiter; none for one that is young, and may go on by itself.
+    /// The node of each waiter; `None` for a young one, which may still end by itself.
     queue: Vec<Option<usize>>,
-    /// Waiters before this one end well.
+    /// Waiters before this one can end.
     first: usize,
     /// Holders whose threads wait.
     holders: Vec<(usize, Owner, &'a super::file::Held)>,
-    /// The intent's holder, if its thread waits.
+    /// The holder of the intent, if its thread waits.
     intent: Option<usize>,
 }
 
 /// All old waits, as the nodes of a graph.
 struct Waits<'a> {
     fronts: Vec<Waited<'a>>,
-    /// File and place in its queue.
+    /// The file, and the position in its queue.
     nodes: Vec<(usize, usize)>,
     ends_well: Vec<bool>,
     held_by: Vec<usize>,
@@ -340,7 +341,7 @@ impl<'a> Waits<'a> {
         waits
     }
 
-    /// Something that the `n`th wait waits for and that is not known to end well.
+    /// Something that the `n`th wait waits for and that is not known to end.
     fn blocker(&mut self, view: &dyn View, n: usize) -> Option<usize> {
         let (front, at) = *self.nodes.get(n)?;
         let front = self.fronts.get_mut(front)?;

@@ -1,10 +1,10 @@
-//! The lock table of one file: who holds what, who waits, who has the intent.
+//! The lock table of one file: its holders, its waiters and its intent.
 
 use super::ranges::Ranges;
 use super::{Class, Limits, LockKind, Owner, Range, Request, Stamp, Task, Tick, Ticket, VolumeId, rules};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
-/// Who may write a database next.
+/// The right to write a database next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Intent {
     pub owner: Owner,
@@ -12,7 +12,7 @@ pub(super) struct Intent {
     pub since: Tick,
     /// When its turn began; a turn is one or more transactions.
     pub turn: Tick,
-    /// Held without a lock until then: its owner is looking again, or about to begin its next transaction.
+    /// Until when it is held without a lock: its owner reads the header again, or is about to begin its next transaction.
     pub kept_until: Option<Tick>,
 }
 
@@ -23,7 +23,7 @@ pub(super) struct Held {
     /// The thread that acted for it last.
     pub task: Task,
     pub since: Tick,
-    /// Its locks are not SQLite's, whatever bytes they cover.
+    /// Whether its locks are not SQLite's, whatever bytes they cover.
     pub ordinary: bool,
 }
 
@@ -32,11 +32,11 @@ pub(super) struct Held {
 pub(super) struct Waiter {
     pub request: Request,
     pub since: Tick,
-    /// The wal-index header when it queued, if it chose a snapshot by it.
+    /// The wal-index header when it was queued, if it chose a snapshot by that.
     pub stamp: Option<Stamp>,
-    /// Granted so far to others that came later.
+    /// How many later requests were granted before it.
     pub bypassed: u32,
-    /// It has waited for [`Limits::doubt`], and was told so to who judges old waits.
+    /// Whether it has waited for [`Limits::doubt`], and was reported to the judge of old waits.
     pub old: bool,
 }
 
@@ -46,20 +46,20 @@ pub(super) struct File {
     pub volume: VolumeId,
     pub holders: BTreeMap<Owner, Held>,
     pub queue: VecDeque<Waiter>,
-    /// When the queue is to be looked through.
+    /// When the queue must be examined.
     pub due: Tick,
     pub intent: Option<Intent>,
-    /// Next in line for the intent: it was told early that its snapshot is stale and is looking again.
+    /// The next owner of the intent: it was refused early because its snapshot is stale, and reads the header again.
     pub heir: Option<Owner>,
     /// Owners that lost a read-phase intent and have not written since.
     pub readers: HashSet<Owner>,
-    /// Owners that may read without the intent this once, since for the intent they would wait for themselves; until they let go of what they read, or write.
+    /// Owners that may read without the intent this once, because waiting for it would be a deadlock; until they release what they read, or write.
     pub guests: HashSet<Owner>,
-    /// Owners that were taken for readers, and then wrote what they had read.
+    /// Owners that were treated as readers and then wrote what they had read.
     pub disproved: HashSet<Owner>,
-    /// When owners ended their last transaction, until they begin the next.
+    /// When owners ended their last transaction; removed when they begin the next.
     pub ended: HashMap<Owner, Tick>,
-    /// Owners that came back at once the last time.
+    /// Owners that began their last transaction immediately after the one before.
     pub quick: HashSet<Owner>,
 }
 
@@ -89,14 +89,14 @@ impl File {
         self.holders.is_empty() && self.queue.is_empty() && self.intent.is_none() && self.heir.is_none() && self.readers.is_empty() && self.disproved.is_empty()
     }
 
-    /// Whether anything here happens by time alone.
+    /// Whether time has an effect on this file.
     pub fn is_timed(&self) -> bool {
         !self.queue.is_empty() || self.heir.is_some() || self.intent.is_some_and(|i| i.kept_until.is_some())
     }
 
-    /// Where a waiter is in the queue.
+    /// The position of a waiter in the queue.
     pub fn position(&self, ticket: Ticket) -> Option<usize> {
-        // In the order of their tickets, but for the few that were let in at the front.
+        // In the order of their tickets, except for the few that were put at the front.
         let at = self.queue.partition_point(|w| w.request.ticket < ticket);
         let is_it = |w: &Waiter| w.request.ticket == ticket;
         self.queue.get(at).is_some_and(is_it).then_some(at).or_else(|| self.queue.iter().position(is_it))
@@ -106,22 +106,22 @@ impl File {
         self.holders.values().any(|h| !h.ordinary && h.ranges.writes(range))
     }
 
-    /// Whether the intent's holder may go on with another transaction although others wait.
+    /// Whether the holder of the intent may begin another transaction although others wait.
     pub fn has_turn_left(&self, owner: Owner, now: Tick, limits: &Limits) -> bool {
         !self.queue.is_empty() && self.quick.contains(&owner) && self.intent.is_some_and(|i| i.owner == owner && now.saturating_sub(i.turn) < limits.turn)
     }
 
-    /// Whether `owner` changes the database just now.
+    /// Whether `owner` is changing the database.
     pub fn is_writing(&self, owner: Owner) -> bool {
         rules::write_bytes(self.class).is_some_and(|bytes| self.held(owner).is_some_and(|h| !h.ordinary && h.ranges.writes(bytes)))
     }
 
-    /// Whether somebody changes the database just now.
+    /// Whether any owner is changing the database.
     pub fn is_being_written(&self) -> bool {
         rules::write_bytes(self.class).is_some_and(|bytes| self.anyone_writes(bytes))
     }
 
-    /// Everybody else whose locks stand in the way.
+    /// Every other owner with a conflicting lock.
     pub fn conflicts(&self, owner: Owner, range: Range, kind: LockKind) -> impl Iterator<Item = (Owner, Task, Range, LockKind)> + '_ {
         self.holders.iter().filter(move |(o, _)| **o != owner).filter_map(move |(o, h)| h.ranges.conflict(range, kind).map(|(r, k)| (*o, h.task, r, k)))
     }

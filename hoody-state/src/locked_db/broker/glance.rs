@@ -1,10 +1,10 @@
-//! What one call sees of the files: each looked at once, however many waiters it is asked about.
+//! A cache of the [`View`] for one call: each file is read once, however many waiters ask about it.
 
 use super::{FileId, LockKind, Range, Stamp, View};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A [`View`] that remembers for the length of one call. A look may be a read of the file, and a queue of a thousand asks a thousand times.
+/// A [`View`] that caches answers for one call. An answer may cost a read of the file, and a queue of a thousand waiters asks a thousand times.
 pub(super) struct Glance<'a> {
     view: &'a dyn View,
     wal: RefCell<BTreeMap<FileId, bool>>,
@@ -28,12 +28,12 @@ impl View for Glance<'_> {
     }
 
     fn stamp(&self, file: FileId) -> Stamp {
-        // Asked once a grant, and must not be older than it.
+        // Not cached: it is asked once for each grant and must not be older than that.
         self.view.stamp(file)
     }
     fn keep_others_out(&self, file: FileId, range: Range, kind: LockKind) -> bool {
         let asked = (file, range, kind);
-        // A queue may ask for the same again and again: who was in the way a moment ago is still.
+        // A queue may ask for the same repeatedly: a conflict of a moment ago still exists.
         if self.refused.borrow().contains(&asked) {
             return false;
         }
@@ -48,7 +48,7 @@ impl View for Glance<'_> {
         self.view.others_hold(file, range)
     }
 
-    fn let_others_in(&self, file: FileId, range: Range, left: &[(Range, LockKind)]) {
-        self.view.let_others_in(file, range, left);
+    fn allow_others(&self, file: FileId, range: Range, left: &[(Range, LockKind)]) {
+        self.view.allow_others(file, range, left);
     }
 }

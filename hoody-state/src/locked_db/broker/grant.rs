@@ -1,4 +1,4 @@
-//! Granting and refusing.
+//! Granting and refusing requests.
 
 use super::file::Intent;
 use super::{Answer, Broker, Cause, Class, FileId, LockKind, Request, TRY_AGAIN, Tick, Ticket, View, rules};
@@ -6,7 +6,7 @@ use super::{Answer, Broker, Cause, Class, FileId, LockKind, Request, TRY_AGAIN, 
 impl Broker {
     pub(super) fn is_grantable(&self, r: &Request, position: Option<usize>, view: &dyn View) -> bool {
         let Some(file) = self.files.get(&r.file) else { return true };
-        // What refuses most waiters comes first: all of them are asked again with each change.
+        // The check that refuses most waiters comes first, because each change examines all of them again.
         let has_intent = file.has_intent(r.owner);
         let needs = !has_intent && rules::needs_intent(file, r, view);
         if needs && (file.intent.is_some() || file.heir.is_some_and(|h| h != r.owner)) {
@@ -25,8 +25,8 @@ impl Broker {
             })
     }
 
-    /// Keeps those out whom the broker does not know; false if one of them is in the way. Who might write what it is about to read waits for those who write
-    /// already: afterwards it would be refused.
+    /// Keeps users that the broker does not know from taking conflicting locks; `false` if one of them already holds one. A connection that might write what it is
+    /// about to read waits for unknown writers first, because afterwards it would be refused.
     pub(super) fn keep_others_out(&self, r: &Request, view: &dyn View) -> bool {
         let Some(file) = self.files.get(&r.file) else { return true };
         let writes = match r.class {
@@ -38,7 +38,7 @@ impl Broker {
         !(might_write && writes.is_some_and(|bytes| view.others_hold(r.file, bytes))) && view.keep_others_out(r.file, r.range, r.kind)
     }
 
-    /// Whether users whom the broker does not know might wait for what this one holds: it cannot be left to wait for them.
+    /// Whether users that the broker does not know might wait for a lock of this owner. Then it must not wait for them.
     pub(super) fn may_be_waited_for(&self, r: &Request) -> bool {
         let held = self.files.get(&r.file).and_then(|f| f.held(r.owner));
         held.is_some_and(|h| rules::read_bytes(r.class).is_some_and(|bytes| h.ranges.holds(bytes)))
@@ -68,12 +68,12 @@ impl Broker {
                 held.ordinary = true;
             }
         }
-        // A shared lock taken over an exclusive one may end a write, as in SQLite's way down from EXCLUSIVE.
+        // A shared lock that replaces an exclusive one may end a write, as when SQLite goes from EXCLUSIVE to SHARED.
         self.settle(now, view, r.file, r.owner);
         self.answer(out, r.ticket, Ok(()), now.saturating_sub(since));
     }
 
-    /// Grants what has become possible, in order.
+    /// Grants the waiting requests that have become grantable, in order.
     pub(super) fn pump(&mut self, now: Tick, view: &dyn View, id: FileId, out: &mut Vec<Answer>) {
         let mut at = 0;
         while let Some(waiter) = self.files.get(&id).and_then(|f| f.queue.get(at)) {

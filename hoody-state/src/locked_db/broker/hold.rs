@@ -1,9 +1,9 @@
-//! Holding all writes of some volumes for a moment, and answering the waits of tasks that are about to be frozen.
+//! Holding back all writes of some volumes for a moment, and answering the waits of tasks that are about to be frozen.
 
 use super::glance::Glance;
 use super::{Answer, Broker, Cause, FileId, Request, Tick, Ticket, View, VolumeId, rules};
 
-/// A wait, for whoever looks at the thread.
+/// A wait, as seen from its thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Waiting {
     /// The thread.
@@ -12,20 +12,20 @@ pub struct Waiting {
     pub file: FileId,
     /// Its request.
     pub ticket: Ticket,
-    /// It asked to wait (`F_SETLKW`), and so is ready to be interrupted.
+    /// Whether it asked to wait (`F_SETLKW`), and so must expect to be interrupted.
     pub asked_to_wait: bool,
 }
 
 impl Broker {
-    /// From now on nobody begins to write in these volumes; who writes already goes on to the end.
+    /// From now on no connection begins to write in these volumes. Open write transactions continue to their end.
     pub fn hold(&mut self, volumes: &[VolumeId]) {
         for v in volumes {
             *self.held_volumes.entry(*v).or_default() += 1;
         }
     }
 
-    /// Lets go of one [`hold`](Self::hold).
-    pub fn let_go(&mut self, now: Tick, view: &dyn View, volumes: &[VolumeId], out: &mut Vec<Answer>) {
+    /// Ends one [`hold`](Self::hold).
+    pub fn release(&mut self, now: Tick, view: &dyn View, volumes: &[VolumeId], out: &mut Vec<Answer>) {
         for v in volumes {
             if let Some(n) = self.held_volumes.get_mut(v) {
                 *n -= 1;
@@ -41,7 +41,8 @@ impl Broker {
         }
     }
 
-    /// From now on nobody waits for a held volume: it is held for good, and who holds what he has read would be in the way of others for as long as he waits.
+    /// From now on requests for held volumes are refused instead of held back: the volumes are held for ever, and a connection that waits with a read lock would
+    /// block others for as long as it waits.
     pub fn refuse_held_back(&mut self, now: Tick, view: &dyn View, out: &mut Vec<Answer>) {
         self.refuses_held_back = true;
         let queued = self.files.iter().flat_map(|(id, f)| f.queue.iter().map(|w| (*id, w.request)));
@@ -55,7 +56,7 @@ impl Broker {
         self.files.iter().filter(|(_, f)| volumes.contains(&f.volume) && f.is_being_written()).map(|(i, _)| *i).collect()
     }
 
-    /// Whether a request must wait only because its volume is held.
+    /// Whether a request must wait only because its volume is held back.
     pub(super) fn is_held_back(&self, r: &Request) -> bool {
         self.held_volumes.contains_key(&r.volume) && rules::begins_write(r) && !self.files.get(&r.file).is_some_and(|f| f.is_writing(r.owner))
     }
@@ -74,7 +75,8 @@ impl Broker {
         old.map(|r| Waiting { tid: r.task.tid, file: r.file, ticket: r.ticket, asked_to_wait: r.wait }).collect()
     }
 
-    /// What a volume shows goes away: its waits are refused. What is held stays, until its owner closes the file: it may be open by way of another volume too, or shown again.
+    /// Refuses the waits of a volume whose directory is removed. Held locks stay until their owner closes the file: it may be open through another volume too, or be
+    /// served again.
     pub fn forget_volume(&mut self, now: Tick, volume: VolumeId, out: &mut Vec<Answer>) {
         let ids: Vec<FileId> = self.files.iter().filter(|(_, f)| f.volume == volume).map(|(i, _)| *i).collect();
         for id in ids {

@@ -1,4 +1,4 @@
-//! The intent of a file: taken from readers, given up, passed on.
+//! The intent of a file: revoking, releasing and passing it on.
 
 use super::file::Intent;
 use super::{Answer, Broker, Cause, Class, FileId, Owner, Task, Tick, View, rules};
@@ -14,7 +14,7 @@ impl Broker {
         self.pass_on(now, id);
     }
 
-    /// Rule 4: lets go of the intent when its owner needs it no longer.
+    /// Rule 4: releases the intent when its owner no longer needs it.
     pub(super) fn settle(&mut self, now: Tick, view: &dyn View, id: FileId, owner: Owner) {
         let Some(file) = self.files.get_mut(&id) else { return };
         let Some(intent) = file.intent.filter(|i| i.owner == owner) else { return };
@@ -32,7 +32,7 @@ impl Broker {
         self.pass_on(now, id);
     }
 
-    /// The free intent goes to the one that was told early to look again.
+    /// Gives a free intent to the owner that was refused early so that it reads the header again.
     pub(super) fn pass_on(&mut self, now: Tick, id: FileId) {
         let keep = self.limits.keep;
         let Some(file) = self.files.get_mut(&id) else { return };
@@ -43,8 +43,8 @@ impl Broker {
         }
     }
 
-    /// A commit has just made the next waiter's snapshot stale: telling it now lets it look again while the writer ends its transaction.
-    pub(super) fn tell_next_early(&mut self, now: Tick, view: &dyn View, id: FileId, out: &mut Vec<Answer>) {
+    /// A commit has just made the next waiter's snapshot stale: refusing it now lets it read the header again while the writer ends its transaction.
+    pub(super) fn refuse_next_early(&mut self, now: Tick, view: &dyn View, id: FileId, out: &mut Vec<Answer>) {
         let Some(file) = self.files.get(&id) else { return };
         if file.class != Class::Shm || file.heir.is_some() || file.intent.is_none_or(|i| file.has_turn_left(i.owner, now, &self.limits)) {
             return;

@@ -1,29 +1,33 @@
-//! The lock broker: who may lock which bytes of which file, decided so that SQLite never meets `database is locked`.
+//! The lock broker decides which connection may lock which bytes of which file, so that SQLite never meets `database is locked`.
 //!
-//! Pure: no I/O, no clock, no threads. Requests and events come in with the time and a [`View`] of the files; answers come out. The idea and the
-//! rules (numbered as here in the code): SQLite asks for its locks without waiting, and a refusal is `SQLITE_BUSY`; so a request is *answered late*
-//! instead. That alone leaves two orders which no waiting resolves (two readers that both want to write; a snapshot gone stale before
-//! the write), so a connection that might write takes the database's **intent** before it reads, and only one has it.
+//! It does no I/O, has no clock and starts no threads. Requests and events come in with the time and a [`View`] of the files; answers come out.
+//!
+//! **Idea.** SQLite asks for its locks without waiting, and a refusal is `SQLITE_BUSY`. The broker does not refuse: it *answers late*. That alone leaves two
+//! situations that no waiting resolves: two readers that both want to write, and a snapshot that becomes stale before the write. So a connection that might
+//! write takes the **intent** of the database before it reads. Only one connection has the intent.
+//!
+//! **Rules** (the code refers to them by number).
 //!
 //! 1. *Needs the intent*: on a `-shm`, the first shared READ, and WRITE; on a database in rollback mode, the PENDING read that opens a transaction, and
-//!    every write lock; with a hot journal, everybody. On a database in WAL mode nobody.
-//! 2. *Refused at once* if somebody is in the way, because SQLite takes it as a hint: exclusive READ marks, CKPT alone, exclusive DMS; write locks on a
+//!    every write lock; with a hot journal, every request. On a database in WAL mode none does.
+//! 2. *Refused at once* if there is a conflict, because SQLite takes the refusal as a hint: exclusive READ marks, CKPT alone, exclusive DMS; write locks on a
 //!    database in WAL mode. Everything else waits.
-//! 3. *Stale on wake-up*: a READ that waited while the wal-index header changed is refused (SQLite looks again by itself) and its
+//! 3. *Stale on wake-up*: a READ that waited while the wal-index header changed is refused (SQLite then reads the header again and retries), and its
 //!    owner keeps the intent for [`Limits::keep`].
-//! 4. *Released* when its owner holds no READ or WRITE (`-shm`), nothing (database), or the file became WAL.
-//! 5. *Order*: first come, first served; the intent's holder never queues behind others.
-//! 6. *Deadlock*: at each wait a search over all files. A read-phase intent in the cycle is revoked; else a waiter that only waits because it might write after it reads may read; else a waiter that has
-//!    written nothing is refused, else the requester.
-//! 7. *Readers*: a handle opened read-only needs no intent (nor the `-shm` of a connection that has its database open so). Others lose theirs when they only read for longer than [`Limits::read_phase`] ([`Limits::read_phase_rollback`]) and somebody
-//!    waits; they count as readers until they write. Time in which no requests were taken does not count: a request to write may be among them.
-//! 8. *Failure*: a wait ends at [`Limits::wait`], but for an ordinary `F_SETLKW`; a wait for oneself is answered at once.
-//! 9. *Ordinary locks*: on a file that is not SQLite's, and on bytes that SQLite does not lock, everything is as natively: without waiting a request is
-//!    refused at once, and none of this needs or keeps an intent, or counts as a write transaction.
+//! 4. *The intent is released* when its owner holds no READ or WRITE (`-shm`), no lock (database), or the database changed to WAL mode.
+//! 5. *Order*: first come, first served. The holder of the intent never queues behind others.
+//! 6. *Deadlock*: each new wait starts a search over all files. If it closes a cycle, an intent in it whose holder only reads is revoked; else a waiter that
+//!    waits only because it might write after reading may read; else a waiter that has written nothing is refused; else the new request is.
+//! 7. *Readers*: a handle opened read-only needs no intent, and neither does the `-shm` of a connection that opened its database read-only. Other connections
+//!    lose the intent if they only read for longer than [`Limits::read_phase`] ([`Limits::read_phase_rollback`]) while others wait; they count as readers until
+//!    they write. Time in which no requests were received does not count, because one of those requests may be a write.
+//! 8. *Failure*: a wait ends at [`Limits::wait`], except for an ordinary `F_SETLKW`. A request that would wait for its own thread is answered at once.
+//! 9. *Ordinary locks*: files that are not SQLite's, and bytes that SQLite does not lock, behave as on any file system: a request that does not ask to wait is
+//!    refused at once. Such locks neither need nor keep an intent, and do not count as a write transaction.
 //!
-//! **Guarantees**, tested by properties: never two conflicting grants; every request is answered once; no cycle of waits is left; a waiter is
-//! bypassed a bounded number of times. **Cost**: a request looks at each owner on that file, and one that waits at each wait that it leads to; time costs nothing
-//! for files where nobody waits, and little for who waits already.
+//! **Guarantees**, checked by property tests: never two conflicting grants; every request is answered exactly once; no cycle of waits remains; a waiter is
+//! bypassed a bounded number of times. **Cost**: a request visits each owner on its file, and a request that has to wait also visits each wait that it leads to.
+//! Time costs nothing for files without waiters, and little for those with waiters.
 
 mod cycle;
 mod file;
@@ -51,9 +55,9 @@ use file::{File, Waiter};
 use glance::Glance;
 use std::collections::{HashMap, HashSet};
 
-/// A queue is looked through again after this, in microseconds: what a [`View`] shows may change without a request.
+/// The time after which a queue is examined again, in microseconds: what a [`View`] shows may change without a request.
 const LOOK_AGAIN: Tick = 20_000;
-/// The same where somebody is in the way whom the broker does not know, and who does not say when he goes.
+/// The same if a user unknown to the broker holds a conflicting lock: the broker is not notified when it is released.
 const TRY_AGAIN: Tick = 1_000;
 
 /// The broker. See the [module](self).
@@ -64,22 +68,22 @@ pub struct Broker {
     counters: Counters,
     /// Where each thread waits.
     waiting: HashMap<u32, (FileId, Ticket)>,
-    /// Which thread used a connection; to notice processes that move connections between threads.
+    /// Which thread last used a connection, to recognise processes that move connections between threads.
     users: HashMap<Owner, u32>,
     migrating: HashSet<u32>,
-    /// Volumes whose writes are held, and by how many.
+    /// Volumes whose writes are held back, and the number of holds on each.
     held_volumes: HashMap<VolumeId, u32>,
-    /// They are held for good.
+    /// Whether they are held for ever, so that requests are refused instead of held back.
     refuses_held_back: bool,
-    /// Requests are not taken just now: who only seems to read may have asked to write.
-    deaf: bool,
-    /// The files for which time matters; some for which it does no longer may be among them.
+    /// Whether no requests are received at the moment: a connection that seems to only read may have asked to write.
+    is_paused: bool,
+    /// The files for which time matters. It may contain files for which it no longer does.
     timed: HashSet<FileId>,
     judge: cycle::Judge,
 }
 
 impl Broker {
-    /// An empty table.
+    /// A broker without locks.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
         Broker {
@@ -91,26 +95,26 @@ impl Broker {
             migrating: HashSet::new(),
             held_volumes: HashMap::new(),
             refuses_held_back: false,
-            deaf: false,
+            is_paused: false,
             timed: HashSet::new(),
             judge: cycle::Judge::default(),
         }
     }
 
-    /// What happened so far.
+    /// Counts of what happened so far.
     #[must_use]
     pub fn counters(&self) -> &Counters {
         &self.counters
     }
 
-    /// Asks for a lock: the answer is in `out`, or comes later from another call.
+    /// Requests a lock. The answer is put into `out`, now or by a later call.
     pub fn lock(&mut self, now: Tick, view: &dyn View, request: Request, out: &mut Vec<Answer>) {
         let view = &Glance::new(view);
         self.note_user(request.owner, request.task);
         let file = self.files.entry(request.file).or_insert_with(|| File::new(request.class, request.volume));
         file.class = request.class;
         file.volume = request.volume;
-        // A thread that acts for a connection is known even if the kernel only tells it with the next request.
+        // Remembers the thread that acts for the connection, even if the kernel names it only with the next request.
         if let Some(held) = file.holders.get_mut(&request.owner) {
             held.task = request.task;
         }
@@ -142,7 +146,7 @@ impl Broker {
             self.forget_if_idle(request.file);
             return;
         }
-        // Grantable: somebody is in the way whom the broker does not know.
+        // If it is grantable, a user unknown to the broker holds a conflicting lock.
         let in_the_way = grantable || self.files.get(&request.file).is_some_and(|f| f.conflicts(request.owner, request.range, request.kind).next().is_some());
         let refusal = match request.class {
             class if !request.wait && rules::is_ordinary(class, request.range) => Some(Cause::Conflict),
@@ -187,23 +191,23 @@ impl Broker {
         let Some(file) = self.files.get_mut(&id) else { return };
         let was_writing = file.is_writing(owner);
         file.set(now, owner, Some(task), range, None);
-        view.let_others_in(id, range, &file.locks_in(range));
+        view.allow_others(id, range, &file.locks_in(range));
         let ended_write = was_writing && !file.is_writing(owner);
         self.settle(now, view, id, owner);
         if ended_write {
-            self.tell_next_early(now, view, id, out);
+            self.refuse_next_early(now, view, id, out);
         }
         self.pump(now, view, id, out);
     }
 
-    /// All locks of an owner on a file go: a descriptor was closed, or the process died.
+    /// Removes all locks of an owner on a file: a descriptor was closed, or the process died.
     pub fn close(&mut self, now: Tick, view: &dyn View, id: FileId, owner: Owner, out: &mut Vec<Answer>) {
         let view = &Glance::new(view);
         self.users.remove(&owner);
         let Some(file) = self.files.get_mut(&id) else { return };
         if let Some(held) = file.holders.remove(&owner) {
             for (range, _) in held.ranges.iter() {
-                view.let_others_in(id, range, &file.locks_in(range));
+                view.allow_others(id, range, &file.locks_in(range));
             }
         }
         file.readers.remove(&owner);
@@ -221,14 +225,14 @@ impl Broker {
         self.pump(now, view, id, out);
     }
 
-    /// Ends a wait from outside (a signal, a park). Nothing happens if it was answered already.
+    /// Ends a wait from outside (a signal, a park). Does nothing if it was answered already.
     pub fn cancel(&mut self, now: Tick, view: &dyn View, id: FileId, ticket: Ticket, cause: Cause, out: &mut Vec<Answer>) {
         if self.refuse_waiter(now, id, ticket, cause, out) {
             self.pump(now, &Glance::new(view), id, out);
         }
     }
 
-    /// Ends many waits from outside, as [`cancel`](Self::cancel) ends one; how many of them there still were.
+    /// Ends many waits from outside, as [`cancel`](Self::cancel) ends one. Returns how many of them still waited.
     pub fn cancel_all(&mut self, now: Tick, view: &dyn View, waits: &[(FileId, Ticket)], cause: Cause, out: &mut Vec<Answer>) -> usize {
         let view = &Glance::new(view);
         let (mut ended, mut files) = (0, HashSet::new());
@@ -238,7 +242,7 @@ impl Broker {
                 files.insert(*id);
             }
         }
-        // Each queue is gone through once, not once for each.
+        // Each queue is examined once, not once for each wait.
         for id in files {
             self.pump(now, view, id, out);
         }
@@ -251,7 +255,7 @@ impl Broker {
         }
     }
 
-    /// Notices processes whose connections move between threads: there, "the thread that used it last" says little about who will go on.
+    /// Recognises processes whose connections move between threads: for those, the thread that used a connection last is not necessarily the one that continues.
     fn note_user(&mut self, owner: Owner, task: Task) {
         if task.tid == 0 {
             return;

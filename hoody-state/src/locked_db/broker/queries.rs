@@ -1,16 +1,16 @@
-//! What can be asked of the table without changing it, besides [`status`](Broker::status).
+//! Queries that do not change the table, besides [`status`](Broker::status).
 
 use super::{Broker, Class, FileId, LockKind, Owner, Range, Task, file, rules};
 
 impl Broker {
-    /// Who stands in the way of a lock (`F_GETLK`).
+    /// The first lock that conflicts with a request (`F_GETLK`).
     #[must_use]
     pub fn test(&self, file: FileId, owner: Owner, range: Range, kind: LockKind) -> Option<(Owner, Task, Range, LockKind)> {
         self.files.get(&file)?.conflicts(owner, range, kind).min_by_key(|(_, _, r, _)| r.start)
     }
 
-    /// The owner by which a thread uses a database, if there is no doubt: the one by which it writes, else the only one it used, else the only one of its
-    /// process (which `pid` looks up when it is needed).
+    /// The owner through which a thread uses a database, if that is certain: the one with which it writes, else the only one that it used, else the only one of its
+    /// process (`pid` finds the process if it is needed).
     #[must_use]
     pub fn used_by(&self, file: FileId, tid: u32, pid: &dyn Fn() -> Option<u32>) -> Option<Owner> {
         let file = self.files.get(&file)?;
@@ -29,18 +29,18 @@ impl Broker {
         only(&|h| h.task.pid == pid)
     }
 
-    /// Who holds locks on a file, by which node, and by which process.
+    /// The holders of locks on a file, each with its node and process.
     pub fn holders_of(&self, file: FileId) -> impl Iterator<Item = (Owner, Task)> + '_ {
         self.files.get(&file).into_iter().flat_map(|f| f.holders.iter().map(|(o, h)| (*o, h.task)))
     }
 
-    /// Whether somebody holds locks there that SQLite takes.
+    /// Whether any owner holds locks on the file that SQLite takes.
     #[must_use]
     pub fn has_sqlite_locks(&self, file: FileId) -> bool {
         self.files.get(&file).is_some_and(|f| f.class != Class::Plain && f.holders.values().any(|h| !h.ordinary))
     }
 
-    /// Whether a process was seen to use a connection by several threads.
+    /// Whether several threads of a process have used one connection.
     #[must_use]
     pub fn moves_connections(&self, pid: u32) -> bool {
         self.migrating.contains(&pid)

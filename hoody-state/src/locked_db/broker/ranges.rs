@@ -1,4 +1,4 @@
-//! The byte ranges that one owner holds on one file, as `fcntl(2)` has them: setting a range overwrites what it covers.
+//! The byte ranges that one owner holds on one file, with the semantics of `fcntl(2)`: setting a range overwrites what it covers.
 
 use super::LockKind;
 
@@ -37,7 +37,7 @@ impl Range {
     }
 }
 
-/// What one owner holds on one file: sorted, disjoint, neighbours of one kind merged.
+/// The locks of one owner on one file: sorted, disjoint, with neighbours of one kind merged.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ranges(Vec<(Range, LockKind)>);
 
@@ -69,7 +69,7 @@ impl Ranges {
         }
     }
 
-    /// The first range held that a lock of `kind` on `range` by somebody else would conflict with.
+    /// The first held range that a lock of `kind` on `range` by another owner would conflict with.
     #[must_use]
     pub fn conflict(&self, range: Range, kind: LockKind) -> Option<(Range, LockKind)> {
         self.0.iter().copied().find(|(held, k)| held.overlaps(range) && (*k == LockKind::Write || kind == LockKind::Write))
@@ -93,7 +93,7 @@ impl Ranges {
         self.0.is_empty()
     }
 
-    /// What is held, in order.
+    /// The held ranges, in order.
     pub fn iter(&self) -> impl Iterator<Item = (Range, LockKind)> + '_ {
         self.0.iter().copied()
     }

@@ -1,29 +1,29 @@
-//! What goes into the broker and comes out of it: requests, looks at the files, answers, limits and counters.
+//! Input and output of the broker: requests, the view of the files, answers, limits and counters.
 
 use super::ranges::Range;
 use std::collections::BTreeMap;
 
-/// A moment, in microseconds of a clock that never goes back.
+/// A time, in microseconds of a clock that never goes back.
 pub type Tick = u64;
-/// A file, whatever the number of nodes that stand for it.
+/// A file, however many nodes represent it.
 pub type FileId = u64;
-/// A volume: files of one can be quiesced together.
+/// A volume: its files can be quiesced together.
 pub type VolumeId = u64;
-/// A request, to be answered once.
+/// The number of a request, which is answered exactly once.
 pub type Ticket = u64;
-/// A wal-index header, or a digest of it: all that matters is whether it changed.
+/// A wal-index header, or a digest of it: it only matters whether it changed.
 pub type Stamp = u64;
 
-/// Who holds a lock: a process or open file description (the kernel's lock owner) by way of one node or connection.
+/// The owner of a lock: a process or open file description (the kernel's lock owner), through one node or connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Owner {
     /// The kernel's lock owner.
     pub lock_owner: u64,
-    /// The FUSE node; of SQLite's locks, what stands for the connection.
+    /// The FUSE node; for SQLite's locks, what represents the connection.
     pub node: u64,
 }
 
-/// A thread and its process; 0 where the kernel did not say.
+/// A thread and its process; 0 if the kernel did not name it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Task {
     /// Thread.
@@ -32,10 +32,10 @@ pub struct Task {
     pub pid: u32,
 }
 
-/// What SQLite would call a file.
+/// What a file is to SQLite.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Class {
-    /// Not SQLite's: ordinary POSIX locks.
+    /// Not a file of SQLite: ordinary POSIX locks.
     Plain,
     /// A database.
     Database,
@@ -55,7 +55,7 @@ pub enum LockKind {
 /// A lock request.
 #[derive(Debug, Clone, Copy)]
 pub struct Request {
-    /// Its number, never used before.
+    /// Its number, which was never used before.
     pub ticket: Ticket,
     /// The file.
     pub file: FileId,
@@ -63,50 +63,50 @@ pub struct Request {
     pub class: Class,
     /// The file's volume.
     pub volume: VolumeId,
-    /// For whom.
+    /// The owner.
     pub owner: Owner,
-    /// By which thread.
+    /// The requesting thread.
     pub task: Task,
     /// The bytes.
     pub range: Range,
     /// Shared or exclusive.
     pub kind: LockKind,
-    /// Whether the caller asked to wait (`F_SETLKW`). SQLite never does, and waits all the same.
+    /// Whether the caller asked to wait (`F_SETLKW`). SQLite never does, and is made to wait all the same.
     pub wait: bool,
     /// Whether the handle was opened read-only, or belongs to a connection that cannot write.
     pub read_only: bool,
 }
 
-/// What the broker may look up about a file while it decides, and what it tells of its decisions. Looks must be cheap and have no effect.
+/// What the broker may ask about a file while it decides, and the decisions that it reports. Questions must be cheap and have no effect.
 pub trait View {
-    /// The database's header says WAL (bytes 18 and 19 are 2).
+    /// Whether the header of the database says WAL (bytes 18 and 19 are 2).
     fn is_wal(&self, file: FileId) -> bool;
-    /// There is a journal beside the database that is not empty and not zeroed.
+    /// Whether there is a journal beside the database that is not empty and not zeroed.
     fn has_hot_journal(&self, file: FileId) -> bool;
     /// The wal-index header of a `-shm`.
     fn stamp(&self, file: FileId) -> Stamp;
-    /// Whether users of the file whom the broker does not know hold any of these bytes.
+    /// Whether users of the file that the broker does not know hold any of these bytes.
     fn others_hold(&self, _file: FileId, _range: Range) -> bool {
         false
     }
-    /// A lock is about to be granted, on all of `range`: whether such users are not in its way. Then they are kept out from now on.
+    /// Called before a lock on all of `range` is granted. Returns whether no such user holds a conflicting lock; if so, they are kept out from now on.
     fn keep_others_out(&self, _file: FileId, _range: Range, _kind: LockKind) -> bool {
         true
     }
-    /// Locks in `range` have gone; `left` are those that are still held there.
-    fn let_others_in(&self, _file: FileId, _range: Range, _left: &[(Range, LockKind)]) {}
+    /// Called when locks in `range` were released; `left` are those still held there.
+    fn allow_others(&self, _file: FileId, _range: Range, _left: &[(Range, LockKind)]) {}
 }
 
 /// Why a request was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Cause {
-    /// An ordinary lock, asked for without waiting.
+    /// A conflict with an ordinary lock, requested without waiting.
     Conflict,
-    /// SQLite asked only to find out (rule 2).
+    /// SQLite asked only to find out whether the lock is free (rule 2).
     Hint,
-    /// The snapshot went stale while it waited; SQLite looks again by itself (rule 3).
+    /// The snapshot became stale while the request waited; SQLite retries by itself (rule 3).
     Stale,
-    /// It would wait for something that waits for it (rule 6).
+    /// It would wait for something that waits for it: a deadlock (rule 6).
     Deadlock,
     /// It would wait for its own thread.
     OwnThread,
@@ -114,9 +114,9 @@ pub enum Cause {
     Timeout,
     /// Its container is about to be frozen.
     Parked,
-    /// Its thread has a signal to attend to.
+    /// Its thread has a signal to handle.
     Interrupted,
-    /// Its file or volume went away.
+    /// Its file or volume was removed.
     Gone,
 }
 
@@ -125,7 +125,7 @@ pub enum Cause {
 pub struct Answer {
     /// Which.
     pub ticket: Ticket,
-    /// Granted, or why not.
+    /// Granted, or the reason for the refusal.
     pub outcome: Result<(), Cause>,
     /// How long it waited, in microseconds.
     pub waited: Tick,
@@ -136,18 +136,18 @@ pub struct Answer {
 pub struct Limits {
     /// A stale reader keeps the intent this long while it looks again.
     pub keep: Tick,
-    /// An intent whose holder only reads is revoked after this, if somebody waits.
+    /// An intent whose holder only reads is revoked after this time, if others wait.
     pub read_phase: Tick,
-    /// The same in rollback mode. There whoever writes must wait for readers to end before it commits, so overtaking one gains little; and a connection that
-    /// was only slow to go on and write would meet BUSY.
+    /// The same in rollback mode. There a writer must wait for readers to end before it commits, so overtaking one gains little; and a connection that was only slow
+    /// to begin writing would meet BUSY.
     pub read_phase_rollback: Tick,
-    /// No wait is longer, but for one that was asked for (`F_SETLKW`) on an ordinary file: natively it has no end.
+    /// The longest wait, except for one that was asked for (`F_SETLKW`) on an ordinary file, which has no limit.
     pub wait: Tick,
-    /// A connection that comes back at once goes on with its next transaction, past those who wait, for this long: a hand-over costs more than a transaction.
+    /// For this long a connection that comes back at once may begin its next transaction ahead of waiters: a hand-over costs more than a transaction.
     pub turn: Tick,
-    /// "At once".
+    /// What counts as "at once".
     pub quick: Tick,
-    /// A cycle that rests on which thread will act for a connection, in a process that moves connections between threads, is broken after this.
+    /// The time after which a doubtful cycle is broken: one through a process that moves connections between threads.
     pub doubt: Tick,
 }
 
@@ -157,7 +157,7 @@ impl Default for Limits {
     }
 }
 
-/// How often what happened.
+/// Counts of events.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Granted at once.
@@ -168,11 +168,11 @@ pub struct Counters {
     pub refused: BTreeMap<Cause, u64>,
     /// Intents taken from connections that only read.
     pub revoked: u64,
-    /// Write locks given to connections whose intent had been revoked: the one place where SQLite may still say BUSY.
+    /// Write locks given to connections whose intent had been revoked: the one case in which SQLite may still report BUSY.
     pub upgrades_after_revocation: u64,
     /// Requests that waited.
     pub waits: u64,
-    /// Microseconds waited in all.
+    /// The sum of all waits, in microseconds.
     pub waited: u64,
     /// The longest wait.
     pub longest_wait: u64,

@@ -1,4 +1,4 @@
-//! What SQLite means by a lock: the bytes it locks (`os_unix.c`, `wal.c`), and which requests need the intent, may be refused, or write.
+//! The meaning of SQLite's locks: the bytes that it locks (`os_unix.c`, `wal.c`), and which requests need the intent, may be refused, or begin to write.
 
 use super::file::File;
 use super::{Class, LockKind, Owner, Range, Request, View};
@@ -9,7 +9,7 @@ pub const PENDING: Range = Range::byte(0x4000_0000);
 pub const RESERVED: Range = Range::byte(0x4000_0001);
 /// Of a database file: the SHARED range.
 pub const SHARED: Range = Range::new(0x4000_0002, 0x4000_01ff);
-/// Of a database file: everything SQLite locks.
+/// Of a database file: everything that SQLite locks.
 pub const DATABASE: Range = Range::new(0x4000_0000, 0x4000_01ff);
 /// Of a `-shm`: the one writer.
 pub const WRITE: Range = Range::byte(120);
@@ -22,10 +22,10 @@ pub const WAL_INDEX: Range = Range::new(120, 127);
 /// Of a `-shm`: the dead man's switch.
 pub const DMS: Range = Range::byte(128);
 
-/// Of a `-shm`: everything SQLite locks.
+/// Of a `-shm`: everything that SQLite locks.
 const SHM: Range = Range::new(120, 128);
 
-/// Whether a lock on these bytes is not one that SQLite takes: it is granted, refused and waited for as natively.
+/// Whether a lock on these bytes is not one that SQLite takes (rule 9).
 #[must_use]
 pub fn is_ordinary(class: Class, range: Range) -> bool {
     match class {
@@ -61,17 +61,18 @@ pub(super) fn needs_intent(file: &File, r: &Request, view: &dyn View) -> bool {
     }
 }
 
-/// Rule 7: opened read-only, or it lost its intent to others while it only read; or a guest (rule 6).
+/// Rule 7: whether the owner is a reader: opened read-only, or its intent was revoked while it only read; or a guest (rule 6).
 fn is_reader(file: &File, r: &Request) -> bool {
     (r.read_only && !file.disproved.contains(&r.owner)) || file.readers.contains(&r.owner) || file.guests.contains(&r.owner)
 }
 
-/// A reader by its handle that asks to write on top of what it reads is none. (Alone, WRITE is what a read-only connection takes to recover a log.)
+/// Whether a request shows that an owner with a read-only handle writes: it asks to write while it reads. (WRITE alone is what a read-only connection takes to
+/// recover a log.)
 pub(super) fn disproves_reader(file: &File, r: &Request) -> bool {
     r.read_only && r.class == Class::Shm && begins_write(r) && file.held(r.owner).is_some_and(|h| h.ranges.holds(READ))
 }
 
-/// Rule 2: a request that SQLite only makes to find out; refused at once when somebody is in its way.
+/// Rule 2: whether SQLite makes this request only to find out whether the lock is free. It is refused at once on a conflict.
 pub(super) fn is_hint(r: &Request, view: &dyn View) -> bool {
     r.kind == LockKind::Write
         && !is_ordinary(r.class, r.range)
@@ -82,12 +83,12 @@ pub(super) fn is_hint(r: &Request, view: &dyn View) -> bool {
         }
 }
 
-/// Rule 3: a reader that chose its snapshot before it queued.
+/// Rule 3: whether the request is of a reader that chose its snapshot before it was queued.
 pub(super) fn takes_snapshot(r: &Request) -> bool {
     r.class == Class::Shm && r.kind == LockKind::Read && r.range.within(READ)
 }
 
-/// Rule 4: whether an owner still needs the intent it has.
+/// Rule 4: whether an owner still needs its intent.
 pub(super) fn keeps_intent(class: Class, file: &File, owner: Owner, is_wal: bool) -> bool {
     let Some(held) = file.held(owner) else { return false };
     match class {
@@ -106,7 +107,7 @@ pub(super) fn write_bytes(class: Class) -> Option<Range> {
     }
 }
 
-/// The bytes of which an owner holds some while a transaction is open.
+/// The bytes of which an owner holds at least one while a transaction is open.
 pub(super) fn read_bytes(class: Class) -> Option<Range> {
     match class {
         Class::Plain => None,

@@ -1,4 +1,4 @@
-//! What can be seen of the table: who holds, who waits, since when.
+//! The state of the table for people: holders and waiters, and since when.
 
 use super::{Broker, Class, FileId, LockKind, Owner, Range, Task, Tick, VolumeId};
 
@@ -11,15 +11,15 @@ pub struct FileStatus {
     pub volume: VolumeId,
     /// What it is.
     pub class: Class,
-    /// Who has the intent, and for how long, in microseconds.
+    /// The owner of the intent, and for how long it has had it, in microseconds.
     pub intent: Option<(Owner, Tick)>,
-    /// Who holds locks.
+    /// The holders of locks.
     pub holders: Vec<HolderStatus>,
-    /// Who waits, first in line first.
+    /// The waiters, first in line first.
     pub waiters: Vec<WaiterStatus>,
 }
 
-/// Who holds locks on a file.
+/// A holder of locks on a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HolderStatus {
     /// The owner.
@@ -32,7 +32,7 @@ pub struct HolderStatus {
     pub ranges: Vec<(Range, LockKind)>,
 }
 
-/// Who waits for a lock.
+/// A waiter for a lock.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WaiterStatus {
     /// The owner.
@@ -45,7 +45,7 @@ pub struct WaiterStatus {
     pub range: Range,
     /// Shared or exclusive.
     pub kind: LockKind,
-    /// How many that came later were served first.
+    /// How many later requests were granted before it.
     pub bypassed: u32,
 }
 

@@ -1,18 +1,18 @@
-//! What time does: waits end, kept intents lapse, long readers lose theirs.
+//! The effects of time: waits end, kept intents lapse, connections that only read lose theirs.
 
 use super::file::File;
 use super::glance::Glance;
 use super::{Answer, Broker, Cause, Class, FileId, LOOK_AGAIN, Tick, View, rules};
 
 impl Broker {
-    /// Time passes: kept intents lapse, long readers lose theirs, waits end. Call it at least every few milliseconds while somebody waits.
+    /// Applies the effects of time. Call it at least every few milliseconds while anything waits.
     pub fn tick(&mut self, now: Tick, view: &dyn View, out: &mut Vec<Answer>) {
         let view = &Glance::new(view);
         let ids: Vec<FileId> = self.timed.iter().copied().collect();
         for id in ids {
             let lapsed = self.lapse(now, view, id);
             if self.files.get(&id).is_some_and(|f| now >= f.due) {
-                self.look_through(now, view, id, out);
+                self.examine_queue(now, view, id, out);
             } else if lapsed {
                 self.pump(now, view, id, out);
             }
@@ -23,8 +23,8 @@ impl Broker {
         self.judge(now, view, out);
     }
 
-    /// Notices which waits have become old, and ends those that are over.
-    fn look_through(&mut self, now: Tick, view: &dyn View, id: FileId, out: &mut Vec<Answer>) {
+    /// Marks waits that have become old, and ends those that have lasted too long.
+    fn examine_queue(&mut self, now: Tick, view: &dyn View, id: FileId, out: &mut Vec<Answer>) {
         let Some(file) = self.files.get_mut(&id) else { return };
         let (mut due, mut over) = (now + LOOK_AGAIN, Vec::new());
         for w in &mut file.queue {
@@ -51,29 +51,29 @@ impl Broker {
         self.pump(now, view, id, out);
     }
 
-    /// While requests are not taken, nobody is held to have only read.
-    pub fn set_deaf(&mut self, deaf: bool) {
-        self.deaf = deaf;
+    /// Says whether requests are received at the moment. While they are not, no intent is revoked from a connection that seems to only read.
+    pub fn set_paused(&mut self, is_paused: bool) {
+        self.is_paused = is_paused;
     }
 
-    /// So long no requests were taken, or the machine was too busy to go on: that time does not count as reading.
+    /// Excludes a period from the time that counts as reading, because no requests were received in it or the machine was too busy.
     pub fn excuse(&mut self, now: Tick, by: Tick) {
         for intent in self.files.values_mut().filter_map(|f| f.intent.as_mut()) {
             intent.since = (intent.since + by).min(now);
         }
     }
 
-    /// Whether anything happens by time alone.
+    /// Whether any file needs [`tick`](Self::tick).
     #[must_use]
     pub fn needs_ticks(&self) -> bool {
         !self.waiting.is_empty() || self.timed.iter().any(|id| self.files.get(id).is_some_and(File::is_timed))
     }
 
-    /// What ends by time alone; whether anything did.
+    /// Ends what lapses with time on a file; returns whether anything did.
     pub(super) fn lapse(&mut self, now: Tick, view: &dyn View, id: FileId) -> bool {
         let Some(file) = self.files.get_mut(&id) else { return false };
         let Some(intent) = file.intent else {
-            // Nobody has it and the next in line did not come back.
+            // No owner has the intent, and the next one in line did not come back.
             return file.heir.take().is_some();
         };
         if let Some(until) = intent.kept_until {
@@ -90,7 +90,7 @@ impl Broker {
             return true;
         }
         let phase = if file.class == Class::Database { self.limits.read_phase_rollback } else { self.limits.read_phase };
-        if self.deaf || now.saturating_sub(intent.since) < phase || file.is_writing(intent.owner) {
+        if self.is_paused || now.saturating_sub(intent.since) < phase || file.is_writing(intent.owner) {
             return false;
         }
         let waited_for = file.heir.is_some() || file.queue.iter().any(|w| rules::needs_intent(file, &w.request, view));

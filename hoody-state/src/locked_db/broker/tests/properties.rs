@@ -1,6 +1,6 @@
 //! Random requests against a small oracle: never two conflicting grants, every request answered once, no cycle left, bounded bypass.
 
-use super::super::{Answer, Broker, Cause, Class, Limits, LockKind, Owner, Range, Request, Task, Ticket};
+use super::super::{Answer, Broker, Cause, Class, Limits, LockKind, Owner, Range, Request, Task, Tick, Ticket};
 use super::World;
 use proptest::prelude::*;
 use std::collections::{HashMap, HashSet};
@@ -16,7 +16,7 @@ enum Step {
     Tick { by: u64 },
     Commit { file: usize },
     Hold,
-    LetGo,
+    Release,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -30,7 +30,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => prop_oneof![Just(100_u64), Just(5_000), Just(300_000), Just(70_000_000)].prop_map(|by| Step::Tick { by }),
         2 => file.prop_map(|file| Step::Commit { file }),
         1 => Just(Step::Hold),
-        1 => Just(Step::LetGo),
+        1 => Just(Step::Release),
     ]
 }
 
@@ -116,107 +116,138 @@ impl Oracle {
     }
 }
 
+/// A broker, its oracle, and what the steps so far have left.
+struct Run {
+    world: World,
+    broker: Broker,
+    oracle: Oracle,
+    out: Vec<Answer>,
+    now: Tick,
+    ticket: Ticket,
+    holds: u32,
+}
+
+impl Run {
+    fn new(wal: bool) -> Self {
+        let mut world = World::default();
+        if wal {
+            world.wal.insert(2);
+        }
+        Run { world, broker: Broker::new(Limits::default()), oracle: Oracle::default(), out: Vec::new(), now: 0, ticket: 0, holds: 0 }
+    }
+
+    fn task(who: u64) -> Task {
+        let id = u32::try_from(who).unwrap() + 1;
+        Task { tid: id, pid: id }
+    }
+
+    fn step(&mut self, step: Step) {
+        self.now += 10;
+        match step {
+            Step::Lock { file, who, byte: n, len, write, wait } => {
+                let task = Self::task(who);
+                // A thread has one request at a time.
+                if self.oracle.open.values().any(|r| r.task.tid == task.tid) {
+                    return;
+                }
+                let (id, class) = FILES[file];
+                let start = byte(class, n);
+                let kind = if write { LockKind::Write } else { LockKind::Read };
+                self.ticket += 1;
+                let (ticket, owner) = (self.ticket, Owner { lock_owner: who, node: id });
+                let range = Range::new(start, start + len - 1);
+                let r = Request { ticket, file: id, class, volume: 7, owner, task, range, kind, wait, read_only: who == 4 };
+                self.oracle.open.insert(ticket, r);
+                self.broker.lock(self.now, &self.world, r, &mut self.out);
+            }
+            Step::Unlock { file, who, all, byte: n } => {
+                if self.oracle.open.values().any(|r| r.owner.lock_owner == who) {
+                    return;
+                }
+                let (id, class) = FILES[file];
+                let range = if all { Range::new(0, u64::MAX >> 1) } else { Range::byte(byte(class, n)) };
+                let owner = Owner { lock_owner: who, node: id };
+                self.oracle.free(id, owner, range);
+                self.broker.unlock(self.now, &self.world, id, owner, Task { pid: 0, ..Self::task(who) }, range, &mut self.out);
+            }
+            Step::Close { file, who } => self.close(file, who),
+            Step::Cancel { nth } => {
+                let mut open: Vec<(Ticket, u64)> = self.oracle.open.iter().map(|(t, r)| (*t, r.file)).collect();
+                open.sort_unstable();
+                if let Some((t, f)) = open.get(nth) {
+                    self.broker.cancel(self.now, &self.world, *f, *t, Cause::Interrupted, &mut self.out);
+                }
+            }
+            Step::Tick { by } => self.tick(by),
+            Step::Commit { file } => self.world.commit(FILES[file].0),
+            Step::Hold => {
+                self.holds += 1;
+                self.broker.hold(&[7]);
+            }
+            Step::Release if self.holds > 0 => {
+                self.holds -= 1;
+                self.broker.release(self.now, &self.world, &[7], &mut self.out);
+            }
+            Step::Release => {}
+        }
+        self.oracle.take(&mut self.out);
+    }
+
+    fn tick(&mut self, by: Tick) {
+        self.now += by;
+        self.broker.tick(self.now, &self.world, &mut self.out);
+    }
+
+    fn close(&mut self, file: usize, who: u64) {
+        let id = FILES[file].0;
+        let owner = Owner { lock_owner: who, node: id };
+        self.oracle.free(id, owner, Range::new(0, u64::MAX));
+        self.broker.close(self.now, &self.world, id, owner, &mut self.out);
+    }
+
+    fn close_all(&mut self) {
+        for file in 0..FILES.len() {
+            for who in 0..5 {
+                self.close(file, who);
+                self.oracle.take(&mut self.out);
+            }
+        }
+    }
+
+    /// Releases and closes everything, and lets time pass until every wait has ended.
+    fn end(&mut self) {
+        for _ in 0..self.holds {
+            self.broker.release(self.now, &self.world, &[7], &mut self.out);
+        }
+        self.close_all();
+        for _ in 0..3 {
+            self.tick(61_000_000);
+            self.oracle.take(&mut self.out);
+            self.close_all();
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
     #[test]
-    fn whatever_is_asked_for(steps in prop::collection::vec(step(), 1..120), wal in any::<bool>()) {
-        let mut world = World::default();
-        if wal { world.wal.insert(2); }
-        let mut broker = Broker::new(Limits::default());
-        let (mut oracle, mut out) = (Oracle::default(), Vec::new());
-        let (mut now, mut ticket, mut holds) = (0, 0, 0);
+    fn random_requests_agree_with_the_oracle(steps in prop::collection::vec(step(), 1..120), wal in any::<bool>()) {
+        let mut run = Run::new(wal);
         for step in steps {
-            now += 10;
-            match step {
-                Step::Lock { file, who, byte: n, len, write, wait } => {
-                    let task = Task { tid: u32::try_from(who).unwrap() + 1, pid: u32::try_from(who).unwrap() + 1 };
-                    // A thread asks for one thing at a time.
-                    if oracle.open.values().any(|r| r.task.tid == task.tid) {
-                        continue;
-                    }
-                    let (id, class) = FILES[file];
-                    let start = byte(class, n);
-                    let kind = if write { LockKind::Write } else { LockKind::Read };
-                    ticket += 1;
-                    let owner = Owner { lock_owner: who, node: id };
-                    let r = Request { ticket, file: id, class, volume: 7, owner, task, range: Range::new(start, start + len - 1), kind, wait, read_only: who == 4 };
-                    oracle.open.insert(ticket, r);
-                    broker.lock(now, &world, r, &mut out);
-                }
-                Step::Unlock { file, who, all, byte: n } => {
-                    if oracle.open.values().any(|r| r.owner.lock_owner == who) {
-                        continue;
-                    }
-                    let (id, class) = FILES[file];
-                    let range = if all { Range::new(0, u64::MAX >> 1) } else { Range::byte(byte(class, n)) };
-                    let owner = Owner { lock_owner: who, node: id };
-                    oracle.free(id, owner, range);
-                    broker.unlock(now, &world, id, owner, Task { tid: u32::try_from(who).unwrap() + 1, pid: 0 }, range, &mut out);
-                }
-                Step::Close { file, who } => {
-                    let id = FILES[file].0;
-                    let owner = Owner { lock_owner: who, node: id };
-                    oracle.free(id, owner, Range::new(0, u64::MAX));
-                    broker.close(now, &world, id, owner, &mut out);
-                }
-                Step::Cancel { nth } => {
-                    let mut open: Vec<(Ticket, u64)> = oracle.open.iter().map(|(t, r)| (*t, r.file)).collect();
-                    open.sort_unstable();
-                    if let Some((t, f)) = open.get(nth) {
-                        broker.cancel(now, &world, *f, *t, Cause::Interrupted, &mut out);
-                    }
-                }
-                Step::Tick { by } => {
-                    now += by;
-                    broker.tick(now, &world, &mut out);
-                }
-                Step::Commit { file } => world.commit(FILES[file].0),
-                Step::Hold => {
-                    holds += 1;
-                    broker.hold(&[7]);
-                }
-                Step::LetGo if holds > 0 => {
-                    holds -= 1;
-                    broker.let_go(now, &world, &[7], &mut out);
-                }
-                Step::LetGo => {}
-            }
-            oracle.take(&mut out);
-            prop_assert!(!oracle.has_cycle(), "a cycle of waits is left");
-            for f in broker.status(now) {
+            run.step(step);
+            prop_assert!(!run.oracle.has_cycle(), "a cycle of waits is left");
+            for f in run.broker.status(run.now) {
                 for w in f.waiters {
-                    // One of each other thread's, and those granted in the moments of their turn.
+                    // One request of each other thread, and those granted during the turn of another owner.
                     prop_assert!(w.bypassed < 200);
                 }
             }
         }
-        for _ in 0..holds {
-            broker.let_go(now, &world, &[7], &mut out);
-        }
-        for (id, _) in FILES {
-            for who in 0..5 {
-                let owner = Owner { lock_owner: who, node: id };
-                oracle.free(id, owner, Range::new(0, u64::MAX));
-                broker.close(now, &world, id, owner, &mut out);
-                oracle.take(&mut out);
-            }
-        }
-        for _ in 0..3 {
-            now += 61_000_000;
-            broker.tick(now, &world, &mut out);
-            oracle.take(&mut out);
-            for (id, _) in FILES {
-                for who in 0..5 {
-                    let owner = Owner { lock_owner: who, node: id };
-                    oracle.free(id, owner, Range::new(0, u64::MAX));
-                    broker.close(now, &world, id, owner, &mut out);
-                    oracle.take(&mut out);
-                }
-            }
-        }
+        run.end();
+        let (broker, oracle) = (&run.broker, &run.oracle);
         prop_assert!(oracle.open.is_empty(), "never answered: {:?}", oracle.open);
-        prop_assert!(broker.status(now).is_empty(), "nothing is held and nothing waits: {:?}", broker.status(now));
+        prop_assert!(broker.status(run.now).is_empty(), "nothing is held and nothing waits: {:?}", broker.status(run.now));
         let c = broker.counters();
         prop_assert_eq!(c.granted + c.granted_late, oracle.granted);
         prop_assert_eq!(c.refused.values().sum::<u64>(), oracle.refused);

@@ -273,10 +273,10 @@ fn rule_7_nobody_is_overtaken_while_requests_are_not_taken() {
     let phase = Limits::default().read_phase;
     b.grant(1, 1, MARK, Read);
     let second = b.ask(1, 2, MARK, Read);
-    b.broker.set_deaf(true);
+    b.broker.set_paused(true);
     b.tick(phase + 1);
     assert_eq!(b.got(second), None);
-    b.broker.set_deaf(false);
+    b.broker.set_paused(false);
     b.broker.excuse(b.now, phase + 1);
     b.tick(phase - 1);
     assert_eq!(b.got(second), None);
@@ -413,6 +413,6 @@ fn a_hold_lets_the_writer_end_and_nobody_begin() {
     b.grant(10, 2, SHARED, Read);
     let write = b.ask(10, 2, RESERVED, Write);
     assert_eq!(b.got(write), None);
-    b.broker.let_go(b.now, &b.world, &[1], &mut b.out);
+    b.broker.release(b.now, &b.world, &[1], &mut b.out);
     assert_eq!(b.got(write), Some(Ok(())));
 }
