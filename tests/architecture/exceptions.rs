@@ -15,11 +15,9 @@ pub const USES: &[&str] = &[
     "host -> snapshot/btrfs",
     "host -> snapshot/memory",
     "locked_db -> locked_db/fuse",
-    "locked_db/fuse -> locked_db/memory",
     "transfer -> catalog",
     "transfer -> op",
     "transfer/memory -> host",
-    "world -> host",
 ];
 pub const LONG_FILES: &[&str] = &["hoody-state/src/host/build.rs"];
 pub const LONG_FUNCTIONS: &[&str] = &[

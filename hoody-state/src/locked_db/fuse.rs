@@ -266,7 +266,7 @@ impl LockedDb for FuseLockedDb {
         Client::connect(&self.socket)?.ping()?;
         let at = if volume.is_empty() { self.mountpoint.clone() } else { below(&self.mountpoint, Path::new(volume))? };
         if volume.contains('/') || !at.is_dir() {
-            return Err(super::memory::not_found(volume));
+            return Err(super::not_found(volume));
         }
         restore_below(&at, from, to, super::RESTORE_PATIENCE)
     }

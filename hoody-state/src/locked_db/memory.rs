@@ -1,6 +1,6 @@
 //! In memory, for tests of what stands above: a volume shows at its backing, and a hold is a write transaction on each database that is there.
 
-use super::{LockedDb, Quiesced, RestartListener, Status, databases_in};
+use super::{LockedDb, Quiesced, RestartListener, Status, databases_in, not_found};
 use crate::error::{Code, Error, Result};
 use rusqlite::{Connection, OpenFlags};
 use std::collections::BTreeMap;
@@ -73,10 +73,6 @@ impl MemoryLockedDb {
             f();
         }
     }
-}
-
-pub(super) fn not_found(volume: &str) -> Error {
-    Error::new(Code::VolumeNotFound, format!("there is no volume {volume:?}"))
 }
 
 fn directory(backing: &Path) -> Result<()> {

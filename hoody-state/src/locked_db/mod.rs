@@ -49,6 +49,10 @@ use std::time::Duration;
 /// Called when another session has begun.
 pub type RestartListener = Box<dyn Fn() + Send + Sync>;
 
+fn not_found(volume: &str) -> Error {
+    Error::new(Code::VolumeNotFound, format!("there is no volume {volume:?}"))
+}
+
 /// Serves volumes of databases. See the [module](self). Every method may answer `databases_unavailable`: what serves them does not answer.
 pub trait LockedDb: Send + Sync {
     /// Where a volume shows on this host, whether it is served or not.
@@ -96,7 +100,7 @@ pub trait LockedDb: Send + Sync {
     /// one step. Errors: `volume_not_found`; `bad_path` (`to` leads out of the volume, or a part of it is a link); `not_a_database`, `databases_busy`.
     fn restore_database(&self, volume: &str, from: &Path, to: &Path) -> Result<()> {
         if volume.contains('/') || !self.status()?.volumes.contains_key(volume) {
-            return Err(memory::not_found(volume));
+            return Err(not_found(volume));
         }
         restore::restore_below(&self.path(volume), from, to, RESTORE_PATIENCE)
     }
