@@ -296,7 +296,7 @@ impl HostBuilder {
             shares,
             starter,
             view: View { server: server.clone(), user },
-            engine: Engine::new(Arc::clone(&catalog), Arc::clone(&clock), hook),
+            engine: Engine::new(records.clone(), hook),
             peers: Peers { transport, records: records.clone(), server: server.clone(), id_base },
             clock,
             catalog,

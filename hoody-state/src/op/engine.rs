@@ -4,11 +4,13 @@ use super::progress::Registry;
 use super::retries::Retries;
 use super::step::StepHook;
 use super::workers::Workers;
-use crate::catalog::{Catalog, Durability, Tx, operations};
-use crate::clock::Clock;
+use crate::catalog::records::Records;
+use crate::catalog::{Durability, Tx, operations};
 use crate::error::{Code, Error, Result};
 use crate::id::OperationId;
 use crate::model::OperationStatus;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -25,8 +27,7 @@ pub(crate) trait Engined: Clone + Send + Sync + 'static {
 
 /// The state of what is under way.
 pub(crate) struct Engine {
-    pub catalog: Arc<Catalog>,
-    pub clock: Arc<dyn Clock>,
+    pub records: Records,
     pub hook: Box<dyn StepHook>,
     pub locks: Locks,
     pub registry: Arc<Registry>,
@@ -46,16 +47,11 @@ struct SetAside {
     _held: Option<Held>,
 }
 
-fn stored<T: serde::de::DeserializeOwned>(answer: serde_json::Value) -> Result<T> {
-    serde_json::from_value(answer).map_err(|e| Error::new(Code::CatalogCorrupt, format!("a stored answer cannot be read: {e}")))
-}
-
 impl Engine {
     /// An engine that journals into this catalog.
-    pub(crate) fn new(catalog: Arc<Catalog>, clock: Arc<dyn Clock>, hook: Box<dyn StepHook>) -> Self {
+    pub(crate) fn new(records: Records, hook: Box<dyn StepHook>) -> Self {
         Engine {
-            catalog,
-            clock,
+            records,
             hook,
             locks: Locks::default(),
             registry: Arc::default(),
@@ -72,39 +68,26 @@ impl Engine {
     }
 
     pub(crate) fn read<T>(&self, f: impl FnOnce(&rusqlite::Connection) -> Result<T>) -> Result<T> {
-        self.catalog.read(f)
+        self.records.read(f)
     }
 
     pub(crate) fn write<T>(&self, durability: Durability, f: impl FnOnce(&mut Tx<'_>) -> Result<T>) -> Result<T> {
-        self.catalog.write(durability, self.clock.now(), f)
+        self.records.write(durability, f)
     }
 
     /// Whether a change of the catalog could be made: nothing is changed.
     pub(crate) fn would<T>(&self, f: impl FnOnce(&mut Tx<'_>) -> Result<T>) -> Result<T> {
-        self.catalog.would(self.clock.now(), f)
+        self.records.catalog.would(self.records.now(), f)
     }
 
     /// The first answer to this request, if its key has been used.
-    pub(crate) fn replay<T: serde::de::DeserializeOwned>(&self, caller: &Caller) -> Result<Option<T>> {
-        let Some(key) = &caller.idempotency else { return Ok(None) };
-        let answer = self.read(|c| crate::catalog::idempotency::look_up(c, key, self.clock.now()))?;
-        answer.map(stored).transpose()
+    pub(crate) fn replay<T: DeserializeOwned>(&self, caller: &Caller) -> Result<Option<T>> {
+        self.records.replay(caller.idempotency.as_ref())
     }
 
     /// A change of the catalog alone, with its key.
-    pub(crate) fn change<T: serde::Serialize + serde::de::DeserializeOwned>(&self, caller: &Caller, f: impl FnOnce(&mut Tx<'_>) -> Result<T>) -> Result<T> {
-        if let Some(t) = self.replay(caller)? {
-            return Ok(t);
-        }
-        self.write(Durability::Disk, |tx| {
-            // Another request with the same key may have come in between.
-            if let Some(answer) = tx.take_key(caller.idempotency.as_ref(), None)? {
-                return stored(answer);
-            }
-            let t = f(tx)?;
-            tx.answer_key(caller.idempotency.as_ref(), &t)?;
-            Ok(t)
-        })
+    pub(crate) fn change<T: Serialize + DeserializeOwned>(&self, caller: &Caller, f: impl FnOnce(&mut Tx<'_>) -> Result<T>) -> Result<T> {
+        self.records.change(caller.idempotency.as_ref(), f)
     }
 
     /// A point between two side effects that belongs to no operation of its own.

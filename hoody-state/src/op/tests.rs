@@ -5,6 +5,7 @@ use super::begun::text;
 use super::journal::parse;
 use super::step::NoHook;
 use super::*;
+use crate::catalog::records::Records;
 use crate::catalog::{Catalog, Durability, operations};
 use crate::clock::SystemClock;
 use crate::error::{Error, Kind, Result};
@@ -116,7 +117,7 @@ impl Operation for Play {
 static ALL: [Entry<Toy>; 1] = [Entry::of::<Play>()];
 
 fn toys_over(catalog: Arc<Catalog>) -> Toy {
-    let engine = Engine::new(catalog, Arc::new(SystemClock), Box::new(NoHook));
+    let engine = Engine::new(Records { catalog, clock: Arc::new(SystemClock) }, Box::new(NoHook));
     Toy(Arc::new(Toys { engine, failures: AtomicU32::new(0), recovered: AtomicU32::new(0), ran_on: AtomicU32::new(0) }))
 }
 
