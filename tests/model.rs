@@ -106,15 +106,7 @@ impl Run {
             Action::Rename { name, which, alias: a } => unit(h.rename_snapshot(&me(), &self.id(name), &self.word(name, which), alias(a))),
             Action::Pin { name, which, pin } => unit(h.pin_snapshot(&me(), &self.id(name), &self.word(name, which), pin.then(|| "it is needed".to_owned()))),
             Action::DeleteSnapshot { name, which } => unit(h.delete_snapshot(&me(), &self.id(name), &self.word(name, which))),
-            Action::Advance { hours } => {
-                self.world.clock.advance(Duration::from_secs(u64::from(hours) * 3600));
-                Ok(())
-            }
             Action::Lifecycle { name, verb } => unit(h.lifecycle(&me(), &self.id(name), verb, None)),
-            Action::FailNextStart => {
-                self.world.runtime.fail_next_start();
-                Ok(())
-            }
             Action::ImageOf { image, name, which } => unit(h.image_from_snapshot(&me(), IMAGES[image], &self.id(name), &self.word(name, which))),
             Action::DeleteImage { image } => h.delete_image(&me(), IMAGES[image]),
             Action::DeleteProject => {
@@ -122,31 +114,43 @@ impl Run {
                 self.project = project(&h, "p");
                 Ok(())
             }
-            Action::RestartServer { gone } => {
+            Action::Advance { .. } | Action::FailNextStart | Action::RestartServer { .. } | Action::DieIn { .. } | Action::Reboot | Action::PoolFull { .. } => {
                 drop(h);
+                self.act_on_machine(action);
+                Ok(())
+            }
+        }
+    }
+
+    /// What happens to the machine and not through the host.
+    fn act_on_machine(&mut self, action: &Action) {
+        match *action {
+            Action::Advance { hours } => {
+                self.world.clock.advance(Duration::from_secs(u64::from(hours) * 3600));
+            }
+            Action::FailNextStart => {
+                self.world.runtime.fail_next_start();
+            }
+            Action::RestartServer { gone } => {
                 self.host = None;
                 if let Some(name) = gone {
                     self.world.runtime.crash(&self.id(name), 3);
                 }
                 self.restart();
-                Ok(())
             }
             Action::DieIn { steps } => {
                 self.world.death.at(u64::from(steps));
-                Ok(())
             }
             Action::Reboot => {
-                drop(h);
                 self.host = None;
                 self.world.power_off();
                 self.restart();
-                Ok(())
             }
             Action::PoolFull { full } => {
                 let mib = if full { 32 } else { 1024 };
                 self.world.store.set_capacity(hoody_state::units::Bytes::mib(mib));
-                Ok(())
             }
+            _ => unreachable!("{action:?} goes through the host"),
         }
     }
 

@@ -264,28 +264,6 @@ impl Model {
                 let undo = self.con(name)?.undo.clone().ok_or(Code::NothingToUndo)?;
                 self.restore(name, undo, None, None)?;
             }
-            Action::Rename { name, which, alias: a } => {
-                let c = self.con(name)?;
-                let s = c.find_unambiguous(&c.word(which))?;
-                if c.showing(alias(a).unwrap_or(&s)).is_some_and(|o| o != s) {
-                    return Err(Code::AliasInUse);
-                }
-                c.snaps.get_mut(&s).unwrap().alias = alias(a).map(str::to_owned);
-            }
-            Action::Pin { name, which, pin } => {
-                let c = self.con(name)?;
-                let s = c.find_unambiguous(&c.word(which))?;
-                c.snaps.get_mut(&s).unwrap().pinned = pin;
-            }
-            Action::DeleteSnapshot { name, which } => {
-                let c = self.con(name)?;
-                let s = c.find_unambiguous(&c.word(which))?;
-                if c.snaps[&s].pinned {
-                    return Err(Code::SnapshotPinned);
-                }
-                c.drop_snapshot(&s);
-            }
-            Action::Advance { hours } => self.now = now.checked_add(Duration::from_secs(u64::from(hours) * 3600)).unwrap(),
             Action::Lifecycle { name, verb } => self.lifecycle(name, verb)?,
             Action::InitExits { name } => {
                 let c = self.con(name)?;
@@ -293,7 +271,6 @@ impl Model {
                     c.status = Status::Stopped;
                 }
             }
-            Action::FailNextStart => self.fail = true,
             Action::Stuck { name, stuck } => {
                 self.con(name)?;
                 if stuck {
@@ -324,6 +301,47 @@ impl Model {
                 self.cons.clear();
                 self.stuck.clear();
             }
+            Action::Rename { .. } | Action::Pin { .. } | Action::DeleteSnapshot { .. } => self.change_snapshot(action)?,
+            Action::Advance { .. } | Action::FailNextStart | Action::RestartServer { .. } | Action::DieIn { .. } | Action::Reboot | Action::PoolFull { .. } => {
+                self.act_on_machine(action)
+            }
+        }
+        Ok(())
+    }
+
+    fn change_snapshot(&mut self, action: &Action) -> Said {
+        match *action {
+            Action::Rename { name, which, alias: a } => {
+                let c = self.con(name)?;
+                let s = c.find_unambiguous(&c.word(which))?;
+                if c.showing(alias(a).unwrap_or(&s)).is_some_and(|o| o != s) {
+                    return Err(Code::AliasInUse);
+                }
+                c.snaps.get_mut(&s).unwrap().alias = alias(a).map(str::to_owned);
+            }
+            Action::Pin { name, which, pin } => {
+                let c = self.con(name)?;
+                let s = c.find_unambiguous(&c.word(which))?;
+                c.snaps.get_mut(&s).unwrap().pinned = pin;
+            }
+            Action::DeleteSnapshot { name, which } => {
+                let c = self.con(name)?;
+                let s = c.find_unambiguous(&c.word(which))?;
+                if c.snaps[&s].pinned {
+                    return Err(Code::SnapshotPinned);
+                }
+                c.drop_snapshot(&s);
+            }
+            _ => unreachable!("{action:?} changes no snapshot"),
+        }
+        Ok(())
+    }
+
+    /// What happens to the machine and not through the host.
+    fn act_on_machine(&mut self, action: &Action) {
+        match *action {
+            Action::Advance { hours } => self.now = self.now.checked_add(Duration::from_secs(u64::from(hours) * 3600)).unwrap(),
+            Action::FailNextStart => self.fail = true,
             Action::RestartServer { gone } => {
                 if let Some(c) = gone.and_then(|n| self.cons.get_mut(NAMES[n])).filter(|c| c.up()) {
                     c.status = Status::Stopped;
@@ -338,8 +356,8 @@ impl Model {
                 }
             }
             Action::PoolFull { full } => self.full = full,
+            _ => unreachable!("{action:?} goes through the host"),
         }
-        Ok(())
     }
 
     fn snapshot(&mut self, name: usize, alias: Option<&str>, days: Option<u8>, replace: bool) -> Said {

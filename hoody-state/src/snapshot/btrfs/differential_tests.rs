@@ -125,17 +125,8 @@ fn change(rng: &mut Rng, root: &Path) {
         }
         19 => drop(rustix::fs::lremovexattr(&thing, *rng.pick(&["user.a", "user.b"]))),
         20 => {
-            let which = *rng.pick(&[IFlags::COMPRESSED, IFlags::NODUMP, IFlags::NOATIME, IFlags::NOCOW, IFlags::IMMUTABLE, IFlags::APPEND]);
             let directory = rng.pick(&dirs).clone();
-            for path in [file, directory] {
-                // No volume with such a root can be deleted, which only the host's root could bring about.
-                if path == root && which.intersects(IFlags::IMMUTABLE | IFlags::APPEND) {
-                    continue;
-                }
-                let f = File::open(path).unwrap();
-                let flags = rustix::fs::ioctl_getflags(&f).unwrap() ^ which;
-                let _ = rustix::fs::ioctl_setflags(&f, flags);
-            }
+            toggle_flag(rng, root, [file, directory]);
         }
         21 | 22 => {
             let from = File::open(rng.pick(&files)).unwrap();
@@ -152,6 +143,19 @@ fn change(rng: &mut Rng, root: &Path) {
             let _ = std::fs::rename(&thing, &aside).and_then(|()| std::fs::rename(&other, &thing));
             let _ = std::fs::rename(&aside, aside.with_file_name("z"));
         }
+    }
+}
+
+fn toggle_flag(rng: &mut Rng, root: &Path, paths: [PathBuf; 2]) {
+    let which = *rng.pick(&[IFlags::COMPRESSED, IFlags::NODUMP, IFlags::NOATIME, IFlags::NOCOW, IFlags::IMMUTABLE, IFlags::APPEND]);
+    for path in paths {
+        // No volume with such a root can be deleted, which only the host's root could bring about.
+        if path == root && which.intersects(IFlags::IMMUTABLE | IFlags::APPEND) {
+            continue;
+        }
+        let f = File::open(path).unwrap();
+        let flags = rustix::fs::ioctl_getflags(&f).unwrap() ^ which;
+        let _ = rustix::fs::ioctl_setflags(&f, flags);
     }
 }
 
