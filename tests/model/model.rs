@@ -279,21 +279,7 @@ impl Model {
                     self.stuck.remove(NAMES[name])
                 };
             }
-            Action::ImageOf { image, name, which } => {
-                if self.images.contains_key(IMAGES[image]) {
-                    return Err(Code::ImageExists);
-                }
-                if full {
-                    return Err(Code::PoolFull);
-                }
-                let c = self.con(name)?;
-                let s = c.find(&c.word(which)).ok_or(Code::SnapshotNotFound)?;
-                let files = c.snaps[&s].files.clone();
-                self.images.insert(IMAGES[image].to_owned(), files);
-            }
-            Action::DeleteImage { image } => {
-                self.images.remove(IMAGES[image]).ok_or(Code::ImageNotFound)?;
-            }
+            Action::ImageOf { .. } | Action::DeleteImage { .. } => self.change_image(action)?,
             Action::DeleteProject => {
                 if self.cons.values().any(|c| c.snaps.values().any(|s| s.pinned)) {
                     return Err(Code::SnapshotPinned);
@@ -333,6 +319,28 @@ impl Model {
                 c.drop_snapshot(&s);
             }
             _ => unreachable!("{action:?} changes no snapshot"),
+        }
+        Ok(())
+    }
+
+    fn change_image(&mut self, action: &Action) -> Said {
+        match *action {
+            Action::ImageOf { image, name, which } => {
+                if self.images.contains_key(IMAGES[image]) {
+                    return Err(Code::ImageExists);
+                }
+                if self.full {
+                    return Err(Code::PoolFull);
+                }
+                let c = self.con(name)?;
+                let s = c.find(&c.word(which)).ok_or(Code::SnapshotNotFound)?;
+                let files = c.snaps[&s].files.clone();
+                self.images.insert(IMAGES[image].to_owned(), files);
+            }
+            Action::DeleteImage { image } => {
+                self.images.remove(IMAGES[image]).ok_or(Code::ImageNotFound)?;
+            }
+            _ => unreachable!("{action:?} changes no image"),
         }
         Ok(())
     }
