@@ -1,4 +1,4 @@
-//! What all routes share: the host, the threads its calls run on, the live events, the counters.
+//! The state that all routes share: the host, the threads that its calls run on, the live events, the counters.
 
 use crate::auth::{Identity, OpenRequests};
 use crate::envelope::ApiError;
@@ -14,20 +14,20 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use tokio::sync::{broadcast, watch};
 
-/// Live events kept for a slow reader; one that falls further behind catches up from the catalog.
+/// How many live events are kept for a slow reader. A reader that falls further behind gets them from the catalog.
 const EVENT_BACKLOG: usize = 256;
 
-/// What may be chosen about the API.
+/// Options of the API.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// Whether `/metrics` is there.
+    /// Whether `/metrics` is served.
     pub metrics: bool,
-    /// What it takes at once, and how long it waits for clients.
+    /// How much may be open at once, and how long the server waits for clients.
     pub limits: Limits,
 }
 
 impl Options {
-    /// The most blocking threads that the server needs: for the runtime's builder.
+    /// How many blocking threads the server needs at most, for the builder of the runtime.
     #[must_use]
     pub fn blocking_threads(&self) -> usize {
         Counted::new(&self.limits).blocking_threads()
@@ -47,7 +47,7 @@ impl Api {
         let (events, _) = broadcast::channel(EVENT_BACKLOG);
         let sender = events.clone();
         let subscription = host.subscribe(Box::new(move |event: &Event| {
-            // Nobody listening is no error.
+            // That nobody listens is not an error.
             let _ = sender.send(Arc::new(event.clone()));
         }));
         let app = App {
@@ -70,37 +70,37 @@ impl Api {
         crate::router::router(self.app.clone())
     }
 
-    /// What the server shares with its routes.
+    /// The state that the server shares with its routes.
     pub(crate) fn app(&self) -> &Shared {
         &self.app
     }
 
-    /// Ends the streams (events, logs) that would go on for ever; other requests go on.
+    /// Ends the streams of events and logs, which would never end by themselves. Other requests continue.
     pub fn close(&self) {
         self.app.closing.send_replace(true);
     }
 }
 
-/// What a handler has at hand.
+/// The state of the API.
 pub struct App {
-    /// The façade.
+    /// The host.
     pub host: Host,
-    /// The choices.
+    /// The options.
     pub options: Options,
     /// Counters.
     pub metrics: Metrics,
-    /// Everything that happens, as it happens.
+    /// The events, as they happen.
     pub events: broadcast::Sender<Arc<Event>>,
-    /// What is open, so that it ends when its token is revoked.
+    /// Open requests and streams, which end when their token is revoked.
     pub open: OpenRequests,
-    /// What is under way.
+    /// The slots of calls and streams.
     pub counted: Counted,
     /// Connections over TCP.
     pub connections: Arc<Table>,
     /// Connections to the UNIX socket.
     pub socket_connections: Arc<Table>,
     closing: watch::Sender<bool>,
-    // Behind a lock only so that it may be shared between threads whatever it is made of.
+    // In a lock only to be `Sync`.
     _subscription: Mutex<Subscription>,
 }
 
@@ -108,7 +108,7 @@ pub struct App {
 pub type Shared = Arc<App>;
 
 impl App {
-    /// Runs a call that only looks.
+    /// Runs a call that only reads.
     ///
     /// # Errors
     /// Those of the call.
@@ -116,7 +116,7 @@ impl App {
         self.run(&self.counted.reads, call).await
     }
 
-    /// Runs a call that changes something. It runs to its end even if the client goes away.
+    /// Runs a call that changes something. It runs to its end even if the client disconnects.
     ///
     /// # Errors
     /// Those of the call.
@@ -158,7 +158,7 @@ impl App {
         .await
     }
 
-    /// Runs a call that may have to ask another server, and lasts as long as that takes.
+    /// Runs a call that may have to ask another server, and may take as long as that server does.
     ///
     /// # Errors
     /// Those of the call.
@@ -166,10 +166,10 @@ impl App {
         self.run(&self.counted.remote, call).await
     }
 
-    /// Runs in the background what writes the body of an answer.
+    /// Runs a function in the background that writes the body of an answer.
     ///
     /// # Errors
-    /// `too_many_streams`, before anything is answered.
+    /// `too_many_streams`.
     pub fn stream(&self, write: impl FnOnce() + Send + 'static) -> Result<(), ApiError> {
         let slot = self.counted.sends.take_now(&slots::current(), Code::TooManyStreams)?;
         drop(tokio::task::spawn_blocking(move || {
@@ -179,7 +179,7 @@ impl App {
         Ok(())
     }
 
-    /// Runs what another server asks for: apart from people's calls, so that two busy servers never wait for each other.
+    /// Runs the request of another server. It has slots of its own, so that two busy servers never wait for each other.
     ///
     /// # Errors
     /// Those of the call.
@@ -187,7 +187,7 @@ impl App {
         self.run(&self.counted.peers, call).await
     }
 
-    /// How much of everything is under way.
+    /// How much of each kind is in use, by its name in the metrics.
     #[must_use]
     pub fn loads(&self) -> BTreeMap<&'static str, Load> {
         let mut loads = self.counted.loads();
@@ -196,13 +196,13 @@ impl App {
         loads
     }
 
-    /// Turns true when the server ends.
+    /// Becomes true when the server ends.
     #[must_use]
     pub fn closing(&self) -> watch::Receiver<bool> {
         self.closing.subscribe()
     }
 
-    /// Runs a call for which a slot was taken; the slot is held until the call ends, even if the client goes away.
+    /// Runs a call in a slot that was taken before. The slot is held until the call ends, even if the client disconnects.
     ///
     /// # Errors
     /// Those of the call.

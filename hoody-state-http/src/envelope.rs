@@ -1,4 +1,4 @@
-//! The shape of every answer: `{statusCode, message, data}`, or `{statusCode, error, message, code, data?}`.
+//! The form of every answer: `{statusCode, message, data}`, or `{statusCode, error, message, code, data?}`.
 
 use crate::error_map::{self, Mapped};
 use axum::http::{HeaderValue, StatusCode, header};
@@ -8,20 +8,20 @@ use serde::Serialize;
 use std::borrow::Cow;
 use utoipa::ToSchema;
 
-/// A good answer.
+/// The body of a successful answer.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Envelope<T> {
     /// The HTTP status.
     #[serde(rename = "statusCode")]
     pub status_code: u16,
-    /// For people.
+    /// A message for people.
     #[schema(value_type = String)]
     pub message: Cow<'static, str>,
-    /// What was asked for; null where there is nothing.
+    /// The requested data; null if there is none.
     pub data: T,
 }
 
-/// An error.
+/// The body of an error.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ErrorBody {
     /// The HTTP status.
@@ -30,9 +30,9 @@ pub struct ErrorBody {
     /// The phrase of the status, or one of the published words in capitals.
     #[schema(value_type = String)]
     pub error: Cow<'static, str>,
-    /// What failed, on what, why, what to do.
+    /// What failed, why, and what to do.
     pub message: String,
-    /// The stable word for the rule that was broken.
+    /// The stable code of the error.
     #[schema(value_type = String)]
     pub code: Code,
     /// Machine-readable details.
@@ -41,10 +41,10 @@ pub struct ErrorBody {
     pub data: Option<serde_json::Value>,
 }
 
-/// A handler's result.
+/// The result of a handler.
 pub type Reply<T> = Result<Answer<T>, ApiError>;
 
-/// A good answer on its way.
+/// A successful answer.
 #[derive(Debug)]
 pub struct Answer<T> {
     status: StatusCode,
@@ -71,7 +71,7 @@ impl<T: Serialize> IntoResponse for Answer<T> {
     }
 }
 
-/// An error on its way.
+/// An error as an answer.
 #[derive(Debug)]
 pub struct ApiError {
     error: Error,
@@ -79,20 +79,20 @@ pub struct ApiError {
 }
 
 impl ApiError {
-    /// What went wrong.
+    /// The error.
     #[must_use]
     pub fn error(&self) -> &Error {
         &self.error
     }
 
-    /// The same, of a call about snapshots: "busy" has another published word there.
+    /// The same, for a request about snapshots: some codes have another published word there.
     #[must_use]
     pub fn on_snapshot(mut self) -> Self {
         self.on_snapshot = true;
         self
     }
 
-    /// The same with details, unless it has some.
+    /// The same with details, unless it has details.
     #[must_use]
     pub fn with_data(mut self, data: serde_json::Value) -> Self {
         if self.error.data().is_none() {

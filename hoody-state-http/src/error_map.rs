@@ -91,7 +91,7 @@ pub fn map(error: &Error, on_snapshot: bool) -> Mapped {
     Mapped { status, word: word(code), code, message: outer_message(error) }
 }
 
-/// After how many seconds it makes sense to try again; `None` when that depends on something else.
+/// After how many seconds the client should try again; `None` if trying again does not help by itself.
 #[must_use]
 pub fn retry_after(error: &Error) -> Option<u32> {
     let limited = matches!(
@@ -122,7 +122,7 @@ pub fn outer_message(error: &Error) -> String {
     }
 }
 
-const FAULT: &str = "the server failed at this; its log says why";
+const FAULT: &str = "the server failed to do this; its log says why";
 const LIMIT: &str = "the disk limit of the container or of its project is reached: delete something in it, or raise the limit";
 const FULL: &str = "the pool is full: delete snapshots or containers, or grow the pool";
 

@@ -1,4 +1,4 @@
-//! What a handler takes from a request: ids, queries, a JSON body with its caller.
+//! Extractors: ids, queries, and JSON bodies with their caller.
 
 use crate::auth::{Identity, OtherServer};
 use crate::envelope::ApiError;
@@ -18,14 +18,14 @@ use sha2::{Digest, Sha256};
 use std::str::FromStr;
 use std::time::Duration;
 
-/// The most a JSON body may have.
+/// The largest JSON body, in bytes.
 pub const JSON_LIMIT: usize = 1 << 20;
-/// How long an answer is held for work that may outlast it, unless the request says otherwise.
+/// How long an answer waits for the end of a longer operation, unless the request says otherwise.
 const DEFAULT_WAIT: Duration = Duration::from_millis(900);
-/// The longest `Prefer: wait` that is honoured: the published clients give up after 30 s.
+/// The longest `Prefer: wait` that is honoured, in seconds: the published clients give up after 30 s.
 const MAX_WAIT_S: u64 = 25;
 
-/// A request that is wrong, and where.
+/// The error for an invalid field of a request.
 pub fn invalid(field: &str, problem: impl std::fmt::Display) -> Error {
     Error::new(Code::ValidationError, format!("{field}: {problem}")).with_data(serde_json::json!({ "field": field }))
 }
@@ -35,7 +35,7 @@ async fn path_params<S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<Vec
     Ok(params.iter().map(|(_, v)| v.to_owned()).collect())
 }
 
-/// The first segment of the path that is a parameter, as an id.
+/// The first parameter of the path, as an id.
 pub struct Id<T>(pub T);
 
 impl<S: Send + Sync, T: FromStr<Err = Error>> FromRequestParts<S> for Id<T> {
@@ -47,7 +47,7 @@ impl<S: Send + Sync, T: FromStr<Err = Error>> FromRequestParts<S> for Id<T> {
     }
 }
 
-/// An id and a name behind it.
+/// The first two parameters of the path: an id and a name.
 pub struct Named<T>(pub T, pub String);
 
 impl<S: Send + Sync, T: FromStr<Err = Error>> FromRequestParts<S> for Named<T> {
@@ -60,7 +60,7 @@ impl<S: Send + Sync, T: FromStr<Err = Error>> FromRequestParts<S> for Named<T> {
     }
 }
 
-/// A name alone: an image's, with `/` in it or `%2F`.
+/// The only parameter of the path: a name, with `/` written as `/` or as `%2F`.
 pub struct Name(pub String);
 
 impl<S: Send + Sync> FromRequestParts<S> for Name {
@@ -71,7 +71,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Name {
     }
 }
 
-/// The query; fields that are not known are ignored.
+/// The query. Unknown fields are ignored.
 pub struct Query<T>(pub T);
 
 impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
@@ -92,11 +92,11 @@ impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct PageQuery {
-    /// From 1.
+    /// The number of the page, from 1.
     pub page: Option<i64>,
-    /// 1–100.
+    /// How many rows a page has, 1–100.
     pub limit: Option<i64>,
-    /// A field of the list's own set; `created_at` by default.
+    /// The field to sort by; which ones there are depends on the list. Default: `created_at`.
     pub sort_by: Option<String>,
     /// `asc` or `desc` (default).
     pub sort_order: Option<String>,
@@ -151,7 +151,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Input<T> {
     }
 }
 
-/// A body that must be nothing or an object, of which nothing is looked at.
+/// A body without fields: it must be empty or an object, whose fields are ignored.
 #[derive(Debug, Default, Deserialize)]
 pub struct Nothing {}
 
@@ -163,7 +163,7 @@ pub fn caller(headers: &HeaderMap) -> Caller {
     Caller { wait: preferred.unwrap_or(DEFAULT_WAIT), patience: preferred.map_or(usual.patience, |wait| usual.patience.min(wait)), ..usual }
 }
 
-/// `Prefer: wait=N`, at most 25 s. What cannot be read is ignored, as RFC 7240 has it.
+/// `Prefer: wait=N`, at most 25 s. An invalid value is ignored, as RFC 7240 requires.
 #[must_use]
 pub fn preferred_wait(headers: &HeaderMap) -> Option<Duration> {
     let values = headers.get_all("prefer").into_iter().filter_map(|v| v.to_str().ok());
@@ -174,7 +174,7 @@ pub fn preferred_wait(headers: &HeaderMap) -> Option<Duration> {
     Some(Duration::from_secs(wait.min(MAX_WAIT_S)))
 }
 
-/// Keys count on POST and on restore, which is PATCH or PUT of a snapshot.
+/// Idempotency keys are used on POST and on a restore, which is PATCH or PUT of a snapshot.
 fn takes_key(parts: &Parts) -> bool {
     let restores = parts.extensions.get::<axum::extract::MatchedPath>().is_some_and(|p| p.as_str().ends_with("/snapshots/{name}"));
     parts.method == Method::POST || (restores && (parts.method == Method::PATCH || parts.method == Method::PUT))
@@ -212,14 +212,14 @@ async fn read_body(parts: &Parts, body: Body) -> Result<Bytes> {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(e)) if e.is::<LengthLimitError>() => Err(too_large()),
         Ok(Err(e)) if Stalled::is_behind(e.as_ref()) => Err(too_slow(limits.progress_timeout)),
-        Ok(Err(e)) => Err(invalid("body", format!("it ended early: {e}"))),
+        Ok(Err(e)) => Err(invalid("body", format!("the connection was lost: {e}"))),
         Err(_) => Err(too_slow(limits.body_timeout)),
     }
 }
 
-/// A body that did not come in time.
+/// The error for a body that did not arrive in time.
 pub(crate) fn too_slow(limit: Duration) -> Error {
-    Error::new(Code::RequestTimeout, format!("the body did not come within {} s", limit.as_secs_f32()))
+    Error::new(Code::RequestTimeout, format!("the body did not arrive within {} s", limit.as_secs_f32()))
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {

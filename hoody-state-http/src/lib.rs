@@ -1,19 +1,19 @@
 //! The HTTP server of `hoody-state`: the wire contract over [`hoody_state::host::Host`].
 //!
-//! [`Api`] makes an [`axum::Router`] out of a host; [`serve`](mod@serve) runs it on TCP and UNIX sockets. One direction, nothing
-//! skips a stage: route → extractor (ids, body, caller) → one blocking call of the façade → envelope. A route
-//! never names a backend and decides nothing about state; [`error_map`] alone turns errors into statuses.
+//! [`Api`] makes an [`axum::Router`] from a host; [`serve`](mod@serve) runs it on TCP and UNIX sockets. A request passes
+//! the extractors (ids, body, caller), one blocking call of the host, and the envelope of the answer. A route
+//! never names a backend and decides nothing about state; only [`error_map`] turns errors into statuses.
 //!
 //! | file | what |
 //! | --- | --- |
-//! | `routes/` | one file a noun; `published.rs` holds the least that the published clients ask for beside |
-//! | `auth.rs` | who asks, and what a token may reach |
+//! | `routes/` | one file for each resource; `published.rs` has minimal answers to the other requests of the published clients |
+//! | `auth/` | who asks, and what a token can reach |
 //! | `extract.rs` | ids, queries, bodies, idempotency keys, `Prefer` |
-//! | `envelope.rs`, `error_map.rs`, `exit.rs` | the shape of answers and of errors; exit codes |
-//! | `serve/` | connections: how many, and how long each may take |
-//! | `limits.rs`, `slots.rs` | what is taken at once, in all and of each caller |
-//! | `transport.rs`, `tls.rs` | other servers, and certificates |
-//! | `openapi.rs` | the document |
+//! | `envelope.rs`, `error_map.rs`, `exit.rs` | the form of answers and errors; exit codes |
+//! | `serve/` | connections: how many, and their time limits |
+//! | `limits.rs`, `slots.rs` | how much may be open at once, in total and for each caller |
+//! | `transport.rs`, `tls.rs` | requests to other servers; certificates |
+//! | `openapi.rs` | the OpenAPI document |
 
 pub mod app;
 pub mod auth;

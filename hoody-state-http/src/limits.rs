@@ -1,4 +1,4 @@
-//! What the server lets callers take at once, and how long it waits for them. Every value is a setting; `GET /pool` shows them under `server`.
+//! Limits: how much may be open at once, and how long the server waits for clients. Each is a setting; `GET /pool` shows them under `server`.
 
 use crate::slots::{Load, Slots};
 use serde::Serialize;
@@ -6,52 +6,52 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The settings.
+/// The limits.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// TCP connections at once. The UNIX socket has its own, [`Limits::socket_connections`].
+    /// Most open TCP connections. The UNIX socket has a limit of its own, [`Limits::socket_connections`].
     pub connections: usize,
-    /// TCP connections of one address (of one /64 with IPv6).
+    /// Most open TCP connections of one address (IPv6: of one /64 network).
     pub connections_per_address: usize,
-    /// Connections to the UNIX socket at once.
+    /// Most open connections to the UNIX socket.
     pub socket_connections: usize,
-    /// How long a client may take over a TLS handshake, and then over the headers of its first request.
+    /// How long a client may take for a TLS handshake, and then for the headers of its first request.
     pub header_timeout: Duration,
-    /// How long a connection that has shown a token may do nothing between two requests.
+    /// How long a connection that has sent a valid token may be idle between two requests.
     pub idle_timeout: Duration,
-    /// How long a JSON body may take to come.
+    /// How long a JSON body may take to arrive.
     pub body_timeout: Duration,
-    /// In this time, of which only waiting for the client counts, an upload must bring [`Limits::progress_bytes`], and a reader must take something.
+    /// In this time an upload must send [`Limits::progress_bytes`], and a reader must read something. Only time in which the server waits for the client counts.
     pub progress_timeout: Duration,
     /// See [`Limits::progress_timeout`].
     pub progress_bytes: u64,
-    /// The most that a body may have before it is known who sends it.
+    /// The largest body of a client without a valid token, in bytes.
     pub unauthenticated_body: usize,
-    /// Socket.IO sessions that have not shown a valid token yet, of one address.
+    /// Most Socket.IO sessions of one address that have not sent a valid token yet.
     pub pending_sessions_per_address: usize,
-    /// Socket.IO sessions that have not shown a valid token yet, in all.
+    /// Most Socket.IO sessions that have not sent a valid token yet, in total.
     pub pending_sessions: usize,
-    /// How long a Socket.IO session may take to show one.
+    /// How long a Socket.IO session may take to send one.
     pub session_timeout: Duration,
-    /// Socket.IO sessions and event streams at once.
+    /// Most open Socket.IO sessions and event streams.
     pub streams: usize,
-    /// The same, of one token.
+    /// The same, for one token.
     pub streams_per_caller: usize,
-    /// Logs that are followed at once.
+    /// Most logs that are followed at the same time.
     pub followers: usize,
-    /// The same, of one project.
+    /// The same, for one project.
     pub followers_per_project: usize,
-    /// Commands (`exec`) at once.
+    /// Most running commands (`exec`).
     pub commands: usize,
-    /// The same, of one project.
+    /// The same, for one project.
     pub commands_per_project: usize,
-    /// Requests at once that wait for the end of an operation.
+    /// Most requests that wait for the end of an operation.
     pub waits: usize,
-    /// The same, of one token.
+    /// The same, for one token.
     pub waits_per_caller: usize,
-    /// Calls at once that only look; one token may have three quarters of them.
+    /// Most running calls that only read. One token can use three quarters of them.
     pub reads: usize,
-    /// Calls at once that change something; one token may have half of them.
+    /// Most running calls that change something. One token can use half of them.
     pub changes: usize,
     /// How long a call waits for its turn before it is refused.
     pub patience: Duration,
@@ -87,30 +87,30 @@ impl Default for Limits {
     }
 }
 
-/// The slots of everything that is counted.
+/// The slots of everything that is limited.
 #[derive(Debug)]
 pub struct Counted {
-    /// Calls that only look. They have their own threads, so that they never wait for changes.
+    /// Calls that only read. They have their own threads, so that they never wait for changes.
     pub reads: Arc<Slots>,
     /// Calls that change something.
     pub changes: Arc<Slots>,
-    /// Calls that last as long as another server takes.
+    /// Calls that ask another server.
     pub remote: Arc<Slots>,
     /// Uploads of images.
     pub uploads: Arc<Slots>,
-    /// Commands in containers; a project has a share.
+    /// Commands in containers, with a limit for each project.
     pub commands: Arc<Slots>,
     /// Waits for the end of an operation.
     pub waits: Arc<Slots>,
     /// Snapshots that are sent to other servers.
     pub sends: Arc<Slots>,
-    /// Questions of other servers.
+    /// Requests of other servers.
     pub peers: Arc<Slots>,
-    /// Logs that are followed; a project has a share. They hold no thread.
+    /// Logs that are followed, with a limit for each project. They use no thread.
     pub followers: Arc<Slots>,
-    /// Streams of events, Socket.IO's too. They hold no thread.
+    /// Streams of events, including Socket.IO sessions. They use no thread.
     pub streams: Arc<Slots>,
-    /// Socket.IO sessions without a token; an address has a share. They hold no thread.
+    /// Socket.IO sessions without a token, with a limit for each address. They use no thread.
     pub pending_sessions: Arc<Slots>,
 }
 
@@ -120,32 +120,32 @@ const SENDS: usize = 16;
 const PEERS: usize = 16;
 
 impl Counted {
-    /// As the settings have it.
+    /// The slots for these limits.
     #[must_use]
     pub fn new(l: &Limits) -> Self {
         Counted {
             reads: Slots::new("reads", l.reads, (l.reads * 3).div_ceil(4)),
             changes: Slots::new("changes", l.changes, l.changes.div_ceil(2)),
-            remote: Slots::new("calls of other servers", REMOTE, REMOTE / 2),
+            remote: Slots::new("calls to other servers", REMOTE, REMOTE / 2),
             uploads: Slots::new("uploads", UPLOADS, UPLOADS / 2),
             commands: Slots::new("commands", l.commands, l.commands_per_project),
             waits: Slots::new("waits", l.waits, l.waits_per_caller),
             sends: Slots::new("snapshots being sent", SENDS, SENDS),
-            peers: Slots::new("questions of other servers", PEERS, PEERS),
+            peers: Slots::new("requests of other servers", PEERS, PEERS),
             followers: Slots::new("followed logs", l.followers, l.followers_per_project),
             streams: Slots::new("streams of events", l.streams, l.streams_per_caller),
             pending_sessions: Slots::new("Socket.IO sessions without a token", l.pending_sessions, l.pending_sessions_per_address),
         }
     }
 
-    /// The most blocking threads that the server needs, for the builder of its runtime.
+    /// How many blocking threads the server needs at most, for the builder of its runtime.
     #[must_use]
     pub fn blocking_threads(&self) -> usize {
         let with_threads = [&self.reads, &self.changes, &self.remote, &self.uploads, &self.commands, &self.waits, &self.sends, &self.peers];
         with_threads.iter().map(|s| s.most()).sum::<usize>() + 8
     }
 
-    /// Each with its figures.
+    /// How much of each is in use, by its name in the metrics.
     #[must_use]
     pub fn loads(&self) -> BTreeMap<&'static str, Load> {
         BTreeMap::from([
@@ -164,7 +164,7 @@ impl Counted {
     }
 }
 
-/// How long the server waits for a client, in milliseconds, and how much it takes.
+/// The time limits of the server in milliseconds, and the size limits in bytes.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct Timeouts {
     header_timeout_ms: u64,
@@ -177,7 +177,7 @@ pub struct Timeouts {
 }
 
 impl Timeouts {
-    /// Of these settings.
+    /// The values of `limits`.
     #[must_use]
     pub fn of(l: &Limits) -> Self {
         let ms = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);

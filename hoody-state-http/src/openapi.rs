@@ -1,4 +1,4 @@
-//! The OpenAPI document: made from the handlers, finished here with what holds for all of them.
+//! The OpenAPI document. It is generated from the handlers; what holds for all of them is added here.
 
 use crate::envelope::{Envelope, ErrorBody};
 use crate::error_map;
@@ -17,30 +17,30 @@ use utoipa::openapi::{ContentBuilder, HttpMethod, Ref, RefOr, ResponseBuilder};
 #[openapi(
     info(
         title = "hoody-state",
-        description = "A container's whole state as a commit graph: snapshot, restore, branch and pause. Paths are served with and without a trailing slash."
+        description = "Snapshot, restore, copy and pause containers. Every path works with and without a trailing slash."
     ),
     components(schemas(ErrorBody, Envelope<Option<String>>)),
     tags(
         (name = "projects", description = "Groups of containers"),
-        (name = "containers", description = "Containers, their life and their figures"),
-        (name = "copies", description = "Copies, forks, syncs and moves; other servers"),
-        (name = "replication", description = "What one server asks of another, with a replication token"),
-        (name = "snapshots", description = "Snapshots, restore, undo"),
-        (name = "shares", description = "Directories of one container in another"),
-        (name = "images", description = "Golden images"),
-        (name = "operations", description = "Changes under way"),
-        (name = "events", description = "What happened"),
-        (name = "server", description = "This host")
+        (name = "containers", description = "Containers: lifecycle, commands, logs and usage"),
+        (name = "copies", description = "Copying, forking, syncing and moving containers; peers"),
+        (name = "replication", description = "Requests between servers, with a replication token"),
+        (name = "snapshots", description = "Snapshots: taking, restoring, undoing"),
+        (name = "shares", description = "Directories that one container shares with others"),
+        (name = "images", description = "Images that containers are created from"),
+        (name = "operations", description = "Operations that run in the background, and their history"),
+        (name = "events", description = "Events, as a list and as live streams"),
+        (name = "server", description = "The server itself")
     )
 )]
 struct Base;
 
-/// What the document starts from.
+/// The document without routes.
 pub(crate) fn base() -> utoipa::openapi::OpenApi {
     Base::openapi()
 }
 
-/// Adds what holds for all routes: errors by status, their codes, the token; renames the paths that axum writes its own way.
+/// Adds what holds for all routes: errors by status, their codes, the token. Paths in the notation of axum are renamed.
 pub(crate) fn finish(mut document: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
     let paths = std::mem::take(&mut document.paths.paths);
     for (path, mut item) in paths {
@@ -74,7 +74,7 @@ pub(crate) fn finish(mut document: utoipa::openapi::OpenApi) -> utoipa::openapi:
 
 fn code_schema() -> Object {
     let mut description =
-        String::from("The stable word for the rule that was broken. More may come.\n\n| code | status | `error` | meaning |\n| --- | --- | --- | --- |\n");
+        String::from("The stable code of the error. New codes may be added.\n\n| code | status | `error` | meaning |\n| --- | --- | --- | --- |\n");
     let codes = error_map::documented();
     for code in &codes {
         let word = error_map::word(*code).unwrap_or("the status phrase");
@@ -105,7 +105,7 @@ fn errors(operation: &mut Operation, method: &str, guarded: bool) {
     }
 }
 
-/// The document as it is served.
+/// The document, serialised.
 #[derive(Clone)]
 pub(crate) struct Document(Bytes);
 

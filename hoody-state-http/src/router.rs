@@ -1,4 +1,4 @@
-//! The routes, put together.
+//! The router: all routes together.
 
 use crate::app::Shared;
 use crate::envelope::ApiError;
@@ -40,7 +40,7 @@ pub(crate) fn documented(app: &Shared) -> (Router<Shared>, utoipa::openapi::Open
     (router, openapi::finish(document))
 }
 
-/// The whole service: with and without a trailing slash.
+/// The router, for paths with and without a trailing slash.
 pub(crate) fn router(app: Shared) -> Router {
     let (router, document) = documented(&app);
     let document = openapi::Document::new(&document);
@@ -54,12 +54,12 @@ pub(crate) fn router(app: Shared) -> Router {
         .layer(from_fn_with_state(app.clone(), metrics::count))
         .with_state(app);
     let sockets = routes::events::socket_io::Sockets::new(&sockets_of);
-    // The slash goes before routing: a layer of the inner router would come too late.
+    // The slash is removed before routing: a layer of the inner router would run after it.
     let trimmed = map_request(trim_slash).layer(inner);
     Router::new().fallback(move |request: Request<Body>| {
         let (trimmed, sockets) = (trimmed.clone(), sockets.clone());
         async move {
-            // It brings its token in a packet of its own: before anybody looks for one in the headers.
+            // Socket.IO sends its token in a packet, so it is served before the headers are checked for one.
             if sockets.is_for(&request) { Ok(sockets.answer(request).await) } else { trimmed.oneshot(request).await }
         }
     })
@@ -83,12 +83,12 @@ async fn no_route(request: Request) -> ApiError {
 }
 
 async fn wrong_method(request: Request) -> Response {
-    // `/containers/{id}/{operation}` catches every word; only six of them are routes.
+    // `/containers/{id}/{operation}` matches every word; only six of them are operations.
     let verb = request.uri().path().rsplit('/').next().unwrap_or_default();
     let any_word = request.extensions().get::<MatchedPath>().is_some_and(|p| p.as_str().ends_with("/{operation}"));
     if any_word && routes::containers::verb(verb).is_none() {
         return no_route(request).await.into_response();
     }
-    let message = format!("{} is no method of {}", request.method(), request.uri().path());
+    let message = format!("{} has no method {}", request.uri().path(), request.method());
     ApiError::from(Error::new(Code::MethodNotAllowed, message)).into_response()
 }

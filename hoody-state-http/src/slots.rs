@@ -1,5 +1,5 @@
-//! How many of one kind of thing are under way, in all and for each of those who ask. One who takes much leaves room for the others, and the host's root has a
-//! reserve that no token can use up.
+//! Slots: a limit of how many things of one kind are open, in total and for each holder. A holder with many leaves room for the others, and root on this host
+//! has a reserve that no token can use.
 
 use crate::auth::Identity;
 use hoody_state::{Code, Error};
@@ -9,26 +9,26 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
 
-/// More than what tokens may use, for the host's root.
+/// How many slots only root on this host can use.
 pub const ROOT_RESERVE: usize = 4;
 
-/// For whom a slot is taken.
+/// The holder of a slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holder {
-    /// A token, a project, an address: whoever has a share of its own. Empty: nobody in particular, bounded by the total alone.
+    /// A token, a project or an address, each with a limit of its own. Empty: only the total counts.
     pub key: String,
-    /// The host's root: it may use the reserve, and is not held to a share.
+    /// Root on this host: it can use the reserve, and only the total counts.
     pub root: bool,
 }
 
 impl Holder {
-    /// By what it is counted by.
+    /// A holder with this name.
     #[must_use]
     pub fn of(who: &Identity, key: impl Into<String>) -> Self {
         Holder { key: key.into(), root: matches!(who, Identity::Root) }
     }
 
-    /// A caller as such.
+    /// The caller of a request.
     #[must_use]
     pub fn caller(who: &Identity) -> Self {
         Holder::of(who, who.scope())
@@ -36,11 +36,11 @@ impl Holder {
 }
 
 tokio::task_local! {
-    /// For whom the request at hand is answered.
+    /// The holder for the current request.
     pub static CALLER: Holder;
 }
 
-/// For whom the request at hand is answered, where that is known.
+/// The holder for the current request, if there is one.
 #[must_use]
 pub fn current() -> Holder {
     CALLER.try_with(Clone::clone).unwrap_or(Holder { key: String::new(), root: false })
@@ -49,7 +49,7 @@ pub fn current() -> Holder {
 /// The slots of one kind.
 #[derive(Debug)]
 pub struct Slots {
-    /// What they are for, as the figures name it.
+    /// What the slots are for, as it is named in errors.
     pub name: &'static str,
     limit: usize,
     each: usize,
@@ -64,40 +64,40 @@ struct State {
     by: HashMap<String, usize>,
 }
 
-/// One that is taken; given back when dropped.
+/// A slot that is taken. Dropping it frees it.
 #[derive(Debug)]
 pub struct Slot {
     slots: Arc<Slots>,
     key: String,
 }
 
-/// How full they are.
+/// How many slots are in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
 pub struct Load {
-    /// Under way now.
+    /// In use now.
     pub used: usize,
-    /// The most in all.
+    /// The limit in total.
     pub limit: usize,
-    /// The most for one caller, project or address.
+    /// The limit for one caller, project or address.
     pub each: usize,
-    /// Refused since the server began.
+    /// How many were refused since the server started.
     pub refused: u64,
 }
 
 impl Slots {
-    /// So many in all, and for each.
+    /// `limit` slots in total, and `each` for one holder.
     #[must_use]
     pub fn new(name: &'static str, limit: usize, each: usize) -> Arc<Self> {
         Arc::new(Slots { name, limit, each: each.min(limit), state: Mutex::default(), freed: Notify::new(), refused: AtomicU64::new(0) })
     }
 
-    /// The most threads that their work needs.
+    /// How many threads the holders need at most.
     #[must_use]
     pub fn most(&self) -> usize {
         self.limit + ROOT_RESERVE
     }
 
-    /// Takes one, if one is free.
+    /// Takes a slot, if one is free.
     #[must_use]
     pub fn try_take(self: &Arc<Self>, holder: &Holder) -> Option<Slot> {
         let mut state = self.lock();
@@ -113,7 +113,7 @@ impl Slots {
         Some(Slot { slots: Arc::clone(self), key: holder.key.clone() })
     }
 
-    /// Takes one now.
+    /// Takes a slot, or fails.
     ///
     /// # Errors
     /// `code`, with 503 and `Retry-After`.
@@ -121,7 +121,7 @@ impl Slots {
         self.try_take(holder).ok_or_else(|| self.refuse(code))
     }
 
-    /// [`Slots::take_now`] with another code for a holder who has its share.
+    /// [`Slots::take_now`] with another code if the limit of the holder is reached.
     ///
     /// # Errors
     /// One of the two codes.
@@ -132,7 +132,7 @@ impl Slots {
         })
     }
 
-    /// Takes one as soon as it is free, within `patience`.
+    /// Takes a slot as soon as one is free, or fails after `patience`.
     ///
     /// # Errors
     /// `code`, with 503 and `Retry-After`.
@@ -144,7 +144,7 @@ impl Slots {
             loop {
                 let freed = self.freed.notified();
                 tokio::pin!(freed);
-                // Before the look, so that what is given back after it is not missed.
+                // Registered before the attempt, so that a slot freed right after it is not missed.
                 freed.as_mut().enable();
                 if let Some(slot) = self.try_take(holder) {
                     return slot;
@@ -159,11 +159,10 @@ impl Slots {
         self.refused.fetch_add(1, Ordering::Relaxed);
         let Slots { name, limit, each, .. } = self;
         let data = serde_json::json!({ "what": name, "limit": limit, "each": each });
-        Error::new(code, format!("too many {name} are under way: this server takes {limit} at once and {each} of one holder; try again in a moment"))
-            .with_data(data)
+        Error::new(code, format!("too many {name}: the limit is {limit} at a time, and {each} for one holder; try again in a moment")).with_data(data)
     }
 
-    /// How full they are.
+    /// How many slots are in use.
     #[must_use]
     pub fn load(&self) -> Load {
         Load { used: self.lock().used, limit: self.limit, each: self.each, refused: self.refused.load(Ordering::Relaxed) }

@@ -1,4 +1,4 @@
-//! TLS for listening beyond loopback: a certificate of one's own, or one that this server makes for itself and peers pin.
+//! TLS for addresses other than loopback: with a given certificate, or a self-signed one that peers pin.
 
 use hoody_state::error::IoContext;
 use hoody_state::{Code, Error, Result};
@@ -16,21 +16,21 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 /// A certificate chain and its key, in PEM files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// The chain, the server's own first.
+    /// The chain, with the certificate of the server first.
     pub certificate: PathBuf,
     /// The key.
     pub key: PathBuf,
 }
 
 impl Identity {
-    /// Where a server keeps the one it made for itself.
+    /// The self-signed certificate of a server.
     #[must_use]
     pub fn own(data: &Path) -> Self {
         let dir = data.join("tls");
         Identity { certificate: dir.join("certificate.pem"), key: dir.join("key.pem") }
     }
 
-    /// Makes one for these names and addresses, unless there is one already; whether it was made. The key is for root alone.
+    /// Creates the certificate for these names and addresses, unless it exists. Returns whether it was created. Only root can read the key.
     ///
     /// # Errors
     /// `tls_names` for names that no certificate can have; those of the file system.
@@ -38,11 +38,11 @@ impl Identity {
         if self.certificate.exists() && self.key.exists() {
             return Ok(false);
         }
-        let bad = |e: rcgen::Error| Error::new(Code::TlsNames, format!("no certificate can be made for {names:?}: {e}"));
+        let bad = |e: rcgen::Error| Error::new(Code::TlsNames, format!("no certificate can be created for {names:?}: {e}"));
         let made = rcgen::generate_simple_self_signed(names.to_vec()).map_err(bad)?;
         let dir = self.key.parent().unwrap_or(Path::new("."));
         std::fs::create_dir_all(dir).io(|| format!("make {}", dir.display()))?;
-        // The key first: a certificate without one would look whole.
+        // The key first: a certificate without a key would look complete.
         for (path, text, mode) in [(&self.key, made.signing_key.serialize_pem(), 0o600), (&self.certificate, made.cert.pem(), 0o644)] {
             let write = || -> std::io::Result<()> {
                 let mut f = std::fs::File::options().write(true).create(true).truncate(true).mode(mode).open(path)?;
@@ -54,7 +54,7 @@ impl Identity {
         Ok(true)
     }
 
-    /// The certificate chain, as peers are to be given it.
+    /// The certificate chain in PEM, for peers.
     ///
     /// # Errors
     /// Those of the file.
@@ -62,10 +62,10 @@ impl Identity {
         std::fs::read_to_string(&self.certificate).io(|| format!("read {}", self.certificate.display()))
     }
 
-    /// What accepts connections with it.
+    /// An acceptor that uses it.
     ///
     /// # Errors
-    /// `tls_unusable` for files that are no chain and key, or do not belong together.
+    /// `tls_unusable` if the files are not a chain and a key, or do not match.
     pub fn acceptor(&self) -> Result<TlsAcceptor> {
         let unusable = |what: &Path, e: &dyn std::fmt::Display| Error::new(Code::TlsUnusable, format!("{} cannot be used for TLS: {e}", what.display()));
         let chain: std::result::Result<Vec<_>, _> = CertificateDer::pem_file_iter(&self.certificate).map_err(|e| unusable(&self.certificate, &e))?.collect();
@@ -79,7 +79,7 @@ impl Identity {
     }
 }
 
-/// The names and addresses by which a server that listens at `address` is likely to be reached.
+/// The names and addresses at which a server that listens on `address` can probably be reached.
 #[must_use]
 pub fn likely_names(address: SocketAddr, host_name: Option<String>) -> Vec<String> {
     let mut names: Vec<String> = host_name.into_iter().filter(|n| !n.is_empty()).collect();

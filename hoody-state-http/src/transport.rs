@@ -1,7 +1,8 @@
-//! Other servers over HTTP: what one asks and streams, with certificates pinned.
+//! Requests to other servers over HTTP, with pinned certificates.
 //!
-//! A peer is trusted by its certificate (its own or its authority's, or else the public authorities), and trusts us by the token. Redirects are not followed and
-//! proxies not used: a token goes to the address that was given and nowhere else. A peer that falls silent ends the call or the stream.
+//! A peer is authenticated by its certificate: the given one, one signed by the given authority, or else by a public authority. This server is authenticated
+//! by its token. Redirects are not followed and proxies are not used, so a token is sent only to the given address. If a peer stops sending, the call or
+//! the stream ends.
 
 use hoody_state::transfer::{Answer, PeerAddress, Request, StreamRequest, Transport};
 use hoody_state::{Code, Error, Result};
@@ -15,15 +16,15 @@ use ureq::http::Response;
 use ureq::tls::{PemItem, RootCerts, TlsConfig, TlsProvider, parse_pem};
 
 const CONNECT_TIME: Duration = Duration::from_secs(5);
-/// A stream in which nothing comes for so long is taken for broken.
+/// A stream that sends nothing for this long is treated as broken.
 const SILENCE: Duration = Duration::from_secs(30);
-/// The most of an answer that is not a stream.
+/// The largest answer that is not a stream, in bytes.
 const LARGEST_ANSWER: u64 = 64 << 20;
 
-/// Peers over HTTP and TLS.
+/// The transport over HTTP and TLS.
 #[derive(Debug, Default)]
 pub struct HttpTransport {
-    /// One a peer, so that questions that follow each other share a connection.
+    /// One for each peer, so that successive calls share a connection.
     agents: Mutex<HashMap<(String, Option<String>), Agent>>,
 }
 
@@ -80,7 +81,7 @@ impl HttpTransport {
             .user_agent("hoody-state")
             .build();
         let agent = Agent::new_with_config(config);
-        // What is no longer asked for goes with the rest.
+        // Agents of removed peers are dropped with the rest.
         if agents.len() >= 64 {
             agents.clear();
         }
@@ -112,7 +113,7 @@ impl Transport for HttpTransport {
         let mut response = self.post(peer, "call", request, Some(timeout))?;
         let bytes = response.body_mut().with_config().limit(LARGEST_ANSWER).read_to_vec().map_err(|e| unreachable(peer, &e))?;
         let good: Good = serde_json::from_slice(&bytes)
-            .map_err(|e| Error::new(Code::PeerRefused, format!("what answers at {} is no hoody-state server of this version: {e}", peer.url)))?;
+            .map_err(|e| Error::new(Code::PeerRefused, format!("the server at {} is not a hoody-state server of this version: {e}", peer.url)))?;
         Ok(good.data)
     }
 
@@ -124,20 +125,20 @@ impl Transport for HttpTransport {
 
 fn unreachable(peer: &PeerAddress, e: &ureq::Error) -> Error {
     let hint = match e {
-        ureq::Error::Tls(_) | ureq::Error::Rustls(_) => ": its certificate is not the one that was given as `ca`, or names another host",
+        ureq::Error::Tls(_) | ureq::Error::Rustls(_) => ": its certificate does not match the given `ca`, or is for another host name",
         _ => "",
     };
     Error::new(Code::PeerUnreachable, format!("server {} at {} does not answer: {e}{hint}", peer.name, peer.url))
 }
 
-/// The peer's own error, as near to what it was as this side knows it.
+/// The error that a peer answered with, with the same code if this version knows it.
 fn refusal(peer: &PeerAddress, mut response: Response<ureq::Body>) -> Error {
     let status = response.status().as_u16();
     let text = response.body_mut().with_config().limit(LARGEST_ANSWER).read_to_vec().unwrap_or_default();
     let Ok(bad) = serde_json::from_slice::<Bad>(&text) else {
-        return Error::new(Code::PeerRefused, format!("server {} at {} answered {status}, and not as a hoody-state server does", peer.name, peer.url));
+        return Error::new(Code::PeerRefused, format!("server {} at {} answered {status}, but not in the form of a hoody-state server", peer.name, peer.url));
     };
-    // It ends up in lists and logs here.
+    // The message is stored and logged here, so its length is limited.
     let message: String = bad.message.chars().take(2_000).collect();
     let error = Error::new(code_of(status, &bad.code), format!("server {}: {message}", peer.name));
     match bad.data {
@@ -146,10 +147,10 @@ fn refusal(peer: &PeerAddress, mut response: Response<ureq::Body>) -> Error {
     }
 }
 
-/// The code for an answer with this status and this word.
+/// The code for an answer with this status and this code word.
 fn code_of(status: u16, word: &str) -> Code {
     match (status, word.parse()) {
-        // This says nothing about the token: the other server does not allow what was asked for.
+        // The token is valid, but the other server does not allow the request.
         (403, Ok(Code::HostNetworkDenied)) => Code::HostNetworkDenied,
         (401 | 403, _) => Code::PeerRefused,
         (500, _) => Code::PeerFailed,

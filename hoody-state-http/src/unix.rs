@@ -7,10 +7,10 @@ use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
 use std::path::Path;
 use tokio::net::UnixListener;
 
-/// Binds `path`, for its owner alone. A socket that nobody listens on any more is replaced; anything else is left alone.
+/// Listens on `path`, for its owner only. An old socket without a listener is replaced; any other file is left as it is.
 ///
 /// # Errors
-/// `socket_in_use` when another server listens there, `not_a_socket` when something else is there.
+/// `socket_in_use` if another server listens on it, `not_a_socket` if it is another kind of file.
 pub fn bind(path: &Path) -> Result<UnixListener> {
     if let Some(dir) = path.parent() {
         DirBuilder::new().recursive(true).mode(0o700).create(dir).io(|| format!("make {}", dir.display()))?;
@@ -24,10 +24,10 @@ pub fn bind(path: &Path) -> Result<UnixListener> {
 fn clear(path: &Path) -> Result<()> {
     let Ok(meta) = fs::symlink_metadata(path) else { return Ok(()) };
     if !meta.file_type().is_socket() {
-        return Err(Error::new(Code::NotASocket, format!("{} is there and is no socket: give another --socket", path.display())));
+        return Err(Error::new(Code::NotASocket, format!("{} exists and is not a socket: choose another --socket", path.display())));
     }
     if std::os::unix::net::UnixStream::connect(path).is_ok() {
-        return Err(Error::new(Code::SocketInUse, format!("another server listens on {}: stop it or give another --socket", path.display())));
+        return Err(Error::new(Code::SocketInUse, format!("another server listens on {}: stop it or choose another --socket", path.display())));
     }
     fs::remove_file(path).io(|| format!("remove the old socket {}", path.display()))
 }

@@ -1,9 +1,9 @@
-//! Who asks, and what they may reach.
+//! Authentication, and what a caller can reach.
 //!
-//! TCP always needs a token. The UNIX socket takes root without one. A token that reaches some projects only sees nothing of
-//! the others (404, not 403); a read-only one changes nothing (403).
+//! TCP always needs a token. On the UNIX socket root needs none. For a token that is limited to some projects the others do not
+//! exist (404, not 403); a read-only token cannot change anything (403).
 //!
-//! `rights.rs` decides what a token may be used for, `open.rs` ends what is open when a token is revoked.
+//! `rights.rs` decides what a token can be used for, `open.rs` ends open requests and streams when their token is revoked.
 
 mod open;
 pub mod rights;
@@ -27,29 +27,29 @@ use hoody_state::{Code, Error, Result};
 use rights::{denied, invalid_token, missing_token};
 use std::sync::Arc;
 
-/// Where a connection comes from; put into each request by [`serve`](crate::serve).
+/// Where a connection comes from. It is added to each request by [`serve`](crate::serve).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Peer {
     /// Over TCP.
     Tcp,
     /// Over the UNIX socket, from a process of this user.
     Unix {
-        /// The user's id, as the kernel says.
+        /// The id of the user, from the kernel.
         uid: u32,
     },
 }
 
-/// Who asks.
+/// The caller of a request.
 #[derive(Debug, Clone)]
 pub enum Identity {
     /// Root, over the UNIX socket.
     Root,
-    /// The bearer of a token.
+    /// Somebody with a token.
     Token(Arc<Token>),
 }
 
 impl Identity {
-    /// The projects it reaches; `None`: all.
+    /// The projects that the caller can reach; `None`: all.
     #[must_use]
     pub fn only(&self) -> Option<&[ProjectId]> {
         match self {
@@ -58,13 +58,13 @@ impl Identity {
         }
     }
 
-    /// Whether it reaches a project.
+    /// Whether the caller can reach a project.
     #[must_use]
     pub fn reaches(&self, project: &ProjectId) -> bool {
         self.only().is_none_or(|p| p.contains(project))
     }
 
-    /// Whether it may change what it reaches.
+    /// Whether the caller can change anything.
     #[must_use]
     pub fn may_change(&self) -> bool {
         match self {
@@ -73,7 +73,7 @@ impl Identity {
         }
     }
 
-    /// Idempotency keys of different tokens are different keys.
+    /// The scope of idempotency keys: the same key of another token is another key.
     #[must_use]
     pub fn scope(&self) -> String {
         match self {
@@ -82,7 +82,7 @@ impl Identity {
         }
     }
 
-    /// Refuses what concerns the whole server to a token of some projects.
+    /// Refuses requests about the whole server to tokens that are limited to some projects.
     ///
     /// # Errors
     /// `insufficient_permissions`.
@@ -90,10 +90,10 @@ impl Identity {
         if self.only().is_none() {
             return Ok(());
         }
-        Err(denied("this concerns the whole server: it takes a token that reaches all projects"))
+        Err(denied("this concerns the whole server: use a token that reaches all projects"))
     }
 
-    /// Refuses the host's network to a token that was not made for it.
+    /// Refuses the network of the host to tokens without that right.
     ///
     /// # Errors
     /// `host_network_denied`.
@@ -105,12 +105,12 @@ impl Identity {
         if network != Network::Host || allowed {
             return Ok(());
         }
-        let why = "this token may not make containers that use the host's network: it takes one made with `hoody-state-http token create --allow-host-network`, \
+        let why = "this token cannot create containers that use the network of the host: use one created with `hoody-state-http token create --allow-host-network`, \
                    or root on the UNIX socket";
         Err(Error::new(Code::HostNetworkDenied, why))
     }
 
-    /// The same for a container like this one.
+    /// The same for the network of an existing container.
     ///
     /// # Errors
     /// `host_network_denied`, `container_not_found`.
@@ -118,7 +118,7 @@ impl Identity {
         self.check_network(host.container(id)?.network)
     }
 
-    /// Hides the projects it does not reach.
+    /// Hides projects that the caller cannot reach.
     ///
     /// # Errors
     /// `project_not_found`.
@@ -126,7 +126,7 @@ impl Identity {
         if self.reaches(project) { Ok(()) } else { Err(Error::new(Code::ProjectNotFound, format!("there is no project {project}"))) }
     }
 
-    /// Hides the containers of projects it does not reach.
+    /// Hides containers of projects that the caller cannot reach.
     ///
     /// # Errors
     /// `container_not_found`.
@@ -137,7 +137,7 @@ impl Identity {
         Err(Error::new(Code::ContainerNotFound, format!("there is no container {id}")))
     }
 
-    /// Whether it may see an event.
+    /// Whether the caller can see an event.
     #[must_use]
     pub fn sees_event(&self, event: &Event) -> bool {
         let Some(only) = self.only() else { return true };
@@ -148,7 +148,7 @@ impl Identity {
         project.is_some_and(|p| only.iter().any(|o| o.as_str() == p))
     }
 
-    /// Whether it may see an operation.
+    /// Whether the caller can see an operation.
     #[must_use]
     pub fn sees_operation(&self, host: &Host, operation: &Operation) -> bool {
         if self.only().is_none() {
@@ -170,38 +170,38 @@ impl<S: Sync> FromRequestParts<S> for Identity {
     }
 }
 
-/// Finds out who asks and what for. Answers and streams end when the token is revoked.
+/// Authenticates a request. Its answer or stream ends when the token is revoked.
 pub async fn authenticate(State(app): State<Shared>, mut request: Request, next: Next) -> Response {
     let purpose = Purpose::of(request.method());
-    match identify(&app, Shown::by(&request), purpose).await {
+    match identify(&app, Credentials::of(&request), purpose).await {
         Ok(identity) => {
             request.extensions_mut().insert(identity.clone());
-            while_it_holds(&app, &identity, request, next).await
+            run_until_revoked(&app, &identity, request, next).await
         }
         Err(e) => e.into_response(),
     }
 }
 
-/// The same for what other servers ask.
+/// The same for requests of other servers.
 pub async fn authenticate_peer(State(app): State<Shared>, mut request: Request, next: Next) -> Response {
-    match identify(&app, Shown::by(&request), Purpose::Replicate).await {
+    match identify(&app, Credentials::of(&request), Purpose::Replicate).await {
         Ok(identity) => {
             request.extensions_mut().insert(OtherServer(identity.clone()));
-            while_it_holds(&app, &identity, request, next).await
+            run_until_revoked(&app, &identity, request, next).await
         }
         Err(e) => e.into_response(),
     }
 }
 
-/// Another server that asks: the identity behind a replication token. No [`Identity`], so that no other route takes it for one.
+/// Another server: the caller with a replication token. It is not an [`Identity`], so that no other route accepts it.
 #[derive(Debug, Clone)]
 pub struct OtherServer(pub Identity);
 
 impl OtherServer {
-    /// Its token, by which the host decides what it may have done: `Host::answer_peer`, `Host::offer_stream`.
+    /// Its token, from which the host decides what it may do: `Host::answer_peer`, `Host::offer_stream`.
     ///
     /// # Errors
-    /// `missing_token` for root, who is no server.
+    /// `missing_token` for root, which is not a server.
     pub fn token(self) -> Result<Arc<Token>> {
         match self.0 {
             Identity::Token(token) => Ok(token),
@@ -218,29 +218,29 @@ impl<S: Sync> FromRequestParts<S> for OtherServer {
     }
 }
 
-/// What a request shows: where it comes from, and its token.
-struct Shown {
+/// The credentials of a request: where it comes from, and its token.
+struct Credentials {
     peer: Option<Peer>,
     token: Result<Option<String>>,
 }
 
-impl Shown {
-    fn by(request: &Request) -> Self {
-        Shown { peer: request.extensions().get().copied(), token: bearer(request.headers()) }
+impl Credentials {
+    fn of(request: &Request) -> Self {
+        Credentials { peer: request.extensions().get().copied(), token: bearer(request.headers()) }
     }
 }
 
-async fn identify(app: &App, shown: Shown, purpose: Purpose) -> Result<Identity, ApiError> {
-    match shown.token? {
+async fn identify(app: &App, credentials: Credentials, purpose: Purpose) -> Result<Identity, ApiError> {
+    match credentials.token? {
         Some(token) => Ok(Identity::Token(rights::admit(app, token, purpose).await?)),
-        None if shown.peer == Some(Peer::Unix { uid: 0 }) => Ok(Identity::Root),
+        None if credentials.peer == Some(Peer::Unix { uid: 0 }) => Ok(Identity::Root),
         None => Err(missing_token().into()),
     }
 }
 
-/// Runs the request. A token that is revoked meanwhile ends it as the client's departure would; a stream breaks off.
-async fn while_it_holds(app: &App, identity: &Identity, request: Request, next: Next) -> Response {
-    // From here on the connection is one of somebody who is known.
+/// Runs the request. If the token is revoked meanwhile, the request ends as if the client had disconnected, and a stream is aborted.
+async fn run_until_revoked(app: &App, identity: &Identity, request: Request, next: Next) -> Response {
+    // From here on the client of the connection is authenticated.
     if let Some(connection) = request.extensions().get::<Connection>() {
         connection.authenticated();
     }
@@ -253,7 +253,7 @@ async fn while_it_holds(app: &App, identity: &Identity, request: Request, next: 
     response.map(|body| pass.guard(body))
 }
 
-/// The token: `Bearer T`, or a bare one that starts with `hdy_`.
+/// The token of the request: `Bearer TOKEN`, or a bare token that starts with `hdy_`.
 fn bearer(headers: &HeaderMap) -> Result<Option<String>> {
     let Some(value) = headers.get(header::AUTHORIZATION) else { return Ok(None) };
     let value = value.to_str().map_err(|_| invalid_token())?.trim();

@@ -1,7 +1,7 @@
-//! Requests and streams that are open, and the end of those whose token is revoked.
+//! Open requests and streams, which end when their token is revoked.
 //!
-//! `token revoke` is another process: it writes the catalog and says nothing to the server. So while anything is open that was admitted by a token, the
-//! rows of those tokens are read once a second. With nothing open, nothing wakes.
+//! `token revoke` is another process: it writes to the catalog and does not notify the server. So while a request or stream with a token is open, the rows of
+//! those tokens are read once a second. If nothing is open, nothing runs.
 
 use super::Identity;
 use super::rights::still_holds;
@@ -20,10 +20,10 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::sync::oneshot;
 
-/// How soon the end of a token is noticed.
+/// How often the tokens are read.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// Everything that is open.
+/// The open requests and streams.
 #[derive(Clone)]
 pub struct OpenRequests(Arc<Inner>);
 
@@ -36,31 +36,31 @@ struct Inner {
 struct State {
     next: u64,
     open: HashMap<u64, Entry>,
-    /// Whether a task looks at the tokens.
+    /// Whether the task that reads the tokens is running.
     watched: bool,
 }
 
 struct Entry {
     token: Arc<Token>,
-    /// Dropped to end what is open.
+    /// Dropping it ends the request.
     _end: oneshot::Sender<()>,
 }
 
-/// Held by what is open.
+/// Held by an open request or stream.
 pub struct Pass {
     inner: Arc<Inner>,
-    /// `None` for what no token admitted.
+    /// `None` for root, which has no token.
     held: Option<(u64, oneshot::Receiver<()>)>,
 }
 
 impl OpenRequests {
-    /// Of this host's tokens.
+    /// For the tokens of this host.
     #[must_use]
     pub fn new(host: Host) -> Self {
         OpenRequests(Arc::new(Inner { host, state: Mutex::default() }))
     }
 
-    /// Notes that something was opened. The pass says when it must end.
+    /// Registers a request. The pass tells when it must end.
     #[must_use]
     pub fn enter(&self, who: &Identity) -> Pass {
         let inner = Arc::clone(&self.0);
@@ -92,14 +92,14 @@ impl Pass {
 
     fn poll_revoked(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some((_, ended)) = &mut self.held else { return Poll::Pending };
-        // Once it has ended it must not be polled again.
+        // A future that has ended must not be polled again.
         if Pin::new(ended).poll(cx).is_pending() {
             return Poll::Pending;
         }
         Poll::Ready(())
     }
 
-    /// The body, broken off when the token is revoked. One that is complete already is left alone.
+    /// The body, which is aborted when the token is revoked. A complete body is returned as it is.
     pub fn guard(self, body: Body) -> Body {
         if body.size_hint().exact().is_some() { body } else { Body::new(Guarded { body, pass: self, over: false }) }
     }
@@ -114,7 +114,7 @@ impl Drop for Pass {
     }
 }
 
-/// Runs while anything is open.
+/// Reads the tokens while anything is open.
 async fn watch(inner: Arc<Inner>) {
     loop {
         tokio::time::sleep(EVERY).await;
@@ -134,14 +134,14 @@ async fn watch(inner: Arc<Inner>) {
                 drop(state);
                 drop(ended);
             }
-            // A catalog that cannot be read cannot have been written by `token revoke` either.
-            Ok(Err(e)) => tracing::warn!(error = %e, "the tokens of open requests could not be looked up"),
-            Err(e) => tracing::warn!(error = %e, "the look-up of open requests' tokens ended early"),
+            // If the catalog cannot be read, `token revoke` cannot have written to it.
+            Ok(Err(e)) => tracing::warn!(error = %e, "the tokens of open requests could not be read"),
+            Err(e) => tracing::warn!(error = %e, "reading the tokens of open requests failed"),
         }
     }
 }
 
-/// Those of `open` that must end.
+/// The requests that must end.
 fn revoked(host: &Host, open: &[(u64, Arc<Token>)]) -> Result<Vec<u64>> {
     let mut rows: HashMap<&TokenId, Option<Token>> = HashMap::new();
     let mut ended = Vec::new();
@@ -157,7 +157,7 @@ fn revoked(host: &Host, open: &[(u64, Arc<Token>)]) -> Result<Vec<u64>> {
     Ok(ended)
 }
 
-/// A body that breaks off: a reader must not take what it has for complete.
+/// A body that can be aborted, so that the reader does not take it for complete.
 struct Guarded {
     body: Body,
     pass: Pass,

@@ -1,4 +1,4 @@
-//! The one place that decides what a token may do: for requests, for Socket.IO, for other servers, and again while a stream is open.
+//! What a token can be used for. This is decided only here: for requests, for Socket.IO, for other servers, and again while a stream is open.
 
 use crate::app::App;
 use crate::envelope::ApiError;
@@ -7,7 +7,7 @@ use hoody_state::model::Token;
 use hoody_state::{Code, Error, Result};
 use std::sync::Arc;
 
-/// What a token is shown for.
+/// What a token is used for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
     /// To read: lists, logs, events.
@@ -19,31 +19,29 @@ pub enum Purpose {
 }
 
 impl Purpose {
-    /// What a request of this method is for.
+    /// The purpose of a request with this method.
     #[must_use]
     pub fn of(method: &Method) -> Self {
         if matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) { Purpose::Read } else { Purpose::Change }
     }
 
-    /// Whether the token's rights allow this. Which projects it reaches is asked where the project is known.
+    /// Checks that the token has the right to do this. Whether it reaches a project is checked where the project is known.
     ///
     /// # Errors
     /// `insufficient_permissions`.
     pub fn check(self, token: &Token) -> Result<()> {
         match self {
             Purpose::Replicate if !token.replication => {
-                Err(denied("this is for other servers: it takes a token made with `hoody-state-http token create --replication`"))
+                Err(denied("this is for other servers: use a token created with `hoody-state-http token create --replication`"))
             }
-            Purpose::Read | Purpose::Change if token.replication => {
-                Err(denied("this token is another server's: it is good for copying containers and nothing else"))
-            }
-            Purpose::Change if token.read_only => Err(denied("this token may only read: use one that may change things")),
+            Purpose::Read | Purpose::Change if token.replication => Err(denied("this token is for another server: it can only be used to copy containers")),
+            Purpose::Change if token.read_only => Err(denied("this token is read-only: use one that can make changes")),
             _ => Ok(()),
         }
     }
 }
 
-/// Looks a token up, and checks that it may be used for this.
+/// Finds the token, and checks that it can be used for this.
 ///
 /// # Errors
 /// `invalid_token`, `insufficient_permissions`, and those of the catalog.
@@ -53,7 +51,7 @@ pub async fn admit(app: &App, secret: String, purpose: Purpose) -> Result<Arc<To
     Ok(Arc::new(token))
 }
 
-/// Whether what a token was admitted to may go on: `now` is its row in the catalog as it is at present, `None` once it is revoked.
+/// Whether requests with this token can continue. `now` is the token as it is in the catalog now, `None` if it was revoked.
 #[must_use]
 pub fn still_holds(admitted: &Token, now: Option<&Token>) -> bool {
     now.is_some_and(|now| {
@@ -69,11 +67,11 @@ pub(super) fn denied(why: &str) -> Error {
 }
 
 pub(super) fn missing_token() -> Error {
-    Error::new(Code::MissingToken, "a token is needed: send it as `Authorization: Bearer TOKEN` (make one with `hoody-state-http token create`)")
+    Error::new(Code::MissingToken, "a token is needed: send it as `Authorization: Bearer TOKEN` (create one with `hoody-state-http token create`)")
 }
 
 pub(super) fn invalid_token() -> Error {
-    Error::new(Code::InvalidToken, "this token is not known here: it was revoked, is of another server or misspelt")
+    Error::new(Code::InvalidToken, "this token is unknown: it was revoked, belongs to another server, or is misspelt")
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Containers and their life.
+//! Containers and their lifecycle.
 
 use super::{Null, Routes};
 use crate::app::Shared;
@@ -59,24 +59,24 @@ pub async fn list_of_project(State(app): State<Shared>, who: Identity, Id(id): I
     ok("Containers", ContainerPage { containers: paged.rows, pagination: paged.pagination })
 }
 
-/// Makes a container and starts it.
+/// Creates a container and starts it.
 #[utoipa::path(post, path = "/projects/{id}/containers", tag = "containers", operation_id = "create_container", request_body = NewContainer,
-    params(("id" = String, Path), ("Idempotency-Key" = Option<String>, Header, description = "The same key and request gives the first answer again"),
-        ("Prefer" = Option<String>, Header, description = "`wait=N`: hold the answer up to N seconds, at most 25")),
-    responses((status = 201, description = "Made; poll for `running`", body = Envelope<Container>)))]
+    params(("id" = String, Path), ("Idempotency-Key" = Option<String>, Header, description = "Makes a repeated request safe: the same key with the same request gets the first answer again"),
+        ("Prefer" = Option<String>, Header, description = "`wait=N`: wait up to N seconds, at most 25, for the end of the change")),
+    responses((status = 201, description = "Created; poll until the status is `running`", body = Envelope<Container>)))]
 pub async fn create(State(app): State<Shared>, who: Identity, Id(id): Id<ProjectId>, input: Input<NewContainer>) -> Reply<Container> {
     who.check_project(&id)?;
     who.check_network(input.body.network.unwrap_or_default())?;
     created("Container created", app.change(move |host| host.create_container(&input.caller, &id, input.body)).await?)
 }
 
-/// One container, with what takes a look at its volume.
-#[utoipa::path(get, path = "/containers/{id}", tag = "containers", operation_id = "get_container", params(("id" = String, Path)), responses((status = 200, description = "It", body = Envelope<ContainerAnswer>)))]
+/// Shows a container, including its disk usage.
+#[utoipa::path(get, path = "/containers/{id}", tag = "containers", operation_id = "get_container", params(("id" = String, Path)), responses((status = 200, description = "The resource", body = Envelope<ContainerAnswer>)))]
 pub async fn get(State(app): State<Shared>, who: Identity, Id(id): Id<ContainerId>) -> Reply<ContainerAnswer> {
     let detail = app.look(who.clone(), id.clone(), move |host, id| host.container_detail(id)).await;
     match detail {
         Err(e) if e.error().code() == Code::ContainerNotFound => {
-            // A copy that was ordered here and is on another server: whoever polls for it polls here.
+            // A copy that was requested here and is on another server: clients poll for it here.
             let elsewhere = app
                 .remote(move |host| match host.project_elsewhere(&id)? {
                     Some(p) if who.reaches(&p) => host.container_elsewhere(&id),
@@ -89,17 +89,17 @@ pub async fn get(State(app): State<Shared>, who: Identity, Id(id): Id<ContainerI
     }
 }
 
-/// A container of this server, or a copy that was ordered here and is on another.
+/// A container of this server, or a copy that was requested here and is on another server.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(untagged)]
 pub enum ContainerAnswer {
-    /// With what takes a look at its volume.
+    /// A container of this server, with its disk usage.
     Here(Box<ContainerDetail>),
-    /// As the other server says.
+    /// A copy on another server, as that server describes it.
     Elsewhere(Box<Container>),
 }
 
-/// Changes a container; PATCH does the same. Absent fields stay.
+/// Changes a container. Fields that are absent keep their values. PATCH does the same.
 #[utoipa::path(method(put, patch), path = "/containers/{id}", tag = "containers", operation_id = "update_container", request_body = ContainerUpdate, params(("id" = String, Path)),
     responses((status = 200, description = "Changed", body = Envelope<Container>)))]
 pub async fn update(State(app): State<Shared>, who: Identity, Id(id): Id<ContainerId>, input: Input<ContainerUpdate>) -> Reply<Container> {
@@ -107,30 +107,30 @@ pub async fn update(State(app): State<Shared>, who: Identity, Id(id): Id<Contain
     ok("Container updated", container)
 }
 
-/// Deletes a container with its snapshots.
-#[utoipa::path(delete, path = "/containers/{id}", tag = "containers", operation_id = "delete_container", params(("id" = String, Path)), responses((status = 200, description = "Gone, or on its way", body = Envelope<Null>)))]
+/// Deletes a container and its snapshots.
+#[utoipa::path(delete, path = "/containers/{id}", tag = "containers", operation_id = "delete_container", params(("id" = String, Path)), responses((status = 200, description = "Deleted, or being deleted", body = Envelope<Null>)))]
 pub async fn delete(State(app): State<Shared>, who: Identity, Id(id): Id<ContainerId>, input: Input<Nothing>) -> Reply<Null> {
     app.alter(who, id, move |host, id| host.delete_container(&input.caller, id)).await?;
     ok("Container deleted", Null(()))
 }
 
-/// How to do it.
+/// Options of a lifecycle operation.
 #[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
 pub struct LifecycleInput {
-    /// Seconds, 1–600: how long init has to end before it is killed.
+    /// How long init may take to end before it is killed, in seconds: 1–600.
     timeout: Option<i64>,
 }
 
-/// The verb of a path's last segment.
+/// The operation that the last segment of a path names.
 #[must_use]
 pub fn verb(word: &str) -> Option<Verb> {
     [Verb::Start, Verb::Stop, Verb::ForceStop, Verb::Restart, Verb::Pause, Verb::Resume].into_iter().find(|v| v.as_str() == word)
 }
 
-/// Starts, stops, pauses.
+/// Starts, stops, kills, restarts, pauses or resumes a container.
 #[utoipa::path(post, path = "/containers/{id}/{operation}", tag = "containers", operation_id = "container_lifecycle", request_body = Option<LifecycleInput>,
-    params(("id" = String, Path), ("operation" = Verb, Path), ("Idempotency-Key" = Option<String>, Header, description = "The same key and request gives the first answer again")),
-    responses((status = 200, description = "Done, or under way: poll the status", body = Envelope<LifecycleAnswer>)))]
+    params(("id" = String, Path), ("operation" = Verb, Path), ("Idempotency-Key" = Option<String>, Header, description = "Makes a repeated request safe: the same key with the same request gets the first answer again")),
+    responses((status = 200, description = "Done, or still running: poll the status", body = Envelope<LifecycleAnswer>)))]
 pub async fn lifecycle(State(app): State<Shared>, who: Identity, path: Named<ContainerId>, input: Input<LifecycleInput>) -> Reply<LifecycleAnswer> {
     let Named(id, word) = path;
     let verb = verb(&word)
@@ -145,11 +145,11 @@ fn seconds(s: i64) -> Result<Duration, Error> {
     in_range.map(Duration::from_secs).ok_or_else(|| invalid("timeout", format!("{s} s is out of range: 1 to 600")))
 }
 
-/// With 500, 502, 503 and 504 the published answer repeats what was asked and the state that is left.
+/// An error with 500, 502, 503 or 504 repeats the request and shows the status of the container, as the published API does.
 fn with_state(host: &Host, error: Error, id: &ContainerId, verb: Verb) -> ApiError {
-    let of_host = matches!(error_map::status(error.code()), 500 | 502 | 503 | 504);
+    let host_failed = matches!(error_map::status(error.code()), 500 | 502 | 503 | 504);
     match host.container(id) {
-        Ok(c) if of_host => {
+        Ok(c) if host_failed => {
             let data = json!({"error": true, "operation": verb, "container_id": id, "project_id": c.project_id, "message": error_map::outer_message(&error), "status": c.status});
             ApiError::from(error).with_data(data)
         }
@@ -164,7 +164,7 @@ pub struct StatusLogPage {
     pagination: Pagination,
 }
 
-/// What a container's status was, newest first.
+/// Lists the changes of a container's status, newest first.
 #[utoipa::path(get, path = "/containers/{id}/status-logs", tag = "containers", operation_id = "container_status_logs", params(("id" = String, Path), PageQuery),
     responses((status = 200, description = "A page", body = Envelope<StatusLogPage>)))]
 pub async fn status_logs(State(app): State<Shared>, who: Identity, Id(id): Id<ContainerId>, Query(q): Query<PageQuery>) -> Reply<StatusLogPage> {
@@ -173,15 +173,15 @@ pub async fn status_logs(State(app): State<Shared>, who: Identity, Id(id): Id<Co
     ok("Status log", StatusLogPage { logs: paged.rows, pagination: paged.pagination })
 }
 
-/// What a container uses.
-#[utoipa::path(get, path = "/containers/{id}/stats", tag = "containers", operation_id = "container_stats", params(("id" = String, Path)), responses((status = 200, description = "Figures", body = Envelope<ContainerStats>)))]
+/// Shows the CPU time, memory and disk space that a container uses.
+#[utoipa::path(get, path = "/containers/{id}/stats", tag = "containers", operation_id = "container_stats", params(("id" = String, Path)), responses((status = 200, description = "The usage", body = Envelope<ContainerStats>)))]
 pub async fn stats(State(app): State<Shared>, who: Identity, Id(id): Id<ContainerId>) -> Reply<ContainerStats> {
     let stats = app.look(who, id, move |host, id| host.stats(id)).await?;
     ok("Container stats", stats)
 }
 
-/// What a container and its snapshots keep on disk.
-#[utoipa::path(get, path = "/containers/{id}/usage", tag = "containers", operation_id = "container_usage", params(("id" = String, Path)), responses((status = 200, description = "Bytes", body = Envelope<UsageReport>)))]
+/// Shows the disk space that a container and its snapshots use.
+#[utoipa::path(get, path = "/containers/{id}/usage", tag = "containers", operation_id = "container_usage", params(("id" = String, Path)), responses((status = 200, description = "The usage in bytes", body = Envelope<UsageReport>)))]
 pub async fn usage(State(app): State<Shared>, who: Identity, Id(id): Id<ContainerId>) -> Reply<UsageReport> {
     let usage = app.look(who, id, move |host, id| host.usage(id)).await?;
     ok("Container usage", usage)

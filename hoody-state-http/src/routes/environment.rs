@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use utoipa_axum::routes;
 
-/// The most a value may have here.
+/// The largest value of a variable, in bytes.
 const VALUE_LIMIT: usize = 32768;
 
 pub(crate) fn routes() -> Routes {
@@ -25,11 +25,11 @@ pub struct Environment {
     environment_vars: BTreeMap<String, String>,
 }
 
-/// All variables after a change.
+/// All variables, after a change.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct EnvironmentChanged {
     environment_vars: BTreeMap<String, String>,
-    /// Kept; the processes that run keep theirs until the next start.
+    /// True: the variables are stored. Running processes keep theirs until the next start.
     synced: bool,
 }
 
@@ -37,8 +37,8 @@ fn changed(environment_vars: BTreeMap<String, String>) -> Reply<EnvironmentChang
     ok("Environment updated", EnvironmentChanged { environment_vars, synced: true })
 }
 
-/// The variables.
-#[utoipa::path(get, path = "/containers/{id}/env", tag = "containers", operation_id = "get_environment", params(("id" = String, Path)), responses((status = 200, description = "All", body = Envelope<Environment>)))]
+/// Lists the environment variables of a container.
+#[utoipa::path(get, path = "/containers/{id}/env", tag = "containers", operation_id = "get_environment", params(("id" = String, Path)), responses((status = 200, description = "All variables", body = Envelope<Environment>)))]
 pub async fn get(State(app): State<Shared>, who: Identity, Id(id): Id<ContainerId>) -> Reply<Environment> {
     let environment_vars = app.look(who, id, |host, id| host.environment(id)).await?;
     ok("Environment", Environment { environment_vars })
@@ -46,15 +46,15 @@ pub async fn get(State(app): State<Shared>, who: Identity, Id(id): Id<ContainerI
 
 /// Replaces all variables: an object of names and values, or `{environment_vars: {…}}`.
 #[utoipa::path(put, path = "/containers/{id}/env", tag = "containers", operation_id = "replace_environment", request_body = BTreeMap<String, String>, params(("id" = String, Path)),
-    responses((status = 200, description = "All", body = Envelope<EnvironmentChanged>)))]
+    responses((status = 200, description = "All variables", body = Envelope<EnvironmentChanged>)))]
 pub async fn replace(State(app): State<Shared>, who: Identity, Id(id): Id<ContainerId>, input: Input<Object>) -> Reply<EnvironmentChanged> {
     let all = variables(input.body)?;
     changed(app.alter(who, id, move |host, id| host.set_environment(&input.caller, id, EnvironmentChange::Replace(all))).await?)
 }
 
-/// Sets some variables; the others stay.
+/// Sets some variables. The others keep their values.
 #[utoipa::path(patch, path = "/containers/{id}/env", tag = "containers", operation_id = "merge_environment", request_body = BTreeMap<String, String>, params(("id" = String, Path)),
-    responses((status = 200, description = "All", body = Envelope<EnvironmentChanged>)))]
+    responses((status = 200, description = "All variables", body = Envelope<EnvironmentChanged>)))]
 pub async fn merge(State(app): State<Shared>, who: Identity, Id(id): Id<ContainerId>, input: Input<Object>) -> Reply<EnvironmentChanged> {
     let some = variables(input.body)?;
     changed(app.alter(who, id, move |host, id| host.set_environment(&input.caller, id, EnvironmentChange::Merge(some))).await?)
@@ -63,7 +63,7 @@ pub async fn merge(State(app): State<Shared>, who: Identity, Id(id): Id<Containe
 type Object = BTreeMap<String, serde_json::Value>;
 
 fn variables(mut body: Object) -> hoody_state::Result<BTreeMap<String, String>> {
-    // Only an object is the wrapper; anything else is a variable of that name, or wrong.
+    // If it is an object it is the wrapper; anything else is a variable of this name.
     if let Some(serde_json::Value::Object(inner)) = body.get("environment_vars") {
         body = inner.clone().into_iter().collect();
     }
@@ -75,16 +75,16 @@ fn variables(mut body: Object) -> hoody_state::Result<BTreeMap<String, String>> 
         .collect()
 }
 
-/// A value.
+/// The value of a variable.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 pub struct Value {
     /// At most 32,768 bytes.
     value: String,
 }
 
-/// Sets one variable; PATCH does the same.
+/// Sets a variable. PATCH does the same.
 #[utoipa::path(method(put, patch), path = "/containers/{id}/env/{key}", tag = "containers", operation_id = "set_environment_variable", request_body = Value, params(("id" = String, Path), ("key" = String, Path)),
-    responses((status = 200, description = "All", body = Envelope<EnvironmentChanged>)))]
+    responses((status = 200, description = "All variables", body = Envelope<EnvironmentChanged>)))]
 pub async fn set(State(app): State<Shared>, who: Identity, path: Named<ContainerId>, input: Input<Value>) -> Reply<EnvironmentChanged> {
     let Named(id, key) = path;
     let value = input.body.value;
@@ -94,9 +94,9 @@ pub async fn set(State(app): State<Shared>, who: Identity, path: Named<Container
     changed(app.alter(who, id, move |host, id| host.set_environment(&input.caller, id, EnvironmentChange::Set(key, value))).await?)
 }
 
-/// Removes one variable.
+/// Removes a variable.
 #[utoipa::path(delete, path = "/containers/{id}/env/{key}", tag = "containers", operation_id = "remove_environment_variable", params(("id" = String, Path), ("key" = String, Path)),
-    responses((status = 200, description = "All", body = Envelope<EnvironmentChanged>)))]
+    responses((status = 200, description = "All variables", body = Envelope<EnvironmentChanged>)))]
 pub async fn remove(State(app): State<Shared>, who: Identity, path: Named<ContainerId>, input: Input<Nothing>) -> Reply<EnvironmentChanged> {
     let Named(id, key) = path;
     changed(app.alter(who, id, move |host, id| host.set_environment(&input.caller, id, EnvironmentChange::Remove(key))).await?)

@@ -1,4 +1,4 @@
-//! Golden images. A name has `/` in it: written as such or as `%2F`.
+//! Images. The `/` in a name can be written as `/` or as `%2F`.
 
 use super::{Null, Routes};
 use crate::app::Shared;
@@ -20,7 +20,7 @@ use std::io::{self, Read};
 use tokio::sync::mpsc;
 use utoipa_axum::routes;
 
-/// Pieces of an upload that wait to be unpacked.
+/// How many pieces of an upload can wait to be unpacked.
 const PIECES: usize = 8;
 
 pub(crate) fn routes() -> Routes {
@@ -30,9 +30,9 @@ pub(crate) fn routes() -> Routes {
 /// A page of images.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct ImagePage {
-    /// Them.
+    /// The images of this page.
     pub images: Vec<Image>,
-    /// Where they stand.
+    /// The position of this page.
     pub pagination: Pagination,
 }
 
@@ -44,13 +44,13 @@ pub async fn list(State(app): State<Shared>, _who: Identity, Query(q): Query<Pag
     ok("Images", ImagePage { images: paged.rows, pagination: paged.pagination })
 }
 
-/// One image.
-#[utoipa::path(get, path = "/images/{*name}", tag = "images", operation_id = "get_image", params(("name" = String, Path)), responses((status = 200, description = "It", body = Envelope<Image>)))]
+/// Shows an image.
+#[utoipa::path(get, path = "/images/{*name}", tag = "images", operation_id = "get_image", params(("name" = String, Path)), responses((status = 200, description = "The resource", body = Envelope<Image>)))]
 pub async fn get(State(app): State<Shared>, _who: Identity, Name(name): Name) -> Reply<Image> {
     ok("Image", app.read(move |host| host.image(&name)).await?)
 }
 
-/// Imports an image: the body is a tar, plain or compressed with gzip or zstd, of any size.
+/// Imports an image. The body is a tar archive of any size, plain or compressed with gzip or zstd.
 #[utoipa::path(put, path = "/images/{*name}", tag = "images", operation_id = "import_image", request_body(content = Vec<u8>, content_type = "application/x-tar"), params(("name" = String, Path)),
     responses((status = 201, description = "Imported", body = Envelope<Image>)))]
 pub async fn import(State(app): State<Shared>, who: Identity, Name(name): Name, headers: HeaderMap, body: Body) -> Reply<Image> {
@@ -61,7 +61,7 @@ pub async fn import(State(app): State<Shared>, who: Identity, Name(name): Name, 
     let work = app.in_slot(slot, move |host| host.import_image(&caller, &name, &mut Upload { receiver, piece: Bytes::new(), whole: false }));
     tokio::pin!(work);
     let image = tokio::select! {
-        // The import may end before the upload does: when it refuses it.
+        // If the import refuses the archive, it ends before the upload.
         image = &mut work => image?,
         stalled = pump(body.into_data_stream(), sender) => match work.await {
             Err(_) if stalled => return Err(Error::new(Code::RequestTimeout, "the image came too slowly: nothing was kept of it").into()),
@@ -77,7 +77,8 @@ enum Piece {
     End,
 }
 
-/// Carries the body over; whether it ended because it came too slowly. If the client goes away this is dropped, and the reader sees the upload break off.
+/// Passes the body to the import. Returns whether it was cut because it came too slowly. If the client disconnects, this is dropped, and the reader gets
+/// an error.
 async fn pump(mut body: BodyDataStream, sender: mpsc::Sender<Piece>) -> bool {
     loop {
         let mut stalled = false;
@@ -96,7 +97,7 @@ async fn pump(mut body: BodyDataStream, sender: mpsc::Sender<Piece>) -> bool {
     }
 }
 
-/// The other end, for the thread that unpacks.
+/// The reader for the thread that unpacks.
 struct Upload {
     receiver: mpsc::Receiver<Piece>,
     piece: Bytes,
@@ -119,10 +120,10 @@ impl Read for Upload {
     }
 }
 
-/// Makes an image of a snapshot.
+/// Creates an image from a snapshot.
 #[utoipa::path(post, path = "/images/{*name}", tag = "images", operation_id = "image_from_snapshot", request_body = ImageFromSnapshot,
-    params(("name" = String, Path), ("Idempotency-Key" = Option<String>, Header, description = "The same key and request gives the first answer again")),
-    responses((status = 201, description = "Made", body = Envelope<Image>)))]
+    params(("name" = String, Path), ("Idempotency-Key" = Option<String>, Header, description = "Makes a repeated request safe: the same key with the same request gets the first answer again")),
+    responses((status = 201, description = "Created", body = Envelope<Image>)))]
 pub async fn from_snapshot(State(app): State<Shared>, who: Identity, Name(path): Name, input: Input<ImageFromSnapshot>) -> Reply<Image> {
     let Some(name) = path.strip_suffix("/from-snapshot").map(str::to_owned) else {
         return Err(Error::new(Code::RouteNotFound, "images are made by PUT, or by POST …/from-snapshot").into());
@@ -133,8 +134,8 @@ pub async fn from_snapshot(State(app): State<Shared>, who: Identity, Name(path):
     created("Image created", image)
 }
 
-/// Deletes an image. Containers made of it stay.
-#[utoipa::path(delete, path = "/images/{*name}", tag = "images", operation_id = "delete_image", params(("name" = String, Path)), responses((status = 200, description = "Gone", body = Envelope<Null>)))]
+/// Deletes an image. Containers created from it stay.
+#[utoipa::path(delete, path = "/images/{*name}", tag = "images", operation_id = "delete_image", params(("name" = String, Path)), responses((status = 200, description = "Deleted", body = Envelope<Null>)))]
 pub async fn delete(State(app): State<Shared>, who: Identity, Name(name): Name, input: Input<Nothing>) -> Reply<Null> {
     who.check_server()?;
     app.change(move |host| host.delete_image(&input.caller, &name)).await?;

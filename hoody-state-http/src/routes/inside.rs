@@ -1,4 +1,4 @@
-//! Looking into a running container: commands and the console.
+//! Commands in a running container, and its console.
 
 use super::Routes;
 use crate::app::{App, Shared};
@@ -22,55 +22,55 @@ use std::sync::Arc;
 use std::time::Duration;
 use utoipa_axum::routes;
 
-/// Bytes kept of each of stdout and stderr.
+/// How many bytes of stdout and of stderr are kept.
 const OUTPUT_LIMIT: usize = 1 << 20;
 /// Below the time limit of the published clients.
 const EXEC_TIMEOUT_MS: u64 = 25_000;
 const EXEC_TIMEOUT_MAX_MS: u64 = 3_600_000;
-/// How often a followed console is looked at, while somebody follows it.
+/// How often a console is read while somebody follows it.
 const FOLLOW: Duration = Duration::from_millis(250);
 
 pub(crate) fn routes() -> Routes {
     Routes::new().routes(routes!(exec)).routes(routes!(logs))
 }
 
-/// A command.
+/// A command to run.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 pub struct ExecInput {
-    /// argv; not a shell's line.
+    /// The program and its arguments. No shell reads them.
     command: Vec<String>,
     /// Added to the container's environment.
     #[serde(default)]
     env: Option<BTreeMap<String, String>>,
-    /// Working directory; default `/`.
+    /// Working directory. Default: `/`.
     #[serde(default)]
     cwd: Option<String>,
-    /// Its standard input.
+    /// Standard input of the command.
     #[serde(default)]
     stdin: Option<String>,
-    /// Killed after this long; default 25,000, at most 3,600,000.
+    /// The command is killed after this time, in milliseconds. Default 25,000, at most 3,600,000.
     #[serde(default)]
     timeout_ms: Option<i64>,
 }
 
-/// What a command gave. Bytes that are no UTF-8 show as U+FFFD.
+/// The result of a command. Bytes that are not UTF-8 are shown as U+FFFD.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct ExecAnswer {
-    /// Its exit code, or 128 + the signal.
+    /// The exit code, or 128 plus the number of the signal that killed it.
     exit_code: i32,
-    /// At most 1 MiB.
+    /// Standard output, at most 1 MiB.
     stdout: String,
-    /// At most 1 MiB.
+    /// Standard error, at most 1 MiB.
     stderr: String,
-    /// Whether some of either was dropped.
+    /// Whether a part of either was dropped.
     truncated: bool,
-    /// Whether it was killed for taking too long.
+    /// Whether it was killed because its time was over.
     timed_out: bool,
 }
 
-/// Runs a command in a running container and waits for its end.
+/// Runs a command in a running container and waits until it ends.
 #[utoipa::path(post, path = "/containers/{id}/exec", tag = "containers", operation_id = "exec", request_body = ExecInput, params(("id" = String, Path)),
-    responses((status = 200, description = "It ended, whatever its exit code", body = Envelope<ExecAnswer>)))]
+    responses((status = 200, description = "The command has ended, with any exit code", body = Envelope<ExecAnswer>)))]
 pub async fn exec(State(app): State<Shared>, who: Identity, Id(id): Id<ContainerId>, input: Input<ExecInput>) -> Reply<ExecAnswer> {
     let body = input.body;
     if body.command.first().is_none_or(String::is_empty) {
@@ -98,7 +98,7 @@ pub async fn exec(State(app): State<Shared>, who: Identity, Id(id): Id<Container
         output_limit: OUTPUT_LIMIT,
         cancel: Some(cancel.clone()),
     };
-    // When the caller goes away, or its token is revoked, this is dropped: nobody will read what the command writes.
+    // When the client disconnects or its token is revoked, this is dropped, and the command is killed: nobody would read its output.
     let _killed = OnDrop(cancel);
     let output = app.in_slot(slot, move |host| host.exec(&id, &spec)).await?;
     let answer = ExecAnswer {
@@ -123,20 +123,20 @@ fn text(bytes: Vec<u8>) -> String {
     String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned())
 }
 
-/// Which part of the console.
+/// Which part of the console to show.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct LogsQuery {
-    /// The last so many lines; default: all that is kept.
+    /// Only this many of the last lines. Default: all that is kept.
     tail: Option<i64>,
-    /// Go on with what comes, until the container ends.
+    /// Keep sending new output until the container ends.
     #[serde(default)]
     follow: bool,
 }
 
-/// The console of init, as plain text.
+/// Shows the console output of init as plain text.
 #[utoipa::path(get, path = "/containers/{id}/logs", tag = "containers", operation_id = "container_logs", params(("id" = String, Path), LogsQuery),
-    responses((status = 200, description = "The console", body = String, content_type = "text/plain")))]
+    responses((status = 200, description = "The console output", body = String, content_type = "text/plain")))]
 pub async fn logs(State(app): State<Shared>, who: Identity, Id(id): Id<ContainerId>, Query(q): Query<LogsQuery>) -> Result<Response, ApiError> {
     let tail = q.tail.map(|n| usize::try_from(n).map_err(|_| invalid("tail", format!("{n} is out of range: at least 0")))).transpose()?;
     let (project, seen) = app.look(who.clone(), id.clone(), |host, id| Ok((host.container(id)?.project_id, host.console(id, None)?))).await?;
@@ -161,7 +161,7 @@ fn last_lines(text: &[u8], lines: Option<usize>) -> &[u8] {
     &text[start..]
 }
 
-/// What came since `seen`. The console is bounded: its beginning goes when it is full, so that what was seen is found again by its end.
+/// The output after `seen`. The console is bounded: when it is full its beginning is dropped, so the end of `seen` is searched in it.
 fn news<'a>(seen: &[u8], now: &'a [u8]) -> &'a [u8] {
     if let Some(rest) = now.strip_prefix(seen) {
         return rest;
@@ -169,7 +169,7 @@ fn news<'a>(seen: &[u8], now: &'a [u8]) -> &'a [u8] {
     &now[overlap(now, seen)..]
 }
 
-/// The length of the longest beginning of `a` that `b` ends with (Knuth, Morris and Pratt: linear whatever the text).
+/// The length of the longest prefix of `a` that is a suffix of `b` (Knuth, Morris and Pratt: linear for any text).
 fn overlap(a: &[u8], b: &[u8]) -> usize {
     let mut borders: Vec<usize> = vec![0; a.len()];
     let step = |borders: &[usize], mut n: usize, byte: u8| {
@@ -193,7 +193,7 @@ struct Follower {
 }
 
 impl Follower {
-    /// The next piece, or the end: of the container or of the server.
+    /// The next piece of output; `None` when the container or the server ends.
     async fn next(&mut self) -> Option<Vec<u8>> {
         if let Some(first) = self.first.take().filter(|f| !f.is_empty()) {
             return Some(first);
@@ -201,7 +201,7 @@ impl Follower {
         let mut closing = self.app.closing();
         loop {
             let id = self.id.clone();
-            // The state first: what init wrote before it ended is then in the console.
+            // The status first: everything that init wrote before it ended is then in the console.
             let (alive, now) = self
                 .app
                 .read(move |host| {

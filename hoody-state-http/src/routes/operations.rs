@@ -1,4 +1,4 @@
-//! Changes that are under way or were.
+//! Operations: changes that are running or have ended.
 
 use super::Routes;
 use crate::app::Shared;
@@ -36,7 +36,7 @@ pub async fn list(State(app): State<Shared>, who: Identity, Query(q): Query<Page
     ok("Operations", OperationPage { operations, pagination: paged.pagination })
 }
 
-/// As it may be shown: why a system call of the server failed is for the log alone.
+/// An operation as clients may see it: the reason of a failed system call is only in the log.
 fn shown(mut operation: Operation) -> Operation {
     if let Some(e) = &mut operation.error {
         e.message = error_map::outer_text(&e.code, std::mem::take(&mut e.message));
@@ -52,10 +52,10 @@ fn find(host: &Host, who: &Identity, id: &OperationId) -> Result<Operation> {
     Err(Error::new(Code::OperationNotFound, format!("there is no operation {id}")))
 }
 
-/// One operation; with `Prefer: wait=N` the answer waits for its end.
+/// Shows an operation. With `Prefer: wait=N` the answer waits for its end.
 #[utoipa::path(get, path = "/operations/{id}", tag = "operations", operation_id = "get_operation",
-    params(("id" = String, Path), ("Prefer" = Option<String>, Header, description = "`wait=N`: hold the answer up to N seconds, at most 25")),
-    responses((status = 200, description = "It", body = Envelope<Operation>)))]
+    params(("id" = String, Path), ("Prefer" = Option<String>, Header, description = "`wait=N`: wait up to N seconds, at most 25, for the end of the operation")),
+    responses((status = 200, description = "The resource", body = Envelope<Operation>)))]
 pub async fn get(State(app): State<Shared>, who: Identity, Id(id): Id<OperationId>, headers: HeaderMap) -> Reply<Operation> {
     let operation = match preferred_wait(&headers) {
         None => app.read(move |host| find(host, &who, &id)).await?,
@@ -71,8 +71,8 @@ pub async fn get(State(app): State<Shared>, who: Identity, Id(id): Id<OperationI
     ok("Operation", shown(operation))
 }
 
-/// Cancels an operation: what it did is undone. One that has ended stays as it is.
-#[utoipa::path(delete, path = "/operations/{id}", tag = "operations", operation_id = "cancel_operation", params(("id" = String, Path)), responses((status = 200, description = "It, as it is now", body = Envelope<Operation>)))]
+/// Cancels an operation: what it did is undone. An operation that has ended does not change.
+#[utoipa::path(delete, path = "/operations/{id}", tag = "operations", operation_id = "cancel_operation", params(("id" = String, Path)), responses((status = 200, description = "The operation as it is now", body = Envelope<Operation>)))]
 pub async fn cancel(State(app): State<Shared>, who: Identity, Id(id): Id<OperationId>, _: Input<Nothing>) -> Reply<Operation> {
     let operation = app
         .change(move |host| {

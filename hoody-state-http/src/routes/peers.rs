@@ -1,4 +1,4 @@
-//! Other servers: making them known, and answering them.
+//! Other servers: managing peers, and answering their requests.
 
 use super::{Null, Routes};
 use crate::app::Shared;
@@ -17,48 +17,48 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::error::TrySendError;
 use utoipa_axum::routes;
 
-/// What people and programs ask.
+/// The routes for people and programs.
 pub(crate) fn routes() -> Routes {
     Routes::new().routes(routes!(list, add)).routes(routes!(remove))
 }
 
-/// What other servers ask, with tokens of their own kind.
+/// The routes for other servers, which use replication tokens.
 pub(crate) fn replication() -> Routes {
     Routes::new().routes(routes!(call)).routes(routes!(stream))
 }
 
-/// The servers that this one knows.
+/// Lists the peers: the other servers that this one knows.
 #[utoipa::path(get, path = "/peers", tag = "copies", operation_id = "list_peers", responses((status = 200, description = "All", body = Envelope<Vec<Peer>>)))]
 pub async fn list(State(app): State<Shared>, who: Identity) -> Reply<Vec<Peer>> {
     who.check_server()?;
     ok("Peers", app.read(|host| host.peers()).await?)
 }
 
-/// Makes another server known: it is asked who it is. The token is never shown again.
-#[utoipa::path(post, path = "/peers", tag = "copies", operation_id = "add_peer", request_body = NewPeer, responses((status = 201, description = "Known", body = Envelope<Peer>)))]
+/// Adds a peer. This server asks it for its id and name. The token is never shown again.
+#[utoipa::path(post, path = "/peers", tag = "copies", operation_id = "add_peer", request_body = NewPeer, responses((status = 201, description = "Added", body = Envelope<Peer>)))]
 pub async fn add(State(app): State<Shared>, who: Identity, input: Input<NewPeer>) -> Reply<Peer> {
     who.check_server()?;
     created("Peer added", app.remote(move |host| host.add_peer(&input.caller, input.body)).await?)
 }
 
-/// Forgets a peer, by its id, its server's id or its name. What was copied stays.
-#[utoipa::path(delete, path = "/peers/{name}", tag = "copies", operation_id = "remove_peer", params(("name" = String, Path)), responses((status = 200, description = "Forgotten", body = Envelope<Null>)))]
+/// Removes a peer, given by its id, the id of its server or its name. Copied containers stay.
+#[utoipa::path(delete, path = "/peers/{name}", tag = "copies", operation_id = "remove_peer", params(("name" = String, Path)), responses((status = 200, description = "Removed", body = Envelope<Null>)))]
 pub async fn remove(State(app): State<Shared>, who: Identity, Name(which): Name, _: Input<Nothing>) -> Reply<Null> {
     who.check_server()?;
     app.change(move |host| host.remove_peer(&which)).await?;
     ok("Peer removed", Null(()))
 }
 
-/// A question of another server. The bodies are those of `hoody_state::transfer`, of one version on both sides.
+/// A request of another server. The bodies are those of `hoody_state::transfer`; both servers must have the same version.
 #[utoipa::path(post, path = "/replication/call", tag = "replication", operation_id = "replication_call", request_body = Object, responses((status = 200, description = "The answer", body = Envelope<Object>)))]
 pub async fn call(State(app): State<Shared>, who: OtherServer, input: Input<Request>) -> Reply<Answer> {
     let token = who.token()?;
     ok("Answer", app.answer_peer(move |host| host.answer_peer(&token, input.body)).await?)
 }
 
-/// A snapshot's bytes for another server: zstd over the pool's own form.
+/// Sends a snapshot to another server, compressed with zstd.
 #[utoipa::path(post, path = "/replication/stream", tag = "replication", operation_id = "replication_stream", request_body = Object,
-    responses((status = 200, description = "Bytes", content_type = "application/octet-stream", body = Vec<u8>)))]
+    responses((status = 200, description = "The snapshot", content_type = "application/octet-stream", body = Vec<u8>)))]
 pub async fn stream(State(app): State<Shared>, who: OtherServer, input: Input<StreamRequest>) -> Result<Response, ApiError> {
     let token = who.token()?;
     let offered = app.read(move |host| host.offer_stream(&token, &input.body)).await?;
@@ -67,7 +67,7 @@ pub async fn stream(State(app): State<Shared>, who: OtherServer, input: Input<St
         let mut out = ToBody { send: send.clone(), gathered: Vec::with_capacity(PIECE) };
         if let Err(e) = offered.write(&mut out) {
             tracing::info!(error = %e.message(), "a snapshot was not sent to its end");
-            // The body breaks off, so that nobody takes it for whole.
+            // The body is aborted, so that the receiver does not take it for complete.
             let _ = send.try_send(Err(io::Error::other("it broke off")));
         }
     })?;
@@ -75,13 +75,13 @@ pub async fn stream(State(app): State<Shared>, who: OtherServer, input: Input<St
     Ok(([(header::CONTENT_TYPE, "application/octet-stream")], body).into_response())
 }
 
-/// Bytes that go to the network at once.
+/// The size of a piece of the body, in bytes.
 const PIECE: usize = 128 << 10;
 
-/// How long a receiver may take nothing: at the slowest rate that makes sense, a piece takes less.
+/// How long a receiver may read nothing. Even at the lowest sensible rate a piece takes less.
 const STALLED: Duration = Duration::from_secs(180);
 
-/// What a blocking writer writes, as pieces of a body.
+/// Passes the output of a blocking writer to a body, in pieces.
 struct ToBody {
     send: tokio::sync::mpsc::Sender<io::Result<Bytes>>,
     gathered: Vec<u8>,
@@ -107,7 +107,7 @@ impl Write for ToBody {
             piece = match self.send.try_send(piece) {
                 Ok(()) => return Ok(()),
                 Err(TrySendError::Closed(_)) => return Err(io::ErrorKind::BrokenPipe.into()),
-                // Who takes nothing for so long has gone, whatever its network says.
+                // A receiver that reads nothing for so long is gone, even if the connection is open.
                 Err(TrySendError::Full(_)) if began.elapsed() > STALLED => return Err(io::ErrorKind::TimedOut.into()),
                 Err(TrySendError::Full(piece)) => piece,
             };

@@ -30,24 +30,24 @@ pub async fn list(State(app): State<Shared>, who: Identity, Query(q): Query<Page
     ok("Projects", ProjectPage { projects: paged.rows, pagination: paged.pagination })
 }
 
-/// Makes a project.
+/// Creates a project.
 #[utoipa::path(post, path = "/projects", tag = "projects", operation_id = "create_project", request_body = ProjectInput,
-    params(("Idempotency-Key" = Option<String>, Header, description = "The same key and request gives the first answer again")),
-    responses((status = 201, description = "Made", body = Envelope<Project>)))]
+    params(("Idempotency-Key" = Option<String>, Header, description = "Makes a repeated request safe: the same key with the same request gets the first answer again")),
+    responses((status = 201, description = "Created", body = Envelope<Project>)))]
 pub async fn create(State(app): State<Shared>, who: Identity, input: Input<ProjectInput>) -> Reply<Project> {
     who.check_server()?;
     let project = app.change(move |host| host.create_project(&input.caller, input.body)).await?;
     created("Project created", project)
 }
 
-/// One project.
-#[utoipa::path(get, path = "/projects/{id}", tag = "projects", operation_id = "get_project", params(("id" = String, Path)), responses((status = 200, description = "It", body = Envelope<Project>)))]
+/// Shows a project.
+#[utoipa::path(get, path = "/projects/{id}", tag = "projects", operation_id = "get_project", params(("id" = String, Path)), responses((status = 200, description = "The resource", body = Envelope<Project>)))]
 pub async fn get(State(app): State<Shared>, who: Identity, Id(id): Id<ProjectId>) -> Reply<Project> {
     who.check_project(&id)?;
     ok("Project", app.read(move |host| host.project(&id)).await?)
 }
 
-/// Changes a project; PATCH does the same.
+/// Changes a project. PATCH does the same.
 #[utoipa::path(method(put, patch), path = "/projects/{id}", tag = "projects", operation_id = "update_project", request_body = ProjectInput, params(("id" = String, Path)),
     responses((status = 200, description = "Changed", body = Envelope<Project>)))]
 pub async fn update(State(app): State<Shared>, who: Identity, Id(id): Id<ProjectId>, input: Input<ProjectInput>) -> Reply<Project> {
@@ -55,18 +55,18 @@ pub async fn update(State(app): State<Shared>, who: Identity, Id(id): Id<Project
     ok("Project updated", app.change(move |host| host.update_project(&input.caller, &id, input.body)).await?)
 }
 
-/// What to say of what went.
+/// Options of a deletion.
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct DeleteQuery {
-    /// List the containers that went.
+    /// Whether to list the deleted containers.
     #[serde(default)]
     include_deleted_items: bool,
 }
 
 /// Deletes a project and its containers.
 #[utoipa::path(delete, path = "/projects/{id}", tag = "projects", operation_id = "delete_project", params(("id" = String, Path), DeleteQuery),
-    responses((status = 200, description = "Gone", body = Envelope<ProjectDeleted>)))]
+    responses((status = 200, description = "Deleted", body = Envelope<ProjectDeleted>)))]
 pub async fn delete(
     State(app): State<Shared>,
     who: Identity,

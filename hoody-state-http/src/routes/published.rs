@@ -1,4 +1,4 @@
-//! The least that the published clients ask for outside the scope of this server.
+//! Minimal answers to the other requests of the published clients.
 
 use super::Routes;
 use super::images::ImagePage;
@@ -36,7 +36,7 @@ pub(crate) fn routes() -> Routes {
         .route("/images/user", reserved())
 }
 
-/// What asks for no token.
+/// The routes that need no token.
 pub(crate) fn open_routes() -> Routes {
     Routes::new().routes(routes!(login))
 }
@@ -48,7 +48,7 @@ fn reserved() -> MethodRouter<Shared> {
     put(refuse).merge(delete(refuse))
 }
 
-/// A server, as the published lists have it.
+/// A server, in the form of the published lists.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct ServerRow {
     id: ServerId,
@@ -65,51 +65,51 @@ async fn rows(app: &Shared) -> Result<Vec<ServerRow>, ApiError> {
     Ok(app.read(|host| host.servers()).await?.into_iter().map(row).collect())
 }
 
-/// This server, and the peers that containers can be copied to.
-#[utoipa::path(get, path = "/servers", tag = "server", operation_id = "list_servers", responses((status = 200, description = "This one first", body = Envelope<Vec<ServerRow>>)))]
+/// Lists this server, and the peers that containers can be copied to.
+#[utoipa::path(get, path = "/servers", tag = "server", operation_id = "list_servers", responses((status = 200, description = "All servers, this one first", body = Envelope<Vec<ServerRow>>)))]
 pub async fn servers(State(app): State<Shared>, _who: Identity) -> Reply<Vec<ServerRow>> {
     ok("Servers", rows(&app).await?)
 }
 
-/// The same, as the published quick start asks for it.
+/// Lists this server in the form that the published quick start asks for.
 #[utoipa::path(get, path = "/rentals", tag = "server", operation_id = "list_rentals", responses((status = 200, description = "One row", body = Envelope<Vec<ServerRow>>)))]
 pub async fn rentals(State(app): State<Shared>, _who: Identity) -> Reply<Vec<ServerRow>> {
     ok("Rentals", rows(&app).await?)
 }
 
-/// This server or a peer, by its id.
-#[utoipa::path(get, path = "/servers/{id}", tag = "server", operation_id = "get_server", params(("id" = String, Path)), responses((status = 200, description = "It", body = Envelope<ServerRow>)))]
+/// Shows this server or a peer, by the id of the server.
+#[utoipa::path(get, path = "/servers/{id}", tag = "server", operation_id = "get_server", params(("id" = String, Path)), responses((status = 200, description = "The resource", body = Envelope<ServerRow>)))]
 pub async fn server(State(app): State<Shared>, _who: Identity, Id(id): Id<ServerId>) -> Reply<ServerRow> {
     ok("Server", row(app.read(move |host| host.known_server(&id)).await?))
 }
 
-/// The images, under the path of the published list.
+/// Lists the images, under the path of the published list.
 #[utoipa::path(get, path = "/images/public", tag = "images", operation_id = "list_public_images", params(PageQuery), responses((status = 200, description = "A page", body = Envelope<ImagePage>)))]
 pub async fn public_images(State(app): State<Shared>, who: Identity, q: Query<PageQuery>) -> Reply<ImagePage> {
     super::images::list(State(app), who, q).await
 }
 
-/// The images, under the path of the published list.
+/// Lists the images, under the path of the published list.
 #[utoipa::path(get, path = "/images/user", tag = "images", operation_id = "list_user_images", params(PageQuery), responses((status = 200, description = "A page", body = Envelope<ImagePage>)))]
 pub async fn user_images(State(app): State<Shared>, who: Identity, q: Query<PageQuery>) -> Reply<ImagePage> {
     super::images::list(State(app), who, q).await
 }
 
-/// None: this server has no realms.
+/// The realms: none.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct Realms {
     realm_ids: Vec<String>,
     total: u64,
 }
 
-/// None: this server has no realms.
-#[utoipa::path(get, path = "/realms", tag = "server", operation_id = "list_realms", responses((status = 200, description = "None", body = Envelope<Realms>)))]
+/// Lists no realms: this server has none.
+#[utoipa::path(get, path = "/realms", tag = "server", operation_id = "list_realms", responses((status = 200, description = "An empty list", body = Envelope<Realms>)))]
 pub async fn realms(_who: Identity) -> Reply<Realms> {
     ok("Realms", Realms { realm_ids: Vec::new(), total: 0 })
 }
 
-/// The token that asks.
-#[utoipa::path(get, path = "/auth/tokens/me", tag = "server", operation_id = "get_current_token", responses((status = 200, description = "It", body = Envelope<Object>)))]
+/// Shows the token of the request.
+#[utoipa::path(get, path = "/auth/tokens/me", tag = "server", operation_id = "get_current_token", responses((status = 200, description = "The resource", body = Envelope<Object>)))]
 pub async fn token(State(app): State<Shared>, who: Identity) -> Reply<Value> {
     let (id, alias, prefix, at) = match &who {
         Identity::Root => (app.host.user().to_string(), "root".to_owned(), String::new(), Timestamp::UNIX_EPOCH),
@@ -131,27 +131,27 @@ pub async fn token(State(app): State<Shared>, who: Identity) -> Reply<Value> {
     )
 }
 
-/// Whose everything is.
+/// The user that owns everything on this server.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct User {
     id: hoody_state::id::UserId,
     username: &'static str,
 }
 
-/// The server's one user.
-#[utoipa::path(get, path = "/users/auth/me", tag = "server", operation_id = "get_auth_user", responses((status = 200, description = "It", body = Envelope<User>)))]
+/// Shows the only user of the server.
+#[utoipa::path(get, path = "/users/auth/me", tag = "server", operation_id = "get_auth_user", responses((status = 200, description = "The resource", body = Envelope<User>)))]
 pub async fn auth_me(State(app): State<Shared>, _who: Identity) -> Reply<User> {
     ok("User", User { id: app.host.user(), username: "owner" })
 }
 
-/// The server's one user.
-#[utoipa::path(get, path = "/users/me", tag = "server", operation_id = "get_user", responses((status = 200, description = "It", body = Envelope<User>)))]
+/// Shows the only user of the server.
+#[utoipa::path(get, path = "/users/me", tag = "server", operation_id = "get_user", responses((status = 200, description = "The resource", body = Envelope<User>)))]
 pub async fn me(State(app): State<Shared>, _who: Identity) -> Reply<User> {
     ok("User", User { id: app.host.user(), username: "owner" })
 }
 
-/// Always refused: tokens are made on the server.
-#[utoipa::path(post, path = "/users/auth/login", tag = "server", operation_id = "login", responses((status = 401, description = "Always", body = crate::envelope::ErrorBody)))]
+/// Always refused: tokens are created on the server.
+#[utoipa::path(post, path = "/users/auth/login", tag = "server", operation_id = "login", responses((status = 401, description = "Always refused", body = crate::envelope::ErrorBody)))]
 pub async fn login(_: Input<Nothing>) -> ApiError {
     let message =
         "there is no log-in by user name and password: make a token with `hoody-state-http token create` and send it as `Authorization: Bearer TOKEN`";
@@ -163,25 +163,25 @@ pub async fn login(_: Input<Nothing>) -> ApiError {
 pub struct PoolAnswer {
     #[serde(flatten)]
     pool: PoolInfo,
-    /// What the server takes at once, and how long it waits for clients.
+    /// The limits of the server and how much of them is in use.
     server: ServerLimits,
 }
 
-/// What the server takes at once, and how long it waits for clients.
+/// The limits of the server and how much of them is in use.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct ServerLimits {
-    /// Calls, streams and connections: how many there are, and how many there may be.
+    /// Calls, streams and connections: how many are open, and how many may be.
     under_way: BTreeMap<&'static str, Load>,
     #[serde(flatten)]
     timeouts: Timeouts,
 }
 
-/// The pool: space, health, what is being reclaimed; and what the server takes at once.
-#[utoipa::path(get, path = "/pool", tag = "server", operation_id = "get_pool", responses((status = 200, description = "Figures", body = Envelope<PoolAnswer>)))]
+/// Shows the pool (space, health, what is being reclaimed) and the limits of the server.
+#[utoipa::path(get, path = "/pool", tag = "server", operation_id = "get_pool", responses((status = 200, description = "The pool and the limits", body = Envelope<PoolAnswer>)))]
 pub async fn pool(State(app): State<Shared>, who: Identity) -> Reply<PoolAnswer> {
     let mut pool = app.read(|host| host.pool()).await?;
     if who.only().is_some() {
-        // What is reclaimed has the names of other projects' containers and snapshots.
+        // The list of what is reclaimed names containers and snapshots of other projects.
         pool.reclaiming.clear();
     }
     ok("Pool", PoolAnswer { pool, server: ServerLimits { under_way: app.loads(), timeouts: Timeouts::of(&app.options.limits) } })

@@ -1,4 +1,4 @@
-//! Shares: what owners offer and what receivers say to it.
+//! Shares: directories that a container offers to others, which accept or reject them.
 
 use super::{Null, Routes};
 use crate::app::Shared;
@@ -23,19 +23,19 @@ pub(crate) fn routes() -> Routes {
         .routes(routes!(mount))
 }
 
-/// Which shares.
+/// Which shares to list.
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct ShareQuery {
-    /// `container` or `project`.
+    /// Only shares with a target of this type: `container` or `project`.
     target_type: Option<String>,
-    /// With this label.
+    /// Only shares with this label.
     label: Option<String>,
-    /// `active` or `failed`.
+    /// Only shares with this status: `active` or `failed`.
     status: Option<String>,
-    /// `true` or `false`.
+    /// Only enabled (`true`) or only disabled (`false`) shares.
     enabled: Option<bool>,
-    /// Also those that are about to be deleted for their time is over.
+    /// Also shares that have expired but are not yet deleted.
     include_expired: Option<bool>,
 }
 
@@ -57,7 +57,7 @@ impl ShareQuery {
     }
 }
 
-/// What was done, and whatever the kernel cannot take back.
+/// The message of an answer, with the processes that still have files of the share open.
 fn said(what: &str, held_by: &[ContainerId]) -> String {
     if held_by.is_empty() {
         return what.to_owned();
@@ -70,7 +70,7 @@ fn share_id(s: &str) -> Result<ShareId, Error> {
     s.parse()
 }
 
-/// Lists what a container shares.
+/// Lists the shares of a container.
 #[utoipa::path(get, path = "/containers/{id}/storage/shares", tag = "shares", operation_id = "list_shares", params(("id" = String, Path), ShareQuery),
     responses((status = 200, description = "All, oldest first", body = Envelope<Vec<Share>>)))]
 pub async fn list(State(app): State<Shared>, who: Identity, Id(id): Id<ContainerId>, Query(q): Query<ShareQuery>) -> Reply<Vec<Share>> {
@@ -80,26 +80,26 @@ pub async fn list(State(app): State<Shared>, who: Identity, Id(id): Id<Container
 
 /// Shares a directory with a container, which must accept it, or with all containers of a project.
 #[utoipa::path(post, path = "/containers/{id}/storage/shares", tag = "shares", operation_id = "create_share", request_body = NewShare,
-    params(("id" = String, Path), ("Idempotency-Key" = Option<String>, Header, description = "The same key and request gives the first answer again")),
+    params(("id" = String, Path), ("Idempotency-Key" = Option<String>, Header, description = "Makes a repeated request safe: the same key with the same request gets the first answer again")),
     responses((status = 201, description = "Shared", body = Envelope<Share>)))]
 pub async fn create(State(app): State<Shared>, who: Identity, Id(id): Id<ContainerId>, input: Input<NewShare>) -> Reply<Share> {
-    // A project's containers receive without being asked: only who reaches it may decide that.
+    // The containers of a project receive the share without accepting it, so the token must reach the project.
     if let Some(p) = &input.body.target_project_id {
         who.check_project(p)?;
     }
     created("Share created", app.alter(who, id, move |host, id| host.create_share(&input.caller, id, input.body)).await?)
 }
 
-/// One share.
+/// Shows a share.
 #[utoipa::path(get, path = "/containers/{id}/storage/shares/{share_id}", tag = "shares", operation_id = "get_share", params(("id" = String, Path), ("share_id" = String, Path)),
-    responses((status = 200, description = "It", body = Envelope<Share>)))]
+    responses((status = 200, description = "The resource", body = Envelope<Share>)))]
 pub async fn get(State(app): State<Shared>, who: Identity, path: Named<ContainerId>) -> Reply<Share> {
     let Named(id, share) = path;
     let share = share_id(&share)?;
     ok("Share", app.look(who, id, move |host, id| host.share(Some(id), &share)).await?)
 }
 
-/// Changes a share; absent fields stay, null clears. Receivers that run see it at once.
+/// Changes a share. Fields that are absent keep their values, null clears. Running receivers see the change at once.
 #[utoipa::path(patch, path = "/containers/{id}/storage/shares/{share_id}", tag = "shares", operation_id = "update_share", request_body = ShareUpdate, params(("id" = String, Path), ("share_id" = String, Path)),
     responses((status = 200, description = "Changed", body = Envelope<Share>)))]
 pub async fn update(State(app): State<Shared>, who: Identity, path: Named<ContainerId>, input: Input<ShareUpdate>) -> Reply<Share> {
@@ -115,7 +115,7 @@ pub async fn all(State(app): State<Shared>, who: Identity) -> Reply<Vec<Share>> 
     ok("Shares", app.read(move |host| host.all_shares(who.only())).await?)
 }
 
-/// Deletes a share: no receiver sees it any more when this answers. What a process has open of it, it keeps until it closes it; the message says so.
+/// Deletes a share. No receiver sees it any more once this has answered. Files that a process has open stay open; the message says so.
 #[utoipa::path(delete, path = "/storage/shares/{share_id}", tag = "shares", operation_id = "delete_share", params(("share_id" = String, Path)),
     responses((status = 200, description = "Deleted", body = Envelope<Null>)))]
 pub async fn delete(State(app): State<Shared>, who: Identity, Id(id): Id<ShareId>, input: Input<Nothing>) -> Reply<Null> {
@@ -126,28 +126,28 @@ pub async fn delete(State(app): State<Shared>, who: Identity, Id(id): Id<ShareId
         })
         .await?;
     let gone = app.alter(who, owner, move |host, _| host.delete_share(&input.caller, &id)).await;
-    // To a token that does not reach the owner there is no such share.
+    // For a token that does not reach the owner the share does not exist.
     let held_by = gone
         .map_err(|e| if e.error().code() == Code::ContainerNotFound { ApiError::from(Error::new(Code::ShareNotFound, "there is no such share")) } else { e })?;
     ok(said("Share deleted", &held_by), Null(()))
 }
 
-/// Lists what is shared with a container.
+/// Lists the shares that a container receives.
 #[utoipa::path(get, path = "/containers/{id}/storage/incoming", tag = "shares", operation_id = "list_incoming_shares", params(("id" = String, Path)),
     responses((status = 200, description = "All, oldest first", body = Envelope<Vec<IncomingShare>>)))]
 pub async fn incoming(State(app): State<Shared>, who: Identity, Id(id): Id<ContainerId>) -> Reply<Vec<IncomingShare>> {
     ok("Incoming shares", app.look(who, id, |host, id| host.incoming(id)).await?)
 }
 
-/// Lists what is shared with any container.
+/// Lists the shares that all containers receive.
 #[utoipa::path(get, path = "/storage/incoming", tag = "shares", operation_id = "list_all_incoming_shares", responses((status = 200, description = "All", body = Envelope<Vec<IncomingShare>>)))]
 pub async fn all_incoming(State(app): State<Shared>, who: Identity) -> Reply<Vec<IncomingShare>> {
     ok("Incoming shares", app.read(move |host| host.all_incoming(who.only())).await?)
 }
 
-/// Accepts or rejects a share: the container sees it at once, or no more.
+/// Accepts or rejects a share. It appears in the container, or disappears, at once.
 #[utoipa::path(patch, path = "/containers/{id}/storage/incoming/{share_id}/mount", tag = "shares", operation_id = "set_share_mount", request_body = ShareWord, params(("id" = String, Path), ("share_id" = String, Path)),
-    responses((status = 200, description = "Done", body = Envelope<ShareMounted>)))]
+    responses((status = 200, description = "Accepted or rejected", body = Envelope<ShareMounted>)))]
 pub async fn mount(State(app): State<Shared>, who: Identity, path: Named<ContainerId>, input: Input<Option<ShareWord>>) -> Reply<ShareMounted> {
     let Named(id, share) = path;
     let share = share_id(&share)?;

@@ -1,4 +1,4 @@
-//! Snapshots, restore, undo.
+//! Snapshots: taking, restoring and managing them.
 
 use super::Routes;
 use crate::app::Shared;
@@ -23,34 +23,34 @@ pub(crate) fn routes() -> Routes {
         .routes(routes!(undo))
 }
 
-/// All snapshots of a container, newest first.
-#[utoipa::path(get, path = "/containers/{id}/snapshots", tag = "snapshots", operation_id = "list_snapshots", params(("id" = String, Path)), responses((status = 200, description = "All", body = Envelope<SnapshotList>)))]
+/// Lists the snapshots of a container, newest first.
+#[utoipa::path(get, path = "/containers/{id}/snapshots", tag = "snapshots", operation_id = "list_snapshots", params(("id" = String, Path)), responses((status = 200, description = "All snapshots", body = Envelope<SnapshotList>)))]
 pub async fn list(State(app): State<Shared>, who: Identity, Id(id): Id<ContainerId>) -> Reply<SnapshotList> {
     ok("Snapshots", app.look(who, id, |host, id| host.snapshots(id)).await.map_err(ApiError::on_snapshot)?)
 }
 
 /// Takes a snapshot.
 #[utoipa::path(post, path = "/containers/{id}/snapshots", tag = "snapshots", operation_id = "create_snapshot", request_body = Option<NewSnapshot>,
-    params(("id" = String, Path), ("Idempotency-Key" = Option<String>, Header, description = "The same key and request gives the first answer again")),
+    params(("id" = String, Path), ("Idempotency-Key" = Option<String>, Header, description = "Makes a repeated request safe: the same key with the same request gets the first answer again")),
     responses((status = 200, description = "Taken", body = Envelope<SnapshotAnswer>)))]
 pub async fn create(State(app): State<Shared>, who: Identity, Id(id): Id<ContainerId>, input: Input<NewSnapshot>) -> Reply<SnapshotAnswer> {
     let taken = app.alter(who, id, move |host, id| host.create_snapshot(&input.caller, id, input.body)).await;
     ok("Snapshot created", taken.map_err(ApiError::on_snapshot)?)
 }
 
-/// One snapshot, by name or alias.
+/// Shows a snapshot, given by name or alias.
 #[utoipa::path(get, path = "/containers/{id}/snapshots/{name}", tag = "snapshots", operation_id = "get_snapshot", params(("id" = String, Path), ("name" = String, Path)),
-    responses((status = 200, description = "It", body = Envelope<SnapshotAnswer>)))]
+    responses((status = 200, description = "The resource", body = Envelope<SnapshotAnswer>)))]
 pub async fn get(State(app): State<Shared>, who: Identity, path: Named<ContainerId>) -> Reply<SnapshotAnswer> {
     let Named(id, name) = path;
     ok("Snapshot", app.look(who, id, move |host, id| host.snapshot_detail(id, &name)).await?)
 }
 
-/// Restores a snapshot, by name or alias; PUT and PATCH do the same.
+/// Restores a snapshot, given by name or alias. PUT and PATCH do the same. The answer comes when it is restored, or after 25 s, or as `Prefer` says; it then names the operation.
 #[utoipa::path(method(put, patch), path = "/containers/{id}/snapshots/{name}", tag = "snapshots", operation_id = "restore_snapshot", request_body = Option<RestoreOptions>,
-    params(("id" = String, Path), ("name" = String, Path), ("Idempotency-Key" = Option<String>, Header, description = "The same key and request gives the first answer again"),
-        ("Prefer" = Option<String>, Header, description = "`wait=N`: hold the answer up to N seconds, at most 25")),
-    responses((status = 200, description = "Restored", body = Envelope<Restored>)))]
+    params(("id" = String, Path), ("name" = String, Path), ("Idempotency-Key" = Option<String>, Header, description = "Makes a repeated request safe: the same key with the same request gets the first answer again"),
+        ("Prefer" = Option<String>, Header, description = "`wait=N`: wait up to N seconds, at most 25, for the end of the change")),
+    responses((status = 200, description = "Restored, or still being restored: poll the operation", body = Envelope<Restored>)))]
 pub async fn restore(State(app): State<Shared>, who: Identity, path: Named<ContainerId>, input: Input<RestoreOptions>) -> Reply<Restored> {
     let (Named(id, name), input) = (path, input.held_to_the_end());
     let restored = app.alter(who, id, move |host, id| host.restore(&input.caller, id, &name, input.body)).await.map_err(ApiError::on_snapshot)?;
@@ -59,9 +59,9 @@ pub async fn restore(State(app): State<Shared>, who: Identity, path: Named<Conta
 
 /// Undoes the last restore.
 #[utoipa::path(post, path = "/containers/{id}/undo", tag = "snapshots", operation_id = "undo_restore",
-    params(("id" = String, Path), ("Idempotency-Key" = Option<String>, Header, description = "The same key and request gives the first answer again"),
-        ("Prefer" = Option<String>, Header, description = "`wait=N`: hold the answer up to N seconds, at most 25")),
-    responses((status = 200, description = "Undone", body = Envelope<Restored>)))]
+    params(("id" = String, Path), ("Idempotency-Key" = Option<String>, Header, description = "Makes a repeated request safe: the same key with the same request gets the first answer again"),
+        ("Prefer" = Option<String>, Header, description = "`wait=N`: wait up to N seconds, at most 25, for the end of the change")),
+    responses((status = 200, description = "Undone, or still being undone: poll the operation", body = Envelope<Restored>)))]
 pub async fn undo(State(app): State<Shared>, who: Identity, Id(id): Id<ContainerId>, input: Input<Nothing>) -> Reply<Restored> {
     let input = input.held_to_the_end();
     let restored = app.alter(who, id, move |host, id| host.undo(&input.caller, id)).await.map_err(ApiError::on_snapshot)?;
@@ -70,41 +70,41 @@ pub async fn undo(State(app): State<Shared>, who: Identity, Id(id): Id<Container
 
 /// Deletes a snapshot.
 #[utoipa::path(delete, path = "/containers/{id}/snapshots/{name}", tag = "snapshots", operation_id = "delete_snapshot", params(("id" = String, Path), ("name" = String, Path)),
-    responses((status = 200, description = "Gone", body = Envelope<SnapshotDeleted>)))]
+    responses((status = 200, description = "Deleted", body = Envelope<SnapshotDeleted>)))]
 pub async fn delete(State(app): State<Shared>, who: Identity, path: Named<ContainerId>, input: Input<Nothing>) -> Reply<SnapshotDeleted> {
     let Named(id, name) = path;
     let deleted = app.alter(who, id, move |host, id| host.delete_snapshot(&input.caller, id, &name)).await;
     ok("Snapshot deleted", deleted.map_err(ApiError::on_snapshot)?)
 }
 
-/// Another alias.
+/// The new alias.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 pub struct AliasInput {
-    /// At most 100 characters; null: none. Required.
+    /// At most 100 characters; null removes the alias. Required.
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<String>)]
     alias: Option<Option<String>>,
 }
 
-/// Gives a snapshot another alias; its name stays. PATCH does the same.
+/// Changes the alias of a snapshot. Its name does not change. PATCH does the same.
 #[utoipa::path(method(put, patch), path = "/containers/{id}/snapshots/{name}/alias", tag = "snapshots", operation_id = "rename_snapshot", request_body = AliasInput, params(("id" = String, Path), ("name" = String, Path)),
     responses((status = 200, description = "Changed", body = Envelope<SnapshotAnswer>)))]
 pub async fn rename(State(app): State<Shared>, who: Identity, path: Named<ContainerId>, input: Input<AliasInput>) -> Reply<SnapshotAnswer> {
     let Named(id, name) = path;
-    let alias = input.body.alias.ok_or_else(|| invalid("alias", "it is missing: give a text or null"))?;
+    let alias = input.body.alias.ok_or_else(|| invalid("alias", "the field is missing: give a text or null"))?;
     let renamed = app.alter(who, id, move |host, id| host.rename_snapshot(&input.caller, id, &name, alias)).await;
     ok("Snapshot updated", renamed.map_err(ApiError::on_snapshot)?)
 }
 
-/// Why to keep it.
+/// Options of a pin.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 pub struct PinInput {
-    /// For people.
+    /// Why it is pinned.
     #[serde(default)]
     reason: Option<String>,
 }
 
-/// Pins a snapshot: it neither expires nor can it be deleted.
+/// Pins a snapshot: it does not expire and cannot be deleted.
 #[utoipa::path(put, path = "/containers/{id}/snapshots/{name}/pin", tag = "snapshots", operation_id = "pin_snapshot", request_body = Option<PinInput>, params(("id" = String, Path), ("name" = String, Path)),
     responses((status = 200, description = "Pinned", body = Envelope<SnapshotAnswer>)))]
 pub async fn pin(State(app): State<Shared>, who: Identity, path: Named<ContainerId>, input: Input<PinInput>) -> Reply<SnapshotAnswer> {
@@ -123,25 +123,25 @@ pub async fn unpin(State(app): State<Shared>, who: Identity, path: Named<Contain
     ok("Snapshot unpinned", unpinned.map_err(ApiError::on_snapshot)?)
 }
 
-/// When it goes.
+/// The time of expiry.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 pub struct ExpiryInput {
-    /// RFC 3339; null: never. Required.
+    /// A time in RFC 3339; null: never. Required.
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<String>, format = DateTime)]
     expires_at: Option<Option<String>>,
 }
 
-/// Sets when a snapshot goes by itself.
+/// Sets when a snapshot expires: it is then deleted.
 #[utoipa::path(put, path = "/containers/{id}/snapshots/{name}/expiry", tag = "snapshots", operation_id = "set_snapshot_expiry", request_body = ExpiryInput, params(("id" = String, Path), ("name" = String, Path)),
     responses((status = 200, description = "Changed", body = Envelope<SnapshotAnswer>)))]
 pub async fn expiry(State(app): State<Shared>, who: Identity, path: Named<ContainerId>, input: Input<ExpiryInput>) -> Reply<SnapshotAnswer> {
     let Named(id, name) = path;
-    let at = input.body.expires_at.ok_or_else(|| invalid("expires_at", "it is missing: give a time or null"))?.map(|t| time(&t)).transpose()?;
+    let at = input.body.expires_at.ok_or_else(|| invalid("expires_at", "the field is missing: give a time or null"))?.map(|t| time(&t)).transpose()?;
     let changed = app.alter(who, id, move |host, id| host.set_snapshot_expiry(&input.caller, id, &name, at)).await;
     ok("Snapshot updated", changed.map_err(ApiError::on_snapshot)?)
 }
 
 fn time(text: &str) -> Result<Timestamp, Error> {
-    text.parse().map_err(|e| invalid("expires_at", format!("{text:?} is no RFC 3339 time: {e}")))
+    text.parse().map_err(|e| invalid("expires_at", format!("{text:?} is not a time in RFC 3339: {e}")))
 }

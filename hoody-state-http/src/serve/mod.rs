@@ -1,7 +1,7 @@
-//! Connections: accepting them, telling the router where each comes from, ending them.
+//! Connections: accepting and ending them.
 //!
-//! `table.rs` counts them, `pace.rs` sets their deadlines. TCP and the UNIX socket are accepted apart from each other, so that nothing that happens on the
-//! network keeps root from its socket.
+//! `table.rs` limits their number, `pace.rs` sets their deadlines. TCP and the UNIX socket are accepted independently, so that nothing on the network can
+//! keep root from the socket.
 
 mod pace;
 mod table;
@@ -36,18 +36,18 @@ use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
-/// How long requests in flight may go on once the server ends.
+/// How long open requests may continue when the server ends.
 const GRACE: Duration = Duration::from_secs(10);
-/// How much of a refused body is read and dropped, so that the client sees the answer rather than a reset, and how long.
+/// How much of a refused body is read and dropped, and for how long, so that the client gets the answer instead of a reset.
 const LINGER: (usize, Duration) = (4 << 20, Duration::from_secs(1));
-/// The same for a client that has shown a token: an upload may be on its way through a long line.
+/// The same for an authenticated client: much of an upload may be in transit on a slow connection.
 const LINGER_KNOWN: (usize, Duration) = (256 << 20, Duration::from_secs(3));
-/// The most of a request's head, and of what is read of a body at once.
+/// The largest head of a request, and the largest piece of a body, in bytes.
 const BUFFER: usize = 64 << 10;
-/// Connections that are told at once that there are too many; more are closed without a word.
+/// How many refused connections get an answer at the same time. Others are closed without one.
 const REFUSALS: usize = 64;
 
-/// What a request knows of its connection; put into each request by [`serve`].
+/// The connection of a request. It is added to each request by [`serve`].
 #[derive(Debug, Clone)]
 pub struct Connection {
     /// Where it comes from.
@@ -56,19 +56,19 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Whoever asks is known: the connection may now be idle for longer, and does not give way to others.
+    /// The client is authenticated: its connection may be idle for longer, and is not closed to make room for others.
     pub fn authenticated(&self) {
         self.pace.authenticated();
     }
 
-    /// The settings.
+    /// The limits.
     #[must_use]
     pub fn limits(&self) -> &Limits {
         self.pace.limits()
     }
 }
 
-/// Serves `api` on the listeners until `stop` comes; then no more connections, requests in flight get 10 s, and streams end.
+/// Serves `api` on the listeners until `stop` is ready. Then no more connections are accepted, open requests get 10 s, and streams end.
 pub async fn serve(api: &Api, tcp: Option<TcpListener>, tls: Option<TlsAcceptor>, unix: Option<UnixListener>, stop: impl Future<Output = ()>) {
     let stopping = watch::Sender::new(false);
     let server = Server { app: api.app().clone(), router: api.router(), refusals: Arc::new(Semaphore::new(REFUSALS)), stopping: stopping.subscribe() };
@@ -84,11 +84,11 @@ pub async fn serve(api: &Api, tcp: Option<TcpListener>, tls: Option<TlsAcceptor>
         while of_unix.join_next().await.is_some() {}
     };
     if tokio::time::timeout(GRACE, all).await.is_err() {
-        tracing::warn!("requests were still in flight after {} s: their connections are cut, what they began goes on to its end", GRACE.as_secs());
+        tracing::warn!("requests were still open after {} s: their connections are closed; the calls that they started run to their end", GRACE.as_secs());
     }
 }
 
-/// A connection that failed before it was accepted is nothing; running out of descriptors passes when others end.
+/// A connection can fail before it is accepted. If there are no descriptors, some become free when others end.
 async fn pause(e: &io::Error) {
     tracing::debug!(error = %e, "a connection could not be accepted");
     tokio::time::sleep(Duration::from_millis(50)).await;
@@ -105,7 +105,7 @@ impl Server {
     async fn accept_tcp(&self, listener: Option<TcpListener>, tls: Option<TlsAcceptor>, connections: &mut JoinSet<()>) {
         let Some(listener) = listener else { return std::future::pending().await };
         loop {
-            // Ended connections are swept up as new ones come.
+            // Ended connections are removed when new ones arrive.
             while connections.try_join_next().is_some() {}
             let (stream, from) = match listener.accept().await {
                 Ok(accepted) => accepted,
@@ -114,7 +114,7 @@ impl Server {
                     continue;
                 }
             };
-            // It has gone already.
+            // It is closed already.
             if stream.set_nodelay(true).is_err() {
                 continue;
             }
@@ -125,7 +125,7 @@ impl Server {
                     self.refuse(stream, e, connections);
                     continue;
                 }
-                // A handshake would cost more than the connection is worth.
+                // No answer over TLS: it would need a handshake.
                 Err(_) => continue,
             };
             let (router, stopping, tls) = (self.router.clone(), self.stopping.clone(), tls.clone());
@@ -172,7 +172,7 @@ impl Server {
         Connection { address, pace: Pace::new(&self.app.options.limits) }
     }
 
-    /// Says why a connection is not taken, before any request was read.
+    /// Answers a refused connection, before any request is read.
     fn refuse<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(&self, mut stream: S, e: hoody_state::Error, connections: &mut JoinSet<()>) {
         let Ok(permit) = self.refusals.clone().try_acquire_owned() else { return };
         connections.spawn(async move {
@@ -222,7 +222,7 @@ async fn run<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
             if let Poll::Ready(result) = http.poll_without_shutdown(cx) {
                 return Poll::Ready(Some(result));
             }
-            // Whatever changes the deadline happens in this task, in the poll above.
+            // The deadline only changes in this task, in the poll above.
             let Some(deadline) = pace.deadline() else { return Poll::Pending };
             if timer.deadline() != deadline {
                 timer.as_mut().reset(deadline);
@@ -234,7 +234,7 @@ async fn run<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
                 Some(result) => break result,
                 None => return tracing::debug!(address = %connection.address, "a connection was closed: the client was too slow"),
             },
-            () = pace.until_closed() => return tracing::debug!(address = %connection.address, "a connection that asked for nothing gave way to another"),
+            () = pace.until_closed() => return tracing::debug!(address = %connection.address, "an idle connection was closed to make room for another"),
             _ = stopping.wait_for(|s| *s), if !ending => {
                 ending = true;
                 Pin::new(&mut http).graceful_shutdown();
@@ -257,7 +257,7 @@ async fn answer(request: Request<Incoming>, peer: Peer, connection: Connection, 
     Ok(response.map(|body| AnswerBody { body, _busy: busy }))
 }
 
-/// Closing a socket with unread bytes resets it, and the client may lose the answer it is about to read.
+/// Reads and drops the rest of a request. Closing a socket with unread bytes resets it, and the client may lose the answer.
 async fn linger<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, (most, time): (usize, Duration)) {
     let drain = async {
         if stream.shutdown().await.is_err() {
@@ -272,6 +272,6 @@ async fn linger<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, (most, time): 
             }
         }
     };
-    // Whether it ended by itself is all the same.
+    // It does not matter how it ended.
     let _ = tokio::time::timeout(time, drain).await;
 }

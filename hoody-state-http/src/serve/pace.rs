@@ -1,5 +1,5 @@
-//! How long a connection may take over what. A client that has shown no token gets seconds; one that has shown one may take its time between requests, and as
-//! long as it likes over a body while bytes flow.
+//! The deadlines of a connection. A client that is not authenticated has seconds. An authenticated client can be idle for longer between requests, and a body
+//! can take any time while bytes arrive.
 
 use crate::limits::Limits;
 use axum::body::Body;
@@ -14,12 +14,12 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// How long the answer to somebody unknown may take in all: longer than a poll of Socket.IO.
+/// How long the answer to an unauthenticated client may take: longer than a poll of Socket.IO.
 const UNKNOWN_ANSWER: Duration = Duration::from_secs(60);
-/// How long a known reader may take nothing of an answer: another server may be busy with what it has.
+/// How long an authenticated client may read nothing of an answer: another server may be busy writing what it has received.
 const KNOWN_READER: Duration = Duration::from_secs(180);
 
-/// What is known of one connection.
+/// The state of a connection.
 #[derive(Debug)]
 pub struct Pace {
     limits: Limits,
@@ -31,9 +31,9 @@ pub struct Pace {
 struct State {
     phase: Phase,
     since: Instant,
-    /// Whether a token was shown that is known here, or it is root's.
+    /// Whether the client is authenticated.
     known: bool,
-    /// Since when the client takes nothing of what is written.
+    /// Since when the client has read nothing of the answer.
     blocked: Option<Instant>,
     closed: bool,
 }
@@ -42,14 +42,14 @@ struct State {
 enum Phase {
     /// Between two requests, or before the first.
     Idle,
-    /// Some of a request's head has come.
+    /// A part of the head of a request has arrived.
     Head,
     /// A request is being answered.
     Busy,
 }
 
 impl Pace {
-    /// Of a connection that has just come.
+    /// The state of a new connection.
     #[must_use]
     pub fn new(limits: &Limits) -> Arc<Self> {
         let state = State { phase: Phase::Idle, since: Instant::now(), known: false, blocked: None, closed: false };
@@ -60,13 +60,13 @@ impl Pace {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The settings.
+    /// The limits.
     #[must_use]
     pub fn limits(&self) -> &Limits {
         &self.limits
     }
 
-    /// Whoever asks is known.
+    /// The client is authenticated.
     pub fn authenticated(&self) {
         self.lock().known = true;
     }
@@ -75,33 +75,33 @@ impl Pace {
         self.lock().known
     }
 
-    /// Since when it could be closed without harm; `None` if it is known or busy.
+    /// Since when the connection has been idle without being authenticated; `None` if it is authenticated or busy.
     #[must_use]
     pub fn unknown_and_idle_since(&self) -> Option<Instant> {
         let state = self.lock();
         (!state.known && state.phase != Phase::Busy).then_some(state.since)
     }
 
-    /// Ends the connection.
+    /// Closes the connection.
     pub fn close(&self) {
         self.lock().closed = true;
         self.closed.notify_one();
     }
 
-    /// Whether it was ended.
+    /// Whether it was closed.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.lock().closed
     }
 
-    /// Waits until it is ended.
+    /// Waits until it is closed.
     pub async fn until_closed(&self) {
         while !self.is_closed() {
             self.closed.notified().await;
         }
     }
 
-    /// The head of a request is complete.
+    /// Notes that the head of a request is complete.
     #[must_use]
     pub fn request(self: &Arc<Self>) -> Busy {
         let mut state = self.lock();
@@ -110,7 +110,7 @@ impl Pace {
         Busy(Arc::clone(self))
     }
 
-    /// When the connection is to be closed, as things are now.
+    /// When the connection must be closed, unless something changes.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let state = self.lock();
         let phase = match (state.phase, state.known) {
@@ -131,7 +131,7 @@ impl Pace {
         let mut state = self.lock();
         if state.phase == Phase::Idle {
             state.phase = Phase::Head;
-            // Somebody unknown has one deadline from the beginning to the end of the head.
+            // An unauthenticated client has one deadline for the whole head.
             if state.known {
                 state.since = Instant::now();
             }
@@ -147,7 +147,7 @@ impl Pace {
     }
 }
 
-/// While a request is answered.
+/// Held while a request is answered.
 #[derive(Debug)]
 pub struct Busy(Arc<Pace>);
 
@@ -158,7 +158,7 @@ impl Drop for Busy {
     }
 }
 
-/// A stream that notes its progress.
+/// A stream that records its progress.
 pub struct Paced<S> {
     stream: S,
     pace: Arc<Pace>,
@@ -213,7 +213,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Paced<S> {
     }
 }
 
-/// An answer; the connection is busy until it has been handed on.
+/// The body of an answer. The connection is busy until it is sent.
 pub(super) struct AnswerBody {
     pub(super) body: Body,
     pub(super) _busy: Busy,
@@ -236,12 +236,12 @@ impl HttpBody for AnswerBody {
     }
 }
 
-/// A body came too slowly.
+/// The error for a body that arrives too slowly.
 #[derive(Debug)]
 pub struct Stalled;
 
 impl Stalled {
-    /// Whether an error is one of these, at the bottom.
+    /// Whether this error is the cause of another error.
     #[must_use]
     pub fn is_behind(error: &(dyn std::error::Error + 'static)) -> bool {
         std::iter::successors(Some(error), |e| e.source()).any(|e| e.is::<Stalled>())
@@ -250,18 +250,18 @@ impl Stalled {
 
 impl std::fmt::Display for Stalled {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("the body came too slowly")
+        f.write_str("the body arrived too slowly")
     }
 }
 
 impl std::error::Error for Stalled {}
 
-/// A request's body that must make progress. Only time in which the server waits for the client counts.
+/// The body of a request, which must make progress. Only time in which the server waits for the client counts.
 pub(super) struct RequestBody {
     body: Incoming,
     window: Duration,
     least: u64,
-    /// Of this window.
+    /// How many bytes arrived in this window.
     got: u64,
     waited: Duration,
     waiting: Option<Instant>,
@@ -299,7 +299,7 @@ impl HttpBody for RequestBody {
             if self.got < self.least {
                 return Poll::Ready(Some(Err(axum::Error::new(Stalled))));
             }
-            // Enough has come: the next window begins.
+            // Enough has arrived: the next window begins.
             (self.got, self.waited, self.waiting) = (0, Duration::ZERO, Some(Instant::now()));
         }
     }

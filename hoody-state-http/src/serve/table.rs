@@ -1,4 +1,4 @@
-//! Which connections there are: so many in all, so many of one address. One that has asked for nothing yet gives way to a new one.
+//! The open connections, limited in total and for each address. An idle connection without a token is closed to make room for a new one.
 
 use super::pace::Pace;
 use crate::slots::Load;
@@ -9,15 +9,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// A connection that has asked for nothing for so long gives way. One that has just come has not had the time to.
-const GIVES_WAY: Duration = Duration::from_secs(1);
+/// A connection that was idle for this long can be closed to make room. A newer one may be about to send its request.
+const IDLE: Duration = Duration::from_secs(1);
 
-/// Where connections come from, as they are counted.
+/// Where a connection comes from, for the limit of each address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Address {
     /// One IPv4 address.
     V4(Ipv4Addr),
-    /// An IPv6 network of 64 bits: what one subscriber has.
+    /// An IPv6 network of 64 bits: usually one subscriber.
     V6([u8; 8]),
     /// The UNIX socket.
     Socket,
@@ -50,7 +50,7 @@ impl std::fmt::Display for Address {
     }
 }
 
-/// The connections of one kind.
+/// The open connections of one kind.
 #[derive(Debug)]
 pub struct Table {
     name: &'static str,
@@ -73,7 +73,7 @@ struct Row {
     pace: Arc<Pace>,
 }
 
-/// A connection's place; given back when dropped.
+/// A connection in the table. Dropping it removes it.
 #[derive(Debug)]
 pub struct Place {
     table: Arc<Table>,
@@ -81,13 +81,13 @@ pub struct Place {
 }
 
 impl Table {
-    /// For so many in all, and so many of one address.
+    /// A table for `limit` connections in total, and `each` of one address.
     #[must_use]
     pub fn new(name: &'static str, limit: usize, each: usize) -> Arc<Self> {
         Arc::new(Table { name, limit, each: each.min(limit), state: Mutex::default(), refused: AtomicU64::new(0) })
     }
 
-    /// Takes a connection in.
+    /// Adds a connection.
     ///
     /// # Errors
     /// `address_limit`, `too_many_connections`.
@@ -110,10 +110,10 @@ impl Table {
 
     fn refuse(&self, code: Code, what: String) -> Error {
         self.refused.fetch_add(1, Ordering::Relaxed);
-        Error::new(code, format!("{what}, which is as many as this server takes: close some, or try again in a moment"))
+        Error::new(code, format!("{what}, which is the limit: close some, or try again in a moment"))
     }
 
-    /// How full it is.
+    /// How many are open.
     #[must_use]
     pub fn load(&self) -> Load {
         Load { used: self.lock().rows.len(), limit: self.limit, each: self.each, refused: self.refused.load(Ordering::Relaxed) }
@@ -125,12 +125,12 @@ impl Table {
 }
 
 impl State {
-    /// Closes the connection (of this address) that has asked for nothing for the longest time; false when there is none.
+    /// Closes the connection (of this address) that has been idle for the longest time. Returns false if there is none to close.
     fn displace(&mut self, of: Option<Address>) -> bool {
         let waiting = self.rows.iter().filter(|(_, r)| of.is_none_or(|a| a == r.address));
         let oldest = waiting.filter_map(|(id, r)| Some((r.pace.unknown_and_idle_since()?, *id))).min();
         match oldest {
-            Some((since, id)) if since.elapsed() >= GIVES_WAY => {
+            Some((since, id)) if since.elapsed() >= IDLE => {
                 if let Some(row) = self.remove(id) {
                     row.pace.close();
                 }
@@ -183,13 +183,13 @@ mod tests {
         let guard = busy.request();
         let second = table.admit(a, &busy).unwrap();
         assert_eq!(table.admit(a, &pace()).unwrap_err().code(), Code::AddressLimit, "the first has only just come");
-        tokio::time::sleep(GIVES_WAY).await;
+        tokio::time::sleep(IDLE).await;
         let third = table.admit(a, &pace()).unwrap();
         assert!(silent.is_closed() && !busy.is_closed());
         let known = pace();
         known.authenticated();
         let fourth = table.admit(b, &known).unwrap();
-        tokio::time::sleep(GIVES_WAY).await;
+        tokio::time::sleep(IDLE).await;
         let fifth = table.admit(c, &busy).unwrap();
         assert_eq!(table.admit(c, &pace()).unwrap_err().code(), Code::TooManyConnections, "one that is busy or known does not give way");
         assert_eq!(table.load(), Load { used: 3, limit: 3, each: 2, refused: 2 });

@@ -1,4 +1,4 @@
-//! What happened: the list here, the live stream in `stream`.
+//! Events: the list here, the live streams in `stream` and `socket_io`.
 
 pub(crate) mod socket_io;
 mod stream;
@@ -25,27 +25,27 @@ pub(crate) fn routes() -> Routes {
     Routes::new().routes(routes!(list, delete_all)).routes(routes!(stats)).routes(routes!(cleanup)).routes(routes!(get, delete))
 }
 
-/// Which events.
+/// Which events to show.
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct EventQuery {
-    /// 1–500, default 100.
+    /// How many, 1–500. Default: 100.
     limit: Option<i64>,
-    /// Skip so many.
+    /// How many to skip.
     offset: Option<i64>,
     /// `created_at` (default) or `event_type`.
     sort_by: Option<String>,
     /// `asc` or `desc` (default).
     sort_order: Option<String>,
-    /// Exactly this type.
+    /// Only events of this type.
     event_type: Option<String>,
-    /// Of this kind of thing.
+    /// Only events of resources of this type.
     resource_type: Option<String>,
-    /// Of this thing.
+    /// Only events of this resource.
     resource_id: Option<String>,
-    /// Not before: a time or a day.
+    /// Only events from this time or day on.
     start_date: Option<String>,
-    /// Not after: a time or a day.
+    /// Only events up to this time or day.
     end_date: Option<String>,
 }
 
@@ -85,7 +85,7 @@ fn projects(who: &Identity) -> Option<Vec<String>> {
     who.only().map(|ids| ids.iter().map(ToString::to_string).collect())
 }
 
-/// A time, or a whole day: its first instant, or its last.
+/// A time, or a day: its first or its last instant.
 fn time(field: &str, text: &str, end: bool) -> Result<Timestamp> {
     if let Ok(t) = text.parse::<Timestamp>() {
         return Ok(t);
@@ -103,7 +103,7 @@ pub struct EventPage {
     pagination: EventPagination,
 }
 
-/// Where it stands.
+/// The position of this page.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct EventPagination {
     total: u64,
@@ -112,9 +112,9 @@ pub struct EventPagination {
     has_more: bool,
 }
 
-/// Lists events; with `Accept: text/event-stream` a live stream that goes on after `Last-Event-ID`.
+/// Lists events. With `Accept: text/event-stream` the answer is a live stream, which continues after `Last-Event-ID`.
 #[utoipa::path(get, path = "/events", tag = "events", operation_id = "list_events",
-    params(EventQuery, ("Last-Event-ID" = Option<String>, Header, description = "Of the stream: go on after this one")),
+    params(EventQuery, ("Last-Event-ID" = Option<String>, Header, description = "For the stream: continue after this event")),
     responses((status = 200, description = "A page, or the stream", content((Envelope<EventPage> = "application/json"), (String = "text/event-stream")))))]
 pub async fn list(State(app): State<Shared>, who: Identity, headers: HeaderMap, Query(q): Query<EventQuery>) -> Result<Response, ApiError> {
     let filter = q.check(&who)?;
@@ -139,14 +139,14 @@ fn find(host: &Host, who: &Identity, id: &EventId) -> Result<Event> {
     Err(Error::new(Code::EventNotFound, format!("there is no event {id}")))
 }
 
-/// One event.
-#[utoipa::path(get, path = "/events/{id}", tag = "events", operation_id = "get_event", params(("id" = String, Path)), responses((status = 200, description = "It", body = Envelope<Event>)))]
+/// Shows an event.
+#[utoipa::path(get, path = "/events/{id}", tag = "events", operation_id = "get_event", params(("id" = String, Path)), responses((status = 200, description = "The resource", body = Envelope<Event>)))]
 pub async fn get(State(app): State<Shared>, who: Identity, Id(id): Id<EventId>) -> Reply<Event> {
     ok("Event", app.read(move |host| find(host, &who, &id)).await?)
 }
 
-/// Deletes one event.
-#[utoipa::path(delete, path = "/events/{id}", tag = "events", operation_id = "delete_event", params(("id" = String, Path)), responses((status = 200, description = "Gone", body = Envelope<Null>)))]
+/// Deletes an event.
+#[utoipa::path(delete, path = "/events/{id}", tag = "events", operation_id = "delete_event", params(("id" = String, Path)), responses((status = 200, description = "Deleted", body = Envelope<Null>)))]
 pub async fn delete(State(app): State<Shared>, who: Identity, Id(id): Id<EventId>, _: Input<Nothing>) -> Reply<Null> {
     app.change(move |host| {
         find(host, &who, &id)?;
@@ -156,28 +156,28 @@ pub async fn delete(State(app): State<Shared>, who: Identity, Id(id): Id<EventId
     ok("Event deleted", Null(()))
 }
 
-/// How many went.
+/// How many events were deleted.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct Deleted {
     deleted_count: u64,
 }
 
 /// Deletes all events.
-#[utoipa::path(delete, path = "/events", tag = "events", operation_id = "delete_events", responses((status = 200, description = "Gone", body = Envelope<Deleted>)))]
+#[utoipa::path(delete, path = "/events", tag = "events", operation_id = "delete_events", responses((status = 200, description = "Deleted", body = Envelope<Deleted>)))]
 pub async fn delete_all(State(app): State<Shared>, who: Identity, _: Input<Nothing>) -> Reply<Deleted> {
     who.check_server()?;
     ok("Events deleted", Deleted { deleted_count: app.change(|host| host.delete_events(None)).await? })
 }
 
-/// How far back to keep.
+/// Which events to keep.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 pub struct CleanupInput {
-    /// 1–365.
+    /// Delete events older than this many days: 1–365.
     retention_days: i64,
 }
 
 /// Deletes old events.
-#[utoipa::path(post, path = "/events/cleanup", tag = "events", operation_id = "cleanup_events", request_body = CleanupInput, responses((status = 200, description = "Gone", body = Envelope<Deleted>)))]
+#[utoipa::path(post, path = "/events/cleanup", tag = "events", operation_id = "cleanup_events", request_body = CleanupInput, responses((status = 200, description = "Deleted", body = Envelope<Deleted>)))]
 pub async fn cleanup(State(app): State<Shared>, who: Identity, input: Input<CleanupInput>) -> Reply<Deleted> {
     who.check_server()?;
     let days = input.body.retention_days;
@@ -188,7 +188,7 @@ pub async fn cleanup(State(app): State<Shared>, who: Identity, input: Input<Clea
     ok("Events deleted", Deleted { deleted_count: app.change(move |host| host.delete_events(Some(before))).await? })
 }
 
-/// Counts.
+/// Numbers of events.
 #[derive(Debug, Default, Serialize, utoipa::ToSchema)]
 pub struct EventStats {
     total_events: u64,
@@ -196,8 +196,8 @@ pub struct EventStats {
     by_resource: BTreeMap<String, u64>,
 }
 
-/// Counts events.
-#[utoipa::path(get, path = "/events/stats", tag = "events", operation_id = "event_stats", responses((status = 200, description = "Counts", body = Envelope<EventStats>)))]
+/// Counts the events by type and by type of resource.
+#[utoipa::path(get, path = "/events/stats", tag = "events", operation_id = "event_stats", responses((status = 200, description = "The numbers", body = Envelope<EventStats>)))]
 pub async fn stats(State(app): State<Shared>, who: Identity) -> Reply<EventStats> {
     let stats = app
         .read(move |host| {

@@ -1,6 +1,6 @@
-//! The published live stream: Socket.IO 4 by long polling on the path of the list, told apart by `EIO=4`. The token comes in the connect packet.
+//! The published live stream: Socket.IO 4 with long polling. It has the path of the list and is recognised by `EIO=4`. The token is in the connect packet.
 //!
-//! Each event is one Socket.IO event `message` with `{type, event, eventId, timestamp, data}`. A client that was away asks the list for what it missed.
+//! Each event is one Socket.IO event `message` with `{type, event, eventId, timestamp, data}`. A client that was disconnected reads the events it missed from the list.
 
 use crate::app::{App, Shared};
 use crate::auth::{Identity, Purpose, rights};
@@ -27,16 +27,16 @@ use std::time::Duration;
 use tokio::sync::broadcast::error::RecvError;
 use tower::ServiceExt;
 
-/// The most that a client may send at once.
+/// The largest packet of a client, in bytes.
 const PAYLOAD: u64 = 16 << 10;
 
-/// What the connect packet holds.
+/// The content of the connect packet.
 #[derive(Debug, Deserialize)]
 struct Hello {
     token: String,
 }
 
-/// What a client is told of an event.
+/// An event as it is sent to clients.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Told<'a> {
@@ -47,7 +47,7 @@ struct Told<'a> {
     data: &'a serde_json::Value,
 }
 
-/// Why a connection is refused; the client is told in a connect error.
+/// Why a connection is refused. It is sent to the client in a connect error.
 #[derive(Debug)]
 struct Refused(Cow<'static, str>);
 
@@ -69,7 +69,7 @@ impl std::fmt::Display for Refused {
     }
 }
 
-/// Lives as long as its session: the slot of one without a token, then that of a stream.
+/// The slot of a session: first one for sessions without a token, then one for streams. It is held as long as the session.
 #[derive(Clone)]
 struct Session(Arc<Mutex<Slot>>);
 
@@ -83,11 +83,11 @@ pub(crate) struct Sockets {
     body_timeout: Duration,
 }
 
-/// What is no Socket.IO request never comes here.
+/// The inner service, which only gets Socket.IO requests.
 type NotHere = tower::util::BoxCloneSyncService<axum::http::Request<Body>, Response, std::convert::Infallible>;
 
 impl Sockets {
-    /// Over the app's events.
+    /// The service for the events of `app`.
     pub fn new(app: &Shared) -> Self {
         let not_here: NotHere = tower::util::BoxCloneSyncService::new(tower::service_fn(|_| async { Ok(axum::http::StatusCode::NOT_FOUND.into_response()) }));
         let (service, io) = SocketIo::builder()
@@ -122,14 +122,14 @@ impl Sockets {
         Sockets { service, pending, body_timeout }
     }
 
-    /// Whether a request is one of Socket.IO's.
+    /// Whether a request is part of Socket.IO.
     pub fn is_for(&self, request: &Request) -> bool {
         let uri = request.uri();
         let marked = uri.query().is_some_and(|q| q.split('&').any(|p| p.starts_with("EIO=")));
         marked && uri.path().trim_end_matches('/') == "/api/v1/events"
     }
 
-    /// Answers one.
+    /// Answers such a request.
     pub async fn answer(self, mut request: Request) -> Response {
         let query = request.uri().query().unwrap_or_default();
         if let Ok(uri) = format!("/?{query}").parse() {
@@ -155,7 +155,7 @@ impl Sockets {
     }
 }
 
-/// The open packet promises WebSocket whatever is offered; a client that believed it would try, and wait for that to fail.
+/// Removes WebSocket from the open packet, which always offers it: a client would try it, and wait until that fails.
 async fn no_upgrade(response: Response) -> Response {
     let (mut parts, body) = response.into_parts();
     let Ok(bytes) = axum::body::to_bytes(body, PAYLOAD as usize).await else { return axum::http::StatusCode::INTERNAL_SERVER_ERROR.into_response() };
@@ -164,7 +164,7 @@ async fn no_upgrade(response: Response) -> Response {
     Response::from_parts(parts, Body::from(text))
 }
 
-/// Tells a client of what happens until it goes, its token does, or the server does.
+/// Sends events to a client until it disconnects, its token is revoked, or the server ends.
 async fn follow(app: Arc<App>, who: Identity, socket: SocketRef) {
     let mut events = app.events.subscribe();
     let mut closing = app.closing();
@@ -177,7 +177,7 @@ async fn follow(app: Arc<App>, who: Identity, socket: SocketRef) {
         };
         let goes_on = match event {
             Ok(event) => !who.sees_event(&event) || tell(&socket, &event).is_ok(),
-            // A client that does not fetch what is ready for it is disconnected: it comes back and asks the list.
+            // A client that does not fetch its events is disconnected. It reconnects and reads the list.
             Err(RecvError::Lagged(_) | RecvError::Closed) => false,
         };
         if !goes_on {
