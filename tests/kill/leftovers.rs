@@ -9,7 +9,7 @@ pub fn of_machine(dir: &Path) -> Vec<String> {
     let shown = dir.display().to_string();
     let mut found = Vec::new();
     let mounts = mountinfo::of_this_process().unwrap();
-    found.extend(mounts.iter().filter(|m| m.at.starts_with(dir)).map(|m| format!("mount {m:?}")));
+    found.extend(mounts.iter().filter(|m| m.at.starts_with(dir)).map(|m| format!("mount {} {m:?}", m.at.display())));
     for e in std::fs::read_dir("/sys/block").unwrap().flatten() {
         if let Ok(file) = std::fs::read_to_string(e.path().join("loop/backing_file"))
             && file.starts_with(&shown)

@@ -33,6 +33,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+/// What the meta value `boot` is after an unmount, instead of the machine's boot id.
+pub(crate) const UNMOUNTED: &str = "unmounted";
+
 /// How hard a commit must hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Durability {

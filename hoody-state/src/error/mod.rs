@@ -4,6 +4,7 @@
 //! what [`Kind`] of error it is, which is what a caller can do about it. All codes stand in one table.
 
 mod code;
+mod row;
 mod table;
 
 pub use code::UnknownCode;

@@ -1,7 +1,7 @@
 //! The error codes: one row for each. Everything else about codes is made from this table.
 
 use super::Kind;
-use super::code::{Row, answer, codes};
+use super::row::{RowOf, answer, codes};
 
 codes! {
     // What the HTTP API answers with, and lists in its document.

@@ -1,5 +1,5 @@
 use super::{Host, Settings, upkeep};
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, UNMOUNTED};
 use crate::catalog::records::Records;
 use crate::cgroup::CgroupTree;
 use crate::clock::{Clock, SystemClock};
@@ -139,9 +139,6 @@ impl HostConfig {
 pub(super) const DATABASES: &str = "databases";
 /// Where the RAM disks are mounted, in the run directory.
 pub(super) const RAMDISKS: &str = "ramdisks";
-
-/// What the catalog says instead of a boot id after an unmount.
-pub(super) const UNMOUNTED: &str = "unmounted";
 
 /// Puts a host together from backends, each of which may be your own.
 pub struct HostBuilder {

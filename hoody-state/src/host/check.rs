@@ -260,7 +260,7 @@ impl Look<'_> {
 
     /// Whether the pool was not unmounted since a server last ran on it.
     fn same_uptime(&self) -> Result<bool> {
-        Ok(self.catalog.meta("boot")?.as_deref() != Some(super::build::UNMOUNTED))
+        Ok(self.catalog.meta("boot")?.as_deref() != Some(crate::catalog::UNMOUNTED))
     }
 
     /// Rows of the journal that nobody can be working on: those of another uptime, and those that this version cannot read.

@@ -3,7 +3,8 @@
 //! The order matters: contents, then the owner (which clears set-id bits and capabilities), then the mode, then extended
 //! attributes, then the times.
 
-use super::import::Skipped;
+use super::ids::shifted;
+use super::skipped::Skipped;
 use super::members::{Member, Members, Sparse, Type};
 use super::path::{Whiteout, components, shown, unsafe_path, whiteout};
 use super::tree::{self, Existing, Tree, times};
@@ -14,22 +15,6 @@ use rustix::io::Errno;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-
-/// Ids in one user namespace.
-const IDS: i64 = 65_536;
-
-/// The owner as the host sees it.
-///
-/// # Errors
-/// `image_id_range`.
-pub(super) fn shifted(path: &[u8], what: &str, id: i64, id_base: u32) -> Result<u32> {
-    u32::try_from(id).ok().filter(|_| id < IDS).and_then(|id| id_base.checked_add(id)).ok_or_else(|| {
-        Error::new(
-            Code::ImageIdRange,
-            format!("{} has the {what} id {id}, but a container has the ids 0 to 65535 only: change its owner in the archive", shown(path)),
-        )
-    })
-}
 
 /// Writes members into a tree, counting.
 pub(super) struct Writer {

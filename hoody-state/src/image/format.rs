@@ -1,6 +1,6 @@
 //! Telling the format by the first bytes, and undoing the compression.
 
-use super::import::{ImportOptions, cancelled};
+use super::options::{ImportOptions, cancelled};
 use crate::error::{Code, Error, Result};
 use crate::units::Bytes;
 use flate2::bufread::GzDecoder;

@@ -3,25 +3,13 @@
 use super::entry::Writer;
 use super::format::Decompressed;
 use super::members::Members;
+use super::options::{ImportOptions, cancelled};
 use super::{format, rootfs};
 use crate::error::{Code, Error, IoContext, Result};
 use crate::units::Bytes;
-use std::collections::BTreeMap;
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-
-/// How to import.
-pub struct ImportOptions<'a> {
-    /// Added to every owner, so that the files belong to the containers' user namespace.
-    pub id_base: u32,
-    /// The most bytes the archive may have when unpacked (headers included); no limit without it.
-    pub max_bytes: Option<Bytes>,
-    /// Asked often; the import ends with [`Kind::Cancelled`] soon after it says `true`.
-    pub cancelled: &'a dyn Fn() -> bool,
-    /// Told often how many bytes of the (compressed) stream have been read.
-    pub progress: &'a dyn Fn(Bytes),
-}
 
 /// What an import did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -32,29 +20,6 @@ pub struct ImportReport {
     pub bytes: Bytes,
     /// What of the archive was left out, a line a kind of thing.
     pub skipped: Vec<String>,
-}
-
-/// Counts what is left out, by kind of thing, so that a hostile archive cannot make the report large.
-#[derive(Default)]
-pub(super) struct Skipped(BTreeMap<String, (u64, String)>);
-
-impl Skipped {
-    const KINDS: usize = 100;
-
-    /// Something of the kind `what` was left out at `path`.
-    pub(super) fn add(&mut self, what: &str, path: &[u8]) {
-        if let Some((n, _)) = self.0.get_mut(what) {
-            *n += 1;
-        } else if self.0.len() < Self::KINDS {
-            self.0.insert(what.chars().take(200).collect(), (1, super::path::shown(path)));
-        }
-    }
-
-    fn lines(self) -> Vec<String> {
-        let line =
-            |(what, (n, first)): (String, (u64, String))| if n == 1 { format!("{what}: {first}") } else { format!("{what}: {first} and {} more", n - 1) };
-        self.0.into_iter().map(line).collect()
-    }
 }
 
 /// Unpacks a tar into `root`: an empty directory, in practice a new writable volume.
@@ -101,8 +66,4 @@ pub fn import(reader: impl Read, root: &Path, options: &ImportOptions<'_>) -> Re
     rootfs::check(&writer.tree)?;
     writer.tree.close()?;
     Ok(ImportReport { files: writer.files, bytes: Bytes(writer.bytes), skipped: writer.skipped.lines() })
-}
-
-pub(super) fn cancelled() -> Error {
-    Error::new(Code::Cancelled, "the import was cancelled")
 }

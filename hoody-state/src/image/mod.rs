@@ -20,14 +20,18 @@
 pub mod demo;
 mod entry;
 mod format;
+mod ids;
 pub mod import;
 mod members;
+mod options;
 mod path;
 mod pax;
 mod rootfs;
+mod skipped;
 #[cfg(test)]
 mod tests;
 mod tree;
 mod xattr;
 
-pub use import::{ImportOptions, ImportReport, import};
+pub use import::{ImportReport, import};
+pub use options::ImportOptions;

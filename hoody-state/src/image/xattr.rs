@@ -4,7 +4,7 @@
 //! overlayfs and the like note for themselves; a container could not see it), other `security.*` (labels of another host's policy),
 //! other `system.*`, and `user.*` where the kernel has none (symlinks, devices, FIFOs).
 
-use super::entry::shifted;
+use super::ids::shifted;
 use super::path::shown;
 use crate::error::{Code, Error, Result};
 

@@ -1,7 +1,7 @@
 //! Growing an image: the file, then the loop device. Each is brought to the wanted size if it is smaller, so that the next open finishes a grow that a crash
 //! interrupted. The file system follows according to its reserve (`reserve.rs`).
 
-use super::open::{Hook, Step};
+use super::step::{Hook, Step};
 use crate::error::{Code, Error, IoContext, Result};
 use crate::sys::loops::Attached;
 use crate::units::Bytes;

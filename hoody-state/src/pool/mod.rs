@@ -25,6 +25,7 @@ mod mount;
 mod open;
 mod record;
 mod reserve;
+mod step;
 #[cfg(test)]
 mod reserve_tests;
 #[cfg(test)]
@@ -33,7 +34,7 @@ pub(crate) mod testing;
 mod tests;
 
 pub use crate::model::space::ImageSpace;
-pub use open::Step;
+pub use step::Step;
 pub use record::{FORMAT, PoolRecord};
 pub use reserve::{Backing, DEFAULT_AHEAD, Reserve, Tended};
 

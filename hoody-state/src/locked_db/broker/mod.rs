@@ -47,8 +47,8 @@ mod time;
 mod tests;
 
 pub use hold::Waiting;
-pub use ranges::{Range, Ranges};
-pub use request::{Answer, Cause, Class, Counters, FileId, Limits, LockKind, Owner, Request, Stamp, Task, Tick, Ticket, View, VolumeId};
+pub use ranges::{LockKind, Range, Ranges};
+pub use request::{Answer, Cause, Class, Counters, FileId, Limits, Owner, Request, Stamp, Task, Tick, Ticket, View, VolumeId};
 pub use status::{FileStatus, HolderStatus, WaiterStatus};
 
 use file::{File, Waiter};

@@ -1,6 +1,13 @@
 //! The byte ranges that one owner holds on one file, with the semantics of `fcntl(2)`: setting a range overwrites what it covers.
 
-use super::LockKind;
+/// Shared or exclusive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LockKind {
+    /// Shared.
+    Read,
+    /// Exclusive.
+    Write,
+}
 
 /// Bytes `start..=end` of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -1,6 +1,6 @@
 //! Input and output of the broker: requests, the view of the files, answers, limits and counters.
 
-use super::ranges::Range;
+use super::ranges::{LockKind, Range};
 use std::collections::BTreeMap;
 
 /// A time, in microseconds of a clock that never goes back.
@@ -41,15 +41,6 @@ pub enum Class {
     Database,
     /// The `-shm` of a database.
     Shm,
-}
-
-/// Shared or exclusive.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum LockKind {
-    /// Shared.
-    Read,
-    /// Exclusive.
-    Write,
 }
 
 /// A lock request.

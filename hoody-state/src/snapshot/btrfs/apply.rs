@@ -304,7 +304,7 @@ impl Apply<'_> {
         self.dirs.clear();
         for name in std::mem::take(&mut self.passing).iter().filter(|n| !self.target.keep.contains(n)) {
             let name = CString::new(&name[..]).map_err(|_| hostile("a name with a NUL"))?;
-            super::send::keeping_times(self.target.root, || remove_dirs(self.target.root, &name, 0))?;
+            super::keep_times::keeping_times(self.target.root, || remove_dirs(self.target.root, &name, 0))?;
         }
         Ok(())
     }

@@ -21,6 +21,7 @@ mod differential_tests;
 mod forged_tests;
 #[doc(hidden)]
 pub mod from_elsewhere;
+mod keep_times;
 mod nested;
 mod of_pool;
 mod place;

@@ -194,7 +194,7 @@ pub(super) fn copy_tree(mount: BorrowedFd<'_>, source: BorrowedFd<'_>, dir: Borr
         let before = children(mount, source_id)?;
         let made = || subvolume::snapshot_create(job.dir.as_fd(), job.source.as_fd(), &job.name, false, &[]);
         // A directory in a volume has the times it had in the source.
-        match if job.top { made() } else { super::send::keeping_times(job.dir.as_fd(), || Ok(made()))? } {
+        match if job.top { made() } else { super::keep_times::keeping_times(job.dir.as_fd(), || Ok(made()))? } {
             Ok(()) => {}
             Err(Errno::ENOENT | Errno::ESTALE) if !job.top => continue,
             Err(Errno::ETXTBSY) => {

@@ -5,6 +5,7 @@
 //! was first made read-only and sent, whichever host it is on.
 
 use super::apply::{Target, apply, is_passing, open_beneath};
+use super::keep_times::keeping_times;
 use super::stream::{Command, StreamReader, corrupt, cut};
 use super::{BtrfsStore, exists, has_nested, nested, not_found};
 use crate::error::{Code, Error, IoContext, Result};
@@ -15,8 +16,7 @@ use btrfs_uapi::send_receive::{SendFlags, received_subvol_set};
 use btrfs_uapi::subvolume;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, RenameFlags, fcntl, renameat2};
-use nix::sys::stat::{fstat, futimens};
-use nix::sys::time::TimeSpec;
+use nix::sys::stat::fstat;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use rustix::fs::{Mode as RMode, OFlags, ResolveFlags};
 use std::collections::HashMap;
@@ -419,14 +419,6 @@ fn make_nested(top: BorrowedFd<'_>, path: &[u8], base: Option<BorrowedFd<'_>>) -
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let dir = rustix::fs::openat2(top, OsStr::from_bytes(parent), flags, RMode::empty(), resolve).map_err(|e| refused(&e))?;
     keeping_times(dir.as_fd(), || make(dir.as_fd(), &name, base))
-}
-
-/// Runs `f`, after which the directory has the times it had before.
-pub(super) fn keeping_times<T>(dir: BorrowedFd<'_>, f: impl FnOnce() -> Result<T>) -> Result<T> {
-    let s = fstat(dir).io(|| "look at a directory")?;
-    let out = f()?;
-    futimens(dir, &TimeSpec::new(s.st_atime, s.st_atime_nsec), &TimeSpec::new(s.st_mtime, s.st_mtime_nsec)).io(|| "set the times of a directory")?;
-    Ok(out)
 }
 
 /// Takes a stub away, and keeps its directory's times.
