@@ -1,6 +1,6 @@
 use super::{Host, Settings, upkeep};
-use crate::catalog::{Catalog, UNMOUNTED};
 use crate::catalog::records::Records;
+use crate::catalog::{Catalog, UNMOUNTED};
 use crate::cgroup::CgroupTree;
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Code, Error, IoContext, Result};

@@ -4,9 +4,9 @@
 //! attributes, then the times.
 
 use super::ids::shifted;
-use super::skipped::Skipped;
 use super::members::{Member, Members, Sparse, Type};
 use super::path::{Whiteout, components, shown, unsafe_path, whiteout};
+use super::skipped::Skipped;
 use super::tree::{self, Existing, Tree, times};
 use super::xattr;
 use crate::error::{Code, Error, IoContext, Result};

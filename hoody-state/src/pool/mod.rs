@@ -25,18 +25,18 @@ mod mount;
 mod open;
 mod record;
 mod reserve;
-mod step;
 #[cfg(test)]
 mod reserve_tests;
+mod step;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
 pub use crate::model::space::ImageSpace;
-pub use step::Step;
 pub use record::{FORMAT, PoolRecord};
 pub use reserve::{Backing, DEFAULT_AHEAD, Reserve, Tended};
+pub use step::Step;
 
 use crate::error::{IoContext, Result};
 use crate::sys::loops;

@@ -1,9 +1,9 @@
 //! Opening a pool, step by step. [`Step`] describes what a crash after each step leaves, and what the next open does with it.
 
-use super::step::{Hook, Step};
 use super::format::{self, Content};
 use super::record::{self, FORMAT, PoolRecord};
 use super::reserve::{Backing, Reserve};
+use super::step::{Hook, Step};
 use super::{DEFAULT_ID_BASE, DEFAULT_SIZE, IMAGE, MIN_SIZE, Pool, PoolConfig, grow, layout, mount};
 use crate::error::{Code, Error, IoContext, Result};
 use crate::id::ServerId;
