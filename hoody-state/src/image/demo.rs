@@ -1,6 +1,6 @@
-//! A small root file system around a static busybox, for trying things out and for tests.
+//! A small root file system made from a static busybox, for demonstrations and tests.
 //!
-//! The same busybox gives the same bytes every time. Nothing is started to make it.
+//! The same busybox always gives the same bytes. No program is started.
 
 use crate::error::{Code, Error, IoContext, Result};
 use std::io::Write;
@@ -9,10 +9,10 @@ use tar::{EntryType, Header};
 
 /// 2026-01-01, so that the archive depends on nothing but busybox.
 const MTIME: u64 = 1_767_225_600;
-/// How many small files there are in `/usr/lib/demo`, so that `rm -rf /usr` ruins something one can see.
+/// The number of small files in `/usr/lib/demo`, so that `rm -rf /usr` has a visible effect.
 const LIBRARIES: usize = 300;
 
-/// Names busybox may have been built with; those that it was are found in its table of names.
+/// Applets that busybox may contain. Those that it does contain are found in its table of names.
 const APPLETS: &str = "[ [[ ash awk base64 basename bc cat chgrp chmod chown chroot chrt cksum clear cmp comm cp cpio cut date dc dd df diff dirname \
     dmesg dos2unix du echo ed egrep env expand expr factor false fallocate fgrep find flock fold free fsync fuser getopt grep groups gunzip gzip head hexdump \
     hostid hostname httpd id install ionice ip ipcalc kill killall less link ln logger login ls lsof md5sum mesg microcom mkdir mkfifo mknod mktemp more mount \
@@ -26,19 +26,19 @@ const SYSTEM_APPLETS: &str = "adjtimex halt ifconfig init mdev mkswap poweroff r
 /// the package `busybox-static`.
 ///
 /// # Errors
-/// `io` when busybox cannot be read or `out` not written; `demo_busybox` when it is no static busybox.
+/// `io` if busybox cannot be read or `out` cannot be written; `demo_busybox` if it is not a static busybox.
 pub fn busybox_rootfs(busybox: &Path, out: &mut dyn Write) -> Result<()> {
     let binary = std::fs::read(busybox).io(|| format!("read {}", busybox.display()))?;
     let has = |word: &[u8]| binary.windows(word.len()).any(|w| w == word);
     if !binary.starts_with(b"\x7fELF") || !has(b"BusyBox v") || has(b"/lib64/ld-linux") || has(b"/lib/ld-") {
-        return Err(Error::new(Code::DemoBusybox, format!("{} is no statically linked busybox: install the package busybox-static", busybox.display())));
+        return Err(Error::new(Code::DemoBusybox, format!("{} is not a statically linked busybox: install the package busybox-static", busybox.display())));
     }
     let names = table_of_names(&binary);
     let mut tar = Tar(tar::Builder::new(out));
     tar.tree(&binary, &names).io(|| "write the demo image")
 }
 
-/// The applets' names stand one after the other, sorted, with a NUL after each.
+/// The names of the applets are stored one after the other, sorted, each followed by a NUL.
 fn table_of_names(binary: &[u8]) -> Vec<&'static str> {
     const START: &[u8] = b"\0[\0[[\0";
     let table = binary.windows(START.len()).position(|w| w == START).map_or(&[][..], |at| &binary[at..binary.len().min(at + 8192)]);
@@ -47,7 +47,7 @@ fn table_of_names(binary: &[u8]) -> Vec<&'static str> {
         table.windows(word.len()).any(|w| w == word)
     };
     let found: Vec<&str> = APPLETS.split_ascii_whitespace().chain(SYSTEM_APPLETS.split_ascii_whitespace()).filter(has).collect();
-    // A busybox whose table looks otherwise still knows the names that every build has.
+    // A busybox with a different table still has the applets that every build has.
     if found.len() > 10 { found } else { vec!["sh", "cat", "cp", "echo", "ls", "mkdir", "mv", "rm", "sleep", "true"] }
 }
 

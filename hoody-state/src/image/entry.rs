@@ -1,4 +1,4 @@
-//! One member of the archive onto the disk.
+//! Writes one member of the archive to the disk.
 //!
 //! The order matters: contents, then the owner (which clears set-id bits and capabilities), then the mode, then extended
 //! attributes, then the times.
@@ -16,14 +16,14 @@ use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-/// Writes members into a tree, counting.
+/// Writes members into a tree and counts them.
 pub(super) struct Writer {
     pub(super) tree: Tree,
     pub(super) skipped: Skipped,
     pub(super) files: u64,
     pub(super) bytes: u64,
     id_base: u32,
-    /// Some directory hands an ACL down, which files that have none in the archive must not get.
+    /// Whether some directory has a default ACL, which files without an ACL in the archive must not inherit.
     inherits: bool,
     buffer: Vec<u8>,
 }
@@ -68,7 +68,7 @@ impl Writer {
         }
     }
 
-    /// Whether the member says that something is to be removed; if so, removes it.
+    /// Whether the member is a whiteout. If so, removes what it names.
     fn whiteout(&mut self, m: &Member, parent: &[&[u8]], name: &[u8]) -> Result<bool> {
         let overlay = m.kind == Type::Char && m.device == (0, 0);
         let target = match whiteout(name) {
@@ -90,7 +90,7 @@ impl Writer {
         Ok(true)
     }
 
-    /// Removes what is in the way of something that is no directory.
+    /// Removes what exists under the name of a member that is not a directory.
     fn make_way(&self, m: &Member, name: &[u8]) -> Result<()> {
         match self.tree.existing(name)? {
             Existing::Nothing => Ok(()),
@@ -132,7 +132,7 @@ impl Writer {
     fn sparse<R: Read>(&mut self, m: &Member, fd: &OwnedFd, s: &Sparse, members: &mut Members<R>) -> Result<()> {
         fs::ftruncate(fd, s.size).map_err(|e| match e {
             Errno::FBIG | Errno::INVAL => {
-                Error::new(Code::ImageCorrupt, format!("{} is said to have {} bytes, more than a file can have", shown(&m.path), s.size))
+                Error::new(Code::ImageCorrupt, format!("{} has a size of {} bytes in the archive, more than a file can have", shown(&m.path), s.size))
             }
             e => Error::io(format!("set the size of {}", shown(&m.path)), e),
         })?;
@@ -170,7 +170,7 @@ impl Writer {
             return Err(Error::new(Code::ImageLinkUnsafe, format!("the symlink {} has no target, or one with a NUL", shown(&m.path))));
         }
         let dir = self.tree.enter(parent)?;
-        // The target is kept as it is, absolute or with `..`: nothing here ever follows it.
+        // The target is stored as it is, absolute or with `..`: nothing here follows it.
         fs::symlinkat(m.link.as_slice(), dir, name).map_err(|e| match e {
             Errno::NAMETOOLONG => {
                 Error::new(Code::ImageLinkUnsafe, format!("the symlink {} has a target of {} bytes, too long to be kept", shown(&m.path), m.link.len()))
@@ -185,7 +185,10 @@ impl Writer {
         let in_range = |n: u64, most: u32| u32::try_from(n).ok().filter(|n| *n < most);
         // The kernel keeps 12 bits of major and 20 of minor.
         let (Some(major), Some(minor)) = (in_range(major, 1 << 12), in_range(minor, 1 << 20)) else {
-            return Err(Error::new(Code::ImageCorrupt, format!("{} is said to be the device {major}:{minor}, which cannot be", shown(&m.path))));
+            return Err(Error::new(
+                Code::ImageCorrupt,
+                format!("{} is the device {major}:{minor} in the archive, and such a device cannot exist", shown(&m.path)),
+            ));
         };
         let kind = match m.kind {
             Type::Char => FileType::CharacterDevice,
@@ -200,16 +203,16 @@ impl Writer {
     fn hard_link(&mut self, m: &Member, parent: &[&[u8]], name: &[u8]) -> Result<()> {
         let refuse =
             |why: &str| Error::new(Code::ImageLinkUnsafe, format!("{} is a hard link to {}, {why}; the image was refused", shown(&m.path), shown(&m.link)));
-        let target = components(&m.link).map_err(|e| refuse("which is outside the image or no path").with_source(e))?;
+        let target = components(&m.link).map_err(|e| refuse("which is outside the image or not a path").with_source(e))?;
         let Some((target_name, target_parent)) = target.split_last() else { return Err(refuse("the root")) };
         if target_parent == parent && target_name == &name {
             return Ok(());
         }
-        let from = self.tree.look_up(target_parent)?.ok_or_else(|| refuse("whose directory is not there (yet) or is behind a symlink"))?;
+        let from = self.tree.look_up(target_parent)?.ok_or_else(|| refuse("whose directory does not exist (yet) or is behind a symlink"))?;
         match fs::statat(&from, *target_name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(s) if FileType::from_raw_mode(s.st_mode) == FileType::Directory => return Err(refuse("a directory")),
             Ok(_) => {}
-            Err(Errno::NOENT) => return Err(refuse("which is not there (yet)")),
+            Err(Errno::NOENT) => return Err(refuse("which does not exist (yet)")),
             Err(e) => return Err(Error::io(format!("stat {}", shown(&m.link)), e)),
         }
         self.tree.enter(parent)?;
@@ -248,7 +251,7 @@ impl Writer {
         Ok(())
     }
 
-    /// The same for what cannot be opened: a symlink, a FIFO, a device.
+    /// The same for a member that cannot be opened: a symlink, a FIFO, a device.
     fn dress_by_name(&mut self, m: &Member, name: &[u8]) -> Result<()> {
         let (uid, gid) = self.owner(m);
         let what = |what: &str| format!("change the {what} of {}", shown(&m.path));
@@ -256,7 +259,7 @@ impl Writer {
         let dir = self.tree.current();
         fs::chownat(dir, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW).io(|| what("owner"))?;
         if m.kind != Type::Symlink {
-            // The node was made by us a moment ago and is no symlink: nothing is followed.
+            // We created the node a moment ago and it is not a symlink: nothing is followed.
             fs::chmodat(dir, name, Mode::from_raw_mode(m.mode), AtFlags::empty()).io(|| what("mode"))?;
         }
         for (key, value) in &m.xattrs {
@@ -273,7 +276,7 @@ impl Writer {
 fn attribute(e: Errno, m: &Member, name: &[u8]) -> Error {
     let what = format!("set the extended attribute {} of {}", shown(name), shown(&m.path));
     match e {
-        // What the disk has no room for in one leaf, or what is no valid value; a full pool shows in the next write as well.
+        // The value does not fit into one leaf, or is not valid. A full pool is noticed by the next write as well.
         Errno::TOOBIG | Errno::RANGE | Errno::INVAL => Error::new(Code::ImageXattr, format!("{what}: {e}")).with_source(std::io::Error::from(e)),
         e => Error::io(what, e),
     }

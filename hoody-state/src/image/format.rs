@@ -1,4 +1,4 @@
-//! Telling the format by the first bytes, and undoing the compression.
+//! Recognises the compression by the first bytes, and decompresses.
 
 use super::options::{ImportOptions, cancelled};
 use crate::error::{Code, Error, Result};
@@ -8,7 +8,7 @@ use std::io::{self, BufRead, Read};
 use zstd::stream::read::Decoder as ZstdDecoder;
 
 const BUFFER: usize = 128 << 10;
-/// The largest window that zstd makes without being told to (`--long=27`): 128 MiB of memory.
+/// The largest window that zstd makes by default (as with `--long=27`): 128 MiB of memory.
 const ZSTD_WINDOW_LOG: u32 = 27;
 
 /// The error for a damaged archive.
@@ -23,15 +23,15 @@ pub(super) fn header_too_large(why: impl std::fmt::Display) -> Error {
 }
 
 fn unknown(what: &str) -> Error {
-    Error::new(Code::ImageFormat, format!("{what}: an image is a tar, plain or compressed by gzip or zstd"))
+    Error::new(Code::ImageFormat, format!("{what}: an image must be a tar, plain or compressed with gzip or zstd"))
 }
 
-/// The error that an `io::Error` of these readers carries; whatever is not ours is a decoder's complaint.
+/// The error inside an `io::Error` of these readers; any other error is from a decoder.
 pub(super) fn carried(e: io::Error) -> Error {
     e.downcast::<Error>().unwrap_or_else(corrupt)
 }
 
-/// The caller's reader, counted and interruptible; its errors are told from those of a decoder.
+/// The caller's reader, counted and interruptible. Its errors are distinguished from those of a decoder.
 pub(super) struct Source<'a, R> {
     inner: R,
     read: u64,
@@ -63,7 +63,7 @@ impl<R: Read> Read for Source<'_, R> {
     }
 }
 
-/// A buffered reader that can look ahead a few bytes.
+/// A buffered reader with a lookahead of a few bytes.
 struct Peek<R> {
     inner: R,
     buf: Vec<u8>,
@@ -132,7 +132,7 @@ enum Stage<R: Read> {
     End,
 }
 
-/// The archive, uncompressed, and no more of it than allowed.
+/// The decompressed archive, up to the limit.
 pub(super) struct Decompressed<R: Read> {
     stage: Stage<R>,
     out: u64,
@@ -140,7 +140,7 @@ pub(super) struct Decompressed<R: Read> {
 }
 
 impl<R: Read> Decompressed<R> {
-    /// Looks at the first bytes and chooses.
+    /// Chooses the decoder by the first bytes.
     pub(super) fn open(reader: R, limit: Option<Bytes>) -> Result<Self> {
         let mut reader = Peek::new(reader);
         let head = reader.peek(6).map_err(carried)?;

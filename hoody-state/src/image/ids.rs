@@ -6,7 +6,7 @@ use crate::error::{Code, Error, Result};
 /// Ids in one user namespace.
 const IDS: i64 = 65_536;
 
-/// The owner as the host sees it.
+/// An owner as host ids.
 ///
 /// # Errors
 /// `image_id_range`.

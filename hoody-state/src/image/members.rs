@@ -1,4 +1,4 @@
-//! The tar format: one member after the other, in constant memory.
+//! Reads the tar format, one member after the other, in constant memory.
 
 use super::format::{carried, corrupt, header_too_large};
 use super::pax::{Pax, decimal};
@@ -9,14 +9,14 @@ use std::io::Read;
 const BLOCK: usize = 512;
 /// Far more than any real extended header (the attributes of one file).
 const LARGEST_PAX: u64 = 1 << 20;
-/// What all entries have in common is copied for each of them.
+/// The most for a global header, whose records are copied for each entry.
 const LARGEST_GLOBAL: usize = 64 << 10;
 /// Twice what `PATH_MAX` allows: the check of the path then says what is wrong.
 const LARGEST_NAME: u64 = 8 << 10;
 /// 16 MiB of memory; a file in a million pieces.
 const MOST_PIECES: usize = 1 << 20;
 
-/// What a member is.
+/// The type of a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Type {
     File,
@@ -26,18 +26,18 @@ pub(super) enum Type {
     Fifo,
     Char,
     Block,
-    /// Something that no root file system needs; its type byte.
+    /// A type that no root file system needs, with its type byte.
     Other(u8),
 }
 
-/// A file with holes: its length, and where its data belongs.
+/// A file with holes: its length, and the offsets of its data.
 #[derive(Debug, Clone)]
 pub(super) struct Sparse {
     pub(super) size: u64,
     pub(super) pieces: Vec<(u64, u64)>,
 }
 
-/// One member's headers, put together.
+/// The combined headers of one member.
 #[derive(Debug, Clone)]
 pub(super) struct Member {
     pub(super) path: Vec<u8>,
@@ -50,14 +50,14 @@ pub(super) struct Member {
     pub(super) device: (u64, u64),
     pub(super) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
     pub(super) sparse: Option<Sparse>,
-    /// Keys of extended headers that are not kept.
+    /// Keys of extended headers that are ignored.
     pub(super) ignored: Vec<String>,
 }
 
 /// Reads members and their data.
 pub(super) struct Members<R> {
     reader: R,
-    /// Data of the present member that was not read yet, and the padding after it.
+    /// The unread data of the current member, and the padding after it.
     data: u64,
     padding: u64,
     global: Pax,
@@ -108,7 +108,7 @@ impl<R: Read> Members<R> {
         if kind == Type::File && header.0[156] != b'7' && path.ends_with(b"/") {
             kind = Type::Directory;
         }
-        // Types that are all header have no data, whatever the size field says (it may be that of a hard link's file).
+        // Types without data, whatever the size field says (for a hard link it may be that of the file).
         let stored = if matches!(kind, Type::File | Type::Other(_)) { pax.size.unwrap_or(size) } else { 0 };
         self.begin(stored);
         let mut member = Member {
@@ -140,7 +140,7 @@ impl<R: Read> Members<R> {
         Ok(member)
     }
 
-    /// Data of the present member; 0 at its end.
+    /// Reads data of the current member; 0 at its end.
     pub(super) fn read(&mut self, buf: &mut [u8]) -> Result<usize> {
         let want = buf.len().min(usize::try_from(self.data).unwrap_or(usize::MAX));
         if want == 0 {
@@ -155,7 +155,7 @@ impl<R: Read> Members<R> {
         }
     }
 
-    /// Reads what follows the end mark, so that a damaged or cut stream is found out. How many bytes other than zero were there?
+    /// Reads what follows the end mark, so that a damaged or cut stream is noticed. Returns how many bytes were not zero.
     pub(super) fn finish(mut self) -> Result<u64> {
         let mut buf = vec![0u8; 64 << 10];
         let mut strange = 0;
@@ -234,7 +234,7 @@ impl<R: Read> Members<R> {
         pieces_of(&header.0[386..482], &mut pieces)?;
         let mut more = header.0[482] != 0;
         while more {
-            // These blocks stand before the data and are not counted in its size.
+            // These blocks precede the data and are not included in its size.
             let block = self.block()?.ok_or_else(|| corrupt("it ends in a map of holes"))?;
             pieces_of(&block[..504], &mut pieces)?;
             more = block[504] != 0;
@@ -263,11 +263,11 @@ impl<R: Read> Members<R> {
                 if b != b'\n' {
                     line.push(b);
                     if line.len() > 20 {
-                        return Err(corrupt("a map of holes that is no list of numbers"));
+                        return Err(corrupt("a map of holes that is not a list of numbers"));
                     }
                     continue;
                 }
-                let n = decimal(&line).ok_or_else(|| corrupt("a map of holes that is no list of numbers"))?;
+                let n = decimal(&line).ok_or_else(|| corrupt("a map of holes that is not a list of numbers"))?;
                 line.clear();
                 match wanted {
                     None => {
@@ -302,14 +302,14 @@ fn pieces_of(map: &[u8], out: &mut Vec<(u64, u64)>) -> Result<()> {
         if piece[0] == 0 {
             return Ok(());
         }
-        let number = |s: &[u8]| number(s).and_then(|n| u64::try_from(n).ok()).ok_or_else(|| corrupt("a map of holes that is no list of numbers"));
+        let number = |s: &[u8]| number(s).and_then(|n| u64::try_from(n).ok()).ok_or_else(|| corrupt("a map of holes that is not a list of numbers"));
         out.push((number(&piece[..12])?, number(&piece[12..])?));
     }
     Ok(())
 }
 
 fn no_tar() -> Error {
-    Error::new(Code::ImageFormat, "the image's archive is no tar: an image is a tar, plain or compressed by gzip or zstd")
+    Error::new(Code::ImageFormat, "the image's archive is not a tar: an image must be a tar, plain or compressed with gzip or zstd")
 }
 
 fn until_nul(s: &[u8]) -> &[u8] {
@@ -331,7 +331,7 @@ struct Header([u8; BLOCK]);
 
 impl Header {
     fn number(&self, field: std::ops::Range<usize>) -> Result<i64> {
-        number(&self.0[field]).ok_or_else(|| corrupt("a header with a field that is no number"))
+        number(&self.0[field]).ok_or_else(|| corrupt("a header with a field that is not a number"))
     }
 
     fn size(&self) -> Result<u64> {

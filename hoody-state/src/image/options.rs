@@ -7,11 +7,11 @@ use crate::units::Bytes;
 pub struct ImportOptions<'a> {
     /// Added to every owner, so that the files belong to the containers' user namespace.
     pub id_base: u32,
-    /// The most bytes the archive may have when unpacked (headers included); no limit without it.
+    /// The largest number of bytes of the unpacked archive (headers included); `None`: no limit.
     pub max_bytes: Option<Bytes>,
     /// Asked often; the import ends with [`Code::Cancelled`] soon after it says `true`.
     pub cancelled: &'a dyn Fn() -> bool,
-    /// Told often how many bytes of the (compressed) stream have been read.
+    /// Called often with the number of bytes read from the (compressed) stream.
     pub progress: &'a dyn Fn(Bytes),
 }
 

@@ -1,12 +1,12 @@
-//! Which names in an archive are safe. Pure.
+//! Checks that names in an archive are safe. No I/O.
 
 use crate::error::{Code, Error, Result};
 
-/// What `PATH_MAX` allows.
+/// The longest path that `PATH_MAX` allows.
 const LONGEST_PATH: usize = 4096;
-/// What the kernel allows for one name.
+/// The longest name that the kernel allows.
 const LONGEST_NAME: usize = 255;
-/// Every directory of the path being written is held open, so there is a limit; real trees have a few dozen levels.
+/// The deepest path. Every directory of the path being written is kept open; real trees have a few dozen levels.
 pub(super) const DEEPEST: usize = 200;
 
 /// A path for an error message: escaped, and short.
@@ -17,12 +17,12 @@ pub(super) fn shown(path: &[u8]) -> String {
     format!("{:?}{more}", short)
 }
 
-/// The error for a path that may not be.
+/// The error for an unsafe path.
 pub(super) fn unsafe_path(path: &[u8], why: &str) -> Error {
     Error::new(Code::ImagePathUnsafe, format!("the archive has an entry {}: {why}; the image was refused", shown(path)))
 }
 
-/// The components of an archive's path, without `.` and empty ones; none at all for the root itself.
+/// The components of a path in an archive, without `.` and empty ones; none for the root itself.
 ///
 /// # Errors
 /// `image_path_unsafe`: empty, absolute, with `..` or NUL, too long or too deep.
@@ -35,14 +35,14 @@ pub(super) fn components(path: &[u8]) -> Result<Vec<&[u8]>> {
         return refuse("the path is absolute (make the archive with paths relative to the root)");
     }
     if path.contains(&0) {
-        return refuse("the path holds a NUL");
+        return refuse("the path contains a NUL");
     }
     if path.len() >= LONGEST_PATH {
         return refuse("the path is longer than 4095 bytes");
     }
     let parts: Vec<&[u8]> = path.split(|b| *b == b'/').filter(|p| !p.is_empty() && *p != b".").collect();
     if parts.contains(&b"..".as_slice()) {
-        return refuse("the path holds `..`");
+        return refuse("the path contains `..`");
     }
     if parts.iter().any(|p| p.len() > LONGEST_NAME) {
         return refuse("a name is longer than 255 bytes");
@@ -53,7 +53,7 @@ pub(super) fn components(path: &[u8]) -> Result<Vec<&[u8]>> {
     Ok(parts)
 }
 
-/// What a name asks for in the way of image layers.
+/// The meaning of a name in image layers.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Whiteout<'a> {
     /// An ordinary name.

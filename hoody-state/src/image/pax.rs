@@ -7,10 +7,10 @@ use base64::{Engine, alphabet};
 use percent_encoding::percent_decode;
 use rustix::fs::Timespec;
 
-/// More than any file has. Each is compared with the others.
+/// The most attributes of one entry, more than any file has. Each is compared with the others.
 const MOST_XATTRS: usize = 1000;
 
-/// What extended headers said; they win over the plain header.
+/// The content of extended headers, which override the plain header.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Pax {
     pub(super) path: Option<Vec<u8>>,
@@ -21,14 +21,14 @@ pub(super) struct Pax {
     pub(super) mtime: Option<Timespec>,
     pub(super) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
     pub(super) sparse: Option<PaxSparse>,
-    /// Keys that say something this does not keep.
+    /// Keys that are ignored.
     pub(super) ignored: Vec<String>,
 }
 
-/// The three ways in which GNU tar says "sparse" in an extended header.
+/// The three forms in which GNU tar describes a sparse file in an extended header.
 #[derive(Debug, Clone, Default)]
 pub(super) struct PaxSparse {
-    /// Format 1.0: the map stands at the head of the data.
+    /// Format 1.0: the map precedes the data.
     pub(super) map_in_data: bool,
     pub(super) name: Option<Vec<u8>>,
     pub(super) real_size: u64,
@@ -37,7 +37,7 @@ pub(super) struct PaxSparse {
 }
 
 impl Pax {
-    /// Adds the records of one header to what is known already, as long as that stays within bounds: an archive may have any number of headers
+    /// Adds the records of one header to those before, as long as they stay within bounds: an archive may have any number of headers
     /// before an entry. Errors: `image_corrupt`, `image_header_too_large`.
     pub(super) fn read(&mut self, data: &[u8], most: usize) -> Result<()> {
         self.records(data)?;
@@ -66,7 +66,7 @@ impl Pax {
     }
 
     fn apply(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
-        let bad = || corrupt(format!("an extended header {} that is no number", super::path::shown(key)));
+        let bad = || corrupt(format!("an extended header {} that is not a number", super::path::shown(key)));
         let text = || (!value.is_empty()).then(|| value.to_vec());
         let signed = || -> Result<Option<i64>> {
             if value.is_empty() {
@@ -123,7 +123,7 @@ impl Pax {
     }
 }
 
-/// A number of digits alone.
+/// A number that consists only of digits.
 pub(super) fn decimal(s: &[u8]) -> Option<u64> {
     if s.is_empty() {
         return None;

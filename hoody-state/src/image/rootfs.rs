@@ -1,13 +1,13 @@
-//! Whether a tree can be booted, and the directories that every container needs.
+//! Checks whether a tree can be booted, and adds the directories that every container needs.
 
 use super::tree::{Existing, Tree};
 use crate::error::{Code, Error, IoContext, Result};
 use rustix::fs::{self, FileType, Mode, OFlags, ResolveFlags};
 
-/// What a container is started with when its creator says nothing else, in the order of preference.
+/// The default command of a container, in order of preference.
 const PROGRAMS: [&str; 5] = ["sbin/init", "bin/sh", "usr/bin/sh", "usr/sbin/init", "init"];
 
-/// Directories made where they are missing, with their modes. The first group are mount points and must be real directories.
+/// Directories that are created if missing, with their modes. The first group are mount points and must be real directories.
 const MOUNT_POINTS: [(&str, u32); 8] = [
     ("proc", 0o555),
     ("sys", 0o555),
@@ -23,7 +23,7 @@ const USUAL: [(&str, u32); 4] = [("tmp", 0o1777), ("run", 0o755), ("etc", 0o755)
 /// Adds the directories that are missing.
 ///
 /// # Errors
-/// `image_no_root` where one of them is something else.
+/// `image_no_root` if one of them is not a directory.
 pub(super) fn complete(tree: &mut Tree) -> Result<()> {
     for (path, mode) in MOUNT_POINTS {
         directory(tree, path, mode, false)?;
@@ -53,10 +53,10 @@ fn directory(tree: &mut Tree, path: &str, mode: u32, may_be_link: bool) -> Resul
     }
 }
 
-/// Whether there is something to start.
+/// Checks that there is a program to start.
 ///
 /// # Errors
-/// `image_no_root`, naming what was looked for.
+/// `image_no_root`, which names the programs that were looked for.
 pub(super) fn check(tree: &Tree) -> Result<()> {
     for path in PROGRAMS {
         // The kernel resolves symlinks as if the image were `/`: absolute ones and `..` stay within.
@@ -69,6 +69,6 @@ pub(super) fn check(tree: &Tree) -> Result<()> {
     }
     Err(Error::new(
         Code::ImageNoRoot,
-        "the archive is no root file system: it has no executable /sbin/init, /bin/sh, /usr/bin/sh or /init (is the tree in a subdirectory of the archive?)",
+        "the archive is not a root file system: it has no executable /sbin/init, /bin/sh, /usr/bin/sh or /init (is the tree in a subdirectory of the archive?)",
     ))
 }

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-/// Counts what is left out, by kind of thing, so that a hostile archive cannot make the report large.
+/// Counts what is skipped by kind of thing, so that a hostile archive cannot make the report large.
 #[derive(Default)]
 pub(super) struct Skipped(BTreeMap<String, (u64, String)>);
 
 impl Skipped {
     const KINDS: usize = 100;
 
-    /// Something of the kind `what` was left out at `path`.
+    /// Records that something of the kind `what` was skipped at `path`.
     pub(super) fn add(&mut self, what: &str, path: &[u8]) {
         if let Some((n, _)) = self.0.get_mut(what) {
             *n += 1;

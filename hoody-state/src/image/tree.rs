@@ -1,7 +1,7 @@
 //! Directories beneath the image's root, opened one component at a time without following a symlink.
 //!
-//! The directories down to the one being written are held open, as a stack. A directory's time of change is put in place when it
-//! leaves the stack, after everything in it was written: so archives of any size need memory for one path alone.
+//! The directories down to the one being written are kept open, as a stack. A directory's modification time is set when it leaves the stack, after everything in
+//! it was written. So archives of any size need memory for one path only.
 
 use super::path::{shown, unsafe_path};
 use crate::error::{Error, IoContext, Result};
@@ -26,7 +26,7 @@ pub(super) struct Tree {
     id_base: u32,
 }
 
-/// What a name is at present.
+/// What exists under a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Existing {
     Nothing,
@@ -38,7 +38,7 @@ pub(super) fn times(mtime: Timespec) -> Timestamps {
     Timestamps { last_access: mtime, last_modification: mtime }
 }
 
-/// Takes away the ACLs that something new got from its directory, and not from the archive.
+/// Removes the ACLs that something new inherited from its directory.
 pub(super) fn disinherit(fd: &OwnedFd) -> Result<(), Errno> {
     for name in super::xattr::INHERITED {
         match fs::fremovexattr(fd, name) {
@@ -68,12 +68,12 @@ impl Tree {
         self.root.as_fd()
     }
 
-    /// An owner, as the host sees it.
+    /// An owner as host ids.
     pub(super) fn owner(&self, uid: u32, gid: u32) -> (Option<Uid>, Option<Gid>) {
         (Some(Uid::from_raw(self.id_base.saturating_add(uid))), Some(Gid::from_raw(self.id_base.saturating_add(gid))))
     }
 
-    /// The directory at `parts`, made (0755, owned by root) where it is missing. Directories off this path are finished.
+    /// Enters the directory at `parts` and creates it (0755, owned by root) if it is missing. Directories that are not on this path are finished.
     pub(super) fn enter(&mut self, parts: &[&[u8]]) -> Result<BorrowedFd<'_>> {
         let common = self.stack.iter().zip(parts).take_while(|(o, p)| o.name == **p).count();
         self.leave(common)?;
@@ -91,7 +91,7 @@ impl Tree {
                     fs::fchmod(&fd, Mode::from_raw_mode(0o755)).io(|| format!("change the mode of {}", what()))?;
                     fd
                 }
-                Err(Errno::NOTDIR | Errno::LOOP) => return Err(unsafe_path(&joined(parts), &format!("its parent {} is a symlink or no directory", what()))),
+                Err(Errno::NOTDIR | Errno::LOOP) => return Err(unsafe_path(&joined(parts), &format!("its parent {} is a symlink or not a directory", what()))),
                 Err(e) => return Err(Error::io(format!("open {}", what()), e)),
             };
             let mtime = mtime(&fs::fstat(&fd).io(|| format!("stat {}", what()))?);
@@ -100,7 +100,7 @@ impl Tree {
         Ok(self.current())
     }
 
-    /// The time of change that the directory last entered gets in the end.
+    /// Sets the final modification time of the directory entered last.
     pub(super) fn set_mtime(&mut self, mtime: Timespec) {
         match self.stack.last_mut() {
             Some(o) => o.mtime = mtime,
@@ -128,7 +128,7 @@ impl Tree {
         fs::futimens(&self.root, &times(self.root_mtime)).io(|| "change the times of the image's root")
     }
 
-    /// What `name` is in the directory entered last; a symlink is itself, not what it points to.
+    /// What `name` is in the directory entered last; symlinks are not followed.
     pub(super) fn existing(&self, name: &[u8]) -> Result<Existing> {
         match fs::statat(self.current(), name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(s) if FileType::from_raw_mode(s.st_mode) == FileType::Directory => Ok(Existing::Directory),
@@ -168,7 +168,7 @@ impl Tree {
         Path::new("/proc/self/fd").join(self.current().as_raw_fd().to_string()).join(std::ffi::OsStr::from_bytes(name))
     }
 
-    /// The directory at `parts` for reading, off the stack; `None` where it is missing, not a directory, or behind a symlink.
+    /// Opens the directory at `parts` for reading, without changing the stack; `None` if it is missing, not a directory, or behind a symlink.
     pub(super) fn look_up(&self, parts: &[&[u8]]) -> Result<Option<OwnedFd>> {
         let path = if parts.is_empty() { b".".to_vec() } else { joined(parts) };
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;

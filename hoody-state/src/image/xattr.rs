@@ -1,33 +1,33 @@
-//! Which extended attributes of an archive an image keeps, and with whose ids. Pure.
+//! Which extended attributes of an archive an image keeps, and how their ids are shifted. No I/O.
 //!
-//! Kept: `user.*` on files and directories, `security.capability` and POSIX ACLs, their ids shifted. Not kept: `trusted.*` (what
-//! overlayfs and the like note for themselves; a container could not see it), other `security.*` (labels of another host's policy),
+//! Kept: `user.*` on files and directories, `security.capability` and POSIX ACLs, their ids shifted. Not kept: `trusted.*` (used by
+//! overlayfs and the like; a container could not see it), other `security.*` (labels of another host's policy),
 //! other `system.*`, and `user.*` where the kernel has none (symlinks, devices, FIFOs).
 
 use super::ids::shifted;
 use super::path::shown;
 use crate::error::{Code, Error, Result};
 
-/// What a leaf of 4 KiB holds of one attribute: 4096 − 101 (header) − 25 (item) − 30 (entry), name and value together.
+/// The largest attribute that fits into a leaf of 4 KiB: 4096 − 101 (header) − 25 (item) − 30 (entry), name and value together.
 pub(super) const LARGEST: usize = 3940;
 
 const ACL_ACCESS: &[u8] = b"system.posix_acl_access";
 const ACL_DEFAULT: &[u8] = b"system.posix_acl_default";
 const CAPABILITY: &[u8] = b"security.capability";
 
-/// The value to set, or `None` for an attribute that is left out.
+/// The value to set; `None` for an attribute that is not kept.
 ///
 /// # Errors
-/// `image_xattr`: too large, or not what its name says; `image_id_range` for an ACL.
+/// `image_xattr`: too large, or malformed; `image_id_range` for an ACL.
 pub(super) fn translate(path: &[u8], name: &[u8], value: &[u8], on_file: bool, id_base: u32) -> Result<Option<Vec<u8>>> {
     let out = match name {
-        CAPABILITY if on_file => capability(value, id_base).ok_or_else(|| bad(path, name, "it is no file capability"))?,
-        ACL_ACCESS | ACL_DEFAULT => acl(path, value, id_base)?.ok_or_else(|| bad(path, name, "it is no POSIX ACL of version 2"))?,
+        CAPABILITY if on_file => capability(value, id_base).ok_or_else(|| bad(path, name, "it is not a file capability"))?,
+        ACL_ACCESS | ACL_DEFAULT => acl(path, value, id_base)?.ok_or_else(|| bad(path, name, "it is not a POSIX ACL of version 2"))?,
         _ if on_file && name.starts_with(b"user.") && name.len() > 5 => value.to_vec(),
         _ => return Ok(None),
     };
     if name.contains(&0) || name.len() > 255 {
-        return Err(bad(path, name, "its name is longer than 255 bytes or holds a NUL"));
+        return Err(bad(path, name, "its name is longer than 255 bytes or contains a NUL"));
     }
     if name.len() + out.len() > LARGEST {
         return Err(bad(path, name, &format!("its name and value are {} bytes long, the most is {LARGEST}", name.len() + out.len())));
@@ -35,12 +35,12 @@ pub(super) fn translate(path: &[u8], name: &[u8], value: &[u8], on_file: bool, i
     Ok(Some(out))
 }
 
-/// Whether this attribute is inherited by what is made in the directory.
+/// Whether new files in the directory inherit this attribute.
 pub(super) fn is_default_acl(name: &[u8]) -> bool {
     name == ACL_DEFAULT
 }
 
-/// The ACLs that what is made in such a directory inherits.
+/// The ACLs that new files in such a directory inherit.
 pub(super) const INHERITED: [&[u8]; 2] = [ACL_ACCESS, ACL_DEFAULT];
 
 fn bad(path: &[u8], name: &[u8], why: &str) -> Error {

@@ -1,4 +1,4 @@
-//! What runs, from the kernel: for a process of ours that has just begun.
+//! Finds out from the kernel what runs, for a server that has just started.
 
 use super::OciRuntime;
 use super::record::{Init, Record};
@@ -9,16 +9,16 @@ use crate::sys::process;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-/// A start whose server was killed goes on without it: so long it is waited for.
+/// How long to wait for a start whose server was killed, which continues without it.
 const HALF_WAY: Duration = Duration::from_secs(3);
 
 impl OciRuntime {
-    /// See [`Runtime::adopt`](crate::runtime::Runtime::adopt). `None` with processes left (a start that died half-way) is for the caller to
+    /// See [`Runtime::adopt`](crate::runtime::Runtime::adopt). If it is `None` and processes are left (of a start that failed half-way), the caller must
     /// [`kill`](crate::runtime::Runtime::kill).
     pub(super) fn adopt_run(&self, c: &ContainerId) -> Result<Option<Running>> {
         let Some((record, pid, pidfd)) = self.find_init(c, HALF_WAY)? else { return Ok(None) };
         if !self.config.looks_only {
-            // A record has one writer: a start writes its own.
+            // A record has one writer, and a start writes its own.
             if self.dirs.load(c, &self.boot_id)?.is_some_and(|r| r.init.is_none() && r.run == record.run) {
                 self.dirs.save(c, &record)?;
             }
@@ -37,7 +37,7 @@ impl OciRuntime {
         Ok(found.map(|(record, pid, _)| Running { run: record.run, pid, started_at: record.started_at }))
     }
 
-    /// The living init of the last run. `patience`: how long one that may be starting is waited for.
+    /// The living init of the last run. `patience`: how long to wait for one that may be starting.
     pub(super) fn find_init(&self, c: &ContainerId, patience: Duration) -> Result<Option<(Record, i32, OwnedFd)>> {
         let Some(mut record) = self.dirs.load(c, &self.boot_id)? else { return Ok(None) };
         let init = match record.init {
@@ -48,7 +48,7 @@ impl OciRuntime {
                 Init { pid, start_time: stat.start_time }
             }
         };
-        // First the pidfd, then the proofs: they are about the process it holds, or that has ended.
+        // First the pidfd is opened, then the process is checked: so the checks are about the process of the pidfd, or it has ended.
         let Ok(pidfd) = process::pidfd_open(init.pid) else { return Ok(None) };
         let alive = process::proc_stat(init.pid).is_some_and(|s| s.start_time == init.start_time && !matches!(s.state, 'Z' | 'X'));
         if !alive
@@ -85,7 +85,7 @@ impl OciRuntime {
     }
 }
 
-/// Whether a process has been sent SIGKILL and has not come to die yet: a kill that a crash of ours cut short. Nothing can save it.
+/// Whether a process was sent SIGKILL and has not died yet: a crash of ours interrupted a kill. It will die.
 fn is_dying(pid: i32) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let pending = status.lines().filter_map(|l| l.strip_prefix("SigPnd:").or(l.strip_prefix("ShdPnd:")));

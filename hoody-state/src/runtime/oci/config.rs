@@ -1,4 +1,4 @@
-//! What an embedder chooses.
+//! The settings of an embedder.
 
 use crate::cgroup::CgroupTree;
 use crate::freeze::Freezer;
@@ -9,10 +9,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How many processes and threads a container may have, unless an operator says otherwise.
+/// The default of how many processes and threads a container may have.
 pub const CONTAINER_TASKS: u64 = 4096;
 
-/// Where a container's console is kept.
+/// Returns the path of a container's console.
 pub(super) type ConsolePath = Arc<dyn Fn(&ContainerId) -> PathBuf + Send + Sync>;
 
 /// How [`OciRuntime`](super::OciRuntime) runs containers.
@@ -22,9 +22,9 @@ pub struct OciConfig {
     pub runtime: Option<PathBuf>,
     /// State, bundles and pid files: on a file system that a reboot empties.
     pub run_dir: PathBuf,
-    /// The console file of a container; its directory is made.
+    /// The console file of a container; its directory is created.
     pub console_path: Arc<dyn Fn(&ContainerId) -> PathBuf + Send + Sync>,
-    /// What is kept of a console: between half of this and this, but for a moment after a flood.
+    /// How much of a console is kept: between half of this and this, except for a moment after a flood of output.
     pub console_limit: Bytes,
     /// The containers' cgroups.
     pub cgroups: CgroupTree,
@@ -36,7 +36,7 @@ pub struct OciConfig {
     pub id_count: u32,
     /// How many processes and threads a container may have at once.
     pub pids_limit: Option<u64>,
-    /// What `stop` sends to init.
+    /// The signal that `stop` sends to init.
     pub stop_signal: i32,
     /// A runtime that takes longer to start a container is killed.
     pub start_timeout: Duration,
@@ -45,7 +45,7 @@ pub struct OciConfig {
     /// Whether this process becomes a child subreaper, to learn exit codes from every kernel. Embedders that are one already, or whose
     /// other children leave orphans that shall go to pid 1, switch it off.
     pub subreaper: bool,
-    /// Only looks, beside the process that runs the containers: adopting then watches and writes nothing.
+    /// Whether it only reads, beside the process that runs the containers: adopting then watches and writes nothing.
     pub looks_only: bool,
 }
 

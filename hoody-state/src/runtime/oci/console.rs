@@ -1,10 +1,10 @@
-//! Consoles: files that inits write by themselves, kept bounded from outside.
+//! Consoles: files that inits write directly, and whose size is bounded from outside.
 //!
-//! The file is opened for appending and belongs to the container's root, who may reopen, truncate or stretch it. Nothing here trusts
-//! its size: reading is bounded by the limit, and what the file holds on the disk is bounded by punching its head out (its offsets
-//! stay, so that writers never notice). Growth is noticed by inotify, at most once a second (more often only in a flood that
+//! The file is opened for appending and belongs to the container's root, who may reopen, truncate or extend it. Nothing here trusts
+//! its size: reading is bounded by the limit, and the space of the file on the disk is bounded by punching a hole at its start (offsets
+//! stay the same, so that writers do not notice). Growth is noticed by inotify, at most once a second (more often only in a flood that
 //! passes the limit within that second), and not at all while nothing is written. Where the kernel gives no inotify instance or no watch (other programs of the
-//! host's root have all there are), the file is looked at once a second instead.
+//! host's root have used them up), the file is checked once a second instead.
 
 use super::config::ConsolePath;
 use crate::error::{IoContext, Result};
@@ -40,16 +40,16 @@ pub(super) struct Consoles {
 enum Growth {
     /// The kernel says so.
     Notified(WatchDescriptor),
-    /// By a look at the file, time and again.
+    /// By checking the file regularly.
     Polled,
 }
 
 /// Whether inotify is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Notify {
-    /// If the kernel has an instance left.
+    /// Used if the kernel has an instance left.
     IfPossible,
-    /// Not at all: nothing is watched, or it is looked at.
+    /// Not used: nothing is watched, or files are checked regularly.
     Never,
 }
 
@@ -57,7 +57,7 @@ impl Consoles {
     pub fn new(path: ConsolePath, limit: Bytes, owner: u32, notify: Notify) -> Self {
         let init = || Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK);
         let without = |e: nix::errno::Errno| {
-            tracing::warn!(error = %e, "no inotify instance: consoles are looked at once a second (raise fs.inotify.max_user_instances)");
+            tracing::warn!(error = %e, "no inotify instance: consoles are checked once a second (raise fs.inotify.max_user_instances)");
         };
         let inotify = if notify == Notify::Never { None } else { init().map_err(without).ok() };
         Consoles { path, limit: limit.0.clamp(8192, MAX_TAIL), owner, inotify, watched: Mutex::default() }
@@ -76,7 +76,7 @@ impl Consoles {
         (self.path)(container)
     }
 
-    /// Opens the console for a new run, whose output follows that of the last.
+    /// Opens the console for a new run, whose output is appended to that of the last.
     pub fn open(&self, container: &ContainerId) -> Result<File> {
         let path = self.path(container);
         let open = || OpenOptions::new().append(true).create(true).mode(0o600).custom_flags(nix::libc::O_NOFOLLOW).open(&path);
@@ -95,7 +95,7 @@ impl Consoles {
         Ok(file)
     }
 
-    /// Nobody writes now: offsets begin at 0 again, so that they never reach the largest the file system allows.
+    /// Makes offsets begin at 0 again, so that they never reach the largest that the file system allows. No process writes at this time.
     fn start_over(&self, path: &Path) -> Result<File> {
         let tail = read_tail(path, self.limit / 2)?;
         let next = path.with_extension("console-new");
@@ -106,19 +106,19 @@ impl Consoles {
         Ok(file)
     }
 
-    /// Keeps the console bounded from now on. Whether [`poll`](Self::poll) must be called for that.
+    /// Bounds the console from now on. Returns whether [`poll`](Self::poll) must be called for that.
     pub fn watch(&self, container: &ContainerId) -> bool {
         let path = self.path(container);
         let growth = match self.inotify.as_ref().map(|i| i.add_watch(&path, AddWatchFlags::IN_MODIFY)) {
             Some(Ok(wd)) => Growth::Notified(wd),
             Some(Err(e)) => {
-                tracing::warn!(%container, error = %e, "no inotify watch: the console is looked at once a second (raise fs.inotify.max_user_watches)");
+                tracing::warn!(%container, error = %e, "no inotify watch: the console is checked once a second (raise fs.inotify.max_user_watches)");
                 Growth::Polled
             }
             None => Growth::Polled,
         };
         self.watched().insert(container.clone(), growth);
-        // What was written before.
+        // Bounds what was written before.
         self.trim(container);
         growth == Growth::Polled
     }
@@ -135,7 +135,7 @@ impl Consoles {
         }
     }
 
-    /// Something was written: bounds those consoles, and says how long to look away.
+    /// Bounds the consoles that were written to, and returns for how long to ignore them.
     pub fn ready(&self) -> Duration {
         let mut written = HashSet::new();
         while let Some(Ok(events)) = self.inotify.as_ref().map(Inotify::read_events) {
@@ -144,7 +144,7 @@ impl Consoles {
         self.trim_those(|growth| written.contains(growth)).unwrap_or(QUIET)
     }
 
-    /// Bounds the consoles whose growth is not notified, and says when to look again; `None`: there are none.
+    /// Bounds the consoles whose growth is not notified, and returns when to check again; `None`: there are none.
     pub fn poll(&self) -> Option<Duration> {
         self.trim_those(|growth| *growth == Growth::Polled)
     }
@@ -155,7 +155,7 @@ impl Consoles {
         (!containers.is_empty()).then_some(if flood { FLOOD } else { QUIET })
     }
 
-    /// Punches out what is over the limit; whether anything was.
+    /// Punches out what is over the limit; returns whether anything was.
     fn trim(&self, container: &ContainerId) -> bool {
         let path = self.path(container);
         self.try_trim(&path).unwrap_or_else(|e| {
@@ -181,14 +181,14 @@ impl Consoles {
         if head > 0 {
             punch(0, head)?;
         }
-        // Reserved beyond the end by fallocate. Truncating to the size it has frees that; a line that is appended just now may be lost.
+        // Space was reserved beyond the end by fallocate. Truncating the file to its own size frees it; a line that is appended at this moment may be lost.
         if file.metadata()?.blocks().saturating_mul(512) > self.limit.saturating_add(64 << 10) {
             file.set_len(file.metadata()?.len())?;
         }
         Ok(head > 0)
     }
 
-    /// On file systems that allocate late, `blocks` lags behind what was written: the first data says it.
+    /// On file systems that allocate late, `blocks` lags behind what was written, so the offset of the first data is used.
     fn is_over(&self, mut file: &File, size: u64) -> std::io::Result<bool> {
         if size <= self.limit {
             return Ok(false);
@@ -201,7 +201,7 @@ impl Consoles {
         }
     }
 
-    /// The last bytes, from the beginning of a line where there is one.
+    /// The last bytes, from the beginning of a line if there is one.
     pub fn tail(&self, container: &ContainerId, last: Option<Bytes>) -> Result<Vec<u8>> {
         let n = last.map_or(self.limit, |b| b.0.min(self.limit));
         let mut tail = read_tail(&self.path(container), n)?;
@@ -231,7 +231,7 @@ impl Consoles {
     }
 }
 
-/// At most the last `n` bytes, cut to whole lines where something was left out. A missing file is empty.
+/// At most the last `n` bytes, beginning with a complete line if something was left out. A missing file is empty.
 fn read_tail(path: &Path, n: u64) -> Result<Vec<u8>> {
     let mut file = match OpenOptions::new().read(true).custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK).open(path) {
         Ok(f) => f,

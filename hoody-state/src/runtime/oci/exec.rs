@@ -1,9 +1,9 @@
-//! Running a command in a running container.
+//! Runs a command in a running container.
 //!
-//! With the subreaper the runtime leaves as soon as the command runs (`--detach`): its pipes are ours, and it is our child by then. Without, the runtime
-//! stays between, and a daemon that keeps the pipes open keeps the call waiting.
+//! With the subreaper the runtime ends as soon as the command runs (`--detach`): its pipes are ours, and it has become our child. Without, the runtime stays as
+//! its parent, and a daemon that keeps the pipes open keeps the call waiting.
 //!
-//! Where v2 is, each exec has a group of its own below the container's, `exec-<n>`, so that what it started can be killed with it (but for a daemon that left
+//! If v2 is mounted, each exec has a group of its own below the container's, `exec-<n>`, so that what it started can be killed with it (except for a daemon that left
 //! its parent in the instant before the command was moved there). On v1 alone a time-out kills the command's own process.
 
 use super::record::oci_id;
@@ -26,11 +26,11 @@ use std::path::Path;
 use std::process::{ChildStdin, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-/// How long a killed command is waited for.
+/// How long to wait for the end of a killed command.
 const DYING: Duration = Duration::from_secs(2);
 
 impl OciRuntime {
-    /// See [`Runtime::exec`](crate::runtime::Runtime::exec). A command that is not there gives 127, one that may not be executed 126, as shells do.
+    /// See [`Runtime::exec`](crate::runtime::Runtime::exec). A command that does not exist gives 127, one that may not be executed 126, as in shells.
     pub(super) fn exec_in(&self, c: &ContainerId, spec: &ExecSpec) -> Result<ExecOutput> {
         let runtime = find::runtime(self.config.runtime.as_deref())?;
         let process = spec::exec_process(spec)?;
@@ -60,8 +60,8 @@ impl OciRuntime {
         let pidfd = process::pidfd_open(helper.child.id() as i32).io(|| "open a pidfd of the runtime")?;
         let until = pump.run(&pidfd)?;
         if until != Until::Ended {
-            // A runtime that is killed in the middle may leave a command behind whose number nobody knows: it is let finish its start, which takes
-            // a moment, and what it started is killed.
+            // A runtime that is killed in the middle may leave a command with an unknown pid. So it may finish its start, which takes a moment, and what it started is
+            // killed.
             if self.config.subreaper
                 && self.await_end(&pidfd, DYING).is_ok()
                 && let Some(pid) = files.read_pid()
@@ -94,10 +94,10 @@ impl OciRuntime {
         self.failed(c, spec, out, &said)
     }
 
-    /// The runtime has left; the command is our child.
+    /// Follows the command after the runtime has ended: it is our child.
     fn follow(&self, c: &ContainerId, name: &str, files: &Files, pump: &mut Pump<'_>) -> Result<End> {
         let pid = files.read_pid().ok_or_else(|| Error::new(Code::ExecFailed, "the runtime wrote no pid file for the command"))?;
-        // A child that is dead but not reaped can be opened, and nobody else reaps it while we expect it.
+        // A child that is dead but not reaped can be opened, and no other thread reaps it while it is expected.
         let pidfd = process::pidfd_open(pid).io(|| format!("open a pidfd of the command (process {pid})"))?;
         self.gather(c, name, pid);
         let until = pump.run(&pidfd)?;
@@ -105,7 +105,7 @@ impl OciRuntime {
             self.kill_exec(c, name, files);
             self.await_end(&pidfd, DYING)?;
         }
-        // One that is asleep in the kernel is reaped as an orphan when it wakes.
+        // A process that sleeps in the kernel is reaped as an orphan when it wakes.
         let code = match waitid(Id::PIDFd(pidfd.as_fd()), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG) {
             Ok(WaitStatus::Exited(_, code)) => code,
             Ok(WaitStatus::Signaled(_, signal, _)) => 128 + signal as i32,
@@ -114,7 +114,7 @@ impl OciRuntime {
         Ok(End { code, until })
     }
 
-    /// A runtime that knows v2 has put the command into `run`: it, and what it has forked since, goes into the group of this exec.
+    /// Moves the command, and what it has forked, into the group of this exec: a runtime that knows v2 has put it into `run`.
     fn gather(&self, c: &ContainerId, name: &str, pid: i32) {
         let Some(group) = self.cgroups.v2_dir(c).map(|d| d.join(name).join("cgroup.procs")) else { return };
         let mut ours = vec![pid];
@@ -157,12 +157,12 @@ impl OciRuntime {
         Ok(out)
     }
 
-    /// The time is over, or the caller has gone: ends the command and what it started.
+    /// Ends the command and what it started, after the timeout or when the caller has left.
     fn kill_exec(&self, c: &ContainerId, name: &str, files: &Files) {
         if let Some(dir) = self.cgroups.v2_dir(c) {
             let _ = fs::write(dir.join(name).join("cgroup.kill"), "1");
         }
-        // Where there is no such group, and for a command that the runtime has moved and we have not.
+        // If there is no such group, and for a command that the runtime has moved and we have not.
         if let Some(pid) = files.read_pid()
             && let Ok(fd) = process::pidfd_open(pid)
             && self.is_in_group(c, pid)
@@ -222,7 +222,7 @@ enum Until {
     Cancelled,
 }
 
-/// The files of one exec, gone with it.
+/// The files of one exec, removed with it.
 struct Files {
     process: std::path::PathBuf,
     log: std::path::PathBuf,
@@ -273,7 +273,7 @@ impl<'a> Pump<'a> {
         Ok(Pump { stdin, pending: &spec.stdin, stdout, stderr, limit: spec.output_limit, deadline, cancel: spec.cancel.as_ref(), out: ExecOutput::default() })
     }
 
-    /// Until the process ends, its time is over or its caller has gone.
+    /// Transfers data until the process ends, its timeout passes or its caller leaves.
     fn run(&mut self, process: &OwnedFd) -> Result<Until> {
         loop {
             let left = self.deadline.map(|d| d.saturating_duration_since(Instant::now()));
@@ -315,14 +315,14 @@ impl<'a> Pump<'a> {
         }
     }
 
-    /// One buffer of each, so that neither starves the other nor the deadline.
+    /// Reads one buffer from each, so that neither starves the other or the deadline.
     fn drain(&mut self) -> bool {
         let mut more = drain_one(&mut self.stdout, &mut self.out.stdout, self.limit, &mut self.out.truncated);
         more |= drain_one(&mut self.stderr, &mut self.out.stderr, self.limit, &mut self.out.truncated);
         more
     }
 
-    /// What is in the pipes when the process has ended; a daemon that keeps them open is not waited for, and one that writes on is not listened to.
+    /// Reads what is in the pipes when the process has ended. A daemon that keeps them open is not waited for, and what it writes later is not read.
     fn last_words(&mut self) {
         for _ in 0..32 {
             if !self.drain() {

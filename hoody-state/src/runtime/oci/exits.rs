@@ -1,4 +1,4 @@
-//! Exits: one thread, asleep in epoll on a pidfd per init (and on the consoles).
+//! Exits of containers: one thread that sleeps in epoll on a pidfd for each init (and on the consoles).
 
 use super::console::Consoles;
 use super::record::{Before, Dirs, Record};
@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 const WAKE: u64 = 0;
 const CONSOLE: u64 = 1;
-/// How long the code of somebody else's child is waited for: its parent reaps it in this time or never.
+/// How long to wait for the exit code of another process's child: its parent reaps it in this time or never.
 const CODE_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// The thread, and what it watches.
@@ -44,14 +44,14 @@ struct Inner {
     last_token: u64,
     watches: HashMap<u64, Watch>,
     starting: HashSet<ContainerId>,
-    /// A process of theirs will come to us and is somebody's: no orphan.
+    /// Containers of which a process will become our child that a caller waits for: it is not an orphan.
     expecting: HashMap<ContainerId, usize>,
     /// Processes of the runtime that another thread waits for.
     helpers: HashSet<i32>,
-    /// Ended before they could be watched.
+    /// Runs that ended before they could be watched.
     ended: Vec<(ContainerId, RunId, Before)>,
     console_at: Option<Instant>,
-    /// When to look at the consoles whose growth the kernel does not notify.
+    /// When to check the consoles whose growth the kernel does not notify.
     poll_at: Option<Instant>,
     stopping: bool,
 }
@@ -62,7 +62,7 @@ struct Watch {
     before: Before,
     pid: i32,
     pidfd: OwnedFd,
-    /// It has ended; its code is waited for until then.
+    /// It has ended; the time until which to wait for its exit code.
     code_by: Option<Instant>,
 }
 
@@ -111,7 +111,7 @@ impl Watcher {
         Ok(Helper { shared: &self.shared, child })
     }
 
-    /// Reports the end of this init once. It is watched already: nothing changes.
+    /// Reports the end of this init once. Does nothing if it is watched already.
     pub fn watch(&self, container: &ContainerId, record: &Record, pid: i32, pidfd: OwnedFd) -> Result<()> {
         let run = &record.run;
         let polled = self.shared.consoles.watch(container);
@@ -130,13 +130,13 @@ impl Watcher {
         Ok(())
     }
 
-    /// The run ended before it could be watched.
+    /// Reports a run that ended before it could be watched.
     pub fn already_ended(&self, container: &ContainerId, record: &Record) {
         self.shared.lock().ended.push((container.clone(), record.run.clone(), record.before));
         let _ = self.shared.wake.write(1);
     }
 
-    /// Reaps orphans of our containers that came to this process.
+    /// Reaps orphans of our containers that this process has inherited.
     pub fn reap_orphans(&self) {
         self.shared.reap_orphans();
     }
@@ -155,7 +155,7 @@ impl Drop for Watcher {
     }
 }
 
-/// What the kernel says of an init that has ended.
+/// The exit code of an init that has ended, from the kernel.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Ended {
     code: Option<i32>,
@@ -208,7 +208,7 @@ pub(super) struct Helper<'a> {
 
 impl Drop for Helper<'_> {
     fn drop(&mut self) {
-        // Both do nothing to one that was waited for.
+        // Both do nothing to a process that was waited for.
         let _ = self.child.kill();
         let _ = self.child.wait();
         self.shared.lock().helpers.remove(&(self.child.id() as i32));
@@ -227,7 +227,7 @@ impl Shared {
                 Ok(n) => n,
                 Err(Errno::EINTR) => 0,
                 Err(e) => {
-                    tracing::error!(error = %e, "cannot wait for exits any more");
+                    tracing::error!(error = %e, "exits can no longer be waited for");
                     return;
                 }
             };
@@ -247,7 +247,7 @@ impl Shared {
         }
     }
 
-    /// Until the next thing that is due; for ever when there is none.
+    /// The time until the next thing that is due; for ever if there is none.
     fn timeout(&self) -> EpollTimeout {
         let inner = self.lock();
         let next = inner.watches.values().filter_map(|w| w.code_by).chain(inner.console_at).chain(inner.poll_at).min();
@@ -282,7 +282,7 @@ impl Shared {
         }
     }
 
-    /// Looks away from the consoles for a while after each look, so that chatter does not keep us awake.
+    /// Ignores the consoles for a while after each check, so that chatty containers do not keep this thread awake.
     fn console_ready(&self) {
         let pause = self.consoles.ready();
         self.listen_to_consoles(EpollFlags::empty());
@@ -295,7 +295,7 @@ impl Shared {
         }
     }
 
-    /// `last`: nothing more will be learnt.
+    /// `last`: the exit code will not become known any more.
     fn exited(&self, token: u64, last: bool) {
         let mut inner = self.lock();
         let Some(w) = inner.watches.get_mut(&token) else { return };
@@ -303,13 +303,13 @@ impl Shared {
             Ok(WaitStatus::Exited(_, code)) => Ended { code: Some(code), signal: None },
             Ok(WaitStatus::Signaled(_, signal, _)) => Ended { code: Some(128 + signal as i32), signal: Some(signal as i32) },
             Ok(_) => return,
-            // Not our child, or somebody was quicker: the kernel keeps the status for those who hold a pidfd.
+            // Not our child, or another thread has reaped it: the kernel keeps the status for holders of a pidfd.
             Err(_) => process::pidfd_exit_status(&w.pidfd).map_or_else(Ended::default, Ended::of_status),
         };
         if ended.code.is_none() && !last {
             if w.code_by.is_none() {
                 w.code_by = Some(Instant::now() + CODE_TIMEOUT);
-                // Readable it stays; that it has been reaped is told by the hang-up, which needs no asking for.
+                // The pidfd stays readable. The hang-up, which epoll always reports, means that the process was reaped.
                 let _ = self.epoll.modify(&w.pidfd, &mut EpollEvent::new(EpollFlags::empty(), token));
             }
             return;
@@ -333,7 +333,7 @@ impl Shared {
         };
         self.reap_orphans();
         if let Err(e) = self.dirs.clear_run(container, run) {
-            tracing::warn!(%container, %run, error = %e, "could not clear away a run that ended");
+            tracing::warn!(%container, %run, error = %e, "could not remove a run that ended");
         }
         tracing::debug!(%container, %run, code = ?exit.code, "run ended");
         if let Some(listener) = self.listener.get() {
@@ -341,12 +341,12 @@ impl Shared {
         }
     }
 
-    /// Reaps children of this process that are dead, are nobody's here and were in a container's cgroup. Costs one call when there is none.
+    /// Reaps dead children of this process that no caller waits for and that were in a container's cgroup. Costs one call if there are none.
     fn reap_orphans(&self) {
         let peek = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
         while let Some(pid) = waitid(Id::All, peek).ok().and_then(|s| s.pid()) {
             if !self.reap(pid.as_raw()) {
-                // It is somebody's, and hides what is behind it.
+                // A caller waits for it, and it hides the children behind it.
                 let me = std::process::id() as i32;
                 let Ok(all) = std::fs::read_dir("/proc") else { return };
                 let pids = all.flatten().filter_map(|e| e.file_name().to_str()?.parse::<i32>().ok());
@@ -370,7 +370,7 @@ impl Shared {
 
     fn is_orphan(&self, pid: i32, expecting: &HashMap<ContainerId, usize>) -> bool {
         if self.cgroups.layout().v2().is_none() {
-            // v1 forgets where a dead process was; the runtime's helpers have telling names.
+            // v1 forgets the group of a dead process, but the runtime's helpers have recognisable names.
             return expecting.is_empty() && process::proc_stat(pid).is_some_and(|s| s.comm.starts_with("runc:["));
         }
         let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();

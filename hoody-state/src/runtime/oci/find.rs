@@ -1,4 +1,4 @@
-//! Which runtime, and whether it works.
+//! Finds the runtime, and checks whether it works.
 
 use crate::error::{Code, Error, IoContext, Result};
 use nix::unistd::{AccessFlags, access};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const KNOWN: [&str; 3] = ["runc", "crun", "youki"];
-/// For a server that was started without a PATH.
+/// The PATH for a server that was started without one.
 pub(super) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The runtime's path. Error: `runtime_not_found`.
@@ -23,12 +23,12 @@ pub(super) fn runtime(wanted: Option<&Path>) -> Result<PathBuf> {
         let what = wanted.map_or_else(|| "none of runc, crun and youki".to_owned(), |w| format!("no {}", w.display()));
         Error::new(
             Code::RuntimeNotFound,
-            format!("{what} can be found to run containers: install one (apt-get install runc, dnf install crun), or name it with --runtime"),
+            format!("{what} was found to run containers: install one (apt-get install runc, dnf install crun), or name it with --runtime"),
         )
     })
 }
 
-/// Whether it says its version. Errors: `runtime_not_found`, `runtime_unusable`.
+/// Checks that the runtime prints its version. Errors: `runtime_not_found`, `runtime_unusable`.
 pub(super) fn probe(wanted: Option<&Path>) -> Result<()> {
     let path = runtime(wanted)?;
     let out = Command::new(&path).arg("--version").output().io(|| format!("run {} --version", path.display()))?;

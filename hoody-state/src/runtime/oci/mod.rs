@@ -1,15 +1,15 @@
 //! An OCI runtime (`runc`, `crun`, `youki`) as a process.
 //!
-//! **A start** is one process of the runtime (`run --detach`), and nothing else waits: its cgroup is there, its id is new, and what the last run
-//! left is cleared away after that run, not before this one. The runtime itself is inside the container's cgroup before it is executed, in a
-//! session of its own: if this process is killed at any instant, the runtime may finish or not, and [`Runtime::kill`] reaches it either way.
+//! **A start** is one process of the runtime (`run --detach`) and waits for nothing else: its cgroup exists, its id is new, and the remains of the last run were
+//! removed after that run. The runtime is inside the container's cgroup before it is executed, in a session of its own: if this process is killed at any instant,
+//! the runtime may finish or not, and [`Runtime::kill`] reaches it either way.
 //!
 //! **Exits.** One thread sleeps in epoll on a pidfd per init. With [`OciConfig::subreaper`] (the default) this process becomes a child subreaper
 //! (`PR_SET_CHILD_SUBREAPER`): inits, orphaned when the runtime ends, become its children, and it reaps them by pidfd with their exit code.
-//! It never reaps a child it did not start, and looks for other orphans of its containers by their cgroup. Without it, and
+//! It never reaps a child that it did not start, and finds other orphans of its containers by their cgroup. Without it, and
 //! for adopted runs, the code comes from the kernel by `PIDFD_GET_INFO` (Linux 6.15) once pid 1 has reaped, or is `None`.
 //!
-//! **The console** is a file that init writes by itself: nothing of ours stands between. See `console.rs`.
+//! **The console** is a file that init writes directly. See `console.rs`.
 
 mod adopt;
 mod config;
@@ -60,7 +60,7 @@ pub struct OciRuntime {
 }
 
 impl OciRuntime {
-    /// Makes `run_dir` and starts the thread that waits for exits. Touches no container; adopt those that run.
+    /// Creates `run_dir` and starts the thread that waits for exits. Changes no container: adopt those that run.
     ///
     /// # Errors
     /// `io`.
@@ -70,21 +70,21 @@ impl OciRuntime {
             fs::create_dir_all(&dir).io(|| format!("make {}", dir.display()))?;
         }
         fs::write(dirs.userns(), "").io(|| format!("make {}", dirs.userns().display()))?;
-        // The specs hold the environments of containers.
+        // The specs contain the environments of containers.
         for dir in [dirs.state(), config.run_dir.join("containers")] {
             fs::set_permissions(&dir, fs::Permissions::from_mode(0o700)).io(|| format!("protect {}", dir.display()))?;
         }
-        // A container's root passes through to what is mounted in it from the hub.
+        // A container's root passes through it to what is mounted from the hub.
         fs::set_permissions(&config.run_dir, fs::Permissions::from_mode(0o711)).io(|| format!("protect {}", config.run_dir.display()))?;
         if config.subreaper {
             nix::sys::prctl::set_child_subreaper(true).io(|| "become a child subreaper")?;
         }
-        // Who only looks watches no console, and takes no inotify instance from others.
+        // A runtime that only reads watches no console, and uses no inotify instance.
         let notify = if config.looks_only { Notify::Never } else { Notify::IfPossible };
         let consoles = Arc::new(Consoles::new(config.console_path.clone(), config.console_limit, config.id_base, notify));
         let cgroups = config.cgroups.clone();
         if !config.looks_only {
-            // Containers may run that an earlier process started, with another limit or none.
+            // An earlier process may have started containers with another limit or none.
             cgroups.limit_all_tasks();
         }
         let watcher = Watcher::new(cgroups.clone(), dirs.clone(), Arc::clone(&consoles))?;
@@ -115,12 +115,12 @@ impl OciRuntime {
         }
     }
 
-    /// The mount namespace of what runs, if anything does.
+    /// The mount namespace of the running container, if it runs.
     fn inside(&self, container: &ContainerId) -> Result<Option<Inside>> {
         loop {
             let Some(running) = self.running_now(container)? else { return Ok(None) };
             let inside = Inside::of(running.pid);
-            // A pid may have become another's in between.
+            // The pid may belong to another process by now.
             if self.running_now(container)?.is_some_and(|r| r.pid == running.pid) {
                 return inside.map(Some).io(|| format!("open the mount namespace of container {container}"));
             }
@@ -215,7 +215,7 @@ impl Runtime for OciRuntime {
 }
 
 fn not_running(container: &ContainerId) -> Error {
-    Error::new(Code::NotRunning, format!("container {container} does not run: start it first"))
+    Error::new(Code::NotRunning, format!("container {container} is not running: start it first"))
 }
 
 #[cfg(test)]

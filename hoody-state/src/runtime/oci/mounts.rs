@@ -1,4 +1,4 @@
-//! What goes into a container, and the freezer that it is given.
+//! Tests of what is mounted in a container, and of the freezer that the runtime uses.
 
 use super::OciRuntime;
 use super::testing::Fixture;
@@ -46,14 +46,14 @@ fn a_directory_is_mounted_by_name_and_by_descriptor_as_a_mount_and_as_a_share() 
         )
         .unwrap();
     assert_eq!(String::from_utf8(out.stdout).unwrap(), "one+twoonetwothree+");
-    // Another one takes the place of the first, in the running container.
+    // Another mount replaces the first, in the running container.
     f.rt().remount(&c, &Mount::new(held("three", false), "/srv/one")).unwrap();
     assert_eq!(f.rt().exec(&c, &sh("cat /srv/one/name")).unwrap().stdout, b"three");
     let left = crate::mountinfo::of_this_process().unwrap();
     assert!(!left.iter().any(|m| m.at.starts_with(f.dir.path())), "the host's own mounts stay as they were");
 }
 
-/// Says that everything is frozen until it is thawed, whatever the control groups say.
+/// A freezer that reports everything as frozen until it is thawed, whatever the control groups say.
 #[derive(Default)]
 struct Claims {
     thawed: AtomicUsize,

@@ -1,4 +1,4 @@
-//! What is known of a container's run, on disk, for the next process of ours.
+//! The record of a container's run, on disk, for the next server process.
 //!
 //! ```text
 //! <run_dir>/containers/<container>/run.json     the run: written as an intent before the runtime is started, again with init's pid after it
@@ -6,9 +6,8 @@
 //! <run_dir>/state/<container>-<run>/            the runtime's own state
 //! ```
 //!
-//! A crash between any two writes leaves a record that says less than is true, never more, and what it says is checked against the kernel:
-//! the pid must be in the container's cgroup and have the start time that was written. The directory is gone at reboot; where it is
-//! not, the boot id tells.
+//! A crash between any two writes leaves a record that lacks facts but has no false ones, and the record is checked against the kernel: the pid must be in the
+//! container's cgroup and have the recorded start time. The directory does not survive a reboot; if it does, the boot id differs.
 
 use crate::error::{Error, IoContext, Result};
 use crate::id::{ContainerId, RunId};
@@ -24,14 +23,14 @@ pub(crate) struct Record {
     pub run: RunId,
     pub boot_id: String,
     pub started_at: Timestamp,
-    /// Of init, once it was learnt.
+    /// Init, once it is known.
     pub init: Option<Init>,
-    /// What there was before the run.
+    /// The state before the run.
     #[serde(default)]
     pub before: Before,
 }
 
-/// What an end is compared with: how things were when the run began.
+/// The state at the start of a run, with which its end is compared.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Before {
     /// Bytes on the console.
@@ -40,7 +39,7 @@ pub(crate) struct Before {
     pub killed_for_memory: u64,
 }
 
-/// A process, named for good.
+/// A process, identified by pid and start time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Init {
     pub pid: i32,
@@ -48,7 +47,7 @@ pub(crate) struct Init {
     pub start_time: u64,
 }
 
-/// Where things are in a `run_dir`.
+/// The paths in a `run_dir`.
 #[derive(Debug, Clone)]
 pub(crate) struct Dirs {
     run_dir: PathBuf,
@@ -76,7 +75,7 @@ impl Dirs {
         self.container(c).join("run.json")
     }
 
-    /// The last run; `None` when there is none, or none of this boot, or what is there cannot be read as one.
+    /// The last run; `None` if there is none since boot, or if the record cannot be read.
     pub fn load(&self, c: &ContainerId, boot_id: &str) -> Result<Option<Record>> {
         let path = self.record(c);
         let text = match fs::read(&path) {
@@ -86,12 +85,12 @@ impl Dirs {
         };
         let record: Option<Record> = serde_json::from_slice(&text).ok();
         if record.is_none() {
-            tracing::warn!(path = %path.display(), "not a record of a run; taken for none");
+            tracing::warn!(path = %path.display(), "the record of a run cannot be read, and is ignored");
         }
         Ok(record.filter(|r| r.boot_id == boot_id))
     }
 
-    /// Whole or not at all for every reader, and after a crash of this process. Nothing is synced: after a crash of the machine nothing runs.
+    /// Writes the record atomically for every reader, also if this process crashes. Nothing is synced: after a crash of the machine nothing runs.
     pub fn save(&self, c: &ContainerId, record: &Record) -> Result<()> {
         let path = self.record(c);
         let next = path.with_extension("json.new");
@@ -134,13 +133,13 @@ impl Dirs {
         Ok(())
     }
 
-    /// The run is over: its state and its bundle, in this order, so that a bundle tells of whatever is left.
+    /// Removes the state and the bundle of a run that has ended, in this order, so that as long as anything is left, its bundle is.
     pub fn clear_run(&self, c: &ContainerId, run: &RunId) -> Result<()> {
         remove_dir(&self.state().join(oci_id(c, run)))?;
         remove_dir(&self.bundle(c, run))
     }
 
-    /// Clears away runs before this one, that a server which was killed had not come to. Costs one look into the container's directory.
+    /// Removes earlier runs that a killed server did not remove. Costs one read of the container's directory.
     pub fn clear_others(&self, c: &ContainerId, run: &RunId) -> Result<()> {
         for entry in entries(&self.container(c))? {
             if let Some(other) = entry.file_name().to_str().and_then(|n| n.parse::<RunId>().ok()).filter(|r| r != run) {
@@ -150,19 +149,19 @@ impl Dirs {
         Ok(())
     }
 
-    /// Everything of the container.
+    /// Removes everything of the container.
     pub fn remove(&self, c: &ContainerId) -> Result<()> {
         self.clear_runs(c, None)?;
         remove_dir(&self.container(c))
     }
 
-    /// Every container of which anything is kept.
+    /// Every container with a directory here.
     pub fn list(&self) -> Result<Vec<ContainerId>> {
         Ok(entries(&self.run_dir.join("containers"))?.iter().filter_map(|e| e.file_name().to_str()?.parse().ok()).collect())
     }
 }
 
-/// What the runtime calls a run: another each time, so that clearing one away never stands in the way of the next.
+/// The runtime's id of a run: a new one each time, so that removing one run never conflicts with the next.
 pub(crate) fn oci_id(c: &ContainerId, run: &RunId) -> String {
     format!("{c}-{run}")
 }

@@ -1,4 +1,4 @@
-//! `config.json`: what the OCI runtime is given. Pure but for the flags of one mount.
+//! `config.json`: the configuration for the OCI runtime. No I/O except for reading the flags of one mount.
 
 use super::seccomp;
 use crate::error::{Code, Error, Result};
@@ -54,7 +54,7 @@ const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys",
 pub(super) const STATE_PIPE: &str = "state.pipe";
 pub(super) const GO_PIPE: &str = "go.pipe";
 
-/// What of the host goes into a spec.
+/// The facts about the host that go into a spec.
 pub(crate) struct Host<'a> {
     pub id_base: u32,
     pub id_count: u32,
@@ -177,7 +177,7 @@ fn process(command: &[String], env: BTreeMap<String, String>, cwd: &str) -> Resu
             .env(env.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>())
             .cwd(cwd)
             .capabilities(capabilities)
-            // As Podman: programs with the set-user-id bit work, and reach no further than the user namespace.
+            // As in Podman: programs with the set-user-id bit work, and reach no further than the user namespace.
             .no_new_privileges(false)
             .build(),
     )?;
@@ -200,7 +200,7 @@ pub(super) fn tree_at(bundle: &Path, i: usize) -> PathBuf {
     bundle.join("mounts").join(i.to_string())
 }
 
-/// What the runtime binds; `None` for what has no files.
+/// The source of a bind mount; `None` for a mount without files.
 fn source_of(mount: &Mount, bundle: &Path, i: usize) -> Option<PathBuf> {
     match &mount.source {
         MountSource::Path(p) => Some(p.clone()),
@@ -223,7 +223,7 @@ fn mounts(spec: &RunSpec, host: &Host<'_>) -> Result<Vec<OciMount>> {
     ];
     mounts.push(match spec.network {
         Network::None => mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", "ro"])?,
-        // sysfs belongs to a network namespace, and the host's is not this user namespace's to mount: its tree is bound.
+        // sysfs belongs to a network namespace, and this user namespace may not mount that of the host: its tree is bound instead.
         Network::Host => mount("/sys", "bind", "/sys", &["rbind", "nosuid", "noexec", "nodev", "ro"])?,
     });
     mounts.push(mount("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", "ro"])?);
@@ -232,7 +232,7 @@ fn mounts(spec: &RunSpec, host: &Host<'_>) -> Result<Vec<OciMount>> {
         mounts.push(mount("/etc/resolv.conf", "bind", path, &options)?);
     }
     for (i, m) in spec.mounts.iter().enumerate() {
-        // It keeps the flags of what it is bound from.
+        // It keeps the flags of its source.
         let options: &[&str] = if m.read_only { &["bind", "ro"] } else { &["bind"] };
         if let Some(from) = source_of(m, host.bundle, i) {
             mounts.push(mount(&m.target, "bind", from, options)?);

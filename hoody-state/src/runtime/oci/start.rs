@@ -27,7 +27,7 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 const NOFILE: u64 = 1_048_576;
-/// What programs find without asking for more. Some close every number up to it when they start.
+/// The soft limit of open files. Some programs close every descriptor up to it when they start.
 const NOFILE_SOFT: u64 = 65_536;
 
 impl OciRuntime {
@@ -42,7 +42,7 @@ impl OciRuntime {
         }
         self.cgroups.create(c)?;
         self.cgroups.set_limits(c, &spec.limits, self.config.pids_limit)?;
-        // An empty group may be frozen still; what starts in it would hang.
+        // An empty group may still be frozen, and what starts in it would hang.
         if self.is_frozen(c) {
             self.cgroups.kill(c, self.config.kill_timeout)?;
         }
@@ -53,7 +53,7 @@ impl OciRuntime {
             Ok(r) => Ok(r),
             Err(e) => {
                 let e = self.cgroups.out_of_tasks(c).unwrap_or(e);
-                // Nothing of the run is left; what cannot be undone now is undone by the next kill.
+                // Nothing of the run may be left. What cannot be undone now is undone by the next kill.
                 if let Err(also) = self.kill_run(c) {
                     tracing::error!(container = %c, error = %also, "could not undo a start that failed");
                 }
@@ -78,7 +78,7 @@ impl OciRuntime {
         spec::config(spec, &host)
     }
 
-    /// From the bundle to the watched init.
+    /// Starts the runtime on the bundle and watches its init.
     fn launch(&self, spec: &RunSpec, runtime: &Path, config: &Spec) -> Result<Running> {
         let c = &spec.container;
         let bundle = self.dirs.bundle(c, &spec.run);
@@ -88,7 +88,7 @@ impl OciRuntime {
         self.step("bundle");
         let console = self.consoles.open(c)?;
         let before = Before {
-            console: console.metadata().io(|| format!("look at the console of container {c}"))?.len(),
+            console: console.metadata().io(|| format!("read the length of the console of container {c}"))?.len(),
             killed_for_memory: self.cgroups.killed_for_memory(c),
         };
         let mut record = Record { run: spec.run.clone(), boot_id: self.boot_id.clone(), started_at: Timestamp::now(), init: None, before };
@@ -107,7 +107,7 @@ impl OciRuntime {
             process::limit_open_files(&mut command, open_files());
         }
         let mut helper = self.spawn_with(spec, &mut command)?.map_err(|e| cannot_run(runtime, e))?;
-        // Its copies of the console are closed: the last writer is the container.
+        // Our copies of the console are closed, so that the container is the only writer.
         drop(command);
         self.step("spawned");
         if let (Some(shares), Some(pipes)) = (shares, &pipes) {
@@ -124,7 +124,7 @@ impl OciRuntime {
             return Err(Error::new(Code::StartFailed, format!("container {c}: {} wrote no pid file", runtime.display())));
         };
         let pidfd = process::pidfd_open(pid).ok();
-        // A pidfd that is open keeps the pid from meaning another process while its start time is read.
+        // While the pidfd is open, the pid cannot belong to another process, so its start time can be read.
         record.init = pidfd.as_ref().and_then(|_| process::proc_stat(pid)).map(|s| Init { pid, start_time: s.start_time });
         self.dirs.save(c, &record)?;
         self.step("recorded");
@@ -136,13 +136,13 @@ impl OciRuntime {
         Ok(Running { run: record.run, pid, started_at: record.started_at })
     }
 
-    /// Starts the runtime where it sees the container's user namespace, and an empty hub for what is shared with the container: in a mount namespace that
-    /// ends with it, so that the host's own table of mounts stays short, and nothing is left to undo if this process is killed.
+    /// Starts the runtime in a mount namespace of its own, in which it finds the container's user namespace, and an empty hub for shares. The namespace ends with
+    /// it: the host's own table of mounts stays short, and nothing has to be undone if this process is killed.
     fn spawn_with(&self, spec: &RunSpec, command: &mut Command) -> Result<std::io::Result<Helper<'_>>> {
         let c = &spec.container;
         let userns = userns::make(self.owner_of(c), self.config.id_base, self.config.id_count).io(|| format!("make a user namespace for container {c}"))?;
         let (hub_at, userns_at) = (self.dirs.hub(), self.dirs.userns());
-        let trees = self.trees_of(spec).io(|| format!("take what is mounted in container {c}"))?;
+        let trees = self.trees_of(spec).io(|| format!("open what is to be mounted in container {c}"))?;
         let started = in_private_namespace(|| -> std::io::Result<_> {
             let from = format!("/proc/self/fd/{}", userns.as_raw_fd());
             nix::mount::mount(Some(from.as_str()), &userns_at, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
@@ -185,9 +185,9 @@ impl OciRuntime {
         self.config.id_base + u32::try_from(offset).unwrap_or(1)
     }
 
-    /// Waits until the runtime has made the container's mounts, adds what is shared with it, and lets the runtime go on to start init.
+    /// Waits until the runtime has made the container's mounts, adds its shares, and lets the runtime continue to start init.
     fn give_shares<'a>(&self, helper: &Helper<'_>, pipes: &Pipes, shares: &'a [Mount]) -> Result<()> {
-        let what = || "hand over what is shared";
+        let what = || "hand the shares over";
         let runtime = process::pidfd_open(helper.child.id().cast_signed()).io(what)?;
         let deadline = Instant::now() + self.config.start_timeout;
         let mut state = Vec::new();
@@ -198,7 +198,7 @@ impl OciRuntime {
                 Err(nix::errno::Errno::EINTR) => continue,
                 r => drop(r.io(what)?),
             }
-            // It has failed, or takes too long: whoever waits for it says so.
+            // It has failed or takes too long, which the caller that waits for it reports.
             if left.is_zero() || fds[1].revents().is_some_and(|r| r.contains(PollFlags::POLLIN)) {
                 return Ok(());
             }
@@ -222,7 +222,7 @@ impl OciRuntime {
         }
     }
 
-    /// The runtime with what every call of it needs. It is given no environment: a NOTIFY_SOCKET of ours would make runc wait for the container.
+    /// A command that runs the runtime, with the arguments of every call. Its environment is empty: our NOTIFY_SOCKET would make runc wait for the container.
     pub(super) fn command(&self, runtime: &Path, log: &Path) -> Command {
         let mut command = Command::new(runtime);
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_else(|| find::DEFAULT_PATH.into())).current_dir("/");
@@ -246,7 +246,7 @@ impl OciRuntime {
             return Error::new(
                 Code::StartFailed,
                 format!(
-                    "container {c} did not start within {:?}, its runtime was killed; look at its root file system and the load",
+                    "container {c} did not start within {:?} and its runtime was killed; check its root file system and the load of the machine",
                     self.config.start_timeout
                 ),
             );
@@ -257,7 +257,7 @@ impl OciRuntime {
     }
 }
 
-/// The two pipes by which the runtime is made to wait. Both are held at both ends here, so that opening them never waits for anybody.
+/// The two pipes by which the runtime is made to wait. Both ends of both are open here, so that opening them never blocks.
 struct Pipes {
     state: fs::File,
     go: fs::File,
@@ -274,13 +274,13 @@ impl Pipes {
     }
 }
 
-/// How many files a process of a container may have open: soft and hard. More than our own the kernel may refuse, root or not.
+/// How many files a process of a container may have open: soft and hard. The kernel may refuse a limit above our own, even to root.
 fn open_files() -> (u64, u64) {
     let hard = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(_, hard)| hard).min(NOFILE);
     (hard.min(NOFILE_SOFT), hard)
 }
 
-/// Waits for a process of the runtime by its pidfd; `None` when the time is over.
+/// Waits for a process of the runtime by its pidfd; `None` after the timeout.
 pub(super) fn wait(helper: &mut Helper<'_>, timeout: Option<Duration>) -> Result<Option<ExitStatus>> {
     let deadline = timeout.map(|t| Instant::now() + t);
     let fd = process::pidfd_open(helper.child.id() as i32).io(|| "open a pidfd of the runtime")?;
@@ -296,7 +296,7 @@ pub(super) fn wait(helper: &mut Helper<'_>, timeout: Option<Duration>) -> Result
     }
 }
 
-/// What the runtime's log says of errors, the last first.
+/// The errors in the runtime's log, the last first.
 pub(super) fn read_log(log: &Path) -> String {
     let text = fs::read(log).map(|t| String::from_utf8_lossy(&t).into_owned()).unwrap_or_default();
     let lines = text.lines().rev().filter_map(|line| {
@@ -305,7 +305,7 @@ pub(super) fn read_log(log: &Path) -> String {
         let message = v["msg"].as_str().or_else(|| v["fields"]["message"].as_str())?;
         matches!(level.as_str(), "error" | "fatal" | "panic").then(|| message.to_owned())
     });
-    // The runtime cannot remove the group it stands in; we do.
+    // The runtime cannot remove the group that it is in itself; we do.
     let lines = lines.filter(|l| !l.starts_with("Failed to remove"));
     lines.take(3).collect::<Vec<_>>().join("; ").chars().take(2000).collect()
 }
@@ -315,7 +315,7 @@ pub(super) fn cannot_run(runtime: &Path, e: std::io::Error) -> Error {
     Error::new(Code::RuntimeUnusable, message).with_source(e)
 }
 
-/// What a bind of the file must keep, since a user namespace may not take it off.
+/// The mount flags that a bind of the file must keep, because a user namespace may not remove them.
 fn mount_flags(path: &Path) -> Vec<&'static str> {
     let Ok(s) = statvfs(path) else { return Vec::new() };
     [(FsFlags::ST_NOSUID, "nosuid"), (FsFlags::ST_NODEV, "nodev"), (FsFlags::ST_NOEXEC, "noexec"), (FsFlags::ST_NOATIME, "noatime")]

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 impl OciRuntime {
     /// See [`Runtime::stop`](crate::runtime::Runtime::stop). An init without a handler never sees the signal (it is pid 1 of its namespace):
-    /// it is killed when the time is over.
+    /// it is killed after the timeout.
     pub(super) fn stop_run(&self, c: &ContainerId, timeout: Duration) -> Result<()> {
         if let Some((_, _, init)) = self.find_init(c, Duration::ZERO)? {
             // ESRCH: it has ended by itself.
@@ -23,14 +23,14 @@ impl OciRuntime {
         self.kill_run(c)
     }
 
-    /// See [`Runtime::kill`](crate::runtime::Runtime::kill). Reaches a runtime that is still starting the container, and whatever a start that died left.
+    /// See [`Runtime::kill`](crate::runtime::Runtime::kill). Also ends a runtime that is still starting the container, and processes of a failed start.
     pub(super) fn kill_run(&self, c: &ContainerId) -> Result<()> {
         self.cgroups.kill_with(c, self.config.kill_timeout, &|| self.watcher.reap_orphans())?;
         self.cgroups.remove_children(c);
         self.dirs.clear_runs(c, None)
     }
 
-    /// Waits for a process by its pidfd, at most so long.
+    /// Waits for a process by its pidfd, at most for `timeout`.
     pub(super) fn await_end(&self, init: &OwnedFd, timeout: Duration) -> Result<()> {
         let deadline = Instant::now() + timeout;
         loop {

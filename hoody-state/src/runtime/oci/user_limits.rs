@@ -1,4 +1,4 @@
-//! What the kernel counts by user is each container's own, although all containers have the same ids on the host.
+//! What the kernel counts for each user, it counts for each container, although all containers have the same ids on the host.
 
 use super::testing::Fixture;
 use super::*;

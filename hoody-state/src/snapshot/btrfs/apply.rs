@@ -1,10 +1,10 @@
 //! Applies one send stream to one volume, and to nothing else.
 //!
 //! **Confined.** Every directory is opened beneath the volume's root with no link followed (`openat2`), every last component is taken as it is, files are
-//! written only if they are regular, and extents are shared only with the volume itself and its base. So whatever a stream says, nothing outside the
-//! volume is read or written. Nobody else reaches the volume meanwhile: it lies in a directory of root's.
+//! written only if they are regular, and extents are shared only with the volume itself and its base. So whatever a stream contains, nothing outside the
+//! volume is read or written. No other user reaches the volume meanwhile: it is in a directory that only root may enter.
 //!
-//! **Bounded.** Commands are of bounded size; the pool's reserve is looked at as data come in; endless attributes of one file are refused.
+//! **Bounded.** Commands have a bounded size; the pool's free space is checked as data arrive; endless attributes of one file are refused.
 
 mod data;
 mod flags;
@@ -30,13 +30,13 @@ use uuid::Uuid;
 
 /// Directories kept open: a stream walks a tree directory by directory.
 const OPEN_DIRS: usize = 128;
-/// A file has a handful of attributes; more than this on one path in a row is no honest stream.
+/// The most attributes on one path in a row. A file has a handful; an honest stream never has more than this.
 const XATTRS_IN_A_ROW: u32 = 10_000;
-/// How many bytes of data, or commands, may come between two looks at the pool's room.
+/// How many bytes of data, or commands, may arrive between two checks of the pool's free space.
 const LOOK_BYTES: u64 = 32 << 20;
 const LOOK_COMMANDS: u64 = 50_000;
 
-/// What a stream does that no honest one does.
+/// The error for a stream that does what no honest stream does.
 fn hostile(what: impl std::fmt::Display) -> Error {
     Error::new(Code::StreamRefused, format!("the stream from the other server was refused: {what}; nothing of it was kept"))
 }
@@ -45,7 +45,7 @@ fn shown(path: &[u8]) -> String {
     String::from_utf8_lossy(&path[..path.len().min(200)]).into_owned()
 }
 
-/// What a stream said of itself.
+/// What a stream says about its volume.
 pub(super) struct Applied {
     /// The identity of the volume that was sent.
     pub uuid: Uuid,
@@ -59,9 +59,9 @@ pub(super) struct Target<'a> {
     pub root: BorrowedFd<'a>,
     /// The root of the volume it is a copy of, and its identity.
     pub base: Option<(BorrowedFd<'a>, Uuid)>,
-    /// Names in the sender's root that look like the kernel's passing names and are none.
+    /// Names in the sender's root that look like the kernel's temporary names but are not.
     pub keep: &'a [Vec<u8>],
-    /// Whether there is still room for so many bytes; an error ends the stream.
+    /// Checks that there is space for this many more bytes; an error ends the stream.
     pub room: &'a dyn Fn(u64) -> Result<()>,
 }
 
@@ -75,7 +75,7 @@ pub(super) fn is_passing(name: &[u8]) -> bool {
     }) && numbers == 3
 }
 
-/// Applies a stream up to its end. What was applied before an error stays: the caller throws the volume away.
+/// Applies a stream up to its end. What was applied before an error stays: the caller deletes the volume.
 ///
 /// # Errors
 /// `stream_corrupt`, `stream_refused`, `transfer_cut`, `pool_full`, those of system calls.
@@ -118,18 +118,18 @@ struct Apply<'a> {
     dirs: HashMap<Vec<u8>, Rc<OwnedFd>>,
     /// The file written last: a stream writes one after the other.
     file: Option<(Vec<u8>, File)>,
-    /// What the root's times are to be in the end.
+    /// The final times of the root.
     root_times: (Time, Time),
     /// What new files would inherit from the root.
     inherited: root::Inherited,
-    /// What the kernel has moved out of the way and not yet disposed of.
+    /// What the kernel's stream has moved aside and not yet removed.
     passing: HashSet<Vec<u8>>,
     xattrs: (Vec<u8>, u32),
     bytes: u64,
     commands: u64,
 }
 
-/// A name in an open directory; of the root itself: `.` in it.
+/// A name in an open directory; for the root itself, `.` in it.
 struct Spot {
     dir: Rc<OwnedFd>,
     name: CString,
@@ -237,13 +237,13 @@ impl Apply<'_> {
         f(&self.spot(path)?).map_err(|e| failed(what, path, e))
     }
 
-    /// Where an attribute call finds the thing itself: such calls take no directory.
+    /// A path for calls that set attributes, which take no directory descriptor.
     fn shown_path(&mut self, path: &[u8]) -> Result<std::path::PathBuf> {
         let s = self.spot(path)?;
         Ok(std::path::PathBuf::from(format!("/proc/self/fd/{}", s.dir.as_raw_fd())).join(OsStr::from_bytes(s.name.as_bytes())))
     }
 
-    /// Forgets what is open at or below a path that is about to mean something else.
+    /// Closes what is open at or below a path that is about to refer to something else.
     fn close_below(&mut self, path: &[u8]) {
         let below = |p: &[u8]| p.starts_with(path) && (p.len() == path.len() || p[path.len()] == b'/');
         self.dirs.retain(|p, _| !below(p));
@@ -298,8 +298,8 @@ impl Apply<'_> {
         Ok(())
     }
 
-    /// A directory that has gone is moved out of the way and removed once it is empty. To the kernel (6.18) one that a nested volume was in never is, and
-    /// stays behind under its passing name: removed here. It has no files.
+    /// A deleted directory is moved aside and removed once it is empty. The kernel (6.18) never considers one empty that had a nested volume, and leaves it under
+    /// its temporary name: it is removed here. It has no files.
     fn clear_passing(&mut self) -> Result<()> {
         self.dirs.clear();
         for name in std::mem::take(&mut self.passing).iter().filter(|n| !self.target.keep.contains(n)) {
@@ -325,14 +325,14 @@ impl Apply<'_> {
     fn chmod(&mut self, path: &[u8], mode: u32) -> Result<()> {
         let mode = Mode::from_bits_truncate(mode);
         let s = self.spot(path)?;
-        // The call follows links, and nobody sends the mode of one.
+        // The call follows links, and no honest stream has the mode of a link.
         if fstatat(&*s.dir, s.name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW).is_ok_and(|st| st.st_mode & libc::S_IFMT == libc::S_IFLNK) {
             return Err(hostile(format!("a mode for the link {:?}", shown(path))));
         }
         fchmodat(&*s.dir, s.name.as_c_str(), mode, FchmodatFlags::FollowSymlink).map_err(|e| failed("change the mode of", path, e))
     }
 
-    /// New things are made in the root and moved from there, which changes its times; the kernel tells them only where the source's changed.
+    /// New things are created in the root and moved from there, which changes its times. The stream has them only if those of the source changed.
     fn settle_root(&mut self) -> Result<()> {
         let (atime, mtime) = self.root_times;
         self.utimes(b"", atime, mtime)
@@ -355,10 +355,10 @@ fn times_of(fd: BorrowedFd<'_>) -> Result<(Time, Time)> {
 
 fn must_be_regular(dir: BorrowedFd<'_>, name: &CString, path: &[u8]) -> Result<()> {
     let s = fstatat(dir, name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW).map_err(|e| failed("look at", path, e))?;
-    if s.st_mode & libc::S_IFMT == libc::S_IFREG { Ok(()) } else { Err(hostile(format!("{:?} is written like a file and is none", shown(path)))) }
+    if s.st_mode & libc::S_IFMT == libc::S_IFREG { Ok(()) } else { Err(hostile(format!("{:?} is written like a file but is not one", shown(path)))) }
 }
 
-/// A call that failed: what a right stream cannot bring about is the stream's fault.
+/// The error for a failed call. If a correct stream cannot cause it, it is the fault of the stream.
 fn failed(what: &str, path: &[u8], e: impl Into<std::io::Error>) -> Error {
     let e: std::io::Error = e.into();
     match e.raw_os_error().map(Errno::from_raw) {
@@ -377,7 +377,7 @@ fn failed(what: &str, path: &[u8], e: impl Into<std::io::Error>) -> Error {
     }
 }
 
-/// Removes a directory and the directories in it; of a file it says that it should not be there.
+/// Removes a directory and the directories in it; a file in it is an error.
 fn remove_dirs(parent: BorrowedFd<'_>, name: &CString, depth: u32) -> Result<()> {
     let what = || failed("remove the directory left at", name.as_bytes(), Errno::ENOTEMPTY);
     let Ok(dir) = crate::sys::fs::open_dir_at(parent, name.as_c_str()) else { return Ok(()) };

@@ -14,14 +14,14 @@ impl BtrfsStore {
     pub(super) fn copy(&self, from: &Volume, to: &Volume, op: &OperationId, read_only: bool) -> Result<VolumeInfo> {
         let source = self.existing(from)?;
         let place = self.place_for(to)?;
-        // A read-only snapshot has the identity that its source claims. A sealed source has its own by right; what another claims is not taken over.
+        // A read-only snapshot inherits the identity that its source claims. That of a sealed source is genuine; that of another source must not be inherited.
         let claims = |volume: &OwnedFd| Ok::<_, Error>(read_only && !from.is_sealed() && send::has_foreign_identity(volume.as_fd())?);
         if !has_nested(source.as_fd())? && !claims(&source)? {
             let groups = self.groups_for(to, Some(source.as_fd()))?;
             subvolume::snapshot_create(place.dir.as_fd(), source.as_fd(), &place.name, read_only, &groups).map_err(|e| self.copy_error(from, to, e))?;
             let copy = self.existing(to)?;
-            // A nested volume made between the question and the snapshot has left an empty stub in the copy, and an identity may have been written just then:
-            // it is done again, with care.
+            // If a nested volume was created between the check and the snapshot, the copy has an empty stub in its place; an identity may have been written just
+            // then too. In both cases the copy is made again, in the careful way.
             let stub = has_nested(source.as_fd())? && nested::has_stub(self.mount(), source.as_fd(), copy.as_fd())?;
             if !stub && !claims(&copy)? {
                 return self.info_of(copy.as_fd());
@@ -40,7 +40,7 @@ impl BtrfsStore {
         let hidden = nested::Hidden::announce(self, to, op)?;
         let how = nested::Copy { read_only, from_sealed: from.is_sealed() };
         nested::copy_tree(self.mount(), source.as_fd(), place.dir.as_fd(), hidden.name(), how)?;
-        // Changes reach the disk in the order they were made, or together: a crash cannot keep the rename and lose the seals.
+        // Changes reach the disk in order or together: a crash cannot keep the rename and lose the seals.
         match renameat2(&place.dir, hidden.name(), &place.dir, place.name.as_c_str(), RenameFlags::RENAME_NOREPLACE) {
             Ok(()) => {}
             Err(Errno::EEXIST) => return Err(exists(to)),
@@ -83,10 +83,10 @@ impl BtrfsStore {
             moved = true;
         }
         let volume = self.find(to)?.ok_or_else(|| not_found(from))?;
-        // What was written into it by plain writes goes to disk before nothing can be written any more.
+        // Data from plain writes goes to disk before the volume becomes read-only.
         btrfs_uapi::filesystem::sync(self.mount()).io(|| format!("write out {to}"))?;
         if moved && nested::is_read_only(volume.as_fd())? {
-            // Somebody who still has it open set the flag, which is not to pass for our seal.
+            // A program that still has the volume open has set the flag, which must not pass for our seal.
             nested::set_read_only(volume.as_fd(), false)?;
         }
         nested::seal_tree(self.mount(), volume.as_fd())?;

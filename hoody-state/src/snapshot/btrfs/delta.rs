@@ -1,7 +1,7 @@
-//! How much was written after a generation: read from the volume's own tree, whose unchanged branches the kernel skips.
+//! How much was written after a generation. It is read from the volume's own tree, whose unchanged branches the kernel skips.
 //!
 //! What counts: the file ranges whose extent item is younger than `since`, once each, nested volumes included. Two files that share a new extent
-//! (reflink) count once; a file made by reflink from older data counts as written, for its extent item is new. Compressed data
+//! (reflink) count once; a file made by reflink from older data counts as written, because its extent item is new. Compressed data
 //! counts by its length in the file, preallocated ranges count, holes do not. Small files kept inside the tree count by their length.
 
 use crate::error::{IoContext, Result};
@@ -13,17 +13,17 @@ use std::os::fd::BorrowedFd;
 /// A buffer of this size keeps the number of calls for a large volume low.
 const BUFFER: usize = 256 * 1024;
 
-/// One file extent item, as far as it is needed here.
+/// The needed part of a file extent item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Extent {
-    /// Bytes that stand in the item itself.
+    /// Bytes stored in the item itself.
     Inline(u64),
     /// `start..start + len` of the data extent at disk address `disk`.
     Data { disk: u64, start: u64, len: u64 },
 }
 
 /// Reads a `struct btrfs_file_extent_item` (little-endian: generation 0, ram_bytes 8, compression 16, type 20, disk_bytenr 21, offset 37,
-/// num_bytes 45) with the generation it was written in; nothing for holes and for what is malformed.
+/// num_bytes 45) with the generation in which it was written; `None` for holes and for malformed items.
 fn parse(item: &[u8]) -> Option<(Generation, Extent)> {
     let word = |at: usize| Some(u64::from_le_bytes(item.get(at..at + 8)?.try_into().ok()?));
     let generation = Generation(word(0)?);
@@ -63,7 +63,7 @@ pub(super) fn written(mount: BorrowedFd<'_>, volume: BorrowedFd<'_>, since: Opti
         ids.extend(super::nested::tree(mount, info.id)?.into_iter().map(|n| n.id));
     }
     if !super::nested::is_read_only(volume)? {
-        // What was written but has no extent yet is in no tree.
+        // Data that was written but has no extent yet is in no tree.
         btrfs_uapi::filesystem::sync(mount).io(|| "write out the volume's data")?;
     }
     let mut ranges = Vec::new();
@@ -86,7 +86,7 @@ pub(super) fn written(mount: BorrowedFd<'_>, volume: BorrowedFd<'_>, since: Opti
             Ok(())
         });
         match search {
-            // A nested volume deleted meanwhile holds nothing.
+            // A nested volume that was deleted meanwhile counts as empty.
             Err(nix::errno::Errno::ENOENT) if id != info.id => {}
             other => other.io(|| format!("search the tree of subvolume {id}"))?,
         }

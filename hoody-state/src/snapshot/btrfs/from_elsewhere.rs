@@ -1,4 +1,4 @@
-//! What comes from another server, judged without a pool: for `fuzz/fuzz_targets`, which cannot reach what is private.
+//! Reads streams of other servers without a pool: for `fuzz/fuzz_targets`, which cannot reach private items.
 
 use super::apply::{Target, apply};
 use super::stream::{Command, StreamReader};
@@ -6,7 +6,7 @@ use crate::error::{Code, Error, Result};
 use std::os::fd::AsFd;
 use std::path::Path;
 
-/// Reads a send stream to its end; how many commands it has.
+/// Reads a send stream to its end; returns the number of its commands.
 ///
 /// # Errors
 /// `stream_corrupt`, `stream_refused`, `transfer_cut`.
@@ -26,7 +26,7 @@ pub fn count_commands(stream: &[u8]) -> Result<u64> {
 pub fn apply_to_directory(stream: &[u8], directory: &Path, room: u64) -> Result<()> {
     let root = std::fs::File::open(directory).map_err(|e| Error::io("open a directory to apply a stream to", e))?;
     let enough = |bytes| match bytes > room {
-        true => Err(Error::new(Code::PoolFull, "one command reserves more than there is room for")),
+        true => Err(Error::new(Code::PoolFull, "one command reserves more space than there is")),
         false => Ok(()),
     };
     apply(stream, &Target { root: root.as_fd(), base: None, keep: &[], room: &enough }).map(drop)

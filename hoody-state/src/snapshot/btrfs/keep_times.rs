@@ -5,7 +5,7 @@ use nix::sys::stat::{fstat, futimens};
 use nix::sys::time::TimeSpec;
 use std::os::fd::BorrowedFd;
 
-/// Runs `f`, after which the directory has the times it had before.
+/// Runs `f`, and then restores the times of the directory.
 pub(super) fn keeping_times<T>(dir: BorrowedFd<'_>, f: impl FnOnce() -> Result<T>) -> Result<T> {
     let s = fstat(dir).io(|| "look at a directory")?;
     let out = f()?;

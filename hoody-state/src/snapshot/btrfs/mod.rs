@@ -1,16 +1,15 @@
-//! Volumes as BTRFS subvolumes, by the kernel's calls alone: no process is started.
+//! Volumes as BTRFS subvolumes, through system calls alone: no process is started.
 //!
 //! What a container can change (anything below a volume's root) is never reached by a path: its directories are opened by subvolume
-//! id and inode number (`sys::fs::open_dir_by_id`), so nothing it renames or links while we work can lead us elsewhere.
+//! id and inode number (`sys::fs::open_dir_by_id`), so nothing that it renames or links meanwhile can lead elsewhere.
 //!
-//! **Order and crashes.** A volume without nested ones is copied by one `SNAP_CREATE_V2`, which commits the transaction: it is there, whole
-//! and durable, or not at all. One with nested volumes is put together next to its place under a name that no volume has (`~<op>`), sealed there
-//! and renamed within the directory — a rename that even a read-only subvolume may do, unlike one into another directory. Before
-//! that, `staging/<op>/pending` is made to point to it, so that `delete` of [`Volume::Staging`] finds what a crash left. So a
-//! place never holds half a copy, and a volume that is there is complete.
+//! **Order and crashes.** A volume without nested volumes is copied by one `SNAP_CREATE_V2`, which commits the transaction: the copy is complete and durable,
+//! or does not exist. A volume with nested volumes is copied next to its target under a name that no volume has (`~<op>`), sealed there and renamed within the
+//! directory: even a read-only subvolume may be renamed so, unlike into another directory. Before that, a link `staging/<op>/pending` to it is written, so that
+//! `delete` of [`Volume::Staging`] finds what a crash left. So the place of a volume never has an incomplete copy.
 //!
-//! **One instant.** The kernel makes a snapshot of one subvolume at a time. With nested volumes each of them is captured at its own instant of the
-//! call; where they must agree, freeze or stop the container before.
+//! **One instant.** The kernel makes a snapshot of one subvolume at a time, so nested volumes are captured at different instants of the call. If they must be
+//! consistent with each other, freeze or stop the container first.
 
 mod apply;
 mod copy;
@@ -56,7 +55,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use uuid::Uuid;
 
-/// The volumes of one mounted pool. Holds the pool's root open: drop it before the pool is unmounted.
+/// The volumes of one mounted pool. Keeps the pool's root open: drop it before the pool is unmounted.
 #[derive(Debug)]
 pub struct BtrfsStore {
     root: OwnedFd,
@@ -77,17 +76,17 @@ impl BtrfsStore {
         if kind != nix::sys::statfs::BTRFS_SUPER_MAGIC {
             return Err(Error::new(Code::PoolForeign, format!("{} is not on BTRFS: mount the pool there first", pool_root.display())));
         }
-        Ok(BtrfsStore { root, path: pool_root.to_owned(), backing: None, quotas: quota::Quotas::Off("nobody turned counting on".into()) })
+        Ok(BtrfsStore { root, path: pool_root.to_owned(), backing: None, quotas: quota::Quotas::Off("counting was not turned on".into()) })
     }
 
-    /// The same store, of a pool on an image: what is free beneath the image counts too.
+    /// The same store, for a pool on an image: [`SnapshotStore::space`] then takes the free space beneath the image into account.
     #[must_use]
     pub fn with_backing(mut self, backing: Backing) -> Self {
         self.backing = Some(backing);
         self
     }
 
-    /// The same store, which counts what containers write, where the kernel can.
+    /// The same store with counting of what containers write, if the kernel supports it.
     ///
     /// # Errors
     /// Of the system calls.
@@ -107,23 +106,23 @@ impl BtrfsStore {
             id: VolumeId(i.id),
             generation: Generation(i.generation),
             created: Generation(i.otransid),
-            // Not `i.flags`: those are the root item's, whose bits differ from those of the flags call.
+            // Not `i.flags`: those are the flags of the root item, whose bits differ from those of the flags call.
             read_only: nested::is_read_only(fd)?,
             nested: u32::try_from(nested).unwrap_or(u32::MAX),
         })
     }
 
-    /// Makes every change of names and volumes so far durable, without waiting for file data that others are still writing.
+    /// Makes every change of names and volumes so far durable, without waiting for file data that is still being written.
     ///
-    /// By setting the label to what it is, which commits the transaction in this very call. `START_SYNC` leaves that to the kernel's commit thread, which
-    /// at times sleeps on until its next turn, up to 30 s later (seen on Linux 6.18); not even SIGKILL ends the caller before that.
+    /// It sets the label to its present value, which commits the transaction within this call. `START_SYNC` leaves that to the kernel's commit thread, which
+    /// at times sleeps until its next turn, up to 30 s later (seen on Linux 6.18); not even SIGKILL ends the caller before that.
     fn commit(&self) -> Result<()> {
         let what = || format!("commit pool {}", self.path.display());
         let label = btrfs_uapi::filesystem::label_get(self.mount()).io(what)?;
         btrfs_uapi::filesystem::label_set(self.mount(), &label).io(what)
     }
 
-    /// A container's root may make its own root directory read-only, which would then forbid us to move it: undoes that.
+    /// Makes a volume writable that the container's root has made read-only, which would prevent moving it.
     fn unlock(&self, v: &Volume) -> Result<()> {
         if !matches!(v, Volume::Live(_) | Volume::Next(_) | Volume::Databases(_) | Volume::NextDatabases(_)) {
             return Err(Error::new(Code::VolumeReadOnly, format!("{v} is read-only and cannot be moved: make a clone of it")));
@@ -140,7 +139,7 @@ impl SnapshotStore for BtrfsStore {
             return Ok(());
         }
         self.make_dir(&home)?;
-        // The container's own root (a plain user to the host) must reach `live` in it, nobody else: as for `containers` itself.
+        // Only the container's own root (a plain user to the host) must reach `live` in it, as for `containers` itself.
         let above = open_dir_at(&self.root, layout::CONTAINERS).io(|| format!("open {}", self.path.join(layout::CONTAINERS).display()))?;
         let dir = open_dir_at(&self.root, &home).io(|| format!("open {}", self.path.join(&home).display()))?;
         let group = nix::unistd::Gid::from_raw(fstat(&above).io(|| "stat the directory of containers")?.st_gid);
@@ -238,7 +237,7 @@ impl SnapshotStore for BtrfsStore {
         }
         found.retain(|v| self.is_volume(v));
         if container.is_none() {
-            // An operation's staging directory counts even when only a copy in hiding belongs to it.
+            // The staging directory of an operation counts even if only an unfinished copy belongs to it.
             found.extend(self.names(Path::new(layout::STAGING))?.iter().filter_map(|n| Some(Volume::Staging(n.parse().ok()?))));
         }
         found.sort();
@@ -333,7 +332,7 @@ impl BtrfsStore {
     }
 }
 
-/// Whose limits count for what is done to a volume.
+/// The container whose limits apply to work on a volume.
 fn container_of(v: &Volume) -> Option<&ContainerId> {
     match v {
         Volume::Live(c) | Volume::Next(c) | Volume::Snapshot(c, _) | Volume::SnapshotDatabases(c, _) | Volume::NextDatabases(c) => Some(c),

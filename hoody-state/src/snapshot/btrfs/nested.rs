@@ -1,7 +1,7 @@
-//! Subvolumes inside a volume, at any depth, under any name: found, copied, sealed and deleted with it.
+//! Nested volumes: subvolumes inside a volume, at any depth and under any name. They are found, copied, sealed and deleted with it.
 //!
-//! They are made by whoever is root in the container, perhaps while we look. So names are bytes, every directory is opened by number,
-//! and what vanishes between two steps is taken as not having been there.
+//! The container's root creates them, perhaps at this very moment. So names are bytes, every directory is opened by number, and what vanishes between two
+//! steps is treated as if it had never existed.
 
 use super::send::{disown, has_foreign_identity};
 use super::{BtrfsStore, has_nested};
@@ -25,14 +25,14 @@ use std::path::{Path, PathBuf};
 /// The inode number of the empty directory that stands in a snapshot where the source has a nested subvolume.
 const STUB_INO: u64 = 2;
 
-/// How often a seal is tried while somebody keeps writing identities into the volume.
+/// How often a seal is tried while a program keeps writing identities into the volume.
 const SEAL_ROUNDS: u32 = 64;
 
-/// How often a delete looks again when somebody keeps making subvolumes inside.
+/// How often a delete is repeated while a program keeps creating subvolumes inside.
 const DELETE_ROUNDS: u32 = 16;
 
-/// Says of a nested volume in a snapshot that it was read-only in the source too, not only because the snapshot is. `trusted` attributes can
-/// neither be seen nor set from a user namespace.
+/// Marks a nested volume in a snapshot that was read-only in the source too, not only because the snapshot is. `trusted` attributes can
+/// be neither read nor set from a user namespace.
 const WAS_READ_ONLY: &CStr = c"trusted.hoody.read_only";
 
 /// A nested subvolume: `name` in the directory `dir` of subvolume `parent`.
@@ -44,7 +44,7 @@ pub(super) struct Nested {
     pub(super) name: CString,
 }
 
-/// The subvolumes directly in `parent`, by one look into the root tree.
+/// The subvolumes directly in `parent`, from one search of the root tree.
 fn children(mount: BorrowedFd<'_>, parent: u64) -> Result<Vec<Nested>> {
     let key = |offset| Key { objectid: parent, item_type: BTRFS_ROOT_REF_KEY, offset };
     let filter = SearchFilter { tree_id: u64::from(BTRFS_ROOT_TREE_OBJECTID), start: key(0), end: key(u64::MAX), min_transid: 0, max_transid: u64::MAX };
@@ -88,7 +88,7 @@ pub(super) fn open_root(mount: BorrowedFd<'_>, id: u64) -> Result<Option<OwnedFd
     open_dir(mount, id, SUBVOLUME_ROOT_INO)
 }
 
-/// A directory of a subvolume, or nothing if it is gone.
+/// A directory of a subvolume; `None` if it no longer exists.
 fn open_dir(mount: BorrowedFd<'_>, id: u64, ino: u64) -> Result<Option<OwnedFd>> {
     match open_dir_by_id(mount, id, ino) {
         Ok(fd) => Ok(Some(fd)),
@@ -113,7 +113,7 @@ fn stub(mount: BorrowedFd<'_>, copy: u64, n: &Nested) -> Result<Option<OwnedFd>>
     Ok(is_stub.then_some(dir))
 }
 
-/// Takes the stubs out of `copy` that stand for what is nested in `source`.
+/// Removes the stubs in `copy` that replace what is nested in `source`.
 pub(super) fn remove_stubs(mount: BorrowedFd<'_>, source: BorrowedFd<'_>, copy: BorrowedFd<'_>) -> Result<()> {
     if !has_nested(source)? {
         return Ok(());
@@ -134,9 +134,9 @@ pub(super) fn dir_path(mount: BorrowedFd<'_>, volume: u64, ino: u64) -> Result<V
         return Ok(Vec::new());
     }
     let what = || format!("ask for the path of directory {ino} in subvolume {volume}");
-    let dir = open_dir(mount, volume, ino)?.ok_or_else(|| Error::new(Code::VolumeNotFound, "a directory went while its volume was looked at"))?;
-    let root = open_root(mount, volume)?.ok_or_else(|| Error::new(Code::VolumeNotFound, "a volume went while it was looked at"))?;
-    // Both as the kernel spells them: a volume that is sent is read-only, so neither moves.
+    let dir = open_dir(mount, volume, ino)?.ok_or_else(|| Error::new(Code::VolumeNotFound, "a directory was removed while its volume was read"))?;
+    let root = open_root(mount, volume)?.ok_or_else(|| Error::new(Code::VolumeNotFound, "a volume was removed while it was read"))?;
+    // Both are spelled by the kernel. A volume that is sent is read-only, so neither path changes.
     let path = |fd: BorrowedFd<'_>| nix::fcntl::readlink(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&fd)).as_str()).io(what);
     let (dir, root) = (path(dir.as_fd())?, path(root.as_fd())?);
     let (dir, root) = (dir.as_bytes(), root.as_bytes());
@@ -155,7 +155,7 @@ pub(super) fn has_stub(mount: BorrowedFd<'_>, source: BorrowedFd<'_>, copy: Borr
     Ok(false)
 }
 
-/// One subvolume to be copied: `source` to `name` in directory `dir`.
+/// A subvolume to copy: `source` to `name` in directory `dir`.
 struct Job {
     source: OwnedFd,
     dir: OwnedFd,
@@ -163,16 +163,17 @@ struct Job {
     top: bool,
 }
 
-/// How a tree is copied.
+/// How to copy a tree.
 #[derive(Clone, Copy)]
 pub(super) struct Copy {
     pub(super) read_only: bool,
-    /// Everything in a sealed source is read-only, so there the mark says what was so before. Not by the source's own flag: a container can set that.
+    /// Whether the source is sealed. Everything in a sealed source is read-only, so the mark tells what was read-only before. The flag of the source itself does
+    /// not tell this, because a container can set it.
     pub(super) from_sealed: bool,
 }
 
-/// Copies `source` and all that is nested in it to `name` in `dir`, and seals what shall be read-only, children first. Inode numbers are the
-/// same in a copy, so the directory that held a nested volume is known by its number there too. Each copy is made writable, which gives it an identity of its own.
+/// Copies `source` and everything nested in it to `name` in `dir`, and seals what must be read-only, children first. A copy has the same inode numbers, so the
+/// directory of a nested volume has the same number there. Each copy is created writable, which gives it an identity of its own.
 pub(super) fn copy_tree(mount: BorrowedFd<'_>, source: BorrowedFd<'_>, dir: BorrowedFd<'_>, name: &CStr, how: Copy) -> Result<()> {
     let Copy { read_only, from_sealed } = how;
     let duplicate = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().io(|| "duplicate a descriptor");
@@ -232,7 +233,7 @@ pub(super) fn copy_tree(mount: BorrowedFd<'_>, source: BorrowedFd<'_>, dir: Borr
     Ok(())
 }
 
-/// Makes a volume and all that is nested in it read-only, children first, each with an identity of its own; may be repeated.
+/// Makes a volume and everything nested in it read-only, children first, each with an identity of its own. May be repeated.
 pub(super) fn seal_tree(mount: BorrowedFd<'_>, volume: BorrowedFd<'_>) -> Result<()> {
     if is_read_only(volume)? && !has_foreign_identity(volume)? {
         return Ok(());
@@ -241,7 +242,7 @@ pub(super) fn seal_tree(mount: BorrowedFd<'_>, volume: BorrowedFd<'_>) -> Result
         for n in tree(mount, id_of(volume)?)?.iter().rev() {
             let Some(fd) = open_root(mount, n.id)? else { continue };
             if is_read_only(fd.as_fd())? && !has_mark(fd.as_fd(), WAS_READ_ONLY).unwrap_or(false) {
-                // It was so before (or a first attempt was cut short, which then errs on the careful side).
+                // It was read-only before. (Or a first attempt was interrupted; then this errs on the side of caution.)
                 set_read_only(fd.as_fd(), false)?;
                 set_mark(fd.as_fd(), WAS_READ_ONLY, true).io(|| format!("mark subvolume {}", n.id))?;
             }
@@ -251,7 +252,7 @@ pub(super) fn seal_tree(mount: BorrowedFd<'_>, volume: BorrowedFd<'_>) -> Result
     seal(volume)
 }
 
-/// Makes one volume read-only without an identity that somebody wrote into it, perhaps at this very moment.
+/// Makes one volume read-only, without an identity that a program may have written into it, perhaps at this very moment.
 fn seal(volume: BorrowedFd<'_>) -> Result<()> {
     for _ in 0..SEAL_ROUNDS {
         if has_foreign_identity(volume)? {
@@ -266,7 +267,7 @@ fn seal(volume: BorrowedFd<'_>) -> Result<()> {
     Err(Error::new(Code::VolumeInUse, "a foreign identity is being written into a volume while it is made read-only: stop the container and try again"))
 }
 
-/// Deletes the subvolume `name` in `dir` and all that is nested in it; returns the ids.
+/// Deletes the subvolume `name` in `dir` and everything nested in it; returns the ids.
 pub(super) fn delete_tree(mount: BorrowedFd<'_>, volume: OwnedFd, dir: &OwnedFd, name: &CStr) -> Result<Vec<VolumeId>> {
     let top = id_of(volume.as_fd())?;
     let mut deleted = Vec::new();
@@ -290,7 +291,7 @@ pub(super) fn delete_tree(mount: BorrowedFd<'_>, volume: OwnedFd, dir: &OwnedFd,
     Err(Error::new(Code::VolumeInUse, "subvolumes are being made inside the volume while it is deleted: stop the container and try again"))
 }
 
-/// Deletes one nested subvolume that has no others in it (any more); false if it is gone, or has new ones.
+/// Deletes one nested subvolume that contains no others; `false` if it no longer exists, or contains new ones.
 fn delete_nested(mount: BorrowedFd<'_>, n: &Nested) -> Result<bool> {
     let Some(dir) = open_dir(mount, n.parent, n.dir)? else { return Ok(false) };
     let mut outcome = subvolume::subvolume_delete(dir.as_fd(), &n.name);
@@ -301,7 +302,7 @@ fn delete_nested(mount: BorrowedFd<'_>, n: &Nested) -> Result<bool> {
     }
     match outcome {
         Ok(()) => Ok(true),
-        // Gone, replaced by something that is no subvolume, or with new ones in it: the next round sees.
+        // Removed, replaced by something that is not a subvolume, or with new subvolumes in it: left to the next round.
         Err(Errno::ENOENT | Errno::ENOTEMPTY | Errno::ENOTDIR | Errno::EINVAL) => Ok(false),
         Err(e) => Err(delete_error(n.id, e)),
     }
@@ -318,8 +319,8 @@ fn delete_error(id: u64, e: Errno) -> Error {
     }
 }
 
-/// The name `~<op>` beside a volume's place under which a copy is put together, and the link in the operation's staging directory that says
-/// where that is. `~` is in no volume's name.
+/// The name `~<op>` beside a volume's place under which a copy is made, and the link to it in the operation's staging directory. No volume's
+/// name contains `~`.
 pub(super) struct Hidden {
     name: CString,
     op: OperationId,
@@ -330,26 +331,26 @@ fn pending(op: &OperationId) -> PathBuf {
 }
 
 impl Hidden {
-    /// Chooses the name and writes the link; the transaction that makes the copy makes the link durable with it or before it.
+    /// Chooses the name and writes the link. The link becomes durable with the copy or before it.
     pub(super) fn announce(store: &BtrfsStore, to: &Volume, op: &OperationId) -> Result<Self> {
         let name = format!("~{op}");
         let target = layout::path(to).with_file_name(&name);
         store.make_dir(&Path::new(layout::STAGING).join(op.as_str()))?;
         nix::unistd::symlinkat(&target, &store.root, &pending(op)).io(|| format!("note the copy of operation {op}"))?;
-        Ok(Hidden { name: CString::new(name).map_err(|_| Error::internal("an id holds a NUL"))?, op: op.clone() })
+        Ok(Hidden { name: CString::new(name).map_err(|_| Error::internal("an id contains a NUL"))?, op: op.clone() })
     }
 
     pub(super) fn name(&self) -> &CStr {
         &self.name
     }
 
-    /// Takes the link away once the copy is in its place.
+    /// Removes the link once the copy is in its place.
     pub(super) fn withdraw(self, store: &BtrfsStore) -> Result<()> {
         super::reclaim::drop_staging_dir(store, &self.op)
     }
 }
 
-/// Deletes the copy in hiding that an operation left, if any.
+/// Deletes the unfinished copy that an operation left, if any.
 pub(super) fn delete_pending(store: &BtrfsStore, op: &OperationId) -> Result<Vec<VolumeId>> {
     let target = match nix::fcntl::readlinkat(&store.root, &pending(op)) {
         Ok(t) => PathBuf::from(t),
@@ -362,7 +363,7 @@ pub(super) fn delete_pending(store: &BtrfsStore, op: &OperationId) -> Result<Vec
     if name != expected.as_str() {
         return Err(Error::new(Code::StagingForeign, format!("staging/{op}/pending points to {}, which is not ours: remove it", target.display())));
     }
-    let name = CString::new(expected).map_err(|_| Error::internal("an id holds a NUL"))?;
+    let name = CString::new(expected).map_err(|_| Error::internal("an id contains a NUL"))?;
     match open_dir_at(&dir, name.as_c_str()) {
         Ok(fd) => delete_tree(store.mount(), fd, &dir, &name),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),

@@ -1,4 +1,4 @@
-//! Where volumes are: names in open directories of the pool.
+//! The places of volumes: names in open directories of the pool.
 
 use super::{BtrfsStore, is_subvolume, not_found};
 use crate::error::{Code, Error, IoContext, Result};
@@ -19,20 +19,20 @@ pub(super) struct Place {
 }
 
 impl BtrfsStore {
-    /// The place of a volume, or nothing when the directory it would be in is not there.
+    /// The place of a volume; `None` if its directory does not exist.
     pub(super) fn place(&self, v: &Volume) -> Result<Option<Place>> {
         let path = layout::path(v);
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
             return Err(Error::internal(format!("{v:?} has no place")));
         };
         match open_dir_at(&self.root, parent) {
-            Ok(dir) => Ok(Some(Place { dir, name: CString::new(name.as_bytes()).map_err(|_| Error::internal("a volume's name holds a NUL"))? })),
+            Ok(dir) => Ok(Some(Place { dir, name: CString::new(name.as_bytes()).map_err(|_| Error::internal("a volume's name contains a NUL"))? })),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(Error::io(format!("open {}", self.path.join(parent).display()), e)),
         }
     }
 
-    /// The place of a volume that is about to be made there; makes the directories above it.
+    /// The place of a volume that is about to be created; creates the directories above it.
     pub(super) fn place_for(&self, v: &Volume) -> Result<Place> {
         match v {
             Volume::Live(c) | Volume::Next(c) | Volume::Snapshot(c, _) | Volume::NextDatabases(c) => self.create_home(c)?,
@@ -62,7 +62,7 @@ impl BtrfsStore {
             Err(e) => return Err(Error::io(format!("open {v}"), e)),
         };
         if !is_subvolume(fd.as_fd()).io(|| format!("stat {v}"))? {
-            return Err(Error::new(Code::NotAVolume, format!("{} is in the way: it is not a BTRFS subvolume; move it elsewhere", self.shown(v))));
+            return Err(Error::new(Code::NotAVolume, format!("{} is not a BTRFS subvolume: move it elsewhere", self.shown(v))));
         }
         Ok(Some(fd))
     }
@@ -75,7 +75,7 @@ impl BtrfsStore {
         self.path.join(layout::path(v)).display().to_string()
     }
 
-    /// The names in a directory of the pool; none when it is not there.
+    /// The names in a directory of the pool; none if it does not exist.
     pub(super) fn names(&self, dir: &Path) -> Result<Vec<String>> {
         let what = || format!("read directory {}", self.path.join(dir).display());
         let fd = match open_dir_at(&self.root, dir) {
@@ -86,7 +86,7 @@ impl BtrfsStore {
         let mut names = Vec::new();
         for entry in nix::dir::Dir::from_fd(fd).io(what)?.iter() {
             let entry = match entry {
-                // Removed after it was opened.
+                // The directory was removed after it was opened.
                 Err(Errno::ENOENT) => break,
                 e => e.io(what)?,
             };

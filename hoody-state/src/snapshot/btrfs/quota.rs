@@ -18,12 +18,12 @@ use nix::errno::Errno;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 
-/// Whether a pool counts, and why not.
+/// Whether a pool counts what containers write, and if not, why.
 #[derive(Debug, Clone)]
 pub(super) enum Quotas {
-    /// It does. Where the kernel shows the groups.
+    /// It counts. The directory in which the kernel shows the groups.
     On(PathBuf),
-    /// It does not.
+    /// It does not count, for this reason.
     Off(String),
 }
 
@@ -42,12 +42,12 @@ fn of_project(id: &ProjectId) -> u64 {
     numbered(2, id.as_str())
 }
 
-/// Turns counting on, if the kernel can and it is not on already.
+/// Turns counting on, if the kernel supports it.
 pub(super) fn enable(mount: BorrowedFd<'_>) -> Result<Quotas> {
     let id = btrfs_uapi::filesystem::filesystem_info(mount).io(|| "ask for the pool's id")?.uuid;
     let dir = PathBuf::from(format!("/sys/fs/btrfs/{id}/qgroups"));
     if !std::path::Path::new("/sys/fs/btrfs/features/simple_quota").exists() {
-        return Ok(Quotas::Off("this kernel has no simple quotas of BTRFS: they take Linux 6.7".into()));
+        return Ok(Quotas::Off("this kernel has no simple quotas of BTRFS: they need Linux 6.7".into()));
     }
     let mode = || std::fs::read_to_string(dir.join("mode")).unwrap_or_default();
     if !mode().starts_with("squota") {
@@ -78,7 +78,7 @@ impl BtrfsStore {
         }
     }
 
-    /// Why nothing is counted, if so.
+    /// Why nothing is counted, if nothing is.
     pub(super) fn uncounted(&self) -> Option<String> {
         match &self.quotas {
             Quotas::On(_) => None,
@@ -97,7 +97,7 @@ impl BtrfsStore {
     }
 
     fn limit(&self, group: u64, to: Option<Bytes>) -> Result<()> {
-        // Cleared by the largest number: a limit without its flag leaves the one before in force on some kernels.
+        // The largest number clears a limit. On some kernels, removing the flag alone leaves the old limit in force.
         let (flags, max) = to.map_or((QgroupLimitFlags::MAX_RFER, u64::MAX), |b| (QgroupLimitFlags::MAX_RFER, b.0));
         quota::qgroup_limit(self.mount(), group, flags, max, 0).io(|| "set a disk limit")
     }
@@ -147,7 +147,7 @@ impl BtrfsStore {
         let group = match to {
             Volume::Live(c) | Volume::Next(c) | Volume::Snapshot(c, _) => of_container(c),
             Volume::Databases(p) => of_project(p),
-            // Of the project whose databases they are a copy of.
+            // It belongs to the project whose databases it is a copy of.
             Volume::SnapshotDatabases(..) | Volume::NextDatabases(_) => {
                 return from.map_or(Ok(Vec::new()), |fd| self.above(nested::id_of(fd)?));
             }
@@ -157,7 +157,7 @@ impl BtrfsStore {
         Ok(vec![group])
     }
 
-    /// Puts a volume that is finished, and what is nested in it, into the groups of its place.
+    /// Adds a finished volume and its nested volumes to the groups of its place.
     pub(super) fn join_groups(&self, volume: &Volume, from: Option<BorrowedFd<'_>>) -> Result<()> {
         let groups = self.groups_for(volume, from)?;
         let Some(fd) = self.find(volume)?.filter(|_| !groups.is_empty()) else { return Ok(()) };
@@ -168,8 +168,8 @@ impl BtrfsStore {
         Ok(())
     }
 
-    /// Does something that may write into a container's volumes; at the limit of the container or of its project, without the limits for that moment.
-    /// A crash in between is made good by the next start, which sets all limits.
+    /// Runs work that may write into a container's volumes. If the container or its project is at its limit, the limits are lifted meanwhile. A crash in between is
+    /// corrected by the next start, which sets all limits.
     pub(super) fn beyond_limits<T>(&self, container: Option<&ContainerId>, mut f: impl FnMut() -> Result<T>) -> Result<T> {
         let first = f();
         let c = match (container, &first) {
@@ -189,13 +189,13 @@ impl BtrfsStore {
         let Some(why) = self.uncounted() else {
             let (own, projects) = (of_container(container), of_project(project));
             self.make_group(projects)?;
-            let fresh = self.make_group(own)?;
+            let is_new = self.make_group(own)?;
             self.put_in(own, projects)?;
             if self.usage(own).is_none_or(|u| u.limit != limit) {
                 self.limit(own, limit)?;
             }
-            if fresh {
-                // A container of a version that did not count: what it writes from now on does.
+            if is_new {
+                // A container from a version that did not count: what it writes from now on is counted.
                 for v in crate::snapshot::SnapshotStore::list(self, Some(container))? {
                     self.join_groups(&v, None)?;
                 }
@@ -231,7 +231,7 @@ impl BtrfsStore {
         self.usage(of_project(project))
     }
 
-    /// Removes the groups of deleted containers and projects. Those whose data copies still refer to stay until that ends.
+    /// Removes the groups of deleted containers and projects. Groups with data that copies still refer to stay until that ends.
     pub(super) fn drop_groups(&self, containers: &[ContainerId], projects: &[ProjectId]) -> Result<()> {
         if self.shown_groups().is_none() {
             return Ok(());

@@ -1,4 +1,4 @@
-//! Deleting in bulk, and waiting until the room has come back.
+//! Deleting many volumes, and waiting until their space is free.
 
 use super::{BtrfsStore, is_subvolume, nested};
 use crate::error::{Error, IoContext, Result};
@@ -16,10 +16,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// How often the cleaner is woken while we wait for it: it stops when it finds no more work, and a commit wakes it.
+/// How often the kernel's cleaner is woken while it is waited for: it stops when it finds no more work, and a commit wakes it.
 const WAKE: Duration = Duration::from_millis(500);
 
-/// Takes away a staging directory from which the volume is gone.
+/// Removes the staging directory of a deleted volume.
 pub(super) fn drop_staging_dir(store: &BtrfsStore, op: &OperationId) -> Result<()> {
     let dir = Path::new(layout::STAGING).join(op.as_str());
     match unlinkat(&store.root, &dir.join("pending"), UnlinkatFlags::NoRemoveDir) {
@@ -29,7 +29,7 @@ pub(super) fn drop_staging_dir(store: &BtrfsStore, op: &OperationId) -> Result<(
     remove_empty_dir(store, &dir)
 }
 
-/// Removes a directory of the pool if it is there and empty.
+/// Removes a directory of the pool if it exists and is empty.
 pub(super) fn remove_empty_dir(store: &BtrfsStore, dir: &Path) -> Result<()> {
     match unlinkat(&store.root, dir, UnlinkatFlags::RemoveDir) {
         Ok(()) | Err(Errno::ENOENT | Errno::ENOTEMPTY) => Ok(()),
@@ -37,7 +37,7 @@ pub(super) fn remove_empty_dir(store: &BtrfsStore, dir: &Path) -> Result<()> {
     }
 }
 
-/// Deletes all homes put away under `op`.
+/// Deletes all homes in the trash of `op`.
 pub(super) fn empty_trash(store: &BtrfsStore, op: &OperationId, progress: &mut dyn FnMut(u64, u64)) -> Result<Deleted> {
     let path = Path::new(layout::TRASH).join(op.as_str());
     let dir = match open_dir_at(&store.root, &path) {
@@ -62,7 +62,7 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// How many volumes lie below a directory of ours, not counting nested ones.
+    /// The number of volumes below a directory of the pool, not counting nested ones.
     fn count(&self, dir: &OwnedFd) -> Result<u64> {
         let mut n = 0;
         for name in entries(dir)? {
@@ -112,7 +112,7 @@ fn entries(dir: &OwnedFd) -> Result<Vec<CString>> {
     Ok(names)
 }
 
-/// Whether the root tree still has the subvolume, alive or waiting for the cleaner.
+/// Whether the root tree still has the subvolume, in use or waiting for the cleaner.
 fn is_stored(mount: BorrowedFd<'_>, id: u64) -> Result<bool> {
     let key = |offset| Key { objectid: id, item_type: BTRFS_ROOT_ITEM_KEY, offset };
     let filter = SearchFilter { tree_id: u64::from(BTRFS_ROOT_TREE_OBJECTID), start: key(0), end: key(u64::MAX), min_transid: 0, max_transid: u64::MAX };
@@ -126,11 +126,11 @@ fn is_stored(mount: BorrowedFd<'_>, id: u64) -> Result<bool> {
 }
 
 /// Waits for the cleaner, at most `timeout`. The kernel's own wait (`SUBVOL_SYNC_WAIT`, Linux 6.13) can only be ended by a signal, so the root
-/// tree is asked instead, which also works on older kernels. A volume that was not deleted is answered with `false` at once.
+/// tree is asked instead, which also works on older kernels. For a volume that was not deleted it returns `false` at once.
 pub(super) fn reclaimed(mount: BorrowedFd<'_>, volume: VolumeId, timeout: Duration) -> Result<bool> {
     let end = Instant::now().checked_add(timeout);
     let commit = || btrfs_uapi::filesystem::sync(mount).io(|| "commit the pool");
-    // A deleted subvolume cannot be opened any more, though it is still stored.
+    // A deleted subvolume can no longer be opened, although it is still stored.
     if nested::open_root(mount, volume.0)?.is_some() {
         return Ok(false);
     }

@@ -1,8 +1,8 @@
-//! A volume, with what is nested in it, as bytes for another host; and back.
+//! Sending a volume, with its nested volumes, as bytes to another host; and receiving it.
 //!
-//! The form: a magic line; for each volume, a parent always before its children, a header (path within the top volume, identity, identity of the volume it
-//! is an increment on) and the kernel's send stream; an empty header at the end. An identity is what BTRFS calls it: the UUID under which a volume
-//! was first made read-only and sent, whichever host it is on.
+//! Format: a magic line; for each volume, a parent always before its children, a header (path within the top volume, identity, identity of the volume it
+//! is an increment on) and the kernel's send stream; an empty header at the end. An identity is the UUID under which a
+//! volume was first made read-only and sent, on whichever host.
 
 use super::apply::{Target, apply, is_passing, open_beneath};
 use super::keep_times::keeping_times;
@@ -27,22 +27,22 @@ use std::os::unix::ffi::OsStrExt;
 use uuid::Uuid;
 
 const MAGIC: &[u8; 16] = b"hoody volumes 1\n";
-/// A nested volume deeper than this cannot be named by any tool in the container either.
+/// The longest path of a nested volume. Tools in the container cannot name a longer one either.
 const LONGEST_PATH: usize = 64 << 10;
-/// Volumes in one container.
+/// The most volumes in one container.
 const MOST_PARTS: usize = 10_000;
-/// Names of that form in one root: nobody has more by chance.
+/// The most names of that form in one root: no root has more by chance.
 const MOST_NAMES: u32 = 4_096;
-/// What the kernel may be ahead of the network.
+/// How far the kernel may be ahead of the network.
 const PIPE: i32 = 1 << 20;
 
-/// One volume of several.
+/// One volume of a tree.
 struct Part {
     path: Vec<u8>,
     id: u64,
     identity: Uuid,
     base: Option<(u64, Uuid)>,
-    /// Names in its root that look like the kernel's passing ones.
+    /// Names in its root that look like the kernel's temporary names.
     keep: Vec<Vec<u8>>,
 }
 
@@ -52,18 +52,18 @@ pub(super) fn identity(volume: BorrowedFd<'_>) -> Result<Uuid> {
     Ok(if i.received_uuid.is_nil() { i.uuid } else { i.received_uuid })
 }
 
-/// Whether a volume says that it was received from elsewhere. Whoever owns its root can write that into it (`BTRFS_IOC_SET_RECEIVED_SUBVOL`), a container's root
-/// for one, and a read-only snapshot inherits it.
+/// Whether a volume claims that it was received from elsewhere. The owner of its root, such as a container's root, can write that into it
+/// (`BTRFS_IOC_SET_RECEIVED_SUBVOL`), and a read-only snapshot inherits it.
 pub(super) fn has_foreign_identity(volume: BorrowedFd<'_>) -> Result<bool> {
     Ok(!subvolume::subvolume_info(volume).io(|| "ask for a subvolume's identity")?.received_uuid.is_nil())
 }
 
-/// Takes a foreign identity off a volume that can be written.
+/// Removes a foreign identity from a writable volume.
 pub(super) fn disown(volume: BorrowedFd<'_>) -> Result<()> {
-    received_subvol_set(volume, &Uuid::nil(), 0).io(|| "take a foreign identity off a volume").map(drop)
+    received_subvol_set(volume, &Uuid::nil(), 0).io(|| "remove a foreign identity from a volume").map(drop)
 }
 
-/// The volumes below `top` by their paths in it; parents first.
+/// The volumes below `top` with their paths in it; parents first.
 fn paths(mount: BorrowedFd<'_>, top: u64) -> Result<Vec<(Vec<u8>, u64)>> {
     let mut known: HashMap<u64, Vec<u8>> = HashMap::from([(top, Vec::new())]);
     let mut out = Vec::new();
@@ -109,7 +109,7 @@ impl BtrfsStore {
     fn send_part(&self, part: &Part, flags: SendFlags, out: &mut dyn Write) -> Result<()> {
         let fd = nested::open_root(self.mount(), part.id)?.ok_or_else(|| Error::new(Code::VolumeNotFound, "the volume was deleted while it was sent"))?;
         let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).io(|| "make a pipe")?;
-        // Only faster; a limit of the host's may forbid it.
+        // This only makes it faster; a limit of the host may forbid it.
         let _ = fcntl(&read, FcntlArg::F_SETPIPE_SZ(PIPE));
         let version = newest_version();
         std::thread::scope(|s| {
@@ -123,18 +123,18 @@ impl BtrfsStore {
             let sender = sender.io(|| "start a thread that sends")?;
             let copied = pour(read, out);
             match sender.join() {
-                // Whoever reads has gone: their error says why.
+                // The reader has ended, and its error says why.
                 Ok(Err(Errno::EPIPE)) if copied.is_err() => copied,
                 Ok(Err(e)) => Err(send_error(e)),
                 Ok(Ok(())) => copied,
-                Err(_) => Err(Error::internal("a thread that sends ended badly")),
+                Err(_) => Err(Error::internal("a sending thread panicked")),
             }
         })
     }
 
     pub(super) fn send_volume(&self, volume: &Volume, base: Option<&Volume>, out: &mut dyn Write) -> Result<()> {
         if !self.info(volume)?.ok_or_else(|| not_found(volume))?.read_only {
-            return Err(Error::new(Code::VolumeWritable, format!("{volume} can be written: take a snapshot and send that")));
+            return Err(Error::new(Code::VolumeWritable, format!("{volume} is writable: take a snapshot and send that")));
         }
         out.write_all(MAGIC).map_err(reader_gone)?;
         for part in self.parts(volume, base)? {
@@ -154,7 +154,7 @@ impl BtrfsStore {
         out.write_all(&[0]).and_then(|()| out.flush()).map_err(reader_gone)
     }
 
-    /// The kernel's own stream of a volume, without what is nested in it.
+    /// The kernel's own stream of a volume, without its nested volumes.
     #[cfg(test)]
     pub(super) fn kernel_stream(&self, volume: &Volume, base: Option<&Volume>) -> Result<Vec<u8>> {
         let mut stream = Vec::new();
@@ -162,7 +162,7 @@ impl BtrfsStore {
         Ok(stream)
     }
 
-    /// Whether two read-only volumes differ in anything that a send stream would tell. Cost follows what changed, without its data.
+    /// Whether two read-only volumes differ in anything that a send stream contains. The cost follows the number of changes, not the amount of data.
     pub(super) fn volumes_differ(&self, base: &Volume, volume: &Volume) -> Result<bool> {
         let parts = self.parts(volume, Some(base))?;
         let before = self.parts(base, None)?;
@@ -172,7 +172,7 @@ impl BtrfsStore {
         for part in &parts {
             let mut changes = Changes::default();
             match self.send_part(part, SendFlags::NO_FILE_DATA, &mut changes) {
-                // The first change is enough: what comes after is not waited for.
+                // The first change is enough; the rest is not awaited.
                 Err(_) if changes.found => return Ok(true),
                 sent => sent?,
             }
@@ -202,7 +202,7 @@ impl BtrfsStore {
         self.info_of(self.existing(to)?.as_fd())
     }
 
-    /// Makes the volumes of a stream beneath `name` in `dir`, whole, sealed and on the disk.
+    /// Creates the volumes of a stream below `name` in `dir`, complete, sealed and durable.
     fn receive_parts(&self, dir: BorrowedFd<'_>, name: &CStr, base: Option<&Volume>, mut input: &mut dyn Read) -> Result<()> {
         let mount = self.mount();
         let mut bases: HashMap<Uuid, u64> = HashMap::new();
@@ -221,12 +221,12 @@ impl BtrfsStore {
         let mut magic = [0; MAGIC.len()];
         input.read_exact(&mut magic).map_err(cut)?;
         if magic != *MAGIC {
-            return Err(corrupt("it does not begin as a volume"));
+            return Err(corrupt("it does not begin with a volume"));
         }
         let mut made: Vec<(OwnedFd, Uuid, u64)> = Vec::new();
         while let Some(part) = header(&mut input)? {
             if made.len() >= MOST_PARTS || made.is_empty() != part.path.is_empty() {
-                return Err(corrupt("its volumes are in no order"));
+                return Err(corrupt("its volumes are not in order"));
             }
             let from = match part.base {
                 None => None,
@@ -239,7 +239,7 @@ impl BtrfsStore {
                 None => make(dir, name, from.as_ref().map(|(fd, _)| fd.as_fd()))?,
                 Some((top, ..)) => make_nested(top.as_fd(), &part.path, from.as_ref().map(|(fd, _)| fd.as_fd()))?,
             };
-            // Nested volumes of the base left stubs, where the stream or the next parts may want to put something.
+            // Nested volumes of the base left stubs in places that the stream or the next parts may need.
             if let Some((fd, _)) = &from {
                 nested::remove_stubs(mount, fd.as_fd(), volume.as_fd())?;
             }
@@ -255,10 +255,10 @@ impl BtrfsStore {
         if made.is_empty() {
             return Err(corrupt("it has no volume"));
         }
-        // File data to the disk first: nothing may be visible that a power cut would empty.
+        // File data goes to disk first: nothing may be visible that a power cut would empty.
         btrfs_uapi::filesystem::sync(mount).io(|| "write out what was received")?;
         for (fd, uuid, transid) in made.iter().rev() {
-            received_subvol_set(fd.as_fd(), uuid, *transid).io(|| "write down what a volume was received from")?;
+            received_subvol_set(fd.as_fd(), uuid, *transid).io(|| "store the identity of a received volume")?;
             nested::set_read_only(fd.as_fd(), true)?;
         }
         Ok(())
@@ -266,11 +266,11 @@ impl BtrfsStore {
 }
 
 fn base_missing(uuid: Uuid) -> Error {
-    Error::new(Code::BaseMissing, format!("the volume {uuid}, on which the stream is an increment, is not here any more: begin again"))
+    Error::new(Code::BaseMissing, format!("the volume {uuid}, on which the stream is an increment, no longer exists here: begin again"))
 }
 
 fn reader_gone(e: std::io::Error) -> Error {
-    Error::new(Code::TransferCut, format!("whoever received the stream has gone: {e}")).with_source(e)
+    Error::new(Code::TransferCut, format!("the receiver of the stream has disconnected: {e}")).with_source(e)
 }
 
 fn send_error(e: Errno) -> Error {
@@ -297,14 +297,14 @@ fn pour(from: OwnedFd, out: &mut dyn Write) -> Result<()> {
     }
 }
 
-/// Keeps a stream without data while it is too short to tell anything, and stops it when it tells of a change.
+/// Buffers a stream without data while it is too short to contain a change, and stops it when it contains one.
 #[derive(Default)]
 struct Changes {
     bytes: Vec<u8>,
     found: bool,
 }
 
-/// More than the commands of an empty stream take.
+/// More bytes than the commands of an empty stream.
 const EMPTY_STREAM: usize = 1024;
 
 impl Write for Changes {
@@ -323,7 +323,7 @@ impl Write for Changes {
 }
 
 impl Changes {
-    /// A directory in which a nested volume lies has changed with each copy; it is told of by its times, which are the same then.
+    /// A directory that contains a nested volume changes with each copy. The stream then has a command that sets its times, which are unchanged.
     fn any(&self, before: Option<BorrowedFd<'_>>) -> Result<bool> {
         let same_time = |path: &[u8], mtime: super::stream::Time| {
             let at = before.and_then(|root| open_beneath(root, path, OFlags::PATH).ok());
@@ -341,7 +341,7 @@ impl Changes {
     }
 }
 
-/// The next header, or nothing at the end.
+/// The next header; `None` at the end.
 fn header(input: &mut dyn Read) -> Result<Option<Part>> {
     let mut read = |n: usize| -> Result<Vec<u8>> {
         let mut b = vec![0; n];
@@ -378,7 +378,7 @@ fn header(input: &mut dyn Read) -> Result<Option<Part>> {
     Ok(Some(Part { path, id: 0, identity, base: (fixed[0] == 1).then_some((0, base)), keep }))
 }
 
-/// Names in a volume's root that look like those under which the kernel's stream moves things out of the way.
+/// Names in a volume's root that look like the temporary names under which the kernel's stream moves things aside.
 fn passing_names(volume: BorrowedFd<'_>) -> Result<Vec<Vec<u8>>> {
     let what = || "read the root of a volume";
     let fd = open_dir_at(volume, c".").io(what)?;
@@ -421,7 +421,7 @@ fn make_nested(top: BorrowedFd<'_>, path: &[u8], base: Option<BorrowedFd<'_>>) -
     keeping_times(dir.as_fd(), || make(dir.as_fd(), &name, base))
 }
 
-/// Takes a stub away, and keeps its directory's times.
+/// Removes a stub, and keeps the times of its directory.
 pub(super) fn remove_stub(dir: BorrowedFd<'_>, name: &CStr) -> Result<()> {
     keeping_times(dir, || unlinkat(dir, name, UnlinkatFlags::RemoveDir).io(|| "remove the stub of a nested subvolume"))
 }

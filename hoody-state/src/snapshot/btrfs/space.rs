@@ -1,4 +1,4 @@
-//! How full the pool is, and what can still be written for certain.
+//! How full the pool is, and how much can certainly still be written.
 
 use crate::error::{IoContext, Result};
 use crate::pool::{Backing, Reserve};
@@ -8,17 +8,17 @@ use btrfs_uapi::space::{BlockGroupFlags, space_info};
 use nix::sys::statvfs::FsFlags;
 use std::os::fd::BorrowedFd;
 
-/// Room that metadata shall always have: what is free to data shrinks by what metadata lacks of it. A fiftieth of the pool, at most this.
+/// Space that metadata must always have: the free space for data is reduced by what metadata lacks of it. A fiftieth of the pool, at most this.
 const METADATA_ROOM: u64 = 512 << 20;
 
-/// What a pool's free room is, of what the kernel says: `available` (unallocated room and free room in data block groups), and the free
-/// room in metadata block groups.
+/// The free space of a pool, from the kernel's figures: `available` (unallocated space and free space in data block groups), and the free
+/// space in metadata block groups.
 fn certain(total: u64, available: u64, metadata_free: u64) -> u64 {
     available.saturating_sub((total / 50).min(METADATA_ROOM).saturating_sub(metadata_free))
 }
 
-/// Two cheap calls on the pool, and two on its image. What the image may still grow by is free too; without a reserve, a write needs room in both file
-/// systems.
+/// The space of the pool. Cost: two cheap calls on the pool, and two on its image. What the image may still grow by is free too; without a reserve, a write
+/// needs space in both file systems.
 pub(super) fn space(mount: BorrowedFd<'_>, backing: Option<&Backing>) -> Result<Space> {
     let fs = nix::sys::statfs::fstatfs(mount).io(|| "ask for the pool's free space")?;
     let block = u64::try_from(fs.block_size()).unwrap_or(4096);
@@ -29,7 +29,7 @@ pub(super) fn space(mount: BorrowedFd<'_>, backing: Option<&Backing>) -> Result<
     let mut free = certain(total, fs.blocks_available().saturating_mul(block), metadata_free);
     let image = backing.map(|b| b.space(Bytes(total))).transpose()?;
     match (&image, backing.map(Backing::reserve)) {
-        // Room inside the image that is allocated already may come on top; counting it would be a guess.
+        // Space inside the image that is already allocated may be added to this; counting it would be a guess.
         (Some(i), Some(Reserve::None)) => free = free.min(i.beneath_free.0),
         (Some(i), _) => {
             free = i.certain(Bytes(used), Bytes(free)).0;

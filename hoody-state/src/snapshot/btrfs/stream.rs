@@ -1,6 +1,6 @@
-//! The kernel's send stream, read command by command. No I/O but the reader's, no file system.
+//! Reads the kernel's send stream command by command. It does no I/O except through the reader.
 //!
-//! Names are bytes, as on the disk, and every length is bounded before it is believed: a stream comes from another machine.
+//! Names are bytes, as on the disk, and every length is checked against a bound before it is used: a stream comes from another machine.
 //! The format is that of `fs/btrfs/send.h` of Linux, versions 1 and 2.
 
 use crate::error::{Code, Error, Result};
@@ -36,7 +36,7 @@ mod attr {
     pub const CLONE_LEN: u16 = 24;
     pub const FALLOCATE_MODE: u16 = 25;
     pub const FILEATTR: u16 = 26;
-    /// One more than the largest that any version has.
+    /// One more than the largest attribute number of any version.
     pub const END: u16 = 40;
 }
 
@@ -46,7 +46,7 @@ pub(super) type Time = (i64, u32);
 /// One command. Paths are relative to the volume's root; an empty one is the root itself.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Command<'a> {
-    /// The stream makes a volume anew.
+    /// The stream creates a new volume.
     Subvol {
         uuid: Uuid,
         transid: u64,
@@ -149,12 +149,12 @@ pub(super) enum Command<'a> {
     End,
 }
 
-/// What is not a send stream, or a damaged one.
+/// The error for something that is not a send stream, or a damaged one.
 pub(super) fn corrupt(what: impl std::fmt::Display) -> Error {
     Error::new(Code::StreamCorrupt, format!("the stream from the other server is damaged: {what}; nothing of it was kept, try again"))
 }
 
-/// What is whole and means something that this program does not know.
+/// The error for a stream that is intact but contains something unknown to this program.
 fn unknown(what: impl std::fmt::Display) -> Error {
     Error::new(
         Code::StreamRefused,
@@ -162,9 +162,9 @@ fn unknown(what: impl std::fmt::Display) -> Error {
     )
 }
 
-/// What ended before its end.
+/// The error for a stream that ended early.
 pub(super) fn cut(e: io::Error) -> Error {
-    let message = format!("the stream from the other server broke off ({e}); nothing half-received was kept, try again");
+    let message = format!("the stream from the other server broke off ({e}); nothing incomplete was kept; try again");
     Error::new(Code::TransferCut, message).with_source(e)
 }
 
@@ -184,7 +184,7 @@ impl<R: Read> StreamReader<R> {
         let (magic, version) = header.split_at(MAGIC.len());
         let version = version.try_into().map(u32::from_le_bytes).unwrap_or_default();
         if magic != MAGIC {
-            return Err(corrupt("it does not begin as one"));
+            return Err(corrupt("it does not begin like a send stream"));
         }
         if !(1..=2).contains(&version) {
             return Err(unknown(format!("it is of version {version}, and this program knows 1 and 2")));
@@ -239,7 +239,7 @@ impl<R: Read> StreamReader<R> {
     }
 
     fn number(&self, kind: u16) -> Result<u64> {
-        self.bytes(kind)?.try_into().map(u64::from_le_bytes).map_err(|_| corrupt(format!("attribute {kind} is no number")))
+        self.bytes(kind)?.try_into().map(u64::from_le_bytes).map_err(|_| corrupt(format!("attribute {kind} is not a number")))
     }
 
     fn small(&self, kind: u16) -> Result<u32> {
@@ -252,11 +252,11 @@ impl<R: Read> StreamReader<R> {
     }
 
     fn uuid(&self, kind: u16) -> Result<Uuid> {
-        Uuid::from_slice(self.bytes(kind)?).map_err(|_| corrupt(format!("attribute {kind} is no UUID")))
+        Uuid::from_slice(self.bytes(kind)?).map_err(|_| corrupt(format!("attribute {kind} is not a UUID")))
     }
 
     fn time(&self, kind: u16) -> Result<Time> {
-        let b: &[u8; 12] = self.bytes(kind)?.try_into().map_err(|_| corrupt(format!("attribute {kind} is no time")))?;
+        let b: &[u8; 12] = self.bytes(kind)?.try_into().map_err(|_| corrupt(format!("attribute {kind} is not a time")))?;
         let (seconds, nanoseconds) = b.split_at(8);
         let nanoseconds = nanoseconds.try_into().map(u32::from_le_bytes).unwrap_or_default();
         Ok((seconds.try_into().map(i64::from_le_bytes).unwrap_or_default(), nanoseconds.min(999_999_999)))
@@ -301,9 +301,9 @@ impl<R: Read> StreamReader<R> {
                 len: self.number(attr::SIZE)?,
             },
             24 => Command::Flags { path: path()?, flags: self.number(attr::FILEATTR)? },
-            // The kernel writes these only when it is asked to, which this program does not do.
-            25 => return Err(unknown("it has compressed data (command 25), which nobody asked for")),
-            26 => return Err(unknown("it is of version 3 (command 26, fs-verity), which nobody asked for")),
+            // The kernel writes these only on request, and this program does not request them.
+            25 => return Err(unknown("it has compressed data (command 25), which was not requested")),
+            26 => return Err(unknown("it is of version 3 (command 26, fs-verity), which was not requested")),
             other => return Err(unknown(format!("command {other} is not known"))),
         })
     }

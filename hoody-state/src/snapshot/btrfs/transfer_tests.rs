@@ -107,11 +107,11 @@ fn a_tree_of_every_kind_arrives_as_it_was() {
     h.store.snapshot(&live, &s2, &op()).unwrap();
 
     let (r1, r2) = (snap(&b, "r1"), snap(&b, "r2"));
-    let whole = pass_on(&h, &s1, None, &r1, None);
+    let full = pass_on(&h, &s1, None, &r1, None);
     same(&h.at(&r1, ""), &h.at(&s1, ""));
     let increment = pass_on(&h, &s2, Some(&s1), &r2, Some(&r1));
     same(&h.at(&r2, ""), &h.at(&s2, ""));
-    assert!(increment < whole / 4, "{increment} of {whole}: what is shared with the base is not sent");
+    assert!(increment < full / 4, "{increment} of {full}: what is shared with the base is not sent");
     assert_eq!(h.store.info(&r2).unwrap().unwrap().nested, 3);
     assert!(h.store.list(None).unwrap().iter().all(|v| !matches!(v, Volume::Staging(_))));
     // And the other way round, on what was received.

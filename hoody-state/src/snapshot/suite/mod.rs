@@ -1,6 +1,6 @@
-//! The contract of [`SnapshotStore`] as cases that every backend must pass. A backend's author implements [`Harness`] and writes
-//! `hoody_state::snapshot_suite!(make());` in a test module: one `#[test]` a case, each with a harness of its own. Model: containerd's snapshotter
-//! suite.
+//! The contract of [`SnapshotStore`] as cases that every backend must pass. The author of a backend implements [`Harness`] and writes
+//! `hoody_state::snapshot_suite!(make());` in a test module: that makes one `#[test]` for each case, each with a harness of its own. The model is containerd's
+//! snapshotter suite.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::missing_panics_doc)]
 
 mod transfer;
@@ -16,52 +16,52 @@ use crate::name::SnapshotName;
 
 /// A backend under test and a way to its files.
 pub trait Harness: Sync {
-    /// The backend, its pool empty at the start of a case.
+    /// The backend. Its pool is empty at the start of a case.
     fn store(&self) -> &dyn SnapshotStore;
-    /// Writes a whole file at the path (one name) in a volume.
+    /// Writes a file at the path (one name) in a volume.
     fn write(&self, volume: &Volume, path: &str, data: &[u8]) -> Result<()>;
-    /// Reads a whole file, if it is there.
+    /// Reads a file, if it exists.
     fn read(&self, volume: &Volume, path: &str) -> Result<Option<Vec<u8>>>;
     /// Removes a file.
     fn remove(&self, volume: &Volume, path: &str) -> Result<()>;
-    /// Makes a nested volume `name` in a volume, holding the one file `in` with `data`; false where the backend has none.
+    /// Creates a nested volume `name` in a volume, with one file `in` that contains `data`; `false` if the backend has no nested volumes.
     fn nest(&self, _volume: &Volume, _name: &str, _data: &[u8]) -> Result<bool> {
         Ok(false)
     }
 }
 
-/// One test a case for the harness that the expression makes.
+/// One test for each case, with the harness that the expression makes.
 #[macro_export]
 macro_rules! snapshot_suite {
     ($make:expr) => {
         $crate::snapshot_suite! { @ $make;
             a_home_is_made_once
             a_new_volume_is_empty_and_writable
-            what_is_missing_is_said_to_be
-            what_exists_is_not_replaced
+            missing_volumes_are_reported
+            existing_volumes_are_not_replaced
             a_snapshot_holds_what_the_source_held
             a_snapshot_never_changes
             a_clone_is_independent
-            copies_of_copies_go_on_without_their_sources
+            copies_of_copies_do_not_need_their_sources
             an_id_is_never_used_again
-            information_says_what_was_done
+            information_agrees_with_the_calls
             exchange_swaps_two_volumes
             exchange_never_leaves_a_place_empty
             seal_moves_and_makes_read_only
             a_deleted_volume_is_gone
-            room_comes_back_after_a_delete
-            a_list_is_of_one_container_or_of_all
-            a_home_goes_to_the_trash_at_once
-            emptying_the_trash_may_be_repeated
+            space_is_free_again_after_a_delete
+            list_returns_one_container_or_all
+            trash_home_removes_everything_at_once
+            emptying_the_trash_can_be_repeated
             delta_counts_what_was_written_since
             space_follows_what_is_written
             staging_is_found_and_cleared
-            containers_do_not_wait_for_each_other
-            nested_volumes_go_where_their_volume_goes
+            the_store_works_from_many_threads
+            nested_volumes_follow_their_volume
             a_thousand_snapshots
-            what_is_sent_is_received
-            only_what_is_sealed_is_sent
-            what_is_received_in_part_is_not_there
+            sent_snapshots_are_received
+            only_read_only_volumes_are_sent
+            incomplete_streams_leave_nothing
             a_difference_is_seen
         }
     };

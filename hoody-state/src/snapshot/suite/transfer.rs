@@ -11,8 +11,8 @@ fn sent(h: &dyn Harness, volume: &Volume, base: Option<&Volume>) -> Vec<u8> {
     out
 }
 
-/// What is sent is received whole, with the identity of what was sent, and an increment is smaller than the whole.
-pub fn what_is_sent_is_received(h: &dyn Harness) {
+/// What is sent is received complete, with the identity of what was sent, and an increment is smaller than a full stream.
+pub fn sent_snapshots_are_received(h: &dyn Harness) {
     let (a, live) = container(h);
     let (b, _) = container(h);
     h.write(&live, "big", &vec![7; 300_000]).unwrap();
@@ -24,16 +24,16 @@ pub fn what_is_sent_is_received(h: &dyn Harness) {
     h.remove(&live, "big").unwrap();
     h.store().snapshot(&live, &s2, &op()).unwrap();
 
-    let whole = sent(h, &s1, None);
+    let full = sent(h, &s1, None);
     let (r1, r2) = (named(&b, "r1"), named(&b, "r2"));
-    let info = h.store().receive(&r1, None, &op(), &mut &whole[..]).unwrap();
+    let info = h.store().receive(&r1, None, &op(), &mut &full[..]).unwrap();
     assert!(info.read_only);
     holds(h, &r1, "small", "one");
     assert_eq!(h.store().identity(&r1).unwrap(), h.store().identity(&s1).unwrap());
     assert_ne!(h.store().identity(&s1).unwrap(), h.store().identity(&s2).unwrap());
 
     let increment = sent(h, &s2, Some(&s1));
-    assert!(increment.len() < whole.len() / 4, "{} of {}", increment.len(), whole.len());
+    assert!(increment.len() < full.len() / 4, "{} of {}", increment.len(), full.len());
     h.store().receive(&r2, Some(&r1), &op(), &mut &increment[..]).unwrap();
     holds(h, &r2, "small", "two");
     holds(h, &r2, "new", "three");
@@ -50,16 +50,16 @@ pub fn what_is_sent_is_received(h: &dyn Harness) {
     holds(h, &onward, "small", "two");
 }
 
-/// What can be written is not sent, and what is missing is said to be.
-pub fn only_what_is_sealed_is_sent(h: &dyn Harness) {
+/// Writable volumes are not sent, and missing ones are reported.
+pub fn only_read_only_volumes_are_sent(h: &dyn Harness) {
     let (c, live) = container(h);
     let e = h.store().send(&live, None, &mut Vec::new()).unwrap_err();
     assert_eq!(e.code(), Code::VolumeWritable);
     assert!(h.store().send(&named(&c, "none"), None, &mut Vec::new()).unwrap_err().is_not_found());
 }
 
-/// A stream that is cut, changed or on another base leaves nothing in its place, and can be received afterwards.
-pub fn what_is_received_in_part_is_not_there(h: &dyn Harness) {
+/// A stream that is cut, changed or on another base leaves nothing behind, and the volume can be received afterwards.
+pub fn incomplete_streams_leave_nothing(h: &dyn Harness) {
     let (a, live) = container(h);
     let (b, _) = container(h);
     h.write(&live, "f", &vec![3; 20_000]).unwrap();
@@ -67,7 +67,7 @@ pub fn what_is_received_in_part_is_not_there(h: &dyn Harness) {
     h.store().snapshot(&live, &s1, &op()).unwrap();
     h.write(&live, "g", &vec![4; 20_000]).unwrap();
     h.store().snapshot(&live, &s2, &op()).unwrap();
-    let whole = sent(h, &s2, None);
+    let full = sent(h, &s2, None);
     let to = named(&b, "r");
     let fails = |bytes: &[u8], base: Option<&Volume>, codes: &[Code]| {
         let staging = op();
@@ -77,19 +77,19 @@ pub fn what_is_received_in_part_is_not_there(h: &dyn Harness) {
         h.store().delete(&Volume::Staging(staging)).unwrap();
     };
     for i in 1..20 {
-        fails(&whole[..whole.len() * i / 20], None, &[Code::TransferCut]);
+        fails(&full[..full.len() * i / 20], None, &[Code::TransferCut]);
     }
-    fails(&whole[..whole.len() - 1], None, &[Code::TransferCut]);
+    fails(&full[..full.len() - 1], None, &[Code::TransferCut]);
     for i in 0..10 {
-        let mut bad = whole.clone();
-        bad[whole.len() * i / 10] ^= 1;
+        let mut bad = full.clone();
+        bad[full.len() * i / 10] ^= 1;
         fails(&bad, None, &[Code::StreamCorrupt, Code::StreamRefused, Code::TransferCut, Code::BaseMissing]);
     }
     let increment = sent(h, &s2, Some(&s1));
     fails(&increment, None, &[Code::BaseMissing]);
     fails(&increment, Some(&s2), &[Code::BaseMissing]);
-    h.store().receive(&to, None, &op(), &mut &whole[..]).unwrap();
-    let e = h.store().receive(&to, None, &op(), &mut &whole[..]).unwrap_err();
+    h.store().receive(&to, None, &op(), &mut &full[..]).unwrap();
+    let e = h.store().receive(&to, None, &op(), &mut &full[..]).unwrap_err();
     assert_eq!(e.code(), Code::VolumeExists);
     assert_eq!(h.store().list(Some(&b)).unwrap().len(), 2, "only what it is and its live volume");
 }

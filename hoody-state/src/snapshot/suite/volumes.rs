@@ -1,4 +1,4 @@
-//! Cases of volumes: made, copied, exchanged, sealed, listed, measured, deleted.
+//! Cases of volumes: creating, copying, exchanging, sealing, listing, measuring and deleting them.
 
 use super::{Harness, container, holds, lacks, named, op};
 use crate::Code;
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 const A_MINUTE: Duration = Duration::from_secs(60);
 
-/// `create_home` does nothing if the home is there.
+/// `create_home` does nothing if the home exists.
 pub fn a_home_is_made_once(h: &dyn Harness) {
     let (c, live) = container(h);
     h.write(&live, "f", b"x").unwrap();
@@ -46,8 +46,8 @@ pub fn a_new_volume_is_empty_and_writable(h: &dyn Harness) {
     }
 }
 
-/// `volume_not_found`; and what tolerates absence does.
-pub fn what_is_missing_is_said_to_be(h: &dyn Harness) {
+/// Missing volumes: `volume_not_found`, or no error where absence is allowed.
+pub fn missing_volumes_are_reported(h: &dyn Harness) {
     let s = h.store();
     let (c, live) = container(h);
     let missing = Volume::Next(c.clone());
@@ -72,8 +72,8 @@ pub fn what_is_missing_is_said_to_be(h: &dyn Harness) {
     assert_eq!(s.empty_trash(&op(), &mut |_, _| panic!("nothing to count")).unwrap().volumes, []);
 }
 
-/// `volume_exists`, and the one that exists is as it was.
-pub fn what_exists_is_not_replaced(h: &dyn Harness) {
+/// `volume_exists`, and the existing volume is unchanged.
+pub fn existing_volumes_are_not_replaced(h: &dyn Harness) {
     let s = h.store();
     let (c, live) = container(h);
     let next = Volume::Next(c.clone());
@@ -137,7 +137,7 @@ pub fn a_clone_is_independent(h: &dyn Harness) {
 }
 
 /// A copy needs nothing of what it was made from.
-pub fn copies_of_copies_go_on_without_their_sources(h: &dyn Harness) {
+pub fn copies_of_copies_do_not_need_their_sources(h: &dyn Harness) {
     let s = h.store();
     let (c, live) = container(h);
     h.write(&live, "f", b"1").unwrap();
@@ -161,7 +161,7 @@ pub fn an_id_is_never_used_again(h: &dyn Harness) {
 }
 
 /// `info` agrees with what the calls returned, and generations grow.
-pub fn information_says_what_was_done(h: &dyn Harness) {
+pub fn information_agrees_with_the_calls(h: &dyn Harness) {
     let s = h.store();
     let (c, live) = container(h);
     let first = s.snapshot(&live, &named(&c, "a"), &op()).unwrap();
@@ -204,7 +204,7 @@ pub fn exchange_never_leaves_a_place_empty(h: &dyn Harness) {
         let watcher = threads.spawn(|| {
             let mut looks = 0;
             while !done.load(Ordering::Relaxed) || looks == 0 {
-                let found = h.read(&live, "f").unwrap().expect("a whole volume at every instant");
+                let found = h.read(&live, "f").unwrap().expect("a complete volume at every instant");
                 assert!(found == b"1" || found == b"2");
                 looks += 1;
             }
@@ -247,7 +247,7 @@ pub fn a_deleted_volume_is_gone(h: &dyn Harness) {
 }
 
 /// Guarantee 3, the second half; and the wait is bounded.
-pub fn room_comes_back_after_a_delete(h: &dyn Harness) {
+pub fn space_is_free_again_after_a_delete(h: &dyn Harness) {
     let s = h.store();
     let (_, live) = container(h);
     h.write(&live, "f", &vec![7; 8 << 20]).unwrap();
@@ -264,7 +264,7 @@ pub fn room_comes_back_after_a_delete(h: &dyn Harness) {
 }
 
 /// `list`.
-pub fn a_list_is_of_one_container_or_of_all(h: &dyn Harness) {
+pub fn list_returns_one_container_or_all(h: &dyn Harness) {
     let s = h.store();
     let (c, live) = container(h);
     let (d, other) = container(h);
@@ -288,7 +288,7 @@ fn sorted(mut v: Vec<Volume>) -> Vec<Volume> {
 }
 
 /// `trash_home` takes everything out of sight, and the place is free at once.
-pub fn a_home_goes_to_the_trash_at_once(h: &dyn Harness) {
+pub fn trash_home_removes_everything_at_once(h: &dyn Harness) {
     let s = h.store();
     let (c, live) = container(h);
     let o = op();
@@ -310,7 +310,7 @@ pub fn a_home_goes_to_the_trash_at_once(h: &dyn Harness) {
 }
 
 /// `empty_trash` may be repeated, and touches one operation's trash only.
-pub fn emptying_the_trash_may_be_repeated(h: &dyn Harness) {
+pub fn emptying_the_trash_can_be_repeated(h: &dyn Harness) {
     let s = h.store();
     let (c, _) = container(h);
     let (d, _) = container(h);
@@ -376,7 +376,7 @@ pub fn staging_is_found_and_cleared(h: &dyn Harness) {
 }
 
 /// The store may be used from many threads.
-pub fn containers_do_not_wait_for_each_other(h: &dyn Harness) {
+pub fn the_store_works_from_many_threads(h: &dyn Harness) {
     std::thread::scope(|threads| {
         for _ in 0..4 {
             threads.spawn(|| {
@@ -398,7 +398,7 @@ pub fn containers_do_not_wait_for_each_other(h: &dyn Harness) {
 }
 
 /// Nested volumes are copied, sealed, counted and deleted with theirs.
-pub fn nested_volumes_go_where_their_volume_goes(h: &dyn Harness) {
+pub fn nested_volumes_follow_their_volume(h: &dyn Harness) {
     let s = h.store();
     let (c, live) = container(h);
     let (snap, next) = (named(&c, "s"), Volume::Next(c.clone()));
@@ -424,7 +424,7 @@ pub fn nested_volumes_go_where_their_volume_goes(h: &dyn Harness) {
     assert_eq!(s.list(None).unwrap(), []);
 }
 
-/// Many snapshots are as good as few.
+/// A thousand snapshots work like a few.
 pub fn a_thousand_snapshots(h: &dyn Harness) {
     let s = h.store();
     let (c, live) = container(h);

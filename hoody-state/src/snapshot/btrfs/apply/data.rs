@@ -12,14 +12,14 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use uuid::Uuid;
 
-/// How much is copied at a time where extents cannot be shared.
+/// How much is copied at a time if extents cannot be shared.
 const PIECE: u64 = 1 << 20;
 
 /// Refuses a range that no file can have.
 fn check_range(offset: u64, len: u64) -> Result<()> {
     match offset.checked_add(len).map(i64::try_from) {
         Some(Ok(_)) => Ok(()),
-        _ => Err(hostile("a place beyond all files")),
+        _ => Err(hostile("an offset beyond all files")),
     }
 }
 
@@ -30,7 +30,7 @@ impl Apply<'_> {
         self.open(path)?.write_all_at(data, offset).map_err(|e| Error::io(format!("write {:?}", shown(path)), e))
     }
 
-    /// Makes a hole, or reserves space. The modes that move the rest of a file are refused: BTRFS has none of them.
+    /// Makes a hole, or reserves space. Modes that move the rest of a file are refused: BTRFS does not have them.
     pub(super) fn fallocate(&mut self, path: &[u8], mode: u32, offset: u64, len: u64) -> Result<()> {
         check_range(offset, len)?;
         let flags = FallocateFlags::from_bits_retain(mode);
@@ -40,7 +40,7 @@ impl Apply<'_> {
             return Err(hostile(format!("fallocate of {:?} with mode {mode:#x}", shown(path))));
         }
         if !hole {
-            // One command can reserve any amount, so the room is asked for before, not after.
+            // One command can reserve any amount, so the space is checked before, not after.
             (self.target.room)(len)?;
         }
         rustix::fs::fallocate(self.open(path)?, flags, offset, len).map_err(|e| failed("make a hole in, or reserve space for,", path, e))
@@ -63,14 +63,14 @@ impl Apply<'_> {
         let target = self.open(path)?;
         match btrfs_uapi::send_receive::clone_range(target.as_fd(), source.as_fd(), from_offset, len, offset) {
             Ok(()) => Ok(()),
-            // Files with checksums and files without (`chattr +C`) share no extents. The flag can be set here other than at the source: see `flags`.
+            // Files with checksums and files without (`chattr +C`) share no extents. The flag may differ from the source here: see `flags`.
             Err(Errno::EINVAL) => self.copy_range(path, &File::from(source), from_offset, len, offset),
             Err(e) => Err(failed("share data with", path, e)),
         }
     }
 
     fn copy_range(&mut self, path: &[u8], source: &File, from: u64, len: u64, to: u64) -> Result<()> {
-        let size = source.metadata().map_err(|e| Error::io("look at a file whose data are copied", e))?.len();
+        let size = source.metadata().map_err(|e| Error::io("read the length of a file whose data are copied", e))?.len();
         if from.checked_add(len).is_none_or(|end| end > size) {
             return Err(hostile(format!("it takes data from beyond the end of a file, for {:?}", shown(path))));
         }

@@ -1,11 +1,11 @@
 //! The flags of files (`chattr`), of which a container's root can set some.
 //!
-//! The kernel sends them only of files whose flags differ from those in the base, never in a whole stream. So a change arrives, and what was there before
-//! the first copy does not.
+//! The kernel sends them only for files whose flags differ from those in the base, never in a full stream. So changes of flags arrive, but not flags set before
+//! the first copy.
 //!
-//! *Immutable* and *append-only* are left out on purpose: a container cannot set or clear them, so only the host's root or a lying peer can have put them
+//! *Immutable* and *append-only* are ignored on purpose: a container cannot set or clear them, so only the host's root or a lying peer can have put them
 //! there, and they would forbid every later increment and the container itself to change the file. *No copy-on-write* is set where the kernel allows it: on
-//! directories and on files that are empty. Compression is an extended attribute (`btrfs.compression`) in the stream, so that is what sets it.
+//! directories and on files that are empty. Compression is an extended attribute (`btrfs.compression`) in the stream, which sets it.
 
 use super::{Apply, failed};
 use crate::error::Result;
@@ -22,14 +22,14 @@ const KNOWN: &[(u64, IFlags)] = &[
     (1 << 9, IFlags::NOATIME),
     (1 << 10, IFlags::DIRSYNC),
 ];
-/// `FS_NOCOMP_FL`, which rustix has no name for.
+/// `FS_NOCOMP_FL`, for which rustix has no name.
 pub(super) const NO_COMPRESSION: IFlags = IFlags::from_bits_retain(0x400);
 pub(super) const COMPRESSION: &str = "btrfs.compression";
 
-/// What the flags of a file become: `now` with those of `sent` that a container can set.
+/// The new flags of a file: `now` with those of `sent` that a container can set.
 fn wanted(now: IFlags, sent: u64, keeps_cow: bool) -> IFlags {
     KNOWN.iter().filter(|(_, flag)| !(keeps_cow && *flag == IFlags::NOCOW)).fold(now, |flags, (bit, flag)| {
-        // A file is compressed, or not, by its attribute.
+        // Whether a file is compressed depends on its attribute.
         let on = sent & bit != 0 && !(*flag == NO_COMPRESSION && now.contains(IFlags::COMPRESSED));
         if on { flags | *flag } else { flags - *flag }
     })
@@ -42,7 +42,7 @@ impl Apply<'_> {
         let directory = match stat.st_mode & libc::S_IFMT {
             libc::S_IFDIR => true,
             libc::S_IFREG => false,
-            // The others have none that anything heeds.
+            // Other kinds of files have no flags with an effect.
             _ => return Ok(()),
         };
         let flags = nix::fcntl::OFlag::O_RDONLY | nix::fcntl::OFlag::O_NOFOLLOW | nix::fcntl::OFlag::O_CLOEXEC | nix::fcntl::OFlag::O_NONBLOCK;
@@ -52,11 +52,11 @@ impl Apply<'_> {
         if wanted == now {
             return Ok(());
         }
-        // Setting flags sets the compression to the file system's own, or to none.
+        // Setting flags resets the compression to that of the file system, or to none.
         let mut compression = [0; 64];
         let compression = rustix::fs::fgetxattr(&fd, COMPRESSION, &mut compression).ok().map(|n| compression[..n].to_vec());
         if let Err(e) = rustix::fs::ioctl_setflags(&fd, wanted) {
-            // They are a wish as to how data are kept, never part of them: what this kernel does not take is left out.
+            // Flags say how data should be stored and are not part of the data: those that this kernel does not accept are ignored.
             tracing::debug!(error = %e, "flags of a file were not set");
             return Ok(());
         }

@@ -1,7 +1,7 @@
-//! What the root directory would pass on to new files, kept from them.
+//! Prevents new files from inheriting attributes of the root directory.
 //!
-//! The kernel's stream makes each new file in the root, under a passing name, and moves it to its place. So it would inherit from the root what the file it
-//! stands for did not: a default access list, compression, no copy-on-write. These are taken off the root while a stream is applied, and put on at its end.
+//! The kernel's stream makes each new file in the root, under a temporary name, and moves it to its place. So it would inherit from the root what the original
+//! file did not: a default access list, compression, no copy-on-write. These are removed from the root while a stream is applied, and restored at its end.
 
 use super::flags::{COMPRESSION, NO_COMPRESSION};
 use super::{Apply, failed};
@@ -14,18 +14,18 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 const ATTRIBUTES: [&str; 2] = ["system.posix_acl_default", COMPRESSION];
 const FLAGS: IFlags = IFlags::NOCOW.union(IFlags::COMPRESSED).union(NO_COMPRESSION);
 
-/// What is to be on the root in the end.
+/// The attributes that the root must have in the end.
 pub(super) struct Inherited {
     attributes: BTreeMap<&'static str, Vec<u8>>,
-    /// What was taken off.
+    /// The removed attributes.
     flags: IFlags,
-    /// What the stream says: all of its flags.
+    /// The flags of the root in the stream.
     sent: Option<u64>,
 }
 
-/// Takes off the root what new files would inherit.
+/// Removes the attributes from the root that new files would inherit.
 pub(super) fn set_aside(root: BorrowedFd<'_>) -> Result<Inherited> {
-    let what = |e: rustix::io::Errno| failed("take inherited attributes off the root", b"", e);
+    let what = |e: rustix::io::Errno| failed("remove inherited attributes from the root", b"", e);
     let root = readable(root)?;
     let mut attributes = BTreeMap::new();
     for name in ATTRIBUTES {
@@ -40,7 +40,7 @@ pub(super) fn set_aside(root: BorrowedFd<'_>) -> Result<Inherited> {
     }
     for name in attributes.keys() {
         match rustix::fs::fremovexattr(&root, *name) {
-            // The flags took it along.
+            // It was removed with the flags.
             Ok(()) | Err(rustix::io::Errno::NODATA) => {}
             Err(e) => return Err(what(e)),
         }
