@@ -155,7 +155,7 @@ impl Runtime for MemoryRuntime {
     /// Succeeds, and gives back what it was fed.
     fn exec(&self, container: &ContainerId, spec: &ExecSpec) -> Result<ExecOutput> {
         if self.adopt(container)?.is_none() {
-            return Err(Error::new(Code::NotRunning, format!("container {container} does not run: start it first")));
+            return Err(Error::new(Code::NotRunning, format!("container {container} is not running: start it first")));
         }
         let mut timed_out = false;
         if let [program, seconds] = &spec.command[..]

@@ -38,7 +38,7 @@ pub(super) struct Consoles {
 /// How the growth of a console is noticed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Growth {
-    /// The kernel says so.
+    /// By inotify.
     Notified(WatchDescriptor),
     /// By checking the file regularly.
     Polled,
@@ -123,7 +123,7 @@ impl Consoles {
         growth == Growth::Polled
     }
 
-    /// No longer.
+    /// Stops bounding the console.
     pub fn unwatch(&self, container: &ContainerId) {
         self.forget(container);
         self.trim(container);
@@ -220,7 +220,7 @@ impl Consoles {
         text.trim().to_owned()
     }
 
-    /// Takes the file away.
+    /// Removes the file.
     pub fn remove(&self, container: &ContainerId) -> Result<()> {
         self.forget(container);
         let path = self.path(container);
@@ -245,8 +245,8 @@ fn read_tail(path: &Path, n: u64) -> Result<Vec<u8>> {
         file.seek(SeekFrom::Start(from))?;
         file.take(n).read_to_end(&mut out)?;
         let mut before = [0u8; 1];
-        let whole = from == 0 || (file.read_at(&mut before, from - 1)? == 1 && matches!(before[0], b'\n' | 0));
-        if !whole
+        let is_line_start = from == 0 || (file.read_at(&mut before, from - 1)? == 1 && matches!(before[0], b'\n' | 0));
+        if !is_line_start
             && let Some(end) = out.iter().position(|b| *b == b'\n')
             && end + 1 < out.len()
         {
@@ -289,7 +289,7 @@ mod tests {
             let tmp = tempfile::tempdir_in(dir).unwrap();
             let (k, c) = (consoles(tmp.path(), 64 << 10, notify), ContainerId::generate());
             let look = || if notify == Notify::Never { k.poll().unwrap() } else { k.ready() };
-            assert_eq!(k.poll(), None, "nothing to look at");
+            assert_eq!(k.poll(), None, "nothing to check");
             let mut f = k.open(&c).unwrap();
             assert_eq!(k.watch(&c), notify == Notify::Never);
             for i in 0..40_000 {

@@ -198,7 +198,7 @@ fn wrong_directory(root: BorrowedFd<'_>, c: &ContainerId, spec: &ExecSpec) -> Op
     Some(Error::new(Code::WorkingDirectoryNotFound, format!("the working directory {cwd:?} of container {c} {why}: create it, or name another")))
 }
 
-/// How it ended.
+/// How the command ended.
 struct End {
     code: i32,
     until: Until,
@@ -214,11 +214,11 @@ impl End {
 /// What ended the wait for a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Until {
-    /// Its end.
+    /// The process ended.
     Ended,
-    /// Its time is over.
+    /// The timeout passed.
     TimedOut,
-    /// Its caller has gone.
+    /// The caller left.
     Cancelled,
 }
 
@@ -307,7 +307,7 @@ impl<'a> Pump<'a> {
         match pipe.write(self.pending) {
             Ok(n) => self.pending = &self.pending[n..],
             Err(e) if matches!(e.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::Interrupted) => return,
-            // Nobody reads any more.
+            // The command has closed its input.
             Err(_) => self.pending = &[],
         }
         if self.pending.is_empty() {

@@ -163,7 +163,7 @@ struct Ended {
 }
 
 impl Ended {
-    /// Of a wait status.
+    /// The exit from a wait status.
     fn of_status(status: i32) -> Self {
         Ended { code: Some(process::wait_status_code(status)), signal: Some(status & 0x7f).filter(|s| *s != 0) }
     }

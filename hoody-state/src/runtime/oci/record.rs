@@ -33,7 +33,7 @@ pub(crate) struct Record {
 /// The state at the start of a run, with which its end is compared.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Before {
-    /// Bytes on the console.
+    /// The length of the console in bytes.
     pub console: u64,
     /// Processes of the container that the kernel had killed for lack of memory.
     pub killed_for_memory: u64,

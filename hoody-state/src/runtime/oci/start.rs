@@ -1,4 +1,4 @@
-//! Starting a run.
+//! Starts a run.
 
 use super::exits::Helper;
 use super::record::{Before, Init, Record, oci_id};

@@ -1,4 +1,4 @@
-//! Ending a run.
+//! Ends a run.
 
 use super::OciRuntime;
 use crate::error::{IoContext, Result};
