@@ -1,6 +1,6 @@
 //! Holding the writes to a container's databases for the moment of a snapshot.
 
-use super::{Databases, volume_name};
+use super::component::{Databases, volume_name};
 use crate::catalog::containers::ContainerRow;
 use crate::error::{Code, Error, Result};
 use crate::freeze::{FreezeGuard, Freezer};

@@ -1,7 +1,7 @@
 //! What a restore does with databases, by its [`DatabasesPlan`]: plan, prepare, then exchange or revert, then keep what they were before. Each may be repeated.
 
-use super::plan::{Situation, decide, shares_them};
-use super::{Databases, DatabasesPlan, project_volume};
+use super::component::{Databases, project_volume};
+use super::plan::{DatabasesPlan, Situation, decide, shares_them};
 use crate::catalog::Durability;
 use crate::catalog::containers::{self, ContainerRow};
 use crate::error::{Code, Error, Result};

@@ -1,6 +1,6 @@
 //! Serving databases, from the project's volume or from the container's own.
 
-use super::{DATABASES, Databases, path_of, private_volume, project_volume, volume_name};
+use super::component::{DATABASES, Databases, private_volume, project_volume, volume_name};
 use crate::catalog::Durability;
 use crate::catalog::containers::ContainerRow;
 use crate::error::{Code, Error, IoContext, Result};
@@ -9,6 +9,7 @@ use crate::locked_db::LockedDb;
 use crate::model::DatabaseScope;
 use crate::model::mount::{Mount, MountSource};
 use crate::runtime::Runtime;
+use crate::services::dirs::path_of;
 use crate::snapshot::Volume;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

@@ -2,18 +2,27 @@
 use super::*;
 use crate::Code;
 use crate::catalog::Catalog;
+use crate::catalog::containers::ContainerRow;
 use crate::catalog::containers::{ContainerSpec, ContainerState, Desired};
+use crate::catalog::records::Records;
 use crate::clock::SystemClock;
 use crate::error::Error;
 use crate::freeze::{FreezeState, Freezer};
+use crate::id::{ContainerId, ProjectId};
+use crate::locked_db::LockedDb;
 use crate::locked_db::{Quiesced, Status as DbStatus};
+use crate::model::DatabaseScope;
 use crate::model::{Consistency, DatabasesChoice, Filesystem, RamdiskScope, Status};
+use crate::name::SnapshotName;
 use crate::runtime::Network;
+use crate::services::dirs::ContainerDirs;
 use crate::snapshot::memory::MemoryStore;
 use crate::units::{Generation, VolumeId};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 fn row(databases: DatabaseScope, project: &ProjectId) -> ContainerRow {

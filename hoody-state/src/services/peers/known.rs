@@ -1,6 +1,6 @@
 //! Making other servers known.
 
-use super::Peers;
+use super::asking::Peers;
 use crate::catalog::Durability;
 use crate::catalog::idempotency::IdempotencyKey;
 use crate::catalog::peers::{self, PeerRow};

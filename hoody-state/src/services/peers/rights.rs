@@ -3,7 +3,7 @@
 //! A replication token belongs to one server. In its name it may order copies of that server's own containers, follow and hand over those copies, and read the
 //! containers of which a copy was ordered for that server from here. Nothing else: not the copies of a third server, and not what no copy was ordered of.
 
-use super::Peers;
+use super::asking::Peers;
 use crate::catalog::peers::{self, Ordered};
 use crate::catalog::{Durability, containers, tokens};
 use crate::error::{Code, Error, Result};

@@ -1,6 +1,6 @@
 //! Shares end at a time of day, which is announced beforehand.
 
-use super::Shares;
+use super::component::Shares;
 use super::offers::{announce, owner_project};
 use crate::catalog::{Durability, shares};
 use crate::error::Result;

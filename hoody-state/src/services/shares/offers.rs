@@ -1,6 +1,6 @@
 //! What owners offer and receivers answer: the changes of the catalog, each followed by bringing the receivers in line.
 
-use super::Shares;
+use super::component::Shares;
 use super::incoming::{expired, incoming_of};
 use crate::catalog::idempotency::IdempotencyKey;
 use crate::catalog::{Tx, containers, projects, shares};

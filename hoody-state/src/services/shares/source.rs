@@ -1,6 +1,6 @@
 //! Opening what is shared.
 
-use super::Shares;
+use super::component::Shares;
 use super::incoming::{Incoming, incoming_of};
 use crate::catalog::Durability;
 use crate::catalog::containers::{self, ContainerRow};

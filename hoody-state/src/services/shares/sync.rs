@@ -1,6 +1,6 @@
 //! Bringing what running containers see in line with what they are to see.
 
-use super::Shares;
+use super::component::Shares;
 use super::source::OpenedSources;
 use crate::catalog::containers::{self, ContainerRow};
 use crate::catalog::shares;
