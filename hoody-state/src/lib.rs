@@ -3,12 +3,14 @@
 //! A container's disk is a copy-on-write volume: one call snapshots it in milliseconds, one call puts it back, and the container boots fresh from it.
 //! Every change is journalled first, so that a kill in the middle of anything is finished or undone at the next start.
 //!
-//! Start at [`Host`], the façade: [`Host::open`] gives the real thing on this machine, [`HostBuilder`] takes backends of your own,
+//! Start at [`Host`], the façade: [`Host::open`] gives a host on this machine, [`Host::builder`] the same with parts of your own, [`HostBuilder`] one over
+//! other backends,
 //! [`Host::in_memory`] is for tests. Its calls block; move them off asynchronous threads.
 //!
 //! | module | what it is |
 //! | --- | --- |
-//! | [`host`] | the façade, its configuration, reconcile, check, upkeep |
+//! | [`machine`] | hosts on this machine and over other backends: configuration, builder, unmount |
+//! | [`host`] | the façade: everything that an embedder or a server asks for |
 //! | [`snapshot`] | [`SnapshotStore`](snapshot::SnapshotStore): volumes, snapshots, clones; on BTRFS and in memory |
 //! | [`freeze`] | [`Freezer`](freeze::Freezer): stopping a container's tasks in place; cgroup v2, v1 and in memory |
 //! | [`runtime`] | [`Runtime`](runtime::Runtime): running a container; an OCI runtime as a process, and in memory |
@@ -60,6 +62,8 @@ pub mod id;
 pub mod image;
 #[cfg(feature = "locks")]
 pub mod locked_db;
+#[cfg(feature = "host")]
+pub mod machine;
 pub mod model;
 pub mod name;
 #[cfg(feature = "host")]
@@ -85,7 +89,9 @@ mod world;
 
 pub use error::{Code, Error, Kind, Result};
 #[cfg(feature = "host")]
-pub use host::{Caller, Host, HostBuilder, HostConfig};
+pub use host::{Caller, Host};
+#[cfg(feature = "host")]
+pub use machine::{HostBuilder, HostConfig};
 pub use sys::mountinfo;
 
 // Crates whose types are part of this API.

@@ -3,7 +3,8 @@
 
 use super::{A, B, idle, names, settled, sync_when_free};
 use hoody_state::Code;
-use hoody_state::host::{HostBuilder, Settings};
+use hoody_state::HostBuilder;
+use hoody_state::host::Settings;
 use hoody_state::id::ContainerId;
 use hoody_state::model::{CopyRequest, NewPeer, PageRequest, Rights, Status, SyncRequest};
 use hoody_state::transfer::memory::MemoryNet;

@@ -2,8 +2,8 @@
 
 use crate::support::Server;
 use hoody_state::Code;
+use hoody_state::HostBuilder;
 use hoody_state::freeze::memory::MemoryFreezer;
-use hoody_state::host::HostBuilder;
 use hoody_state::id::ServerId;
 use hoody_state::model::Server as Name;
 use hoody_state::runtime::memory::MemoryRuntime;

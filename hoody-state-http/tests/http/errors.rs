@@ -1,8 +1,9 @@
 //! Every documented code is produced.
 
 use crate::support::{Answer, Server};
+use hoody_state::HostBuilder;
 use hoody_state::freeze::memory::MemoryFreezer;
-use hoody_state::host::{HostBuilder, Settings};
+use hoody_state::host::Settings;
 use hoody_state::op::step::StepHook;
 use hoody_state::runtime::memory::MemoryRuntime;
 use hoody_state::snapshot::memory::MemoryStore;

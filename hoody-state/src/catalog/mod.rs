@@ -33,9 +33,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// What the meta value `boot` is after an unmount, instead of the machine's boot id.
-pub(crate) const UNMOUNTED: &str = "unmounted";
-
 /// How hard a commit must hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Durability {
@@ -44,6 +41,9 @@ pub(crate) enum Durability {
     /// The death of this process.
     Process,
 }
+
+/// The value of `boot`, which names the uptime of the machine that runs belong to, when all of them have ended.
+pub(crate) const UNMOUNTED: &str = "unmounted";
 
 /// The catalog of one pool.
 pub(crate) struct Catalog {

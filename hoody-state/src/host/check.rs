@@ -37,14 +37,14 @@ impl Host {
 
 /// Where what containers have besides their volumes comes from.
 #[derive(Clone, Copy)]
-pub(super) struct Places<'a> {
+pub(crate) struct Places<'a> {
     pub databases: Option<&'a dyn LockedDb>,
     pub ramdisks: Option<&'a dyn RamDisks>,
     pub shares: Option<&'a dyn ShareMount>,
 }
 
 /// One look, and a second one if the first found anything: what was only passing is gone by then.
-pub(super) fn compare(
+pub(crate) fn compare(
     catalog: &Catalog,
     store: &dyn SnapshotStore,
     freezer: &dyn Freezer,

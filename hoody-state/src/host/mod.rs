@@ -1,10 +1,9 @@
 //! The façade: everything an embedder or a server asks for, over whatever backends it was given.
 //!
 //! A [`Host`] is cheap to clone and may be used from any thread. Its calls block (they are system calls); an asynchronous caller moves
-//! them off its own threads. [`Host::open`] gives the real thing on this machine, [`HostBuilder`] takes backends of your own.
+//! them off its own threads. [`Host::open`] gives the real thing on this machine, [`HostBuilder`](crate::HostBuilder) takes backends of your own.
 
-mod build;
-mod check;
+pub(crate) mod check;
 mod containers;
 mod lists;
 mod operations;
@@ -15,11 +14,10 @@ mod reconcile;
 #[cfg(test)]
 mod share_tests;
 mod shares;
-mod upkeep;
+pub(crate) mod upkeep;
 
 pub use crate::catalog::idempotency::IdempotencyKey;
 pub use crate::event::Subscription;
-pub use build::{HostBuilder, HostConfig, TokenStore};
 pub use peers::OfferedStream;
 
 pub use crate::op::Caller;
@@ -56,6 +54,14 @@ impl Host {
     #[must_use]
     pub fn user(&self) -> UserId {
         self.0.catalog.user().clone()
+    }
+
+    /// Whether containers can be started: the runtime's word. A server without one still serves everything else.
+    ///
+    /// # Errors
+    /// `runtime_not_found`, `runtime_unusable`.
+    pub fn probe_runtime(&self) -> Result<()> {
+        self.0.runtime.probe()
     }
 
     /// Whether the catalog and the pool answer.

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 impl Host {
     /// Brings catalog and world together. Called once, before anything else may change either.
-    pub(super) fn reconcile(&self) -> Result<()> {
+    pub(crate) fn reconcile(&self) -> Result<()> {
         let rebooted = self.0.catalog.meta("boot")?.as_deref() != Some(self.0.boot.as_str());
         let open = self.0.read(operations::open)?;
         if !open.is_empty() {

@@ -17,7 +17,7 @@ const PASS: Duration = Duration::from_millis(100);
 const RECLAIMED_AT_ONCE: usize = 100;
 
 /// Starts the upkeep's thread, which ends with the host.
-pub(super) fn start(host: &Host) -> Result<()> {
+pub(crate) fn start(host: &Host) -> Result<()> {
     let wake = host.0.upkeep.clone();
     let weak = host.0.downgrade();
     wake.expiry();

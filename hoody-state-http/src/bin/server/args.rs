@@ -2,8 +2,9 @@
 
 pub use crate::limits::LimitArgs;
 use clap::{Parser, Subcommand};
+use hoody_state::HostConfig;
 use hoody_state::error::IoContext;
-use hoody_state::host::{HostConfig, HostNetwork, Settings};
+use hoody_state::host::{HostNetwork, Settings};
 use hoody_state::id::ProjectId;
 use hoody_state::pool::Reserve;
 use hoody_state::units::Bytes;
