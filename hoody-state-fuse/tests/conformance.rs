@@ -3,8 +3,8 @@
 
 mod support;
 
-use hoody_state::locked_db::daemon::{DaemonConfig, FuseDaemon};
 use hoody_state::locked_db::fuse::FuseLockedDb;
+use hoody_state::locked_db::fuse::daemon::{DaemonConfig, FuseDaemon};
 use hoody_state::locked_db::{LockedDb, suite};
 use std::sync::Arc;
 use support::daemon::{DAEMON, Daemon};

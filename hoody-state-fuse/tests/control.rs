@@ -6,7 +6,7 @@ mod support;
 
 use hoody_state::Code;
 use hoody_state::locked_db::LockedDb as _;
-use hoody_state::locked_db::daemon::{DaemonConfig, FuseDaemon};
+use hoody_state::locked_db::fuse::daemon::{DaemonConfig, FuseDaemon};
 use hoody_state::locked_db::fuse::{Ask, Client, left_socket};
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::unix::ffi::OsStrExt as _;

@@ -20,7 +20,6 @@ use crate::cgroup::CgroupTree;
 use crate::error::{Code, Error, Result};
 use crate::id::ContainerId;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Whether the tasks of a group run.
@@ -49,20 +48,6 @@ pub trait Freezer: Send + Sync {
 
     /// The state now. Error: `cgroup_not_found`.
     fn state(&self, container: &ContainerId) -> Result<FreezeState>;
-}
-
-/// The best freezer of this machine for the containers of `cgroups`: v2's where v2 is mounted (hybrid hosts too), else v1's.
-///
-/// # Errors
-/// `no_freezer` ([`Kind::Unavailable`]).
-pub fn freezer(cgroups: &CgroupTree) -> Result<Arc<dyn Freezer>> {
-    if cgroups.layout().v2().is_some() {
-        return Ok(Arc::new(cgroup2::Cgroup2Freezer::new(cgroups.clone())));
-    }
-    if cgroups.layout().v1("freezer").is_some() {
-        return Ok(Arc::new(cgroup1::Cgroup1Freezer::new(cgroups.clone())));
-    }
-    Err(Error::new(Code::NoFreezer, "this machine cannot freeze: mount cgroup v2, or the freezer controller of v1"))
 }
 
 /// When `wake` is called while a freeze is under way: after a millisecond, then after twice as long each time, at most 50 ms.

@@ -67,7 +67,7 @@ fn the_factory_prefers_v2() {
     let tree = TestTree::new(Layout::detect().unwrap());
     let c = ContainerId::generate();
     tree.spawn(&c, &["sleep", "1000"]);
-    let f = freezer(&tree.cgroups).unwrap();
+    let f = crate::machine::freezer(&tree.cgroups).unwrap();
     assert_eq!(f.freeze(&c, Duration::from_secs(5)).unwrap(), FreezeState::Thawed);
     // A frozen group can be killed.
     tree.cgroups.kill(&c, Duration::from_secs(5)).unwrap();

@@ -19,12 +19,11 @@
 //! **Cost.** Adding, removing and rebinding take milliseconds. A hold waits for the write transactions that are open, and then costs each writer the time that it
 //! lasts. Reverting reads what it compares.
 //!
-//! [`broker`] decides, without I/O; [`fuse`] is the daemon `hoody-state-fuse` behind its control socket, [`daemon`] looks after one; [`memory`] is for tests.
+//! [`broker`] decides, without I/O; [`fuse`] is the daemon `hoody-state-fuse` behind its control socket, [`fuse::daemon`] looks after one; [`memory`] is for tests.
 
 mod attributes;
 pub mod broker;
 mod copy_database;
-pub mod daemon;
 pub mod fuse;
 pub mod memory;
 mod merge;

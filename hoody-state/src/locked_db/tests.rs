@@ -92,7 +92,7 @@ fn a_link_in_a_volume_leads_no_restore_out_of_it() {
 fn an_old_daemon_is_taken_for_a_living_one() {
     use std::io::{BufRead as _, BufReader, Write as _};
     let dir = tempfile::tempdir().unwrap();
-    let config = super::daemon::DaemonConfig {
+    let config = super::fuse::daemon::DaemonConfig {
         program: "/nonexistent".into(),
         socket: dir.path().join("sock"),
         mountpoint: dir.path().join("mnt"),
@@ -111,7 +111,7 @@ fn an_old_daemon_is_taken_for_a_living_one() {
             });
         }
     });
-    let open = || super::daemon::FuseDaemon::open(config.clone());
+    let open = || super::fuse::daemon::FuseDaemon::open(config.clone());
     assert_eq!(open().err().unwrap().code(), Code::DatabasesUnavailable, "nothing is mounted: another would be started");
     let flags = nix::mount::MsFlags::empty();
     nix::mount::mount(Some("test"), &config.mountpoint, Some("tmpfs"), flags, None::<&str>).unwrap();

@@ -1,15 +1,16 @@
 //! The backends of this machine: BTRFS, control groups, an OCI runtime, the daemon of the databases, tmpfs and bind mounts.
 
 use super::builder::{Backends, Choice};
+use super::freezer::freezer;
 use super::unmount::{note_end_of_uptime, recover_read_only};
 use super::{HostBuilder, HostConfig};
 use crate::catalog::Catalog;
 use crate::cgroup::CgroupTree;
 use crate::error::{Error, IoContext, Result};
-use crate::freeze::{self, Freezer};
+use crate::freeze::Freezer;
 use crate::host::Host;
 use crate::locked_db::LockedDb;
-use crate::locked_db::daemon::FuseDaemon;
+use crate::locked_db::fuse::daemon::FuseDaemon;
 use crate::pool::{Pool, layout};
 use crate::ramdisk::RamDisks;
 use crate::ramdisk::tmpfs::TmpfsRamDisks;
@@ -68,10 +69,10 @@ impl Machine {
         let cgroups = || self.config.cgroups(self.pool.record());
         let (freezer, runtime) = match (given.freezer, given.runtime) {
             (Some(freezer), Some(runtime)) => (freezer, runtime),
-            (None, Some(runtime)) => (freeze::freezer(&cgroups()?)?, runtime),
+            (None, Some(runtime)) => (freezer(&cgroups()?)?, runtime),
             (freezer, None) => {
                 let cgroups = cgroups()?;
-                let freezer = freezer.map_or_else(|| freeze::freezer(&cgroups), Ok)?;
+                let freezer = freezer.map_or_else(|| self::freezer(&cgroups), Ok)?;
                 (Arc::clone(&freezer), self.runtime(cgroups, freezer)?)
             }
         };

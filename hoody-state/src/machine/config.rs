@@ -3,8 +3,8 @@
 use crate::cgroup::CgroupTree;
 use crate::error::Result;
 use crate::freeze::Freezer;
-use crate::locked_db::daemon::DaemonConfig;
 use crate::locked_db::fuse::FuseLockedDb;
+use crate::locked_db::fuse::daemon::DaemonConfig;
 use crate::model::Server;
 use crate::pool::{Pool, PoolConfig, PoolRecord, Reserve, layout};
 use crate::runtime::oci::{CONTAINER_TASKS, OciConfig};

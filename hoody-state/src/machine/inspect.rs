@@ -1,9 +1,9 @@
 //! Looking at a pool of this machine without a host on it.
 
 use super::HostConfig;
+use super::freezer::freezer;
 use crate::catalog::Catalog;
 use crate::error::{Code, Error, Result};
-use crate::freeze;
 use crate::host::{Host, check};
 use crate::locked_db::LockedDb;
 use crate::model::Finding;
@@ -61,7 +61,7 @@ impl Host {
         with_pool(config, |root, record| {
             let store = BtrfsStore::open(root)?;
             let cgroups = config.cgroups(record)?;
-            let freezer = freeze::freezer(&cgroups)?;
+            let freezer = freezer(&cgroups)?;
             let mut oci = config.oci(root, record, cgroups, Arc::clone(&freezer));
             oci.subreaper = false;
             oci.looks_only = true;

@@ -7,6 +7,7 @@ mod assemble;
 mod backends;
 mod builder;
 mod config;
+mod freezer;
 mod inspect;
 mod memory;
 mod tokens;
@@ -14,4 +15,5 @@ mod unmount;
 
 pub use builder::HostBuilder;
 pub use config::HostConfig;
+pub use freezer::freezer;
 pub use tokens::TokenStore;

@@ -1,10 +1,10 @@
 //! Taking a pool of this machine down.
 
 use super::HostConfig;
+use super::freezer::freezer;
 use crate::catalog::{self, Catalog};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, IoContext, Result};
-use crate::freeze;
 use crate::host::Host;
 use crate::locked_db::LockedDb;
 use crate::pool::{Pool, layout};
@@ -45,7 +45,7 @@ fn take_down(config: &HostConfig, pool: Pool) -> Result<()> {
         note_end_of_uptime(&Catalog::open(&pool.root().join(layout::CATALOG))?)?;
     }
     let cgroups = config.cgroups(pool.record())?;
-    let freezer = freeze::freezer(&cgroups)?;
+    let freezer = freezer(&cgroups)?;
     let runtime = OciRuntime::new(config.oci(&pool.root(), pool.record(), cgroups, freezer))?;
     for c in runtime.list()? {
         runtime.kill(&c)?;

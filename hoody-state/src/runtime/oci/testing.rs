@@ -2,8 +2,8 @@
 
 use super::{OciConfig, OciRuntime};
 use crate::cgroup::{CgroupTree, Layout};
-use crate::freeze::freezer;
 use crate::id::ContainerId;
+use crate::machine::freezer;
 use crate::runtime::suite::{Exits, spec};
 use crate::runtime::{RunSpec, Runtime};
 use std::path::{Path, PathBuf};

@@ -3,8 +3,8 @@
 use super::testing::{Fixture, zombies};
 use super::*;
 use crate::error::Kind;
-use crate::freeze::freezer;
 use crate::id::RunId;
+use crate::machine::freezer;
 use crate::runtime::suite::{self, Exits, eventually};
 use crate::runtime::{Cancel, Network};
 use std::collections::BTreeMap;

@@ -1,7 +1,9 @@
 //! The daemon `hoody-state-fuse`, by its control socket: one line of JSON a request, one a reply.
 
+pub mod daemon;
+
 use super::restore::{below, restore_below};
-use super::{LockedDb, Quiesced, Status};
+use super::{LockedDb, Quiesced, RESTORE_PATIENCE, Status, not_found};
 use crate::error::{Code, Error, Result};
 use serde::{Deserialize, Serialize};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -266,9 +268,9 @@ impl LockedDb for FuseLockedDb {
         Client::connect(&self.socket)?.ping()?;
         let at = if volume.is_empty() { self.mountpoint.clone() } else { below(&self.mountpoint, Path::new(volume))? };
         if volume.contains('/') || !at.is_dir() {
-            return Err(super::not_found(volume));
+            return Err(not_found(volume));
         }
-        restore_below(&at, from, to, super::RESTORE_PATIENCE)
+        restore_below(&at, from, to, RESTORE_PATIENCE)
     }
 
     fn park(&self, pids: &[i32]) -> Result<usize> {
@@ -286,7 +288,7 @@ impl LockedDb for FuseLockedDb {
     }
 
     fn take_down(&self) -> Result<()> {
-        super::daemon::take_down(&self.socket, &self.mountpoint)
+        daemon::take_down(&self.socket, &self.mountpoint)
     }
 }
 
