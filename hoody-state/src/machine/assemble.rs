@@ -9,7 +9,8 @@ use crate::host::{Host, upkeep};
 use crate::locked_db::LockedDb;
 use crate::model::Server;
 use crate::op::step::StepHook;
-use crate::op::{Engine, Key};
+use crate::op::{Engine, Key, take_up_all};
+use crate::ops;
 use crate::pool::Pool;
 use crate::ramdisk::RamDisks;
 use crate::runtime::Runtime;
@@ -116,8 +117,16 @@ fn assemble(parts: Assembly) -> Result<Host> {
     })))
 }
 
-/// What locks and runs announce.
+/// Follows what operations, locks and runs announce.
 fn listen(host: &Host, runtime: &dyn Runtime) {
+    let weak = host.0.downgrade();
+    host.0.engine.on_recovered(move || {
+        if let Some(world) = weak.upgrade()
+            && let Err(e) = take_up_all(&world, &ops::all::ALL)
+        {
+            tracing::error!(error = %e, "cannot read the journal");
+        }
+    });
     let weak = host.0.downgrade();
     host.0.engine.locks.on_free(move |key| {
         if let (Key::Container(id), Some(inner)) = (key, weak.upgrade()) {
