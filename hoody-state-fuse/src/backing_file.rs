@@ -1,5 +1,5 @@
-//! Open backing files. What the kernel passes through needs no descriptor of this process; what still comes here (syncs, allocations, holes) can be done by any
-//! descriptor of the same file, so the opens of a node that are alike share one.
+//! Open backing files. Passthrough needs no descriptor of this process. The other requests (syncs, allocations, holes) can use any descriptor of the file, so
+//! opens of a node with the same access share one.
 
 use crate::descriptors::Taken;
 use rustix::fs::OFlags;
@@ -21,7 +21,7 @@ pub(crate) struct BackingFile {
 #[derive(Debug, Default)]
 pub(crate) struct SharedFiles(Mutex<[Weak<BackingFile>; 3]>);
 
-/// What one open knows of failed syncs.
+/// Which failed syncs one open has reported.
 #[derive(Debug, Default)]
 pub(crate) struct SeenSyncs(AtomicU64);
 
@@ -34,7 +34,7 @@ impl BackingFile {
         &self.file
     }
 
-    /// What an open that begins now has seen of failed syncs.
+    /// The state for a new open: earlier failures are not reported to it.
     pub fn seen(&self) -> SeenSyncs {
         SeenSyncs(AtomicU64::new(self.syncs.state().failures))
     }
@@ -42,14 +42,14 @@ impl BackingFile {
     /// Syncs, on behalf of one open.
     ///
     /// # Errors
-    /// The sync's; or another's that failed and that this open does not know of yet.
+    /// The error of this sync, or of an earlier one that was not yet reported to this open.
     pub fn sync(&self, data_only: bool, seen: &SeenSyncs) -> Result<(), Errno> {
         self.syncs.run(seen, || if data_only { rustix::fs::fdatasync(&self.file) } else { rustix::fs::fsync(&self.file) })
     }
 }
 
 impl SharedFiles {
-    /// Which of them an open with these flags has; none if it needs one of its own.
+    /// The slot that an open with these flags shares; `None` if it needs its own descriptor.
     fn place(flags: OFlags) -> Option<usize> {
         if flags.intersects(OFlags::SYNC | OFlags::DSYNC | OFlags::NOATIME) {
             return None;
@@ -61,13 +61,13 @@ impl SharedFiles {
         })
     }
 
-    /// Whether there is one for an open with these flags.
+    /// Whether there is a descriptor for an open with these flags.
     pub fn is_there(&self, flags: OFlags) -> bool {
         let files = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         Self::place(flags).and_then(|place| files.get(place)).is_some_and(|f| f.strong_count() > 0)
     }
 
-    /// The descriptor for an open with these flags: the one that is there, or this one from now on.
+    /// The shared descriptor for an open with these flags: the existing one, or this one from now on.
     pub fn share(&self, flags: OFlags, opened: Arc<BackingFile>) -> Arc<BackingFile> {
         let mut files = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(slot) = Self::place(flags).and_then(|place| files.get_mut(place)) else { return opened };
@@ -79,8 +79,8 @@ impl SharedFiles {
     }
 }
 
-/// The kernel reports a failed write-back once to each open file description. Those who share one must each be told as well, or somebody's COMMIT would be
-/// acknowledged although it is not on the disk.
+/// The kernel reports a failed write-back once for each open file description. Opens that share one must each get the error, or a COMMIT would be acknowledged
+/// although it is not on the disk.
 #[derive(Debug, Default)]
 struct Syncs {
     state: Mutex<SyncState>,
@@ -117,7 +117,7 @@ impl Syncs {
             return Err(e);
         }
         self.ended.notify_all();
-        // One that was under way at the same time may be told of a failure that concerns this one as well.
+        // A sync that ran at the same time may have failed with an error that concerns this open too.
         let until = state.next;
         while state.running.first().is_some_and(|first| *first < until) {
             state = self.ended.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -140,8 +140,8 @@ mod tests {
         let (one, two) = (SeenSyncs::default(), SeenSyncs::default());
         assert_eq!(syncs.run(&one, || Ok(())), Ok(()));
         assert_eq!(syncs.run(&one, || Err(Errno::IO)), Err(Errno::IO));
-        assert_eq!(syncs.run(&one, || Ok(())), Ok(()), "it was told");
-        assert_eq!(syncs.run(&two, || Ok(())), Err(Errno::IO), "the kernel told only the first");
+        assert_eq!(syncs.run(&one, || Ok(())), Ok(()), "it was reported before");
+        assert_eq!(syncs.run(&two, || Ok(())), Err(Errno::IO), "the kernel reported it only to the first");
         assert_eq!(syncs.run(&two, || Ok(())), Ok(()));
     }
 

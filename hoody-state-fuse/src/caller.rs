@@ -1,5 +1,5 @@
-//! Making new inodes as the caller would have made them. The kernel has checked permissions already (`default_permissions`); what is left is the owner, the
-//! umask and, in the backing file system, the rules of setgid directories and default ACLs.
+//! Creates inodes as the caller. The kernel has checked the permissions already (`default_permissions`). The owner, the umask and, in the backing file
+//! system, the rules of setgid directories and default ACLs must be those of the caller.
 
 use crate::threads::task_status;
 use nix::libc::mode_t;
@@ -13,16 +13,16 @@ thread_local! {
     static READY: Cell<bool> = const { Cell::new(false) };
 }
 
-/// While it lives, this thread makes files as the caller.
+/// While this guard lives, this thread creates files as the caller.
 pub(crate) struct AsCaller(());
 
 impl AsCaller {
     pub fn new(uid: u32, gid: u32, mask: u32) -> Self {
         READY.with(|ready| {
             if !ready.replace(true) {
-                // An umask of its own for this thread, and capabilities that survive the change of ids.
+                // This thread gets its own umask, and capabilities that survive a change of ids.
                 if let Err(e) = unshare(CloneFlags::CLONE_FS) {
-                    tracing::warn!("this thread has no umask of its own ({e}): concurrent creates may mix theirs up");
+                    tracing::warn!("this thread has no umask of its own ({e}): files created at the same time may get the wrong one");
                 }
                 if let Err(e) = set_capabilities_secure_bits(CapabilitiesSecureBits::NO_SETUID_FIXUP) {
                     tracing::warn!("capabilities will not survive a change of ids ({e}): callers that rely on their groups may be refused");
@@ -44,7 +44,7 @@ impl Drop for AsCaller {
     }
 }
 
-/// Whether a thread that changes a file of group `of` must leave no set-group-id bit: it is not in that group, and has no `CAP_FSETID`.
+/// Whether a change by this thread must clear the set-group-id bit of a file of group `of`: the thread is not in that group, and has no `CAP_FSETID`.
 pub(crate) fn may_not_keep_setgid(tid: u32, gid: u32, of: u32) -> bool {
     gid != of && !task_status(tid).is_some_and(|status| is_in_group_or_privileged(&status, of))
 }
@@ -56,7 +56,7 @@ fn is_in_group_or_privileged(status: &str, group: u32) -> bool {
     capable || field("Groups:").split_whitespace().any(|g| g.parse() == Ok(group))
 }
 
-/// Runs `f` so that what it changes loses its set-user-id and set-group-id bits, as with an ordinary writer.
+/// Runs `f` without CAP_FSETID, so that its writes clear set-user-id and set-group-id bits, as those of ordinary users do.
 pub(crate) fn without_fsetid<T>(f: impl FnOnce() -> T) -> T {
     let Ok(before) = capabilities(None) else { return f() };
     let mut less = before;
@@ -64,7 +64,7 @@ pub(crate) fn without_fsetid<T>(f: impl FnOnce() -> T) -> T {
     let dropped = set_capabilities(None, less).is_ok();
     let value = f();
     if dropped && let Err(e) = set_capabilities(None, before) {
-        tracing::error!("CAP_FSETID could not be taken back: {e}");
+        tracing::error!("CAP_FSETID could not be restored: {e}");
     }
     value
 }

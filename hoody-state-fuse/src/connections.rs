@@ -1,30 +1,30 @@
-//! Which connections have a file open, and the inode number that each thread is shown for it.
+//! The connections that have a file open, and the inode number that each thread gets for it.
 //!
-//! A file is one node with one inode number, its own. SQLite settles locks between the connections of one process by itself, and refuses, if it takes
-//! them for one file: it compares the inode number of each file that it has just opened (`fstat`) with those that its process has open. So a
-//! process that may be SQLite, and opens a file that it has open already, is shown another number for that one. The kernel does not say by which descriptor
-//! attributes are asked for, but by which thread: a thread is shown the number of the connection that it opened, or locked by, last. SQLite also compares
-//! `stat(path)` with what it has open (before it begins a journal, and before it removes a WAL at the last close), by the thread that uses the connection.
+//! A file is one node with its own inode number. SQLite manages locks between the connections of one process by itself, and refuses instead of waiting, if
+//! they have the same file open: it compares the inode number of a file that it has just opened (`fstat`) with those that its process has open. So if a
+//! process that may use SQLite opens a file again, it gets another number for that connection. A request for attributes does not name the descriptor, only
+//! the thread: a thread gets the number of the connection that it last opened or locked with. SQLite also compares `stat(path)` with its open files (before
+//! it begins a journal, and before it removes a WAL at the last close), in the thread that uses the connection.
 //!
-//! Everybody else is shown the file's own number: other processes, other threads, and the first connection of each process.
+//! All others get the file's own number: other processes, other threads, and the first connection of each process.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// One open of a file by what may be SQLite.
+/// One open of a file by a process that may use SQLite.
 #[derive(Debug, Clone, Copy)]
 struct Connection {
-    /// The process that opened it; nothing where that cannot be seen.
+    /// The process that opened it; `None` if it cannot be seen.
     pid: Option<u32>,
-    /// The inode number it is shown; `None` for the file's own.
+    /// The inode number of this connection; `None`: the file's own.
     number: Option<u64>,
 }
 
-/// By which connection a thread used the file last.
+/// The connection with which a thread used the file last.
 #[derive(Debug, Clone, Copy)]
 struct Use {
     fh: u64,
-    /// It asked for the file's attributes since.
+    /// Whether the thread has asked for the attributes of the file since.
     looked: bool,
 }
 
@@ -32,7 +32,7 @@ struct Use {
 struct State {
     by_handle: HashMap<u64, Connection>,
     by_thread: HashMap<u32, Use>,
-    /// How many have a number of their own.
+    /// How many connections have their own number.
     numbered: usize,
 }
 
@@ -45,8 +45,8 @@ impl Connections {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A thread has opened the file. `inherits` says whether a process began as a copy of one of these others, and so with what SQLite
-    /// remembered there; `unused` makes a number.
+    /// Notes that a thread has opened the file. `inherits` tells whether a process began as a copy of one of these others, with the memory of its SQLite;
+    /// `unused` makes a number.
     pub fn open(&self, fh: u64, tid: u32, pid: Option<u32>, inherits: impl FnOnce(u32, &[u32]) -> bool, unused: impl FnOnce() -> u64) {
         let mut state = self.state();
         let own: Vec<Option<u32>> = state.by_handle.values().filter(|c| c.number.is_none()).map(|c| c.pid).collect();
@@ -63,7 +63,7 @@ impl Connections {
         state.by_thread.insert(tid, Use { fh, looked: false });
     }
 
-    /// A thread locks by this connection.
+    /// Notes that a thread locks with this connection.
     pub fn note_use(&self, tid: u32, fh: u64) {
         let mut state = self.state();
         if state.by_handle.contains_key(&fh) {
@@ -71,7 +71,7 @@ impl Connections {
         }
     }
 
-    /// It is closed.
+    /// Notes that a connection is closed.
     pub fn close(&self, fh: u64) {
         let mut state = self.state();
         let Some(gone) = state.by_handle.remove(&fh) else { return };
@@ -79,8 +79,8 @@ impl Connections {
         state.by_thread.retain(|_, u| u.fh != fh);
     }
 
-    /// A thread asks for the file's attributes: the number that it is shown, if not the file's own. `holder` finds the connection of a thread that has
-    /// neither opened nor locked the file itself.
+    /// Notes that a thread asks for the attributes of the file. Returns the number for it, if that is not the file's own. `holder` finds the connection of a
+    /// thread that has neither opened nor locked the file itself.
     pub fn look(&self, tid: u32, holder: impl FnOnce() -> Option<u64>) -> Option<u64> {
         let mut state = self.state();
         let used = state.by_thread.get_mut(&tid).map(|u| {
@@ -102,7 +102,7 @@ impl Connections {
         state.by_handle.get(&fh)?.number
     }
 
-    /// The connection that a thread used last, if all it has done with the file since is to ask for its attributes; said once.
+    /// The connection that a thread used last, if the thread has only asked for attributes since. It is returned once.
     pub fn take_look(&self, tid: u32) -> Option<u64> {
         let mut state = self.state();
         let used = state.by_thread.get_mut(&tid)?;
@@ -110,7 +110,7 @@ impl Connections {
     }
 }
 
-/// Whether a process began as a copy of one of some others (`fork` without `exec`), as far as can be seen: an ancestor that runs the same program.
+/// Whether a process probably began as a copy of one of these others (`fork` without `exec`): an ancestor runs the same program.
 pub(crate) fn inherits(pid: u32, others: &[u32]) -> bool {
     const FARTHEST: u32 = 16;
     let program = |pid: u32| std::fs::read_link(format!("/proc/{pid}/exe")).ok();

@@ -1,5 +1,5 @@
-//! The control socket: root only, one line of JSON a request, one a reply (`hoody_state::locked_db::fuse` has both types). A hold on writes ends with the
-//! connection that asked for it, so a client that dies holds nobody up.
+//! The control socket, for root only. Requests and replies are one line of JSON each (`hoody_state::locked_db::fuse` has both types). A hold on writes ends
+//! with the connection that requested it, so a client that dies does not block anybody.
 
 use crate::locks::Held;
 use crate::mount::{Mount, MountError};
@@ -19,32 +19,32 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-/// Nothing is held longer, whatever is asked for.
+/// The longest hold on writes, whatever is requested.
 const LONGEST_LEASE: Duration = Duration::from_secs(60);
 
-/// Until the process ends.
+/// A hold until the process ends.
 const FOR_GOOD: Duration = Duration::from_secs(100 * 365 * 86_400);
 
-/// What a status tells of at most; the rest is counted. With the longest text of each it stays well below [`LONGEST_LINE`].
+/// The most that a status lists; the rest is counted. Even with the longest texts the line is well below [`LONGEST_LINE`].
 const MOST_FILES: usize = 1000;
 const MOST_USERS: usize = 100;
 const MOST_RANGES: usize = 16;
 const MOST_BYTES: usize = 8 << 20;
 
-/// After a failed accept (no descriptor is free, say) the next would fail as well.
+/// The pause after a failed accept: the next one would fail too, for example without a free descriptor.
 const BREATH: Duration = Duration::from_millis(100);
 
-/// How long a successor waits for the write transactions that are open on a daemon it succeeds.
+/// How long a successor waits for open write transactions of its predecessor.
 const YIELD: Duration = Duration::from_secs(10);
 
-/// The control socket of a mount, and who is connected to it.
+/// The control socket of a mount, and its clients.
 ///
-/// A daemon that is unmounted while files are open goes on for those who have them open. Its place is free for a successor then, so its socket goes aside
-/// (to `<socket>.old`) and other connections end; the successor asks it there to hold the writes of its users for good, for neither knows the locks of the other.
+/// A daemon that is unmounted while files are open keeps serving those files. A successor can then mount there, so the socket is renamed to `<socket>.old`, and
+/// other connections end. The successor asks the old daemon there to hold the writes of its users for good, because neither knows the locks of the other.
 pub struct Control {
     mount: Weak<Mount>,
     socket: PathBuf,
-    /// Device and inode of the socket: by its name there may be a successor's.
+    /// Device and inode of the socket: its path may belong to a successor by now.
     identity: (u64, u64),
     state: Mutex<State>,
     yielded: Mutex<Option<Held>>,
@@ -59,14 +59,14 @@ struct State {
 
 struct Connected {
     stream: UnixStream,
-    /// It asked for the end, and sees it only when it has come.
+    /// The client asked for the unmount: its connection ends only when the process ends.
     ends: bool,
 }
 
-/// Listens on `socket` (made anew, for root alone) and serves until the process ends.
+/// Listens on `socket`, which is created for root only, and serves until the process ends.
 ///
 /// # Errors
-/// The socket cannot be made.
+/// The socket cannot be created.
 pub fn serve(mount: &Arc<Mount>, socket: &Path) -> io::Result<Arc<Control>> {
     match std::fs::symlink_metadata(socket) {
         Ok(m) if std::os::unix::fs::FileTypeExt::is_socket(&m.file_type()) => {
@@ -75,7 +75,7 @@ pub fn serve(mount: &Arc<Mount>, socket: &Path) -> io::Result<Arc<Control>> {
             }
             std::fs::remove_file(socket)?;
         }
-        Ok(_) => return Err(io::Error::new(io::ErrorKind::AlreadyExists, format!("{} is there and no socket", socket.display()))),
+        Ok(_) => return Err(io::Error::new(io::ErrorKind::AlreadyExists, format!("{} exists and is not a socket", socket.display()))),
         Err(_) => {}
     }
     let listener = UnixListener::bind(socket)?;
@@ -92,7 +92,7 @@ pub fn serve(mount: &Arc<Mount>, socket: &Path) -> io::Result<Arc<Control>> {
     Ok(control)
 }
 
-/// Before a daemon takes the place of `socket`: one that was there before and still serves files that are open holds their writes from now on.
+/// Makes a predecessor that still serves open files hold their writes from now on. To be called before a daemon mounts.
 ///
 /// # Errors
 /// A write transaction is open there, and does not end.
@@ -101,7 +101,7 @@ pub fn succeed(socket: &Path) -> hoody_state::Result<()> {
     let Ok(mut client) = Client::connect(&old) else { return Ok(()) };
     match client.ask(&Ask::Yield {}) {
         Err(e) if e.code() == Code::DatabasesBusy => Err(e),
-        // It ended meanwhile.
+        // It has ended meanwhile.
         _ => Ok(()),
     }
 }
@@ -121,9 +121,9 @@ impl Control {
             let stream = match stream {
                 Ok(s) => s,
                 Err(e) => {
-                    // Said once, not ten times a second.
+                    // Log it once, not ten times a second.
                     if !std::mem::replace(&mut failing, true) {
-                        tracing::warn!("control clients cannot be let in: {e}");
+                        tracing::warn!("control clients cannot be accepted: {e}");
                     }
                     std::thread::sleep(BREATH);
                     continue;
@@ -131,11 +131,11 @@ impl Control {
             };
             failing = false;
             let Some(mount) = self.mount.upgrade() else { return };
-            // Here and not on its thread: whoever was let in before somebody else asked for the end is known by then, and is disconnected.
+            // Registered here and not on its thread: a client that is accepted before an unmount must be known by then, to be disconnected.
             let id = match self.enter(&stream) {
                 Ok(id) => id,
                 Err(e) => {
-                    tracing::warn!("a control client was turned away: {e}");
+                    tracing::warn!("a control client was refused: {e}");
                     continue;
                 }
             };
@@ -144,11 +144,11 @@ impl Control {
                 let said = control.converse(&mount, &stream, id);
                 control.state().clients.remove(&id);
                 if let Err(e) = said {
-                    tracing::debug!("a control client left: {e}");
+                    tracing::debug!("a control client disconnected: {e}");
                 }
             });
             if let Err(e) = spawned {
-                tracing::warn!("a control client was turned away: {e}");
+                tracing::warn!("a control client was refused: {e}");
                 self.state().clients.remove(&id);
             }
         }
@@ -159,7 +159,7 @@ impl Control {
         let mut state = self.state();
         let id = state.next;
         state.next += 1;
-        // Who comes when it has left already knows that.
+        // A client that connects after the unmount must be disconnected too.
         if !state.left {
             state.clients.insert(id, Connected { stream, ends: false });
         }
@@ -185,10 +185,10 @@ impl Control {
                 return Ok(());
             }
             if line.last() != Some(&b'\n') {
-                return send(&error(Code::BadRequest, "a request is one line of JSON, ended by a newline"));
+                return send(&error(Code::BadRequest, "a request is one line of JSON that ends with a newline"));
             }
             match serde_json::from_slice(&line) {
-                // The process ends with the mount, and whoever asked for that is told first.
+                // The process ends with the mount; the client that asked for it must be answered first.
                 Ok(Ask::Unmount {}) => {
                     self.ends(id, true);
                     let _farewell = mount.farewell();
@@ -196,7 +196,7 @@ impl Control {
                         Ok(()) => Reply::Done { path: None },
                         Err(e) => {
                             self.ends(id, false);
-                            error(Code::DatabasesFailed, &format!("it stays mounted: {e}"))
+                            error(Code::DatabasesFailed, &format!("it cannot be unmounted: {e}"))
                         }
                     })?;
                 }
@@ -211,8 +211,8 @@ impl Control {
                 }
                 Ok(Ask::Yield {}) => send(&self.yield_writes(mount, &|| hung_up(stream)))?,
                 Ok(ask) => send(&answer(mount, ask, &mut held, &|| hung_up(stream)))?,
-                // What follows cannot be trusted to begin a line.
-                Err(e) => return send(&error(Code::BadRequest, &format!("not a request: {e}"))),
+                // The rest of the input may begin in the middle of a line.
+                Err(e) => return send(&error(Code::BadRequest, &format!("this is not a valid request: {e}"))),
             }
         }
     }
@@ -223,7 +223,7 @@ impl Control {
         }
     }
 
-    /// Ends the mount; from then on its place is a successor's, whether files are open or not.
+    /// Unmounts. Afterwards a successor can mount there, even if files are open.
     ///
     /// # Errors
     /// As [`Mount::unmount`].
@@ -233,7 +233,7 @@ impl Control {
         Ok(())
     }
 
-    /// Leaves the place: the socket goes aside, and who watches a connection sees it end.
+    /// Makes way for a successor: the socket is renamed, and connections end.
     fn leave(&self) {
         let mut state = self.state();
         if std::mem::replace(&mut state.left, true) {
@@ -242,14 +242,14 @@ impl Control {
         if identity(&self.socket).is_ok_and(|now| now == self.identity)
             && let Err(e) = std::fs::rename(&self.socket, left_socket(&self.socket))
         {
-            tracing::warn!("the control socket stays where it is: {e}");
+            tracing::warn!("the control socket cannot be renamed: {e}");
         }
         for (_, gone) in state.clients.extract_if(|_, c| !c.ends) {
             let _ = gone.stream.shutdown(std::net::Shutdown::Both);
         }
     }
 
-    /// The process ends: nothing of its socket stays, under either name.
+    /// Removes the socket, under either name, because the process ends.
     pub fn end(&self) {
         for path in [&self.socket, &left_socket(&self.socket)] {
             if identity(path).is_ok_and(|now| now == self.identity) {
@@ -262,16 +262,16 @@ impl Control {
         if mount.is_there() && !self.state().left {
             return Reply::Done { path: None };
         }
-        // Somebody else took the mount off, perhaps with files open: nobody can reach it any more.
+        // Somebody else has detached the mount, perhaps with files open: it cannot be reached any more.
         if let Err(e) = self.unmount(mount) {
-            tracing::warn!("a mount that is gone cannot be ended: {e}");
+            tracing::warn!("a detached mount cannot be ended: {e}");
         }
-        error(Code::DatabasesUnavailable, "it is not mounted any more, and goes on only for files that are open")
+        error(Code::DatabasesUnavailable, "it is not mounted any more, and only serves files that are still open")
     }
 
     fn yield_writes(&self, mount: &Mount, gone: &dyn Fn() -> bool) -> Reply {
         if !self.state().left {
-            return error(Code::BadRequest, "it is mounted: only one that was unmounted yields");
+            return error(Code::BadRequest, "it is mounted: only an unmounted daemon can yield");
         }
         let mut yielded = self.yielded.lock().unwrap_or_else(PoisonError::into_inner);
         if yielded.is_none() {
@@ -284,7 +284,8 @@ impl Control {
                 }
                 Err(e) => {
                     let pids: Vec<String> = e.pids.iter().map(u32::to_string).collect();
-                    let m = format!("what was mounted here before is still written to by process {}: that transaction must end first", pids.join(", "));
+                    let m =
+                        format!("a daemon that was mounted here before is still written to by process {}: that transaction must end first", pids.join(", "));
                     return error(Code::DatabasesBusy, &m);
                 }
             }
@@ -293,7 +294,7 @@ impl Control {
     }
 }
 
-/// Whether nobody is at the other end any more; nothing is read.
+/// Whether the client has disconnected. Nothing is read.
 fn hung_up(stream: &UnixStream) -> bool {
     let mut at = [PollFd::new(stream.as_fd(), PollFlags::empty())];
     poll(&mut at, PollTimeout::ZERO).is_ok() && at[0].revents().is_some_and(|r| r.intersects(PollFlags::POLLHUP | PollFlags::POLLERR))
@@ -319,13 +320,13 @@ fn answer(mount: &Mount, ask: Ask, held: &mut Option<Held>, gone: &dyn Fn() -> b
             let threads = threads(&pids);
             Reply::Parked { count: mount.locks().park(&|tid| threads.contains(&tid)) }
         }
-        Ask::Unmount {} | Ask::Ping {} | Ask::Yield {} => error(Code::BadRequest, "that is answered elsewhere"),
+        Ask::Unmount {} | Ask::Ping {} | Ask::Yield {} => error(Code::BadRequest, "this request is not valid here"),
     }
 }
 
 fn quiesce(mount: &Mount, volumes: &[String], timeout_ms: u64, lease_ms: u64, held: &mut Option<Held>, gone: &dyn Fn() -> bool) -> Reply {
     if held.is_some() {
-        return error(Code::BadRequest, "this connection holds writes already: release first");
+        return error(Code::BadRequest, "this connection holds writes already: release them first");
     }
     let ids: Result<Vec<u64>, MountError> = if volumes.is_empty() {
         Ok(mount.list_volumes().into_iter().map(|(_, id, _)| id).collect())
@@ -383,20 +384,20 @@ fn status(mount: &Mount) -> Status {
     Status { open_files, volumes, passthrough: mount.passes_through(), files, counters: numbers }
 }
 
-/// What a status does not tell.
+/// What was left out of a status.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct LeftOut {
     files: u64,
     users: u64,
 }
 
-/// The files of a status, those first that somebody waits for the longest: as many as a line has room for.
+/// The files of a status, as many as a line has room for. Those with the longest waits come first.
 fn most_waited_for(mut files: Vec<(FileStatus, Option<OsString>)>, volume_name: &dyn Fn(u64) -> String) -> (Vec<FileLocks>, LeftOut) {
     let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
     files.sort_by_key(|(f, _)| std::cmp::Reverse(f.waiters.iter().map(|w| w.waited + 1).max().unwrap_or(0)));
-    let (mut told, mut left_out, mut bytes) = (Vec::new(), LeftOut::default(), 0);
+    let (mut listed, mut left_out, mut bytes) = (Vec::new(), LeftOut::default(), 0);
     for (f, name) in &files {
-        if told.len() == MOST_FILES {
+        if listed.len() == MOST_FILES {
             break;
         }
         let file = file_locks(f, volume_name(f.volume), name.as_deref().unwrap_or_default());
@@ -405,10 +406,10 @@ fn most_waited_for(mut files: Vec<(FileStatus, Option<OsString>)>, volume_name: 
             break;
         }
         left_out.users += count(f.holders.len() - file.holders.len() + f.waiters.len() - file.waiters.len());
-        told.push(file);
+        listed.push(file);
     }
-    left_out.files = count(files.len() - told.len());
-    (told, left_out)
+    left_out.files = count(files.len() - listed.len());
+    (listed, left_out)
 }
 
 fn file_locks(f: &FileStatus, volume: String, name: &OsStr) -> FileLocks {

@@ -1,11 +1,11 @@
-//! Processors that stay awake while there is much to answer.
+//! Keeps processors awake while there are many requests.
 //!
-//! A lock is a round trip between two processes. Where the processor of either went to sleep meanwhile, waking it costs more than everything else together
-//! (in a guest: 45 µs a request instead of 10). So while requests come thick the kernel is asked, by its interface for that (PM QoS, `/dev/cpu_dma_latency`),
-//! to let idle processors only doze. It is a wish of an open descriptor: whatever becomes of this process, it ends with it.
+//! A lock is a round trip between two processes. If the processor of either goes to sleep meanwhile, waking it costs more than everything else together (in a
+//! virtual machine: 45 µs for a request instead of 10). So while there are many requests the kernel is asked, through its interface for this (PM QoS,
+//! `/dev/cpu_dma_latency`), to use only light sleep states. The request belongs to an open descriptor, so it ends with this process.
 //!
-//! **Cost**: idle processors use power, and in a guest processor time of the host, while it lasts: from [`BURST`] requests within [`QUICK`] on, until fewer than [`FEW`] came
-//! in [`LOOK`]. A program that makes a transaction now and then never causes it.
+//! **Cost**: idle processors use power, and in a virtual machine processor time of the host. It lasts from [`BURST`] requests within [`QUICK`] until there are
+//! fewer than [`FEW`] in [`LOOK`]. A program with an occasional transaction never causes it.
 
 use crate::threads;
 use std::fs::{File, OpenOptions};
@@ -14,21 +14,21 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// So many requests...
+/// This many requests...
 const BURST: u64 = 16;
-/// ...in so long, in microseconds, are a burst.
+/// ...within this time, in microseconds, are a burst.
 const QUICK: u64 = 2_000;
-/// How often is looked whether it goes on.
+/// How often it is checked whether the burst continues.
 const LOOK: Duration = Duration::from_millis(2);
-/// It does not, where fewer came since the last look.
+/// The burst is over if there were fewer requests since the last check.
 const FEW: u64 = 4;
 
 const DEVICE: &str = "/dev/cpu_dma_latency";
 const DRIVER: &str = "/sys/devices/system/cpu/cpuidle/current_driver";
 
-/// What the thread that holds the wish is told.
+/// A message for the thread that keeps processors awake.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-enum Told {
+enum Message {
     #[default]
     Nothing,
     Burst,
@@ -40,68 +40,68 @@ struct Shared {
     requests: AtomicU64,
     /// When the last multiple of [`BURST`] was counted.
     mark: AtomicU64,
-    /// There is nobody to tell, or nothing to be told.
-    deaf: AtomicBool,
-    told: Mutex<Told>,
+    /// Whether requests are only counted: there is no thread, or it is already keeping processors awake.
+    only_counts: AtomicBool,
+    message: Mutex<Message>,
     news: Condvar,
     held_us: AtomicU64,
 }
 
 impl Shared {
-    fn tell(&self, what: Told) {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if *told != Told::End {
-            *told = what;
+    fn tell(&self, what: Message) {
+        let mut message = self.message.lock().unwrap_or_else(PoisonError::into_inner);
+        if *message != Message::End {
+            *message = what;
         }
-        drop(told);
+        drop(message);
         self.news.notify_one();
     }
 
-    fn wait(&self) -> Told {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        while *told == Told::Nothing {
-            told = self.news.wait(told).unwrap_or_else(PoisonError::into_inner);
+    fn wait(&self) -> Message {
+        let mut message = self.message.lock().unwrap_or_else(PoisonError::into_inner);
+        while *message == Message::Nothing {
+            message = self.news.wait(message).unwrap_or_else(PoisonError::into_inner);
         }
-        let news = *told;
-        if news == Told::Burst {
-            *told = Told::Nothing;
+        let news = *message;
+        if news == Message::Burst {
+            *message = Message::Nothing;
         }
         news
     }
 
-    /// Counts a request; whether it completes a burst.
+    /// Counts a request. Returns whether it completes a burst.
     fn count(&self, now: u64) -> bool {
         let n = self.requests.fetch_add(1, Ordering::Relaxed) + 1;
         n.is_multiple_of(BURST) && now.saturating_sub(self.mark.swap(now, Ordering::Relaxed)) <= QUICK && n > BURST
     }
 }
 
-/// Keeps processors awake while requests come thick. Dropped, it lets them sleep.
+/// Keeps processors awake while there are many requests. Dropping it lets them sleep.
 #[derive(Debug, Default)]
 pub(crate) struct CpuLatency(Arc<Shared>);
 
 impl CpuLatency {
-    /// Where there is nothing to gain, or `wanted` is not set, requests are only counted.
+    /// If it would have no effect, or `wanted` is not set, requests are only counted.
     pub fn start(wanted: bool) -> Self {
-        let shared = Arc::new(Shared { deaf: AtomicBool::new(true), ..Shared::default() });
+        let shared = Arc::new(Shared { only_counts: AtomicBool::new(true), ..Shared::default() });
         let driver = std::fs::read_to_string(DRIVER).unwrap_or_default();
         let Some(micros) = wish(driver.trim()).filter(|_| wanted) else { return CpuLatency(shared) };
         let holder = shared.clone();
         match threads::spawn("cpu-latency", move || hold(&holder, micros)) {
-            Ok(()) => shared.deaf.store(false, Ordering::Relaxed),
-            Err(e) => tracing::warn!("no thread to keep processors awake ({e}): locks take longer"),
+            Ok(()) => shared.only_counts.store(false, Ordering::Relaxed),
+            Err(e) => tracing::warn!("the thread that keeps processors awake cannot be started ({e}): locks take longer"),
         }
         CpuLatency(shared)
     }
 
-    /// A request came, at `now` microseconds. Costs two additions; once a burst, waking a thread.
+    /// Notes a request at `now` microseconds. It costs two additions, and once in a burst the waking of a thread.
     pub fn request(&self, now: u64) {
-        if self.0.count(now) && !self.0.deaf.swap(true, Ordering::Relaxed) {
-            self.0.tell(Told::Burst);
+        if self.0.count(now) && !self.0.only_counts.swap(true, Ordering::Relaxed) {
+            self.0.tell(Message::Burst);
         }
     }
 
-    /// For how long processors were kept awake, in microseconds.
+    /// How long processors were kept awake, in microseconds.
     pub fn held_us(&self) -> u64 {
         self.0.held_us.load(Ordering::Relaxed)
     }
@@ -109,12 +109,12 @@ impl CpuLatency {
 
 impl Drop for CpuLatency {
     fn drop(&mut self) {
-        self.0.tell(Told::End);
+        self.0.tell(Message::End);
     }
 }
 
-/// From which a processor must wake up again, in microseconds. A guest that halts costs a way through the host, so there it polls, which the value 0 means to
-/// `haltpoll`; real processors doze at 10 (C1, C1E) and wake in less. Without a driver the wish has no effect.
+/// The longest wake-up time to ask for, in microseconds. In a virtual machine a halt costs a switch to the host, so 0 is asked for, which makes `haltpoll`
+/// poll; real processors use C1 or C1E at 10, and wake up faster. `None`: without a driver the request has no effect.
 fn wish(driver: &str) -> Option<i32> {
     match driver {
         "" | "none" => None,
@@ -130,7 +130,7 @@ fn express(micros: i32) -> io::Result<File> {
 }
 
 fn hold(shared: &Shared, micros: i32) {
-    while shared.wait() == Told::Burst {
+    while shared.wait() == Message::Burst {
         let held = match express(micros) {
             Ok(device) => device,
             Err(e) => {
@@ -148,7 +148,7 @@ fn hold(shared: &Shared, micros: i32) {
         }
         drop(held);
         shared.held_us.fetch_add(u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
-        shared.deaf.store(false, Ordering::Relaxed);
+        shared.only_counts.store(false, Ordering::Relaxed);
     }
 }
 
@@ -161,7 +161,7 @@ mod tests {
     fn a_burst_is_so_many_requests_in_so_short_a_time() {
         let shared = Shared::default();
         let mut at = 1_000_000;
-        let mut told = |gap: u64, n: u64| {
+        let mut message = |gap: u64, n: u64| {
             (0..n)
                 .filter(|_| {
                     at += gap;
@@ -169,9 +169,9 @@ mod tests {
                 })
                 .count()
         };
-        assert_eq!(told(QUICK / BURST + 1, 10 * BURST), 0, "just too slow");
-        assert_eq!(told(QUICK / BURST, 10 * BURST), 10);
-        assert_eq!(told(1_000_000, 100), 0);
+        assert_eq!(message(QUICK / BURST + 1, 10 * BURST), 0, "just too slow");
+        assert_eq!(message(QUICK / BURST, 10 * BURST), 10);
+        assert_eq!(message(1_000_000, 100), 0);
     }
 
     #[test]

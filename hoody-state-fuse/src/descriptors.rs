@@ -1,8 +1,8 @@
-//! The daemon's descriptors: how many there may be, and how many each volume may use.
+//! Limits of descriptors: for the daemon, and for each volume.
 //!
-//! A process has a limit of open files, and all volumes of a daemon share its. So each volume has a budget for the files that are open in it. What is
-//! only known by name takes a descriptor too, and is forgotten when there are many (`Core::forget_unused`); programs can keep it from being forgotten. So the last quarter of all descriptors
-//! is only for volumes that use less than their equal share of that quarter, and some are kept for the control socket and for the daemon itself.
+//! All volumes of a daemon share its limit of open files. So each volume has a budget for open files. A file that is only known by name takes a descriptor
+//! too; such names are forgotten when there are many (`Core::forget_unused`), but programs can prevent that. So the last quarter of all descriptors is only
+//! for volumes that use less than their equal share of it, and some are reserved for the control socket and the daemon itself.
 
 use rustix::io::Errno;
 use std::sync::Arc;
@@ -10,18 +10,18 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crate::volume::Volume;
 
-/// How many this process uses for files of volumes. The limit is the process's as well.
+/// How many descriptors this process uses for files of volumes. The limit belongs to the process too.
 static USED: AtomicUsize = AtomicUsize::new(0);
 
-/// At least so many are kept for the daemon itself, and where there are many, one in sixteen.
+/// How many are reserved for the daemon itself, at least; of a large limit, one in sixteen.
 const KEPT: usize = 64;
 
 /// What a descriptor is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Purpose {
-    /// A file or directory that the kernel knows by name.
+    /// For a file or directory that the kernel knows by name.
     Known,
-    /// An open file or directory.
+    /// For an open file or directory.
     Open,
 }
 
@@ -74,15 +74,16 @@ impl Drop for Taken {
 /// The limits of a mount. See the [module](self).
 #[derive(Debug)]
 pub(crate) struct Descriptors {
-    /// Of the process, for files of volumes.
+    /// For files of all volumes.
     limit: usize,
-    /// For the files that are open in one volume.
+    /// For the open files of one volume.
     per_volume: usize,
     refused: AtomicU64,
 }
 
 impl Descriptors {
-    /// `process` is the process's limit of open files. One volume by itself may use all of them; else each may use an eighth, if nothing else is said.
+    /// `process` is the limit of open files of the process. A single directory may use all of them; otherwise each volume may use an eighth, unless `volume` says
+    /// otherwise.
     pub fn new(process: usize, per_volume: Option<usize>, single: bool) -> Self {
         let limit = process.saturating_sub(KEPT.max(process / 16)).max(1);
         let per_volume = per_volume.unwrap_or(if single { limit } else { (limit / 8).max(256) });
@@ -99,7 +100,7 @@ impl Descriptors {
         }
         if self.refused.fetch_add(1, Ordering::Relaxed).is_power_of_two() {
             tracing::warn!(
-                "the volume {} uses {} descriptors, {} of them for open files (its budget is {}; the daemon has {}): it may not open more",
+                "the volume {} uses {} descriptors, {} of them for open files (its budget is {}; the daemon has {}): it cannot open more",
                 volume.name.display(),
                 volume.usage.all(),
                 volume.usage.open(),
@@ -116,7 +117,7 @@ impl Descriptors {
         (purpose == Purpose::Known || open < self.per_volume) && (is_plenty_left || (used < self.limit && mine < share))
     }
 
-    /// What a status says of them, by name.
+    /// Counters for the status, by name.
     pub fn counters(&self) -> [(&'static str, u64); 4] {
         let number = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
         [

@@ -1,17 +1,18 @@
-//! A FUSE file system over a directory, on which any number of processes write the same SQLite database and none finds it locked.
+//! A FUSE file system over a directory. Any number of processes can write the same SQLite database in it: they wait for each other instead of getting
+//! `database is locked`.
 //!
-//! Every other file is an ordinary one. Reads, writes and memory maps go straight to the backing file (FUSE passthrough) where the kernel has that;
-//! what comes here is names, attributes, syncs, and locks, and the locks are the point: see [`locks`] and `hoody_state::locked_db::broker`.
+//! All other files behave as usual. With FUSE passthrough the kernel reads, writes and maps the backing files itself. This program serves names, attributes,
+//! syncs and locks. The locks are its purpose: see [`locks`] and `hoody_state::locked_db::broker`.
 //!
 //! | module | what it is |
 //! | --- | --- |
 //! | [`mount`] | mounting a directory, or several volumes under one mount |
-//! | [`nodes`] | the kinds of files that SQLite touches, one file a kind |
-//! | [`locks`] | who waits for whom: the shell round the broker |
-//! | [`claim`] | who serves a directory: one mount of this machine |
+//! | [`nodes`] | the kinds of files that SQLite uses, one module each |
+//! | [`locks`] | lock requests: I/O, time and threads around the broker |
+//! | [`claim`] | which mount of this machine serves a directory |
 //! | [`control`] | the control socket: status, quiesce, volumes, unmount |
 
-// `explored` compiles some modules a second time, on purpose.
+// `explored` compiles some modules a second time.
 #![cfg_attr(test, allow(clippy::duplicate_mod))]
 
 mod backing_file;

@@ -1,4 +1,4 @@
-//! Telling a database, and what belongs to one, from other files.
+//! Recognises databases and the files that belong to them.
 
 use crate::nodes::{NodeKind, database, journal, shm, wal};
 use rustix::fs::{FileType, Mode, OFlags, Stat, openat};
@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt as _;
 
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 
-/// What a file holds.
+/// The content of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Content {
     Empty,
@@ -17,7 +17,7 @@ pub(crate) enum Content {
     Other,
 }
 
-/// What an open file holds, by its first bytes.
+/// The content of an open file, judged by its first bytes.
 pub(crate) fn content(file: impl AsFd) -> Content {
     let mut head = [0; 16];
     match rustix::io::pread(file, &mut head, 0) {
@@ -27,7 +27,7 @@ pub(crate) fn content(file: impl AsFd) -> Content {
     }
 }
 
-/// What a looked-up file is. `known` says of a regular file (by device and inode) that is known already whether it is a database.
+/// The kind of a looked-up file. `known` tells of a regular file (by device and inode) whether it is already known as a database.
 pub(crate) fn kind(directory: BorrowedFd<'_>, name: &OsStr, path: &OwnedFd, stat: &Stat, known: &dyn Fn(u64, u64) -> Option<bool>) -> NodeKind {
     match FileType::from_raw_mode(stat.st_mode) {
         FileType::Directory => NodeKind::Directory,
@@ -64,17 +64,17 @@ fn is_database(name: &OsStr, path: &OwnedFd, stat: &Stat, known: &dyn Fn(u64, u6
     stat.st_size >= 16 && reopen(path, OFlags::RDONLY).is_ok_and(|file| content(&file) == Content::Database)
 }
 
-/// Whether an empty file of this name is taken for a database to come.
+/// Whether an empty file with this name is taken for a new database.
 pub(crate) fn has_database_name(name: &OsStr) -> bool {
     database::SUFFIXES.iter().any(|s| name.as_bytes().ends_with(s.as_bytes()))
 }
 
-/// Opens what a path descriptor stands for: the very inode, whatever its name leads to by now.
+/// Opens the inode of a path descriptor, even if its name leads to another file by now.
 pub(crate) fn reopen(path: &OwnedFd, flags: OFlags) -> rustix::io::Result<OwnedFd> {
     openat(rustix::fs::CWD, proc_path(path), flags | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty())
 }
 
-/// The name of an open descriptor.
+/// The path of an open descriptor.
 pub(crate) fn proc_path(fd: &OwnedFd) -> String {
     use std::os::fd::AsRawFd as _;
     format!("/proc/self/fd/{}", fd.as_raw_fd())

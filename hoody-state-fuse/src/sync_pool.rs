@@ -1,4 +1,4 @@
-//! Threads that wait for the disk, so that no event loop does: the holder of a lock may be the one waiting for a sync.
+//! Threads that wait for the disk, so that no event loop does: the holder of a lock may be waiting for a sync.
 
 use super::threads::{self, Condvar, Mutex};
 use std::collections::VecDeque;
@@ -18,7 +18,7 @@ struct State {
     ended: bool,
 }
 
-/// Grows with what waits, shrinks when there is nothing to do.
+/// A pool of threads. It grows while jobs wait, and shrinks when there are none.
 #[derive(Clone, Default)]
 pub(crate) struct SyncPool(Arc<(Mutex<State>, Condvar)>);
 
@@ -29,7 +29,7 @@ impl SyncPool {
         let mut s = state.lock().unwrap_or_else(PoisonError::into_inner);
         s.jobs.push_back(Box::new(job));
         if s.idle >= s.jobs.len() {
-            // Not before, or it wakes only to wait for the mutex.
+            // After the mutex is released, or the thread would wake up only to wait for it.
             drop(s);
             wake.notify_one();
         } else if s.threads < MOST {
@@ -38,7 +38,7 @@ impl SyncPool {
             let pool = self.clone();
             let spawned = threads::spawn("sync", move || pool.work());
             if spawned.is_err() {
-                // Without a thread it must be done here: late is better than never.
+                // No thread can be started, so it runs here.
                 let job = {
                     let mut s = state.lock().unwrap_or_else(PoisonError::into_inner);
                     s.threads -= 1;
@@ -51,7 +51,7 @@ impl SyncPool {
         }
     }
 
-    /// No more is expected: threads end as soon as nothing is left to do.
+    /// Lets the threads end as soon as no job is left.
     pub fn end(&self) {
         let (state, wake) = &*self.0;
         state.lock().unwrap_or_else(PoisonError::into_inner).ended = true;

@@ -1,4 +1,4 @@
-//! Nodes (what the kernel knows by number) and handles (what it has open).
+//! Nodes, which the kernel knows by number, and handles, which it has open.
 
 use crate::backing_file::{BackingFile, SeenSyncs, SharedFiles};
 use crate::connections::Connections;
@@ -24,33 +24,33 @@ pub(crate) struct Node {
     /// A [`NodeKind`]: an ordinary file may become a database, and the other way round.
     kind: AtomicU8,
     pub volume: Arc<Volume>,
-    /// Its backing and its descriptor. A volume's root has none of its own: it is whatever backs the volume.
+    /// Its backing and its descriptor. The root of a volume has none of its own: it is the present backing of the volume.
     own: Option<(Arc<Backing>, Arc<OwnedFd>)>,
-    /// The inode it stands for.
+    /// Its backing inode.
     key: Key,
     /// Where it was looked up last: the directory's node, and its name there.
     place: Mutex<(u64, OsString)>,
-    /// Data can pass through to it.
+    /// Whether passthrough works for it.
     pub passes: bool,
     lookups: AtomicU64,
-    /// Locks are taken on this, shared by all nodes of the inode.
+    /// What locks are taken on. All nodes of the inode share it.
     locked: Mutex<Option<Arc<LockedFile>>>,
-    /// The kernel wants one backing id a node while it is open.
+    /// The kernel needs one backing id for each node while it is open.
     pub passthrough: Mutex<(usize, Option<Arc<BackingId>>)>,
-    /// Who has it open, where that may be SQLite.
+    /// The opens that may be SQLite connections.
     pub connections: Connections,
-    /// Descriptors that its opens share.
+    /// The descriptors that its opens share.
     pub files: SharedFiles,
     _taken: Taken,
 }
 
-/// A backing inode: the backing's number, device, inode.
+/// A backing inode: the number of the backing, the device, the inode.
 type Key = (u64, u64, u64);
 /// Device, inode.
 type Inode = (u64, u64);
 
 impl Node {
-    /// Its descriptor; ESTALE when its volume is removed, or has another backing by now.
+    /// Its descriptor; ESTALE if its volume was removed or has another backing by now.
     pub fn path(&self) -> Result<Arc<OwnedFd>, Errno> {
         let current = self.volume.backing();
         if self.volume.is_removed() || self.own.as_ref().is_some_and(|(own, _)| !Arc::ptr_eq(&current, own)) {
@@ -59,18 +59,18 @@ impl Node {
         Ok(self.own_path())
     }
 
-    /// Its descriptor, whatever became of its volume: for whoever has it open still.
+    /// Its descriptor, even if its volume was removed: for open files.
     pub fn own_path(&self) -> Arc<OwnedFd> {
         self.own.as_ref().map_or_else(|| self.volume.backing().root.clone(), |(_, path)| path.clone())
     }
 
-    /// The attributes of the very inode, for whoever has it open still.
+    /// The attributes of the inode, even if its volume was removed: for open files.
     pub fn stat(&self) -> Result<Stat, Errno> {
         rustix::fs::fstat(&*self.own_path())
     }
 
-    /// How long the kernel may rely on these attributes. A write that passes through clears set-user-id bits without the kernel's noticing; an empty file may
-    /// become a database.
+    /// How long the kernel may cache these attributes. With passthrough a write clears set-user-id bits and the kernel does not notice; an empty file may become
+    /// a database.
     pub fn attr_ttl(&self, stat: &Stat) -> std::time::Duration {
         let special = self.kind() == NodeKind::Plain && (stat.st_mode & 0o6000 != 0 || stat.st_size == 0);
         if special || self.is_database() { crate::nodes::NEVER } else { self.kind().policy().attr_ttl }
@@ -85,7 +85,7 @@ impl Node {
         self.kind.store(kind as u8, Ordering::Relaxed);
     }
 
-    /// Whether it is a database, by its content or by the locks that somebody takes on it.
+    /// Whether it is a database, judged by its content or by the locks that are taken on it.
     pub fn is_database(&self) -> bool {
         let by_locks = || self.locked.lock().unwrap_or_else(PoisonError::into_inner).as_ref().is_some_and(|l| l.class() == Class::Database);
         match self.kind() {
@@ -100,7 +100,7 @@ impl Node {
         self.place.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Whether data pass through it just now.
+    /// Whether it is open with passthrough now.
     pub fn is_open(&self) -> bool {
         self.passthrough.lock().unwrap_or_else(PoisonError::into_inner).0 > 0
     }
@@ -117,10 +117,10 @@ pub(crate) struct Handle {
     backing: Arc<BackingFile>,
     seen: SeenSyncs,
     pub read_only: bool,
-    /// Whoever has it cannot write the database.
+    /// Whether the database cannot be written through it.
     pub reader: bool,
     pub passthrough: bool,
-    /// The connection that has this database open has opened its `-shm`.
+    /// Whether the connection of this database has opened its `-shm`.
     pub has_shm: AtomicBool,
 }
 
@@ -134,7 +134,7 @@ impl Handle {
         self.backing.file()
     }
 
-    /// As `fsync` or `fdatasync` through a descriptor of its own.
+    /// Like `fsync` or `fdatasync` with a descriptor of its own.
     pub fn sync(&self, data_only: bool) -> Result<(), Errno> {
         self.backing.sync(data_only, &self.seen)
     }
@@ -144,9 +144,9 @@ impl Handle {
 #[derive(Debug, Default)]
 pub(crate) struct Table {
     nodes: RwLock<HashMap<u64, Arc<Node>>>,
-    /// By device and inode alone: whoever has a file open, by way of whatever backing or volume, locks the same one.
+    /// By device and inode only: through every backing and volume, the same file has the same locks.
     locked: Mutex<HashMap<Inode, Weak<LockedFile>>>,
-    /// The nodes of inodes whose number stands for another.
+    /// The nodes of inodes whose own number is taken by another.
     elsewhere: Mutex<HashMap<Key, u64>>,
     handles: RwLock<HashMap<u64, Arc<Handle>>>,
     next_handle: AtomicU64,
@@ -163,7 +163,7 @@ impl Table {
         self.nodes.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned().ok_or(Errno::STALE)
     }
 
-    /// The volume's root directory gets its node, which lives until the volume goes.
+    /// Adds the node of the root directory of a volume, which lives as long as the volume.
     pub fn add_root(&self, volume: &Arc<Volume>) {
         let node = Node {
             id: volume.root_node,
@@ -183,19 +183,19 @@ impl Table {
         self.nodes.write().unwrap_or_else(PoisonError::into_inner).insert(volume.root_node, Arc::new(node));
     }
 
-    /// The volume's root directory is known no longer. The other nodes stay until the kernel forgets them: until then it may ask for any, and their numbers must not
-    /// stand for anything else.
+    /// Removes the node of the root directory of a volume. The other nodes stay until the kernel forgets them: it may still use their numbers, which must not mean
+    /// anything else.
     pub fn remove_volume(&self, volume: &Volume) {
         volume.remove();
         self.nodes.write().unwrap_or_else(PoisonError::into_inner).remove(&volume.root_node);
     }
 
-    /// A number that no inode has.
+    /// A new number that no inode has.
     pub fn unused_number(&self) -> u64 {
         1 << 62 | (1 + self.next_number.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// The node of a looked-up inode, counted once more.
+    /// The node of a looked-up inode. It counts one more look-up.
     pub fn enter(&self, parent: &Node, name: &OsStr, kind: NodeKind, path: OwnedFd, stat: &Stat) -> Arc<Node> {
         let backing = parent.backing();
         let passes = backing.passes_to(stat.st_dev, &path);
@@ -207,7 +207,7 @@ impl Table {
             if nodes.get(&number).is_some_and(|n| n.key != key) { *elsewhere.entry(key).or_insert_with(|| self.unused_number()) } else { number }
         };
         if let Some(node) = nodes.get(&id) {
-            // Its descriptor keeps the inode from being another one by now.
+            // Its descriptor guarantees that it is still the same inode.
             node.lookups.fetch_add(1, Ordering::Relaxed);
             node.set_kind(kind);
             *node.place.lock().unwrap_or_else(PoisonError::into_inner) = (parent.id, name.to_owned());
@@ -232,7 +232,7 @@ impl Table {
         node
     }
 
-    /// The node of an inode found beneath the backing of another node.
+    /// The node of an inode below the backing of another node.
     pub fn by_inode(&self, beside: &Node, stat: &Stat) -> Option<Arc<Node>> {
         let backing = beside.backing();
         let key = key(&backing, stat);
@@ -246,8 +246,8 @@ impl Table {
         self.nodes.read().unwrap_or_else(PoisonError::into_inner).len()
     }
 
-    /// Up to `most` names (with their directories' nodes) of files that nobody has open, of the volume that has the most: what one keeps busy is not taken
-    /// from the others.
+    /// Up to `most` names (with the nodes of their directories) of files that are not open, from the volume that has the most, so that a busy volume does not
+    /// displace the names of others.
     pub fn unused(&self, most: usize) -> Vec<(u64, OsString)> {
         let nodes = self.nodes.read().unwrap_or_else(PoisonError::into_inner);
         let largest = nodes.values().map(|n| &n.volume).max_by_key(|v| v.usage.all()).map(|v| v.id);
@@ -255,14 +255,14 @@ impl Table {
         unused.take(most).map(|n| n.place()).collect()
     }
 
-    /// The names (with their directories' nodes) of all files of a backing that the kernel knows.
+    /// The names (with the nodes of their directories) of all files of a backing that the kernel knows.
     pub fn names_of(&self, backing: &Arc<Backing>) -> Vec<(u64, OsString)> {
         let nodes = self.nodes.read().unwrap_or_else(PoisonError::into_inner);
         let of = nodes.values().filter(|n| n.own.as_ref().is_some_and(|(own, _)| Arc::ptr_eq(own, backing)));
         of.map(|n| n.place()).collect()
     }
 
-    /// Counts one more look-up of a node that is there.
+    /// Counts one more look-up of an existing node.
     pub fn enter_again(&self, id: u64) -> Option<Arc<Node>> {
         let nodes = self.nodes.read().unwrap_or_else(PoisonError::into_inner);
         let node = nodes.get(&id)?;
@@ -284,12 +284,12 @@ impl Table {
         }
     }
 
-    /// What locks on a file are taken on, if somebody has looked it up.
+    /// What locks on a file are taken on, if the file was looked up.
     pub fn locked_by_inode(&self, dev: u64, ino: u64) -> Option<Arc<LockedFile>> {
         self.locked.lock().unwrap_or_else(PoisonError::into_inner).get(&(dev, ino)).and_then(Weak::upgrade)
     }
 
-    /// What locks on a node's file are taken on.
+    /// What locks on the file of a node are taken on.
     pub fn locked(&self, node: &Node) -> Result<Arc<LockedFile>, Errno> {
         let mut slot = node.locked.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(l) = &*slot {
@@ -297,7 +297,7 @@ impl Table {
         }
         let path = node.own_path();
         let stat = rustix::fs::fstat(&*path)?;
-        // Read marks are moved through it, and locks held on it, where it can be written.
+        // If it can be written, read marks are moved through it and locks are held on it.
         let writable = matches!(node.kind(), NodeKind::Database | NodeKind::Shm).then(|| reopen(&path, OFlags::RDWR).ok()).flatten();
         let fd = writable.map_or_else(|| reopen(&path, OFlags::RDONLY), Ok)?;
         let class = match node.kind() {
@@ -312,7 +312,7 @@ impl Table {
                 if class != Class::Plain {
                     file.set_class(class);
                 }
-                // Whoever uses it now is held with this volume.
+                // From now on it is quiesced with this volume.
                 file.volume.store(node.volume.id, Ordering::Relaxed);
                 file
             }
@@ -339,7 +339,7 @@ impl Table {
         Ok(file)
     }
 
-    /// The same, only if somebody asked for locks before.
+    /// The same, but only if locks were requested before.
     pub fn locked_already(&self, node: &Node) -> Option<Arc<LockedFile>> {
         node.locked.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

@@ -1,4 +1,4 @@
-//! A volume: a directory of the backing file system that shows as the root, or as one directory under it. Its backing can be exchanged.
+//! A volume: a backing directory that appears as the root of the mount, or as a directory in it. The backing can be exchanged.
 
 use crate::claim::Claim;
 use crate::descriptors::Usage;
@@ -9,23 +9,23 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-/// One backing directory of a volume; another takes its place at a rebind.
+/// A backing directory of a volume. A rebind replaces it by another.
 #[derive(Debug)]
 pub(crate) struct Backing {
     pub root: Arc<OwnedFd>,
-    /// Nobody else serves it while files of this backing are open.
+    /// The claim: no other mount serves it while files of this backing are open.
     pub claim: Option<Arc<Claim>>,
     pub path: PathBuf,
     dev: u64,
-    /// Distinguishes the inode numbers of this backing from those of others.
+    /// The number of this backing, which distinguishes its inode numbers from those of others.
     pub index: u64,
-    /// Whether the kernel can pass data through to its files.
+    /// Whether passthrough works for its files.
     pub passes: bool,
-    /// Other devices met beneath it (subvolumes, mounts), by the number that stands for each, and whether data can pass through to them.
+    /// Other devices below it (subvolumes, mounts), each with its number and whether passthrough works.
     devices: Mutex<HashMap<u64, (u64, bool)>>,
 }
 
-/// The kernel passes through to one layer only: not to a file system that is itself laid over another.
+/// Passthrough works for one layer only: not if the backing file system is stacked on another.
 fn passes(fd: impl AsFd) -> bool {
     const OVERLAY: u32 = 0x794c_7630;
     const FUSE: u32 = 0x6573_5546;
@@ -37,19 +37,19 @@ fn passes(fd: impl AsFd) -> bool {
 #[derive(Debug)]
 pub(crate) struct Volume {
     pub name: OsString,
-    /// Its number with the lock broker.
+    /// Its number in the lock broker.
     pub id: u64,
-    /// Its root directory's node; stays through rebinds.
+    /// The node of its root directory. A rebind does not change it.
     pub root_node: u64,
     current: RwLock<Arc<Backing>>,
     removed: AtomicBool,
-    /// How many descriptors it uses.
+    /// The descriptors that it uses.
     pub usage: Usage,
 }
 
-/// The numbers of backings in use. One is free again when the last node of its backing is forgotten.
+/// The numbers of backings in use. A number becomes free when the last node of its backing is forgotten.
 static USED: Mutex<BTreeSet<u64>> = Mutex::new(BTreeSet::new());
-/// How many a node's number has room for.
+/// How many backings the number of a node has room for.
 pub(crate) const BACKINGS: u64 = 1 << 12;
 
 /// Why a directory cannot be a backing.
@@ -75,13 +75,13 @@ impl Drop for Backing {
 }
 
 impl Backing {
-    /// What somebody else might serve as well.
+    /// A directory that is not claimed.
     #[cfg(test)]
     pub fn open(path: &Path) -> Result<Arc<Self>, Unusable> {
         Self::new(path, Arc::new(crate::claim::open(path).map_err(|e| Unusable::Io(e.into()))?), None)
     }
 
-    /// A directory as a backing. The first of a process has the native inode numbers.
+    /// Makes a directory a backing. The first one of a process has the native inode numbers.
     pub fn claimed(path: &Path, claim: Arc<Claim>) -> Result<Arc<Self>, Unusable> {
         Self::new(path, claim.root.clone(), Some(claim))
     }
@@ -101,17 +101,18 @@ impl Backing {
         *devices.entry(dev).or_insert_with(|| (next, passes()))
     }
 
-    /// Whether data can pass through to a file found beneath it.
+    /// Whether passthrough works for a file below it.
     pub fn passes_to(&self, dev: u64, file: &OwnedFd) -> bool {
         if dev == self.dev { self.passes } else { self.device(dev, || passes(file)).1 }
     }
 
-    /// The node id and inode number of an inode: its own where there is one volume on one device.
+    /// The number of an inode in the mount: its own, if there is one volume on one device.
     pub fn number(&self, dev: u64, ino: u64) -> u64 {
         let device = if dev == self.dev { 0 } else { self.device(dev, || false).0 };
-        // Bit 62 is for fresh nodes. An inode beyond these fields (2^40 inodes, 2^10 devices) may be given the number of another: the table sees that.
+        // Bit 62 is for numbers that no inode has. An inode that does not fit these fields (2^40 inodes, 2^10 devices) may get the number of another: the table
+        // handles that.
         let number = (ino & 0xff_ffff_ffff) | (device & 0x3ff) << 40 | (self.index & 0xfff) << 50;
-        // 1 is the mount's root.
+        // 1 is the root of the mount.
         if number <= 1 { number | 1 << 61 } else { number & !(1 << 62) }
     }
 }
@@ -125,7 +126,7 @@ impl Volume {
         self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// It is served no longer: what is known of it is only good for what is open.
+    /// Marks it as no longer served: only open files can still be used.
     pub fn remove(&self) {
         self.removed.store(true, Ordering::Release);
     }
@@ -134,7 +135,7 @@ impl Volume {
         self.removed.load(Ordering::Acquire)
     }
 
-    /// Exchanges the backing; the old one.
+    /// Exchanges the backing and returns the old one.
     pub fn exchange(&self, backing: Arc<Backing>) -> Arc<Backing> {
         std::mem::replace(&mut *self.current.write().unwrap_or_else(PoisonError::into_inner), backing)
     }

@@ -1,15 +1,15 @@
-//! Who serves a directory. A backing is served by one mount of this machine: two know nothing of each other's locks, and commits vanish.
+//! Claims: a directory is served by only one mount of this machine. Two mounts would not know each other's locks, and commits would be lost.
 //!
 //! | what | how |
 //! | --- | --- |
-//! | the same directory (by whatever path, bind mount or namespace) | `flock` on the directory itself: the kernel's, by inode; it ends with the daemon, however that ends |
-//! | a directory in another one that is served | the registry: each daemon says there what it serves |
-//! | who it is that serves it | the registry |
+//! | the same directory (by any path, bind mount or namespace) | `flock` on the directory: it is on the inode, and ends with the daemon |
+//! | a directory inside a served one | the registry, where each daemon lists what it serves |
+//! | which daemon serves it | the registry |
 //!
-//! A daemon that was unmounted while files are open still holds its claims. It gives them up when its successor asks it to hold the writes of its users
-//! (`Ask::Yield`); the successor finds it by the registry.
+//! A daemon that was unmounted while files are open still holds its claims. It gives them up when its successor, which finds it through the registry, asks it
+//! to hold the writes of its users (`Ask::Yield`).
 //!
-//! Not seen: a directory by way of overlayfs and its upper directory (two inodes for the kernel); nested directories where the daemons do not see the same `/run`.
+//! Not detected: a directory that is also reached through overlayfs (the kernel has two inodes for it); nested directories of daemons with different `/run`.
 
 mod place;
 mod registry;
@@ -25,11 +25,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long a directory may stay locked by a process that is just ending.
+/// How long to wait for a process that is just ending to release the directory.
 const ENDING: Duration = Duration::from_secs(2);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
-/// Who serves, as it is told to whoever is refused.
+/// The mount that serves a directory, as it is named in errors.
 #[derive(Debug)]
 pub(crate) struct Server {
     pub mountpoint: PathBuf,
@@ -44,45 +44,45 @@ impl Server {
         Server { mountpoint, control, number: NEXT.fetch_add(1, Ordering::Relaxed) }
     }
 
-    /// Part of the names of its entries in the registry, and of no other's.
+    /// A unique part of the names of its entries in the registry.
     fn mark(&self) -> String {
         format!("-of-{}.{}-", std::process::id(), self.number)
     }
 }
 
-/// A directory that is served by this process alone, until this is dropped.
+/// A directory that only this process serves, until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Claim {
-    /// Goes before the lock does: who takes it next lists itself.
+    /// Dropped before the lock is released: the next owner adds its own entry.
     listed: Mutex<Option<Listed>>,
     pub inode: (u64, u64),
     /// The directory; the lock is on this descriptor.
     pub root: Arc<OwnedFd>,
 }
 
-/// How a directory that is asked for lies to one that is served.
+/// How a requested directory relates to a served one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Relation {
-    /// It is the same.
+    /// They are the same.
     Same,
-    /// It lies in the one that is served.
+    /// It is inside the served one.
     Inside,
-    /// The one that is served lies in it.
+    /// The served one is inside it.
     Above,
 }
 
-/// Somebody serves a directory already.
+/// The directory is already served.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InUse {
-    /// The directory that was asked for.
+    /// The requested directory.
     pub backing: PathBuf,
-    /// How it lies to the one that is served.
+    /// How it relates to the served one.
     pub relation: Relation,
-    /// The directory that is served.
+    /// The served directory.
     pub served: PathBuf,
     /// Where it is mounted.
     pub mountpoint: PathBuf,
-    /// By which process; 0 if that is not known.
+    /// The process that serves it; 0 if unknown.
     pub pid: u32,
 }
 
@@ -90,12 +90,15 @@ impl std::fmt::Display for InUse {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (backing, served) = (self.backing.display(), self.served.display());
         if self.pid == 0 {
-            return write!(f, "{backing} is locked by another process, which did not say where it serves it (`lslocks` lists locks): end that process first");
+            return write!(
+                f,
+                "{backing} is locked by another process, and it is not known where that serves it (`lslocks` lists locks): end that process first"
+            );
         }
         match self.relation {
-            Relation::Same => write!(f, "{backing} is served already: it is")?,
-            Relation::Inside => write!(f, "{backing} lies in {served}, which is")?,
-            Relation::Above => write!(f, "{served} lies in {backing} and is")?,
+            Relation::Same => write!(f, "{backing} is already served: it is")?,
+            Relation::Inside => write!(f, "{backing} is inside {served}, which is")?,
+            Relation::Above => write!(f, "{served} is inside {backing} and is")?,
         }
         let at = self.mountpoint.display();
         write!(
@@ -109,9 +112,9 @@ impl std::fmt::Display for InUse {
 /// Why a directory cannot be claimed.
 #[derive(Debug)]
 pub(crate) enum Refused {
-    /// It is served.
+    /// It is served already.
     InUse(Box<InUse>),
-    /// It was served by a daemon that has left its place, in which a write transaction does not end.
+    /// It was served by a daemon that was unmounted, and a write transaction there does not end.
     Busy(String),
     Io(io::Error),
 }
@@ -128,18 +131,18 @@ impl From<Errno> for Refused {
     }
 }
 
-/// Opens a directory; no link on the way is followed, since volumes may lie where others can put links.
+/// Opens a directory. Symbolic links in the path are not followed: others may be able to create them there.
 pub(crate) fn open(path: &Path) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     rustix::fs::openat2(rustix::fs::CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS)
 }
 
-/// Device and inode.
+/// The device and the inode.
 pub(crate) fn inode(dir: &OwnedFd) -> rustix::io::Result<(u64, u64)> {
     rustix::fs::fstat(dir).map(|s| (s.st_dev, s.st_ino))
 }
 
-/// Refuses a directory that this mount has claimed already, if it is served now or lies in what is.
+/// Refuses a directory that this mount has claimed already, if it is served now or is inside a served one.
 pub(crate) fn refuse_served(path: &Path, claim: &Claim, server: &Server, served: &[(PathBuf, Arc<Claim>)]) -> Result<(), Refused> {
     refuse_nested(path, &Place::of(&claim.root)?, server, served, &mut Mounts::default())
 }
@@ -154,15 +157,15 @@ fn refuse_nested(path: &Path, place: &Place, server: &Server, served: &[(PathBuf
     Ok(())
 }
 
-/// One attempt to claim a directory.
+/// The result of an attempt to claim a directory.
 enum Attempt {
     Claimed(Arc<Claim>),
-    /// Somebody has it; who, if that is known.
+    /// Another mount has claimed it: which one, if known.
     Held(Option<(Relation, Box<Entry>)>),
 }
 
 impl Claim {
-    /// Claims a directory that was [opened](open) by `path`. `served`: what this mount serves already.
+    /// Claims a directory that was [opened](open) with `path`. `served`: the directories that this mount serves already.
     pub fn new(path: &Path, root: OwnedFd, server: &Server, served: &[(PathBuf, Arc<Claim>)]) -> Result<Arc<Self>, Refused> {
         let inode = inode(&root)?;
         let root = Arc::new(root);
@@ -184,7 +187,7 @@ impl Claim {
                     }
                     asked = true;
                 }
-                // By a process that is just ending; or by none of ours.
+                // A process that is just ending, or another program.
                 Attempt::Held(None) if Instant::now() >= end => return Err(in_use(Relation::Same, "", "", 0)),
                 Attempt::Held(None) => std::thread::sleep(LOOK_AGAIN),
             }
@@ -206,15 +209,15 @@ impl Claim {
         Ok(Attempt::Claimed(Arc::new(Claim { listed: Mutex::new(listed), inode, root: root.clone() })))
     }
 
-    /// Where it is now; nowhere once it is deleted.
+    /// Its path now; `None` if it was deleted.
     fn place(&self) -> Option<Place> {
         let there = rustix::fs::fstat(&*self.root).is_ok_and(|s| s.st_nlink > 0);
         there.then(|| Place::of(&self.root).ok()).flatten()
     }
 
-    /// Another mount may serve it from now on.
+    /// Releases the claim, so that another mount can serve the directory.
     pub fn give_up(&self) {
-        // First: who takes it next lists itself.
+        // The entry first: the next owner adds its own.
         *self.listed.lock().unwrap_or_else(PoisonError::into_inner) = None;
         if let Err(e) = rustix::fs::flock(&self.root, FlockOperation::Unlock) {
             tracing::warn!("a directory stays locked: {e}");

@@ -1,4 +1,4 @@
-//! Where a directory is: by name, and in its file system, which is the same by way of every bind mount and in every mount namespace.
+//! The place of a directory: its path, and its position in its file system, which is the same through every bind mount and in every mount namespace.
 
 use super::Relation;
 use hoody_state::mountinfo::{self, MountEntry};
@@ -8,29 +8,29 @@ use std::fs::read_link;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
-/// Where a directory is. It holds for the moment: directories can be renamed.
+/// The place of a directory. It can change: directories can be renamed.
 #[derive(Debug)]
 pub(super) struct Place {
     path: PathBuf,
     mount: u64,
-    /// The process in whose mount namespace that is.
+    /// The process whose mount namespace the path belongs to.
     of: u32,
 }
 
 impl Place {
-    /// Of a directory that this process has open by its own namespace.
+    /// The place of a directory that this process has open.
     pub fn of(dir: &OwnedFd) -> std::io::Result<Self> {
         Self::seen_by(dir, std::process::id())
     }
 
-    /// Of a directory that another process has open.
+    /// The place of a directory that another process has open.
     pub fn seen_by(dir: &OwnedFd, pid: u32) -> std::io::Result<Self> {
         let path = read_link(format!("/proc/self/fd/{}", dir.as_raw_fd()))?;
         let mount = rustix::fs::statx(dir, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)?.stx_mnt_id;
         Ok(Place { path, mount, of: pid })
     }
 
-    /// How this lies to `other`; nothing if neither lies in the other.
+    /// How this relates to `other`; `None` if neither is inside the other.
     pub fn relation(&self, other: &Place, mounts: &mut Mounts) -> Option<Relation> {
         let names = mounts.are_one_namespace(self.of, other.of).then(|| compare(&self.path, &other.path)).flatten();
         if names.is_some() || self.mount == other.mount {
@@ -53,7 +53,7 @@ fn compare(a: &Path, b: &Path) -> Option<Relation> {
     }
 }
 
-/// The mounts that processes see, each table read once.
+/// The mount tables of processes, each read once.
 #[derive(Debug, Default)]
 pub(super) struct Mounts(HashMap<u32, Vec<MountEntry>>);
 
@@ -63,7 +63,7 @@ impl Mounts {
         a == b || namespace(a).is_some_and(|n| namespace(b) == Some(n))
     }
 
-    /// The file system a directory is on, and its path there.
+    /// The file system of a directory, and its path there.
     fn in_its_file_system(&mut self, place: &Place) -> Option<((u64, u64), PathBuf)> {
         let table = self.0.entry(place.of).or_insert_with(|| mountinfo::of_process(place.of).unwrap_or_default());
         let mount = table.iter().find(|m| m.id == place.mount)?;

@@ -1,5 +1,5 @@
-//! What is served on this machine, for daemons that find a directory in use: a file a claim in a directory that is root's alone. A file whose daemon has
-//! ended means nothing, and is removed by the next that looks.
+//! The registry of served directories on this machine: one file for each claim, in a directory that only root can use. The file of a daemon that has ended
+//! is ignored, and removed by the next reader.
 
 use super::place::{Mounts, Place};
 use super::{Relation, Server};
@@ -16,35 +16,35 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// The first that can be used.
+/// Where the registry can be: the first usable one is used.
 const PLACES: [&str; 2] = ["/run/hoody-state-fuse", "/dev/shm/hoody-state-fuse"];
 const LOCK: &str = "lock";
-/// Looking and listing takes milliseconds: who holds the registry for longer was stopped.
+/// The registry is locked for milliseconds: a process that holds it for longer is stopped.
 const PATIENCE: Duration = Duration::from_secs(5);
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
-/// How long a daemon may take to say whether it is mounted.
+/// How long a daemon may take to answer whether it is mounted.
 const PING: Duration = Duration::from_secs(3);
-/// How long it may take to let open write transactions end, and more.
+/// How long it may take to yield: open write transactions must end first.
 const YIELD: Duration = Duration::from_secs(15);
 
 static NEXT: AtomicU64 = AtomicU64::new(1);
 
-/// What is served, as it is written down.
+/// An entry of the registry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Entry {
     pub pid: u32,
     pub backing: String,
     pub mountpoint: String,
     control: Option<String>,
-    /// The inode of the daemon's process namespace: in another its number means nothing.
+    /// The inode of the daemon's process namespace: its process id is only valid there.
     namespace: u64,
-    /// By which descriptor of the daemon it is open.
+    /// The descriptor with which the daemon has it open.
     descriptor: i32,
     device: u64,
     inode: u64,
 }
 
-/// A file in the registry, removed with this.
+/// A file in the registry. Dropping it removes the file.
 #[derive(Debug)]
 pub(super) struct Listed(PathBuf);
 
@@ -73,7 +73,7 @@ impl Entry {
         }
     }
 
-    /// The directory as the daemon has it open; nothing if it has not.
+    /// The directory that the daemon has open; `None` if it does not.
     fn open(&self) -> Option<OwnedFd> {
         let path = if self.namespace == namespace() { format!("/proc/{}/fd/{}", self.pid, self.descriptor) } else { self.backing.clone() };
         let dir = rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty()).ok()?;
@@ -81,15 +81,15 @@ impl Entry {
         if (stat.st_dev, stat.st_ino) != (self.device, self.inode) {
             return None;
         }
-        // Of a daemon in another process namespace only the lock tells whether it lives.
+        // In another process namespace only the lock shows whether the daemon lives.
         let lives = self.namespace == namespace() || rustix::fs::flock(&dir, FlockOperation::NonBlockingLockShared).is_err();
         lives.then_some(dir)
     }
 
-    /// Whether its daemon has left its place, and has given up its claims by now. Error: a write transaction is open there and does not end.
+    /// Whether its daemon is unmounted and has given up its claims. Error: a write transaction is open there and does not end.
     pub fn yields(&self) -> Result<bool, String> {
         let Some(control) = self.control.as_ref().map(PathBuf::from).filter(|_| self.pid != std::process::id()) else { return Ok(false) };
-        // Its mount may have been taken off by somebody else: asked, it notices.
+        // Its mount may have been detached by somebody else: the request makes it notice.
         if matches!(self.ask(&control, &Ask::Ping {}, PING), Some(Reply::Done { .. })) {
             return Ok(false);
         }
@@ -100,7 +100,7 @@ impl Entry {
         }
     }
 
-    /// The answer of this very daemon at a socket, if it gives one in time.
+    /// The answer of exactly this daemon at a socket, if it comes in time.
     fn ask(&self, socket: &Path, ask: &Ask, patience: Duration) -> Option<Reply> {
         let mut stream = UnixStream::connect(socket).ok()?;
         if u32::try_from(getsockopt(&stream, PeerCredentials).ok()?.pid()).ok() != Some(self.pid) {
@@ -117,9 +117,9 @@ impl Entry {
     }
 }
 
-/// The registry, for this process alone while it lives.
+/// The registry, locked for this process while this lives.
 pub(super) struct Registry {
-    /// None where there is no place for it: then claims are known by their locks only.
+    /// `None` if there is no usable directory: then claims are only known by their locks.
     place: Option<(PathBuf, File)>,
 }
 
@@ -135,11 +135,11 @@ impl Registry {
                 Err(e) => tracing::debug!("no registry in {}: {e}", place.display()),
             }
         }
-        tracing::warn!("neither {} can be used: who serves a directory is not written down, and nested directories are not noticed", PLACES.join(" nor "));
+        tracing::warn!("neither {} can be used: claims are not registered, and nested directories are not detected", PLACES.join(" nor "));
         Ok(Registry { place: None })
     }
 
-    /// Writes down what is served.
+    /// Adds an entry.
     pub fn list(&self, entry: &Entry, server: &Server) -> Option<Listed> {
         let (place, _) = self.place.as_ref()?;
         let name = format!("{}{}{}", prefix((entry.device, entry.inode)), server.mark(), NEXT.fetch_add(1, Ordering::Relaxed));
@@ -148,20 +148,20 @@ impl Registry {
         match File::options().write(true).create(true).truncate(true).mode(0o600).open(&path).and_then(|mut f| f.write_all(&text)) {
             Ok(()) => Some(Listed(path)),
             Err(e) => {
-                tracing::warn!("{} cannot be written: who serves {} is not known to others ({e})", path.display(), entry.backing);
+                tracing::warn!("{} cannot be written: other daemons will not know who serves {} ({e})", path.display(), entry.backing);
                 None
             }
         }
     }
 
-    /// Who has a directory claimed.
+    /// The entry of the daemon that has claimed a directory.
     pub fn holder_of(&self, inode: (u64, u64)) -> Option<Entry> {
         self.read(|name| name.starts_with(&format!("{}-of-", prefix(inode)))).into_iter().find_map(|(path, entry)| alive(&path, entry)).map(|(e, _)| e)
     }
 
-    /// Somebody else who serves a directory in which `place` lies, or that lies in it.
+    /// The entry of another mount that serves a directory around `place` or inside it.
     pub fn nested(&self, place: &Place, server: &Server, mounts: &mut Mounts) -> Option<(Relation, Entry)> {
-        // What this mount serves was looked at before; what it served before, and who has it open still, is no obstacle.
+        // What this mount serves is checked elsewhere; what it no longer serves but has open does not matter.
         let mine = server.mark();
         self.read(|name| !name.contains(&mine)).into_iter().find_map(|(path, entry)| {
             let (entry, dir) = alive(&path, entry)?;
@@ -188,7 +188,7 @@ fn prefix((device, inode): (u64, u64)) -> String {
     format!("{device:x}-{inode:x}")
 }
 
-/// An entry whose daemon lives, with the directory; what a dead one left is removed.
+/// An entry of a living daemon, with its directory. The entry of a dead one is removed.
 fn alive(path: &Path, entry: Entry) -> Option<(Entry, OwnedFd)> {
     match entry.open() {
         Some(dir) => Some((entry, dir)),
@@ -199,7 +199,7 @@ fn alive(path: &Path, entry: Entry) -> Option<(Entry, OwnedFd)> {
     }
 }
 
-/// A directory that is root's alone; made if need be.
+/// A directory that only root can use. It is created if it does not exist.
 fn usable(place: &Path) -> io::Result<()> {
     match std::fs::DirBuilder::new().mode(0o700).create(place) {
         Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
@@ -207,7 +207,7 @@ fn usable(place: &Path) -> io::Result<()> {
     }
     let meta = std::fs::symlink_metadata(place)?;
     if !meta.is_dir() || meta.uid() != 0 || meta.mode() & 0o077 != 0 {
-        return Err(io::Error::other("it is not a directory of root's alone"));
+        return Err(io::Error::other("it is not a directory that only root can use"));
     }
     Ok(())
 }
@@ -218,7 +218,8 @@ fn take(lock: &File, place: &Path) -> io::Result<()> {
         match rustix::fs::flock(lock, FlockOperation::NonBlockingLockExclusive) {
             Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < end => std::thread::sleep(LOOK_AGAIN),
             Err(rustix::io::Errno::WOULDBLOCK) => {
-                let m = format!("{} has been locked for {PATIENCE:?}: is a hoody-state-fuse stopped? Let it go on, or end it", place.join(LOCK).display());
+                let m =
+                    format!("{} has been locked for {PATIENCE:?}: is a hoody-state-fuse process stopped? Continue it, or end it", place.join(LOCK).display());
                 return Err(io::Error::new(io::ErrorKind::TimedOut, m));
             }
             r => return r.map_err(Into::into),

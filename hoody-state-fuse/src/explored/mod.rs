@@ -1,5 +1,5 @@
-//! The lock service and the sync pool compiled once more on an explorer of schedules (`shuttle`): where threads meet the broker, no schedule may answer a
-//! request twice or never, grant what conflicts, or lose a wake-up. A schedule in which nobody can go on is a failure by itself.
+//! The lock service and the sync pool, compiled a second time with an explorer of schedules (`shuttle`). No schedule may answer a request twice or never, grant
+//! conflicting locks, or lose a wake-up. A schedule in which no thread can continue is a failure.
 
 #[allow(dead_code, unreachable_pub, unused_imports)]
 #[path = "../locks/mod.rs"]

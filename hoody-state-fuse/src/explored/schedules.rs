@@ -1,5 +1,5 @@
-//! What is explored: each test is a handful of threads, run under some thousand schedules, half of them drawn at random and half by priorities (which finds
-//! orders that need few but unlikely switches). A failure prints the schedule, to be replayed.
+//! The tests. Each has a few threads and runs with some thousand schedules, half of them random and half by priorities, which find orders that need few but
+//! unlikely switches. A failure prints the schedule, so that it can be replayed.
 
 use super::locks::{Class, Held, Limits, LockCall, LockService, LockedFile};
 use super::sync_pool::SyncPool;

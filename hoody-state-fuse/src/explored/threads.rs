@@ -1,5 +1,4 @@
-//! What `crate::threads` is, for the explorer: every lock, wait and thread is a point at which it may let another thread go on, and time passes only when
-//! somebody sleeps.
+//! `crate::threads` for the explorer. At every lock, wait and start of a thread it can switch to another thread, and time only passes when a thread sleeps.
 
 pub use shuttle::sync::{Condvar, Mutex, MutexGuard};
 use std::sync::Arc;

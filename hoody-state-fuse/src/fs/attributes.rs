@@ -1,4 +1,4 @@
-//! Attributes: reading and changing them, and how full the file system is.
+//! Attributes of files, and the space of the file system.
 
 use super::Core;
 use crate::caller::without_fsetid;
@@ -10,7 +10,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, StatVfs, Timespec, Times
 use rustix::io::Errno;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// What is to be changed.
+/// The attributes to change.
 pub(super) struct Change {
     pub mode: Option<u32>,
     pub uid: Option<u32>,
@@ -38,7 +38,7 @@ pub(super) fn file_type(kind: FileType) -> fuser::FileType {
     }
 }
 
-/// A node's attributes: the backing inode's, under the node's number.
+/// The attributes of a node: those of its backing inode, with the number of the node.
 #[allow(clippy::cast_sign_loss, clippy::cast_possible_truncation)]
 pub(super) fn attr(id: u64, stat: &Stat) -> FileAttr {
     FileAttr {
@@ -66,7 +66,7 @@ fn timespec(t: Option<TimeOrNow>) -> Timespec {
         Some(TimeOrNow::Now) => Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW },
         Some(TimeOrNow::SpecificTime(t)) => match t.duration_since(UNIX_EPOCH) {
             Ok(d) => Timespec { tv_sec: i64::try_from(d.as_secs()).unwrap_or(i64::MAX), tv_nsec: i64::from(d.subsec_nanos()) },
-            // `fuser` 0.18 takes both parts away from the epoch, where the kernel means seconds before it and nanoseconds after those.
+            // `fuser` 0.18 subtracts both parts from the epoch. The kernel subtracts the seconds and adds the nanoseconds.
             Err(before) => {
                 let d = before.duration();
                 Timespec { tv_sec: -i64::try_from(d.as_secs()).unwrap_or(i64::MAX), tv_nsec: i64::from(d.subsec_nanos()) }
@@ -76,7 +76,7 @@ fn timespec(t: Option<TimeOrNow>) -> Timespec {
 }
 
 impl Core {
-    /// The root of several volumes: nobody's, empty but for them.
+    /// The attributes of the root of several volumes, which contains only the volumes.
     fn volumes_root(&self) -> FileAttr {
         FileAttr {
             ino: INodeNo(1),
@@ -110,10 +110,10 @@ impl Core {
         Ok((node.attr_ttl(&stat), attr(self.shown_as(tid, &node), &stat)))
     }
 
-    /// The inode number that a thread is shown: of a database that its process has open several times, that of its own connection.
+    /// The inode number for a thread. If its process has a database open several times, it is that of its own connection.
     fn shown_as(&self, tid: u32, node: &Node) -> u64 {
         let holder = || self.locks.connection_of(&self.table.locked_already(node)?, tid);
-        // An empty file may be about to become one.
+        // An empty file may become a database.
         let may_be_database = self.node_per_connection && matches!(node.kind(), NodeKind::Database | NodeKind::Plain);
         let number = if may_be_database { node.connections.look(tid, holder) } else { None };
         number.unwrap_or(node.id)
@@ -125,7 +125,7 @@ impl Core {
         }
         let node = self.table.node(id)?;
         let open = fh.and_then(|fh| self.table.handle(fh).ok()).filter(|h| !h.read_only);
-        // What is open can be changed whatever became of its volume.
+        // An open file can be changed even if its volume was removed.
         let path = if open.is_some() || node.is_open() { node.own_path() } else { node.path()? };
         if change.uid.is_some() || change.gid.is_some() {
             let uid = change.uid.map(rustix::fs::Uid::from_raw);

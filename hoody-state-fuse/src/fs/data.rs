@@ -1,4 +1,4 @@
-//! Open files: opening, and what still comes here when data pass through.
+//! Open files: opening them, and the requests that the kernel sends even with passthrough.
 
 use super::entries::Entry;
 use super::{Core, GENERATION, fail};
@@ -21,22 +21,22 @@ use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
-/// The flags of an open that the backing file is opened with: what appends or bypasses caches is the kernel's business here.
+/// The flags to open the backing file with. The kernel handles appending and bypassing caches itself.
 fn backing_flags(flags: i32) -> OFlags {
     #[allow(clippy::cast_sign_loss)]
     let flags = OFlags::from_bits_retain(flags as u32);
     let mode = flags & OFlags::RWMODE;
-    // 3 is for ioctl alone.
+    // 3 is for ioctl only.
     let mode = if mode == OFlags::RWMODE { OFlags::RDWR } else { mode };
     mode | (flags & (OFlags::TRUNC | OFlags::SYNC | OFlags::DSYNC | OFlags::NOATIME)) | OFlags::CLOEXEC
 }
 
-/// Whether SQLite may open a database like this: it never appends, truncates, or opens only to write.
+/// Whether SQLite may have opened a file with these flags: it never appends, truncates, or opens a database write-only.
 fn may_be_sqlite(flags: i32) -> bool {
     flags & (nix::libc::O_APPEND | nix::libc::O_TRUNC) == 0 && flags & nix::libc::O_ACCMODE != nix::libc::O_WRONLY
 }
 
-/// Copied by one request; the caller asks again for the rest, and can be killed in between.
+/// The most that one request copies. The caller asks again for the rest, and can be killed in between.
 const LONGEST_COPY: usize = 64 << 20;
 
 fn fopen_flags(kind: NodeKind, passthrough: bool) -> FopenFlags {
@@ -44,7 +44,7 @@ fn fopen_flags(kind: NodeKind, passthrough: bool) -> FopenFlags {
     if kind.policy().no_flush {
         flags |= FopenFlags::FOPEN_NOFLUSH;
     }
-    // A database may have been changed beside the mount since.
+    // A database may have been changed in the backing directory since.
     if !passthrough && kind != NodeKind::Database {
         flags |= FopenFlags::FOPEN_KEEP_CACHE;
     }
@@ -52,7 +52,7 @@ fn fopen_flags(kind: NodeKind, passthrough: bool) -> FopenFlags {
 }
 
 impl Core {
-    /// The node's backing id, made by the first open and shared by the others. `None` when data do not pass through.
+    /// The backing id of the node, created by the first open and shared by the others. `None` without passthrough.
     fn backing_id(&self, node: &Node, file: &File, open: impl Fn(&OwnedFd) -> std::io::Result<BackingId>) -> Result<Option<Arc<BackingId>>, Errno> {
         if !node.passes || !self.passthrough.load(Ordering::Relaxed) {
             return Ok(None);
@@ -60,7 +60,7 @@ impl Core {
         let mut slot = node.passthrough.lock().unwrap_or_else(PoisonError::into_inner);
         if slot.1.is_none() {
             let fd = file.as_fd().try_clone_to_owned().map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::MFILE))?;
-            // Its credentials are those of this thread now: writes through it must clear set-user-id bits.
+            // It has the present credentials of this thread: writes through it must clear set-user-id bits.
             let id = without_fsetid(|| open(&fd)).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))?;
             slot.1 = Some(Arc::new(id));
         }
@@ -88,7 +88,7 @@ impl Core {
         fh
     }
 
-    /// What a file is may have changed since it was looked up.
+    /// Checks the kind of the file again: it may have changed since the look-up.
     fn recognise_again(&self, node: &Node, file: &File, flags: i32) -> Result<(), Errno> {
         let readable = flags & nix::libc::O_ACCMODE != nix::libc::O_WRONLY;
         let (parent, name) = node.place();
@@ -111,7 +111,7 @@ impl Core {
             if let Ok(dir) = self.table.node(parent).and_then(|p| p.path()) {
                 locked.set_place(dir, name);
             }
-            // The kernel may rely on attributes that it was given for an ordinary file.
+            // The kernel may still use cached attributes of an ordinary file.
             if let Some(notifier) = self.notifier.get() {
                 let _ = notifier.inval_inode(INodeNo(node.id), -1, 0);
             }
@@ -119,10 +119,10 @@ impl Core {
         Ok(())
     }
 
-    /// Whether a `-shm` is opened by a connection that has its database open read-only. SQLite opens the `-shm` of such a connection for writing all the
-    /// same, right after it has asked for the attributes of its open database (to give the `-shm` the same mode): that request tells which connection it is,
-    /// the one by which the thread locked last. Since a writer taken for a reader would meet BUSY, no other connection of the process may be about to open its
-    /// own: none that could write, holds its database, and has no `-shm` yet.
+    /// Whether a `-shm` is opened by a connection that has its database open read-only. SQLite opens the `-shm` of such a connection for writing too, right
+    /// after it has asked for the attributes of its open database, to give the `-shm` the same mode. That request shows which connection it is: the one that
+    /// the thread locked with last. A writer that is taken for a reader would get BUSY, so no other connection of the process may be about to open its own
+    /// `-shm`: none that can write, holds its database, and has no `-shm` yet.
     fn opened_by_reader(&self, tid: u32, shm: &Node) -> bool {
         if !self.node_per_connection {
             return false;
@@ -150,7 +150,7 @@ impl Core {
         let opened = (|| {
             let node = self.table.node(id)?;
             let path = node.path()?;
-            // Who shares a descriptor takes none.
+            // An open that shares a descriptor uses none.
             let is_there = node.files.is_there(backing_flags(flags));
             let taken = if is_there { Taken::new(&node.volume, Purpose::Open) } else { self.take_open(&node)? };
             let file =
@@ -191,7 +191,7 @@ impl Core {
                 let flags = backing_flags(flags) | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | exclusive;
                 File::from(openat(&*dir, name, flags, Mode::from_raw_mode(mode & 0o7777))?)
             };
-            // The very file that was made, whatever the name leads to by now.
+            // Exactly the file that was created: the name may lead to another by now.
             let fd = file.as_fd().try_clone_to_owned().map_err(|_| Errno::MFILE)?;
             let path = openat(rustix::fs::CWD, proc_path(&fd), OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
             let entry = self.enter(&parent, &dir, name, path)?;
@@ -254,7 +254,7 @@ impl Core {
         Ok(u32::try_from(n).unwrap_or(u32::MAX))
     }
 
-    /// On another thread: whoever holds a lock may wait for this, and locks must not wait for it.
+    /// Syncs on another thread: the holder of a lock may wait for it, and lock requests must not.
     pub(super) fn fsync(&self, fh: u64, datasync: bool, reply: ReplyEmpty) {
         match self.table.handle(fh) {
             Err(e) => reply.error(fail(e)),
@@ -265,7 +265,7 @@ impl Core {
         }
     }
 
-    /// On a thread apart from syncs, as it may write much.
+    /// Runs on another thread than syncs, because it may write much.
     pub(super) fn fallocate(&self, fh: u64, offset: u64, length: u64, mode: i32, reply: ReplyEmpty) {
         #[allow(clippy::cast_sign_loss)]
         let flags = FallocateFlags::from_bits(mode as u32).ok_or(Errno::OPNOTSUPP);
@@ -289,7 +289,7 @@ impl Core {
         rustix::fs::seek(handle.file(), to).and_then(|at| i64::try_from(at).map_err(|_| Errno::OVERFLOW))
     }
 
-    /// On a thread apart from syncs, as it may read and write much.
+    /// Runs on another thread than syncs, because it may read and write much.
     pub(super) fn copy(&self, from: (u64, u64), to: (u64, u64), len: u64, reply: ReplyWrite) {
         let (source, target) = match (self.table.handle(from.0), self.table.handle(to.0)) {
             (Ok(source), Ok(target)) => (source, target),

@@ -1,4 +1,4 @@
-//! Listings, by the backing's own cookies.
+//! Directory listings. They use the cookies of the backing file system.
 
 use super::Core;
 use super::attributes::file_type;
@@ -30,7 +30,7 @@ impl Core {
             return Ok(());
         }
         let handle = self.table.handle(fh)?;
-        // One pass over a directory seeks to where it already is; the kernel keeps one reader a handle.
+        // A pass over a directory continues where it is; the kernel has one reader for each handle.
         rustix::fs::seek(handle.file(), SeekFrom::Start(offset))?;
         let backing = handle.node.backing();
         let here: Stat = rustix::fs::fstat(handle.file())?;

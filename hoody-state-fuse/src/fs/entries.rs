@@ -1,4 +1,4 @@
-//! Names: looking up, making, linking, renaming, removing.
+//! Names: look-up, creation, links, renaming and removal.
 
 use super::{Core, GENERATION, attributes};
 use crate::caller::AsCaller;
@@ -16,7 +16,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A name's node, as the kernel is told of it.
+/// The node of a name, in the form for the kernel.
 pub(super) struct Entry {
     pub node: Arc<Node>,
     pub attr: FileAttr,
@@ -30,8 +30,8 @@ impl Entry {
     }
 }
 
-/// No such name, and the kernel may remember that: names only appear through the mount. But for a journal, which a process that uses the database beside the
-/// mount may leave.
+/// The answer for a name that does not exist. The kernel may cache it, because names only appear through the mount; but not that of a journal, which a process
+/// may leave that uses the database in the backing directory.
 pub(super) fn absent(name: &OsStr, reply: ReplyEntry) {
     let none = FileAttr {
         ino: INodeNo(0),
@@ -55,7 +55,7 @@ pub(super) fn absent(name: &OsStr, reply: ReplyEntry) {
 }
 
 impl Core {
-    /// The directory that a name is in. The root of several volumes holds nothing that could be changed.
+    /// The directory of a name. The root of several volumes cannot be changed.
     fn parent(&self, id: u64) -> Result<Arc<Node>, Errno> {
         if !self.single && id == 1 { Err(Errno::PERM) } else { self.table.node(id) }
     }
@@ -74,7 +74,7 @@ impl Core {
         self.enter(&parent, &dir, name, path)
     }
 
-    /// Makes (or finds) the node of what was opened under `name`.
+    /// The node of the file that was opened as `name`; it is created if there is none.
     pub(super) fn enter(&self, parent: &Node, dir: &Arc<OwnedFd>, name: &OsStr, path: OwnedFd) -> Result<Entry, Errno> {
         let stat = rustix::fs::fstat(&path)?;
         let known = |dev, ino| self.table.locked_by_inode(dev, ino).map(|file| self.locks.is_database(&file));
@@ -160,7 +160,7 @@ impl Core {
         }
         let dir = parent.path()?;
         rustix::fs::linkat(&*node.path()?, "", &*dir, name, AtFlags::EMPTY_PATH)?;
-        // The kernel links its own inode: it must be given the same node.
+        // The kernel links its own inode, so it must get the same node.
         let stat: Stat = node.stat()?;
         let policy = node.kind().policy();
         let again = self.table.enter_again(node.id).ok_or(Errno::STALE)?;

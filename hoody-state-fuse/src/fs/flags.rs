@@ -1,5 +1,5 @@
-//! File flags (`chattr`, `lsattr`): handed to the backing file. The kernel asks with the calls that local file systems have, through an open of its own, after it has
-//! checked that the caller owns the file, and has CAP_LINUX_IMMUTABLE for what needs it.
+//! File flags (`chattr`, `lsattr`), which are those of the backing file. The kernel sends the ioctl calls of local file systems, on an open of its own, after it
+//! has checked that the caller owns the file, and has CAP_LINUX_IMMUTABLE where that is needed.
 #![allow(unsafe_code)]
 
 use rustix::io::Errno;
@@ -18,18 +18,18 @@ struct Fsxattr {
     pad: [u8; 8],
 }
 
-/// As bytes, in the order of the fields.
+/// The struct as bytes, in the order of the fields.
 const FSXATTR: usize = size_of::<Fsxattr>();
 
-/// Declared with `long`, while the argument is an `int`.
+/// These calls are declared with `long`, but the argument is an `int`.
 const GETFLAGS: Opcode = opcode::read::<nix::libc::c_long>(b'f', 1);
 const SETFLAGS: Opcode = opcode::write::<nix::libc::c_long>(b'f', 2);
 const FSGETXATTR: Opcode = opcode::read::<Fsxattr>(b'X', 31);
 const FSSETXATTR: Opcode = opcode::write::<Fsxattr>(b'X', 32);
 
-/// Flags that whoever owns a file may change, and the two for which the kernel has asked for a capability: secrm, unrm, compress, sync, immutable, append, nodump,
-/// noatime, nocompress, dirsync, notail, topdir, nocow. Others (a journal for data, say) need rights that only the backing's file system checks, and it would
-/// check this process's.
+/// Flags that the owner of a file can change, and the two for which the kernel has checked a capability: secrm, unrm, compress, sync, immutable, append, nodump,
+/// noatime, nocompress, dirsync, notail, topdir, nocow. Others (such as a journal for data) need rights that only the
+/// backing file system checks, and it would check those of this process.
 const CHANGEABLE: u32 = 0x0001 | 0x0002 | 0x0004 | 0x0008 | 0x0010 | 0x0020 | 0x0040 | 0x0080 | 0x0400 | 0x1_0000 | 0x8000 | 0x2_0000 | 0x80_0000;
 /// The same among the extended ones: immutable, append, sync, noatime, nodump, project inheritance.
 const CHANGEABLE_X: u32 = 0x0008 | 0x0010 | 0x0020 | 0x0040 | 0x0080 | 0x0200;
@@ -61,7 +61,7 @@ fn extended(file: impl AsFd) -> Result<Fsxattr, Errno> {
     unsafe { ioctl(file, Getter::<FSGETXATTR, Fsxattr>::new()) }
 }
 
-/// Does on an open backing file what the kernel asks for; what is answered. ENOTTY for calls that are not known.
+/// Performs a call on an open backing file and returns the answer. ENOTTY for unknown calls.
 pub(super) fn call(file: impl AsFd + Copy, command: u32, input: &[u8]) -> Result<Vec<u8>, Errno> {
     match Opcode::from(command) {
         GETFLAGS => Ok(flags(file)?.to_ne_bytes().to_vec()),

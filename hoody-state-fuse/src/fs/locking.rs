@@ -1,11 +1,11 @@
-//! Locks: handed to the lock service, which answers when it may.
+//! Lock requests, which are passed to the lock service. It answers them when they are granted.
 
 use super::{Core, fail};
 use crate::locks::{Conflict, LockCall};
 use fuser::{ReplyEmpty, Request};
 use rustix::io::Errno;
 
-/// A lock request as the service takes it.
+/// A lock request in the form of the service.
 #[allow(clippy::too_many_arguments)]
 pub(super) fn call(req: &Request, node: u64, fh: u64, lock_owner: u64, range: (u64, u64), kind: i32, pid: u32, wait: bool, apart: bool) -> LockCall {
     LockCall { node, fh, lock_owner, tid: req.pid(), pid, start: range.0, end: range.1, kind, wait, read_only: false, apart }
@@ -13,7 +13,7 @@ pub(super) fn call(req: &Request, node: u64, fh: u64, lock_owner: u64, range: (u
 
 impl Core {
     pub(super) fn setlk(&self, mut call: LockCall, reply: ReplyEmpty) {
-        let found = self.table.handle(call.fh).and_then(|h| {
+        let file = self.table.handle(call.fh).and_then(|h| {
             h.node.connections.note_use(call.tid, call.fh);
             let file = self.table.locked(&h.node)?;
             if !h.passthrough {
@@ -21,7 +21,7 @@ impl Core {
             }
             Ok((h.reader, file))
         });
-        match found {
+        match file {
             Err(e) => reply.error(fail(e)),
             Ok((read_only, file)) => {
                 call.read_only = read_only;

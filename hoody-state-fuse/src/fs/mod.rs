@@ -1,4 +1,4 @@
-//! The file system as `fuser` calls it: each request finds its node and is handed to the module of its kind of work.
+//! The file system for `fuser`: each request finds its node and is passed to the module for its kind.
 
 mod attributes;
 mod data;
@@ -29,46 +29,46 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
-/// Generations only matter to NFS servers, which this is not for.
+/// Generations only matter for NFS, which is not supported.
 const GENERATION: fuser::Generation = fuser::Generation(0);
 
-/// How soon more names are forgotten, if that was not enough, and how often.
+/// How soon more names are forgotten, if that was not enough, and how many times.
 const FORGET_AGAIN: Duration = Duration::from_millis(10);
 const FORGET_ROUNDS: u32 = 20;
-/// Few enough that look-ups do not wait for the list of them.
+/// How many names are forgotten at a time: few enough that look-ups do not wait long.
 const FORGET_AT_ONCE: usize = 4096;
 
-/// Everything the event loops and the control socket share.
+/// The state that the event loops and the control socket share.
 pub(crate) struct Core {
     pub table: Table,
     pub locks: Arc<LockService>,
     pub sync: SyncPool,
-    /// For what reads and writes much by one request.
+    /// Threads for requests that read or write much.
     pub bulk: SyncPool,
-    /// Reads, writes and maps go to the backing file by themselves.
+    /// Whether the kernel reads, writes and maps the backing files itself.
     pub passthrough: AtomicBool,
-    /// Connections of one process are told apart.
+    /// Whether each connection of a process has its own node.
     pub node_per_connection: bool,
-    /// The volumes by name; when `single`, the only one is the root.
+    /// The volumes by name. If `single`, the only one is the root.
     pub volumes: RwLock<BTreeMap<OsString, Arc<Volume>>>,
     pub single: bool,
-    /// Who may pass the root of volumes, besides root; `None`: everybody.
+    /// The group that may enter the root of volumes, besides root; `None`: everybody.
     pub group: Option<u32>,
     pub latency: CpuLatency,
-    /// How the kernel is told to forget; there once it is mounted.
+    /// Makes the kernel forget names. It is set once the mount exists.
     pub notifier: OnceLock<Notifier>,
-    /// From how many nodes on names that nobody uses are forgotten: each node has a descriptor.
+    /// With more nodes than this, unused names are forgotten: each node has a descriptor.
     pub most_nodes: usize,
     pub forgetting: AtomicBool,
-    /// How many descriptors there may be.
+    /// The limits of descriptors.
     pub descriptors: Descriptors,
-    /// What the kernel asked for so far.
+    /// The numbers of requests so far.
     pub requests: Requests,
-    /// The kernel asks for nothing more.
+    /// Set when the kernel sends no more requests.
     pub ended: Ended,
 }
 
-/// Set once, and waited for.
+/// A flag that is set once and can be waited for.
 #[derive(Debug, Default)]
 pub(crate) struct Ended(Mutex<bool>, Condvar);
 
@@ -87,7 +87,8 @@ impl Ended {
 }
 
 impl Core {
-    /// Where there are too many nodes, has the kernel forget names that nobody uses, on another thread: it may need an answer from this one for that.
+    /// If there are too many nodes, makes the kernel forget unused names. This happens on another thread, because the kernel may need an answer from this one
+    /// for it.
     fn forget_unused(self: &Arc<Self>) {
         if self.table.len() <= self.most_nodes || self.forgetting.swap(true, Ordering::Relaxed) {
             return;
@@ -97,11 +98,11 @@ impl Core {
             for _ in 0..FORGET_ROUNDS {
                 for (directory, name) in core.table.unused((core.most_nodes / 4 + 1).min(FORGET_AT_ONCE)) {
                     if let Some(notifier) = core.notifier.get() {
-                        // It may be gone already.
+                        // The name may be forgotten already.
                         let _ = notifier.inval_entry(INodeNo(directory), &name);
                     }
                 }
-                // The kernel says a little later what it has forgotten; some may be in use.
+                // The kernel reports a little later what it has forgotten. Some names may be in use.
                 std::thread::sleep(FORGET_AGAIN);
                 if core.table.len() <= core.most_nodes {
                     break;
@@ -111,19 +112,19 @@ impl Core {
         });
     }
 
-    /// Whether the node's volume may use one more descriptor.
+    /// Checks that the volume of the node may use one more descriptor.
     fn admit(&self, node: &Node, purpose: Purpose) -> Result<(), Errno> {
         let volumes = self.volumes.read().unwrap_or_else(PoisonError::into_inner).len();
         self.descriptors.admit(&node.volume, volumes, purpose)
     }
 
-    /// One more descriptor for an open file of the node's volume.
+    /// Counts one more descriptor for an open file of the volume of the node.
     fn take_open(&self, node: &Node) -> Result<Taken, Errno> {
         self.admit(node, Purpose::Open)?;
         Ok(Taken::new(&node.volume, Purpose::Open))
     }
 
-    /// A request begins on an event loop.
+    /// Counts a request on an event loop.
     fn begin(&self, kind: Kind) -> Busy<'_> {
         self.requests.count(kind);
         let busy = self.locks.busy();
@@ -131,7 +132,7 @@ impl Core {
         busy
     }
 
-    /// What frees blocks of the disk may take long: where somebody waits for a lock, it is done on another thread.
+    /// Runs a job that may free many blocks of the disk, which can take long. If somebody waits for a lock, it runs on another thread.
     fn slowly(&self, job: impl FnOnce() + Send + 'static) {
         if self.locks.somebody_waits() { self.sync.run(job) } else { job() }
     }
@@ -144,7 +145,7 @@ fn fail(e: Errno) -> fuser::Errno {
     fuser::Errno::from_i32(e.raw_os_error())
 }
 
-/// Sends what came of it.
+/// Sends the result.
 macro_rules! answer {
     ($reply:ident, $result:expr, $ok:pat => $send:expr) => {
         match $result {

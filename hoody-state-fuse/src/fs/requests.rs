@@ -1,4 +1,4 @@
-//! How many requests of each kind came from the kernel: what a transaction costs is counted by them.
+//! Counters of the requests of each kind. They measure what a transaction costs.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -18,7 +18,7 @@ kinds! {
     Lock "lock", Unlock "unlock", Other "other",
 }
 
-/// The counts.
+/// The counters.
 #[derive(Debug, Default)]
 pub(crate) struct Requests([AtomicU64; NAMES.len()]);
 
@@ -29,7 +29,7 @@ impl Requests {
         }
     }
 
-    /// By name.
+    /// The counters by name.
     pub fn all(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
         NAMES.iter().copied().zip(self.0.iter().map(|n| n.load(Ordering::Relaxed)))
     }

@@ -1,4 +1,4 @@
-//! Extended attributes, ACLs among them.
+//! Extended attributes, including ACLs.
 
 use super::{Core, fail};
 use crate::caller::may_not_keep_setgid;
@@ -8,13 +8,13 @@ use rustix::fs::{Mode, XattrFlags};
 use rustix::io::Errno;
 use std::ffi::OsStr;
 
-/// The kernel's own limit on a value and on a list.
+/// The limit of the kernel for a value and for a list.
 const MOST: usize = 64 * 1024;
 const ACCESS_ACL: &str = "system.posix_acl_access";
-/// What is tried first.
+/// The size of the first attempt.
 const FEW: usize = 256;
 
-/// A value, or only its size if the caller asked for that.
+/// Replies with a value, or only with its size if the caller asked for that.
 pub(super) fn send(reply: ReplyXattr, size: u32, value: Result<Vec<u8>, Errno>) {
     match value {
         Err(e) => reply.error(fail(e)),
@@ -36,7 +36,7 @@ impl Core {
 
     pub(super) fn getxattr(&self, id: u64, name: &OsStr) -> Result<Vec<u8>, Errno> {
         let (_open, path) = self.xattr_path(id)?;
-        // Most are small or not there, and the kernel asks for one before the first write of each transaction.
+        // Most are small or do not exist, and the kernel asks for one before the first write of each transaction.
         let mut few = [0; FEW];
         match rustix::fs::getxattr(&path, name, &mut few[..]) {
             Err(Errno::RANGE) => {}
@@ -63,7 +63,7 @@ impl Core {
         if name != ACCESS_ACL {
             return Ok(());
         }
-        // The backing keeps the set-group-id bit for us; whoever is not of the file's group loses it natively.
+        // This process keeps the set-group-id bit of the backing file; natively a caller outside the group of the file loses it.
         let stat = rustix::fs::fstat(&*open)?;
         let mode = Mode::from_raw_mode(stat.st_mode);
         if mode.contains(Mode::SGID) && may_not_keep_setgid(req.pid(), req.gid(), stat.st_gid) {

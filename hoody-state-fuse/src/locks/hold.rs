@@ -1,40 +1,40 @@
-//! Holding the writes of some volumes for the moment of a snapshot.
+//! Holds the writes of some volumes while a snapshot is taken.
 
 use super::{LockService, Tick, VolumeId, deliver};
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
-/// How often somebody who waits for quiet is asked whether to go on.
+/// How often a request for a hold checks whether to give up.
 const STEP: Duration = Duration::from_millis(25);
 
-/// Writes are held until this is dropped or its lease runs out.
+/// A hold on writes. It ends when this is dropped or when its lease ends.
 #[derive(Debug)]
 pub struct Held {
     service: Weak<LockService>,
     id: u64,
 }
 
-/// Volumes did not become quiet in time; nothing is held.
+/// A write transaction did not end in time. Nothing is held.
 #[derive(Debug, thiserror::Error)]
-#[error("a write transaction was still open after {waited:?}, by process {}: let it end, or take the snapshot without waiting", .pids.iter().map(u32::to_string).collect::<Vec<_>>().join(", "))]
+#[error("a write transaction was still open after {waited:?}, by process {}: wait until it ends, or take the snapshot without waiting", .pids.iter().map(u32::to_string).collect::<Vec<_>>().join(", "))]
 pub struct Unquiet {
-    /// How long was waited.
+    /// How long the wait was.
     pub waited: Duration,
     /// Processes that were writing.
     pub pids: Vec<u32>,
 }
 
 impl LockService {
-    /// Holds every write of these volumes: on return no write transaction is open in them and none begins. Readers go on. Ends when the guard is dropped
-    /// or after `lease`, whichever is first.
+    /// Holds all writes of these volumes: on return no write transaction is open in them, and none begins. Readers are not affected. The hold ends when the guard
+    /// is dropped, or after `lease`.
     ///
     /// # Errors
-    /// [`Unquiet`] when somebody still writes after `timeout`; nothing is held then.
+    /// [`Unquiet`] if somebody still writes after `timeout`. Nothing is held then.
     pub fn quiesce(self: &Arc<Self>, volumes: &[VolumeId], timeout: Duration, lease: Duration) -> Result<Held, Unquiet> {
         self.hold_when_quiet(volumes, timeout, lease, None)
     }
 
-    /// The same, given up soon after `stop` says so: nobody waits for it any more, and meanwhile it holds others up.
+    /// The same, but it gives up soon after `stop` returns true: if nobody waits for the hold any more, it must not delay others.
     ///
     /// # Errors
     /// [`Unquiet`], as for [`LockService::quiesce`].
@@ -77,7 +77,7 @@ impl LockService {
             if let Some(stop) = stop
                 && self.now() >= look_at
             {
-                // Not under the lock: it is somebody else's code.
+                // Not under the lock: `stop` is code of the caller.
                 drop(table);
                 stopped = stop();
                 look_at = self.now() + micros(STEP);
@@ -86,7 +86,7 @@ impl LockService {
         }
     }
 
-    /// Lets go of a hold; false when its lease had run out already.
+    /// Ends a hold. Returns false if its lease had ended already.
     pub(super) fn end_hold(&self, id: u64) -> bool {
         let now = self.now();
         let mut table = self.lock();
@@ -97,14 +97,14 @@ impl LockService {
         true
     }
 
-    /// Holds whose lease has run out.
+    /// The holds whose lease has ended.
     pub(super) fn overdue(&self, now: Tick) -> Vec<u64> {
         self.lock().leases.iter().filter(|(_, (until, _))| now >= *until).map(|(id, _)| *id).collect()
     }
 }
 
 impl Held {
-    /// Lets go; false when the lease had run out before: the moment was not quiet to its end.
+    /// Ends the hold. Returns false if the lease had ended before: then writes were not held all the time.
     #[must_use]
     pub fn release(self) -> bool {
         self.end()

@@ -1,4 +1,4 @@
-//! What the broker may look up about a file: a positional read each, at most once in one decision.
+//! What the broker can look up about a file. Each look-up is one positional read, at most once in a decision.
 
 use super::{Class, FileId, LockedFile};
 use crate::recognise::{Content, content};
@@ -10,20 +10,21 @@ use std::hash::{DefaultHasher, Hasher as _};
 use std::os::fd::AsFd as _;
 use std::sync::{Arc, PoisonError, Weak};
 
-/// Reads up to `buf.len()` bytes at `at`; how many there were.
+/// Reads up to `buf.len()` bytes at `at` and returns how many there were.
 fn read_at(file: &LockedFile, buf: &mut [u8], at: u64) -> usize {
     rustix::io::pread(&file.fd, buf, at).unwrap_or(0)
 }
 
-/// A plain file that somebody locks as SQLite does is a database, if it is empty or has the header.
+/// A plain file that is locked in the way of SQLite is a database, if it is empty or has the header.
 pub(super) fn notice_database(file: &LockedFile, range: Range) {
     if file.class() == Class::Plain && range.within(rules::DATABASE) && content(&file.fd) != Content::Other {
         file.set_class(Class::Database);
     }
 }
 
-/// A commit has moved the end of the WAL: the next reader would take a read mark exclusively to say so, two round trips of its own. Done here for it, in
-/// a mark that nobody holds (`take` takes it, from those beside the mount too); the caller has the table, so nobody comes to hold it meanwhile. Layout: `wal.c`, `WalIndexHdr` twice, then `WalCkptInfo`.
+/// Moves a read mark to the end of the WAL after a commit. Otherwise the next reader would lock a mark exclusively for that, with two round trips. A mark that
+/// nobody holds is used: `take` locks it, also against processes that use the backing directory. The caller has locked the table, so nobody can take it
+/// meanwhile. Layout: `wal.c`, `WalIndexHdr` twice, then `WalCkptInfo`.
 pub(super) fn move_read_mark(file: &LockedFile, take: impl Fn(Range) -> bool) {
     let mut index = [0; 120];
     if read_at(file, &mut index, 0) != index.len() || index[..48] != index[48..96] || index[12] != 1 {
@@ -37,13 +38,13 @@ pub(super) fn move_read_mark(file: &LockedFile, take: impl Fn(Range) -> bool) {
     }
     let lock = |i: usize| Range::byte(rules::READ.start + i as u64);
     if let Some(i) = (1..5).find(|i| take(lock(*i))) {
-        // Should it fail, the next reader moves a mark itself.
+        // If this fails, the next reader moves a mark itself.
         let _ = rustix::io::pwrite(&file.fd, &end.to_ne_bytes(), 100 + 4 * i as u64);
         file.allow_others(lock(i), &[]);
     }
 }
 
-/// One decision's view of the files.
+/// The view of the files in one decision.
 pub(super) struct Look<'a> {
     files: &'a HashMap<FileId, Weak<LockedFile>>,
     wal: RefCell<Vec<(FileId, bool)>>,
@@ -60,7 +61,7 @@ impl<'a> Look<'a> {
     }
 }
 
-/// The value remembered for `id`, or looked up now.
+/// The remembered value for `id`; else it is looked up.
 fn once<T: Copy>(memo: &RefCell<Vec<(FileId, T)>>, id: FileId, look: impl FnOnce() -> T) -> T {
     let known = memo.borrow().iter().find(|(i, _)| *i == id).map(|(_, v)| *v);
     known.unwrap_or_else(|| {

@@ -1,8 +1,8 @@
-//! What the mount's users hold of SQLite's locks, held once more on the backing file itself: by an OFD lock, for processes that use the file beside the mount.
-//! They wait for the mount's users, or are refused, as natively; and the mount's users wait for them.
+//! The SQLite locks that users of the mount hold are also held on the backing file, as OFD locks, for processes that use the file in the backing directory.
+//! Those wait for users of the mount, or are refused, as natively; and users of the mount wait for them.
 //!
-//! All users together are one owner, so there is a system call where what they hold together changes: half a microsecond. One of many readers of the same
-//! bytes costs nothing.
+//! All users of the mount together are one owner, so a system call (half a microsecond) is only needed when what they hold together changes. A further reader
+//! of the same bytes costs nothing.
 
 use super::{Class, Conflict, LockedFile, Mutex};
 use hoody_state::locked_db::broker::{LockKind, Range, Ranges, rules};
@@ -16,18 +16,18 @@ use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::{OnceLock, PoisonError};
 
-/// What is held on a backing file.
+/// The locks that are held on a backing file.
 #[derive(Debug, Default)]
 pub struct Mirror(Mutex<State>);
 
-/// Who keeps the locks when this process dies: the locks are an open file's, and it has the same.
+/// The socket to the process that keeps the locks if this one dies: OFD locks belong to the open file, which both have.
 static KEEPER: OnceLock<OwnedFd> = OnceLock::new();
 
-/// Has the process at the other end of a socket keep the locks that are held on backing files, for when this process dies: it is sent each file (its device and
-/// inode, and a descriptor) while locks are held on it, and device and inode alone when they have gone. Set once.
+/// Lets the process at the other end of a socket keep the locks on backing files if this process dies. It gets each file (device, inode and a descriptor) when
+/// locks are held on it, and only device and inode when there are none any more. This can be set once.
 pub fn keep_with(socket: OwnedFd) {
     if KEEPER.set(socket).is_err() {
-        tracing::warn!("a second keeper of locks was left out");
+        tracing::warn!("a second keeper of locks is ignored");
     }
 }
 
@@ -41,16 +41,16 @@ fn tell_keeper(file: BorrowedFd<'_>, holds: bool) {
     if holds {
         with.push(SendAncillaryMessage::ScmRights(&files));
     }
-    // One that has gone or is stopped holds nobody up.
+    // A keeper that has ended or is stopped must not delay anybody.
     let _ = sendmsg(keeper, &[IoSlice::new(&inode)], &mut with, SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
 }
 
 #[derive(Debug, Default)]
 struct State {
     held: Ranges,
-    /// The file opened to write, where `LockedFile::fd` is not; looked for at the first lock.
+    /// The file opened for writing, if `LockedFile::fd` is not. It is opened at the first lock.
     own: Option<Option<OwnedFd>>,
-    /// Data do not pass through: what the mount's users see of a `-shm` is not what others see.
+    /// Without passthrough, users of the mount see another content of a `-shm` than other processes do.
     alone: bool,
 }
 
@@ -73,7 +73,7 @@ fn number(kind: Option<LockKind>) -> i32 {
     }
 }
 
-/// The part of a range that is SQLite's.
+/// The part of a range that SQLite locks.
 fn of_sqlite(class: Class, range: Range) -> Option<Range> {
     let all = match class {
         Class::Plain => return None,
@@ -88,27 +88,27 @@ impl State {
         use std::os::fd::AsFd as _;
         let own = self.own.get_or_insert_with(|| {
             let writable = fcntl(&file.fd, FcntlArg::F_GETFL).is_ok_and(|f| OFlag::from_bits_truncate(f) & OFlag::O_ACCMODE == OFlag::O_RDWR);
-            // On a read-only file system nobody writes, and read locks do.
+            // On a read-only file system nobody can write, and read locks are enough.
             if writable { None } else { crate::recognise::reopen(&file.fd, OFlags::RDWR).ok() }
         });
         own.as_ref().unwrap_or(&file.fd).as_fd()
     }
 
-    /// What is to be held on the file for what is held by users.
+    /// The lock to hold on the file for the locks that users hold.
     fn kind(&self, class: Class, range: Range, kind: LockKind) -> LockKind {
-        // Whoever attaches to a `-shm` beside the mount is refused where he would see another than the mount's users do.
+        // Without passthrough a process that maps the `-shm` in the backing directory would see another content than users of the mount: it is refused.
         if self.alone && class == Class::Shm && range == rules::DMS { LockKind::Write } else { kind }
     }
 
-    /// False: somebody else is in the way.
+    /// Returns false if another process holds a conflicting lock.
     fn set(&mut self, file: &LockedFile, range: Range, kind: Option<LockKind>) -> bool {
         let lock = describe(range, number(kind));
         match fcntl(self.descriptor(file), FcntlArg::F_OFD_SETLK(&lock)) {
             Ok(_) => {}
             Err(Errno::EAGAIN | Errno::EACCES) => return false,
-            // A file that cannot be written has no writers beside the mount either.
+            // A file that cannot be written has no writers in the backing directory either.
             Err(Errno::EBADF) => {}
-            Err(e) => tracing::warn!("what is locked by the mount's users is not locked on the file itself: {e}"),
+            Err(e) => tracing::warn!("the locks of users of the mount cannot be set on the backing file: {e}"),
         }
         let held_nothing = self.held.is_empty();
         self.held.set(range, kind);
@@ -129,12 +129,12 @@ impl LockedFile {
         self.mirror.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Data do not pass through to this file.
+    /// Notes that passthrough does not work for this file.
     pub(crate) fn set_alone(&self) {
         self.mirror().alone = true;
     }
 
-    /// Users are about to hold this on all of `range`; false: somebody beside the mount is in the way.
+    /// Locks all of `range` for users. Returns false if a process in the backing directory holds a conflicting lock.
     pub(super) fn keep_others_out(&self, range: Range, kind: LockKind) -> bool {
         let class = self.class();
         let Some(range) = of_sqlite(class, range) else { return true };
@@ -143,7 +143,7 @@ impl LockedFile {
         state.holds(range, kind) || state.set(self, range, Some(kind))
     }
 
-    /// Users hold only `left` in `range` from now on.
+    /// Reduces the locks in `range` to `left`.
     pub(super) fn allow_others(&self, range: Range, left: &[(Range, LockKind)]) {
         let class = self.class();
         let Some(range) = of_sqlite(class, range) else { return };
@@ -160,7 +160,7 @@ impl LockedFile {
         }
     }
 
-    /// Who beside the mount is in the way of a lock.
+    /// The process in the backing directory that holds a conflicting lock.
     pub(super) fn in_the_way(&self, range: Range, kind: LockKind) -> Option<Conflict> {
         let range = of_sqlite(self.class(), range)?;
         let mut lock = describe(range, number(Some(kind)));
@@ -172,7 +172,7 @@ impl LockedFile {
     }
 }
 
-/// A range in parts that are held alike; what is held to write counts.
+/// Splits a range into parts that are held in the same way. A write lock wins.
 fn parts(range: Range, held: &[(Range, LockKind)]) -> Vec<(Range, Option<LockKind>)> {
     let mut starts = vec![range.start];
     starts.extend(held.iter().flat_map(|(r, _)| [r.start, r.end.saturating_add(1)]).filter(|at| range.start < *at && *at <= range.end));

@@ -1,21 +1,21 @@
-//! The lock service: the thin shell of I/O, clock and threads round the pure broker of `hoody_state::locked_db`.
+//! The lock service: I/O, time and threads around the pure broker of `hoody_state::locked_db`.
 //!
-//! A request is answered by calling its `answer` once, now or later, from whichever thread made it possible, and never while the table is locked.
-//! Lock order: the table's mutex is the only lock; a file's class and name, and the ticker's bell, are leaves.
+//! A request is answered by calling its `answer` once, now or later, from the thread that made it possible, and never while the table is locked.
+//! Lock order: the table's mutex is the only lock; a file's class and name, and the bell of the ticker are leaves.
 //!
-//! `explored` compiles this once more with an explorer of schedules under it: what threads share comes from `super::threads`.
+//! `explored` compiles this a second time with an explorer of schedules, which replaces `super::threads`.
 
-mod deaf;
 mod hold;
 mod look;
 mod mirror;
+mod responsiveness;
 mod signals;
 mod ticker;
 
-pub use deaf::Busy;
 pub use hold::{Held, Unquiet};
 pub use hoody_state::locked_db::broker::{Class, Limits};
 pub use mirror::{Mirror, keep_with};
+pub use responsiveness::Busy;
 pub(crate) use signals::process_of;
 
 use crate::descriptors::Taken;
@@ -32,57 +32,57 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, Weak};
 use ticker::Bell;
 
-/// One backing inode that locks are taken on, whatever the number of FUSE nodes that stand for it.
+/// A backing inode that locks are taken on. All its FUSE nodes share it.
 #[derive(Debug)]
 pub struct LockedFile {
     /// Its number in the broker.
     pub id: FileId,
-    /// The volume by which it was looked up last: files of one are quiesced together.
+    /// The volume through which it was looked up last: the files of a volume are quiesced together.
     pub volume: AtomicU64,
-    /// What it is now; a plain file may become a database.
+    /// Its kind now: a plain file may become a database.
     pub class: Mutex<Class>,
-    /// An open descriptor of the backing file, for looking at headers (positional reads only).
+    /// A descriptor of the backing file, to read headers with positional reads.
     pub fd: OwnedFd,
     /// Where it was last looked up: the directory and its name there, to find its journal.
     pub place: Mutex<Option<(Arc<OwnedFd>, OsString)>>,
-    /// Somebody took locks on it that are not SQLite's, and that its process shares.
+    /// Whether locks were taken on it that are not SQLite's and belong to the process.
     pub has_ordinary_locks: AtomicBool,
     /// Counts its descriptor.
     pub(crate) _taken: Option<Taken>,
-    /// What is held on the backing file itself.
+    /// The locks on the backing file.
     pub mirror: Mirror,
 }
 
 impl LockedFile {
-    /// What it is now.
+    /// Its kind now.
     #[must_use]
     pub fn class(&self) -> Class {
         *self.class.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// It is a database from now on, or the `-shm` of one.
+    /// Makes it a database, or the `-shm` of one.
     pub fn set_class(&self, class: Class) {
         *self.class.lock().unwrap_or_else(PoisonError::into_inner) = class;
     }
 
-    /// It was looked up there.
+    /// Notes where it was looked up.
     pub fn set_place(&self, directory: Arc<OwnedFd>, name: OsString) {
         *self.place.lock().unwrap_or_else(PoisonError::into_inner) = Some((directory, name));
     }
 }
 
-/// A lock request as the kernel sent it.
+/// A lock request of the kernel.
 #[derive(Debug, Clone, Copy)]
 pub struct LockCall {
     /// The FUSE node.
     pub node: u64,
     /// The open file handle.
     pub fh: u64,
-    /// The kernel's lock owner: of a process (POSIX) or of an open file description (OFD).
+    /// The lock owner: a process (POSIX) or an open file description (OFD).
     pub lock_owner: u64,
     /// The calling thread.
     pub tid: u32,
-    /// The calling process; 0 when the kernel did not say (unlock).
+    /// The calling process; 0 if unknown (unlock).
     pub pid: u32,
     /// First byte.
     pub start: u64,
@@ -90,26 +90,26 @@ pub struct LockCall {
     pub end: u64,
     /// `F_RDLCK`, `F_WRLCK`, `F_UNLCK`.
     pub kind: i32,
-    /// Whether the caller is ready to wait (`F_SETLKW`).
+    /// Whether the caller asks to wait (`F_SETLKW`).
     pub wait: bool,
     /// Whether the handle was opened read-only.
     pub read_only: bool,
-    /// Whether SQLite's locks belong to the connection (the handle) by which they are taken, and not to the process.
+    /// Whether SQLite's locks belong to the connection (the handle) that takes them, and not to the process.
     pub apart: bool,
 }
 
-/// What the locks of one handle go by. The top bit keeps handles and nodes apart.
+/// The owner of the locks of a handle. The top bit distinguishes handles from nodes.
 const fn by_handle(lock_owner: u64, fh: u64) -> Owner {
     Owner { lock_owner, node: fh | 1 << 63 }
 }
 
-/// The handle that an owner's locks go by.
+/// The handle of an owner.
 fn handle_of(owner: Owner) -> Option<u64> {
     (owner.node >> 63 == 1).then_some(owner.node & !(1 << 63))
 }
 
 impl LockCall {
-    /// Ordinary locks belong to the process, as natively, and SQLite's to the connection.
+    /// The owner of a lock: the process, as natively, for ordinary locks; the connection for SQLite's.
     fn owner(&self, class: Class) -> Owner {
         let connection = self.apart && !rules::is_ordinary(class, self.range());
         if connection { by_handle(self.lock_owner, self.fh) } else { self.process() }
@@ -135,13 +135,13 @@ impl LockCall {
 /// The answer to a lock request: `Err` carries an errno.
 pub type Answer = Box<dyn FnOnce(Result<(), i32>) + Send>;
 
-/// An answer with what it says.
+/// An answer and its content.
 type Ready = (Answer, Result<(), i32>);
 
-/// Who stands in the way of a lock, for `F_GETLK`.
+/// A conflicting lock, for `F_GETLK`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Conflict {
-    /// First byte of the lock held.
+    /// First byte of the lock.
     pub start: u64,
     /// Last byte, inclusive.
     pub end: u64,
@@ -151,14 +151,14 @@ pub struct Conflict {
     pub pid: u32,
 }
 
-/// The service. Cheap to share; its own thread ends with the last handle.
+/// The service. Its thread ends when it is dropped.
 pub struct LockService {
     table: Mutex<Table>,
-    /// Told when a held volume may have become quiet.
+    /// Notified when a write transaction in a held volume may have ended.
     quiet: Condvar,
     /// Wakes the ticker.
     bell: Arc<Bell>,
-    loops: deaf::Loops,
+    loops: responsiveness::Loops,
     clock: Clock,
 }
 
@@ -173,12 +173,12 @@ struct Table {
     parked: HashMap<Ticket, (Answer, Class)>,
     files: HashMap<FileId, Weak<LockedFile>>,
     sweep_at: usize,
-    /// Which owners took locks through a handle: they lose them when it is released.
+    /// The owners that took locks through a handle: they lose them when it is released.
     takers: HashMap<(FileId, u64), HashSet<Owner>>,
     next_ticket: Ticket,
     leases: HashMap<u64, (Tick, Vec<VolumeId>)>,
     quiescers: u32,
-    /// The ticker is awake; else it must be woken when time begins to matter.
+    /// Whether the ticker is awake. Otherwise it must be woken when a wait begins.
     ticking: bool,
 }
 
@@ -191,7 +191,7 @@ impl LockService {
         service
     }
 
-    /// The same, for which no time passes.
+    /// The same, but no time passes for it.
     pub(super) fn without_time(limits: Limits) -> Arc<Self> {
         Arc::new(LockService {
             table: Mutex::new(Table {
@@ -207,7 +207,7 @@ impl LockService {
             }),
             quiet: Condvar::new(),
             bell: Arc::default(),
-            loops: deaf::Loops::default(),
+            loops: responsiveness::Loops::default(),
             clock: Clock::new(),
         })
     }
@@ -217,11 +217,11 @@ impl LockService {
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
-        // The broker never panics on input; should it all the same, going on with its table is better than failing every lock for ever.
+        // The broker never panics on input. If it did, continuing with its table is better than failing every lock for ever.
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes the table, then gives the answers that follow.
+    /// Changes the table, then sends the answers that follow from it.
     fn change<T>(&self, f: impl FnOnce(&mut Broker, &Look<'_>, Tick, &mut Vec<broker::Answer>) -> T) -> T {
         let now = self.now();
         let mut table = self.lock();
@@ -268,7 +268,7 @@ impl LockService {
         table.next_ticket += 1;
         table.know(file);
         table.takers.entry((file.id, call.fh)).or_default().insert(owner);
-        // What is refused as on an ordinary file, with its error.
+        // Refused as on an ordinary file, with the same error.
         let refused_as = if rules::is_ordinary(class, range) { Class::Plain } else { class };
         table.parked.insert(ticket, (answer, refused_as));
         let request = Request {
@@ -302,14 +302,14 @@ impl LockService {
                 look::move_read_mark(file, |at| nobody_holds(at) && file.keep_others_out(at, LockKind::Write));
             }
             broker.unlock(now, look, file.id, connection, task, range, out);
-            // SQLite unlocks the whole of a database, and so does whoever locked it otherwise.
+            // SQLite unlocks all of a database, and so do others that have locked it.
             if connection != call.process() && file.has_ordinary_locks.load(Ordering::Relaxed) {
                 broker.unlock(now, look, file.id, call.process(), task, range, out);
             }
         });
     }
 
-    /// Whether a file is a database now, by its content; one that is empty if it was known as one. It is an ordinary file as soon as its header is another's,
+    /// Whether a file is a database now, judged by its content; an empty one if it was known as one. It becomes an ordinary file when it has another header,
     /// unless SQLite's locks are held on it.
     #[must_use]
     pub fn is_database(&self, file: &LockedFile) -> bool {
@@ -337,14 +337,14 @@ impl LockService {
         Some(Conflict { start: range.start, end: range.end, kind: if kind == LockKind::Write { F_WRLCK } else { F_RDLCK }, pid: task.pid })
     }
 
-    /// A descriptor was closed by the process `lock_owner` (FLUSH): the locks of its connection go, and the ordinary ones that the process has on that node by
-    /// whatever descriptor.
+    /// Handles the close of a descriptor by the process `lock_owner` (FLUSH): the locks of its connection are released, and all ordinary locks of the process on
+    /// that node.
     pub fn flush(&self, file: &Arc<LockedFile>, node: u64, fh: u64, lock_owner: u64) {
         let (connection, process) = (by_handle(lock_owner, fh), Owner { lock_owner, node });
         let ordinary = file.has_ordinary_locks.load(Ordering::Relaxed);
         let now = self.now();
         let mut table = self.lock();
-        // It may lock again through another handle before this one is released.
+        // The process may lock again through another handle before this one is released.
         if let Some(owners) = table.takers.get_mut(&(file.id, fh)) {
             owners.remove(&connection);
         }
@@ -363,7 +363,7 @@ impl LockService {
         deliver(ready);
     }
 
-    /// The last descriptor of a handle was closed: locks taken through it go (RELEASE).
+    /// Handles the close of the last descriptor of a handle (RELEASE): locks taken through it are released.
     pub fn release(&self, file: &Arc<LockedFile>, fh: u64) {
         let now = self.now();
         let mut table = self.lock();
@@ -380,15 +380,14 @@ impl LockService {
         deliver(ready);
     }
 
-    /// The connection (its handle) by which a thread uses a database, if there is no doubt which.
+    /// The connection (its handle) with which a thread uses a database, if that is certain.
     #[must_use]
     pub fn connection_of(&self, file: &Arc<LockedFile>, tid: u32) -> Option<u64> {
         let owner = self.lock().broker.used_by(file.id, tid, &|| signals::process_of(tid))?;
         handle_of(owner)
     }
 
-    /// The connections by which the process of a thread holds locks on a file; nothing if its threads share connections, so that a thread says little about
-    /// which.
+    /// The connections with which the process of a thread holds locks on a file. Empty if its threads share connections: then a thread does not identify one.
     #[must_use]
     pub fn connections_of_process(&self, file: &LockedFile, tid: u32) -> Option<Vec<u64>> {
         let pid = signals::process_of(tid)?;
@@ -397,7 +396,7 @@ impl LockService {
         (!table.broker.moves_connections(pid)).then(|| mine.collect())
     }
 
-    /// Ends what the threads for which `of` holds wait for: the kernel is freezing them, and has them ask again when they are thawed. How many waits ended.
+    /// Ends the waits of the threads that `of` selects: the kernel is freezing them, and they ask again when they are thawed. Returns how many waits ended.
     pub fn park(&self, of: &dyn Fn(u32) -> bool) -> usize {
         self.change(|broker, look, now, out| {
             let waits = broker.waiting_of(of);
@@ -405,17 +404,17 @@ impl LockService {
         })
     }
 
-    /// Writes that are held are refused from now on instead of waiting: they are held for good.
+    /// From now on held writes are refused instead of waiting: they are held for good.
     pub fn refuse_held_back(&self) {
         self.change(|broker, look, now, out| broker.refuse_held_back(now, look, out));
     }
 
-    /// What a volume shows goes away: its waits are refused. Locks stay with whoever has the file open: others may have it open too.
+    /// Refuses the waiting requests of a volume whose backing is removed. Locks stay as long as files are open: others may have them open too.
     pub fn forget_volume(&self, volume: VolumeId) {
         self.change(|broker, _, now, out| broker.forget_volume(now, volume, out));
     }
 
-    /// Who holds and who waits, and what happened so far.
+    /// The holders and waiters, and counters.
     #[must_use]
     pub fn status(&self) -> (Vec<(FileStatus, Option<OsString>)>, Counters) {
         let now = self.now();
@@ -432,13 +431,13 @@ impl LockService {
 
 impl Drop for LockService {
     fn drop(&mut self) {
-        // The ticker finds that there is nobody to tick for.
+        // Wakes the ticker, which ends because the service is gone.
         self.bell.ring();
     }
 }
 
 impl Table {
-    /// Remembers a file, so that the broker can look at it; forgets dead ones now and then.
+    /// Remembers a file, so that the broker can read it. Dropped files are removed now and then.
     fn know(&mut self, file: &Arc<LockedFile>) {
         self.files.entry(file.id).or_insert_with(|| Arc::downgrade(file));
         if self.files.len() > self.sweep_at {
@@ -454,11 +453,11 @@ fn deliver(ready: Vec<Ready>) {
     }
 }
 
-/// SQLite takes EAGAIN for busy, and any other failure of a lock on a `-shm` too.
+/// SQLite treats EAGAIN as busy, and any other failure of a lock on a `-shm` too.
 fn errno(cause: Cause, class: Class) -> i32 {
     match cause {
         Cause::Deadlock | Cause::OwnThread if class == Class::Plain => EDEADLK,
-        // Of a task that is being frozen the kernel makes: freeze, then ask again (`fuse_setlk`: "locking is restartable").
+        // The kernel freezes the task, and sends the request again afterwards (`fuse_setlk`: "locking is restartable").
         Cause::Interrupted | Cause::Parked => EINTR,
         Cause::Gone => ESTALE,
         _ => EAGAIN,

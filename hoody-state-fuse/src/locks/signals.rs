@@ -1,20 +1,20 @@
-//! Whether a waiting task has a signal that should end its wait. The kernel tells FUSE servers by INTERRUPT, which `fuser` refuses, after which a
-//! killed waiter would stay until its answer: so the tasks that wait are looked at.
+//! Whether a waiting task has a signal that should end its wait. The kernel reports this to FUSE servers by INTERRUPT, which `fuser` does not support. A killed
+//! waiter would then stay until its answer, so the waiting tasks are checked.
 
 use super::super::threads::task_status;
 use nix::libc::{SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGSTOP, SIGTERM, SIGTSTP, SIGTTIN, SIGTTOU, SIGURG, SIGWINCH};
 
-/// A signal's bit in the masks of `/proc/<tid>/status`.
+/// The bit of a signal in the masks of `/proc/<tid>/status`.
 const fn bit(signal: i32) -> u64 {
     1 << (signal - 1)
 }
 
 const KILL: u64 = bit(SIGKILL);
-/// What people and supervisors end processes by. Others (a timer, a child's end) must not turn into SQLITE_BUSY.
+/// Signals with which people and supervisors end processes. Others (a timer, the end of a child) must not become SQLITE_BUSY.
 const ENDING: u64 = bit(SIGINT) | bit(SIGTERM) | bit(SIGHUP) | bit(SIGQUIT) | KILL;
-/// Without a handler nothing comes of them.
+/// Signals that are ignored without a handler.
 const IDLE: u64 = bit(SIGCHLD) | bit(SIGURG) | bit(SIGWINCH) | bit(SIGCONT);
-/// Without a handler they stop the process, by way of one thread.
+/// Signals that stop the process without a handler. One thread handles them.
 const STOPPING: u64 = bit(SIGSTOP) | bit(SIGTSTP) | bit(SIGTTIN) | bit(SIGTTOU);
 
 /// The process of a thread.
@@ -23,30 +23,30 @@ pub(crate) fn process_of(tid: u32) -> Option<u32> {
     status.lines().find_map(|l| l.strip_prefix("Tgid:"))?.trim().parse().ok()
 }
 
-/// Whether a thread has a signal pending that should end its wait, or is gone.
+/// Whether a thread has a pending signal that should end its wait, or has ended.
 pub(super) fn should_end(tid: u32, asked_to_wait: bool) -> bool {
-    // Of a thread outside this process's view nothing can be seen.
+    // A thread that this process cannot see is assumed to have none.
     tid != 0 && task_status(tid).is_none_or(|s| interrupts(&s, asked_to_wait))
 }
 
 /// The same, from the text of `/proc/<tid>/status`.
 ///
-/// Whoever did not ask to wait (SQLite) is answered only if it dies of the signal: to any other it would be an error that natively is none. Whoever did gets
-/// EINTR for all that it hears, as natively; but a signal to the whole process is heard by one thread, and another must not be told (the kernel's code for
-/// "look at your signals" would reach the program). That is the main thread, if it does not block the signal; of one that kills, all die.
+/// A caller that did not ask to wait (SQLite) is only answered if the signal kills it: natively another signal would not be an error. A caller that asked to wait
+/// gets EINTR for each signal that it handles, as natively. A signal to the process is handled by one thread, and another must not be answered: the internal code
+/// of the kernel for "handle your signals" would reach the program. That thread is the main one, if it does not block the signal. A deadly signal ends all threads.
 fn interrupts(status: &str, asked_to_wait: bool) -> bool {
     let field = |key: &str| status.lines().find_map(|l| Some(l.strip_prefix(key)?.strip_prefix(':')?.trim()));
     let mask = |key: &str| field(key).and_then(|v| u64::from_str_radix(v, 16).ok()).unwrap_or(0);
     let (own, shared, caught) = (mask("SigPnd"), mask("ShdPnd"), mask("SigCgt"));
-    // Nobody blocks, ignores or catches KILL.
+    // KILL cannot be blocked, ignored or caught.
     let heard = !(mask("SigBlk") | mask("SigIgn")) | KILL;
     let deadly = heard & !(caught & !KILL);
     if !asked_to_wait {
         return (own | shared) & ENDING & deadly != 0;
     }
-    let hears_for_all = field("Threads") == Some("1") || field("Tgid").is_some_and(|tgid| field("Pid") == Some(tgid));
+    let handles_for_process = field("Threads") == Some("1") || field("Tgid").is_some_and(|tgid| field("Pid") == Some(tgid));
     let ends = heard & (caught | !IDLE);
-    let ends_here = if hears_for_all { ends } else { ends & deadly & !STOPPING };
+    let ends_here = if handles_for_process { ends } else { ends & deadly & !STOPPING };
     own & ends != 0 || shared & ends_here != 0
 }
 

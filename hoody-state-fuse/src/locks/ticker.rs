@@ -1,4 +1,4 @@
-//! The thread that makes time pass for the broker. It sleeps for good while nobody waits.
+//! The thread that makes time pass for the broker. It sleeps while nobody waits.
 
 use super::super::threads::{self, Condvar, LINGER, Mutex};
 use super::{Cause, LockService, Ticket, signals};
@@ -7,13 +7,13 @@ use std::time::Duration;
 
 const STEP_US: u64 = 1_000;
 const STEP: Duration = Duration::from_micros(STEP_US);
-/// A wait is looked at for signals when it is this old, in microseconds.
+/// Waits older than this, in microseconds, are checked for signals.
 const WATCHED: u64 = 10_000;
 const WATCH_EVERY: u32 = 20;
-/// A look costs some ten microseconds: of a crowd, so many are looked at in one round, and the others in the next.
+/// How many waits are checked in one round; the others follow in the next. A check costs about ten microseconds.
 const WATCHED_AT_ONCE: usize = 256;
 
-/// Wakes the ticker; rung before it sleeps, it does not sleep.
+/// Wakes the ticker. If it is rung before the ticker sleeps, the ticker does not sleep.
 #[derive(Default)]
 pub(super) struct Bell {
     rung: Mutex<bool>,
@@ -37,7 +37,7 @@ impl Bell {
 pub(super) fn start(service: &Arc<LockService>) {
     let weak = Arc::downgrade(service);
     if let Err(e) = threads::spawn("lock-ticker", move || run(&weak)) {
-        tracing::error!("no thread for the lock ticker ({e}): waits will not time out and killed waiters stay until they are served");
+        tracing::error!("the thread of the lock ticker cannot be started ({e}): waits will not time out, and killed waiters stay until they are answered");
     }
 }
 
@@ -50,12 +50,12 @@ fn run(service: &Weak<LockService>) {
         let Some(service) = service.upgrade() else { return };
         step = step.wrapping_add(1);
         let now = service.now();
-        let deaf = service.is_deaf(now);
-        // Where this thread has to wait for a processor, so do those that it watches.
+        let unresponsive = service.is_unresponsive(now);
+        // If this thread had to wait for a processor, so did those that it watches.
         let late = last.map_or(0, |last| now.saturating_sub(last + STEP_US));
         last = Some(now);
         service.change(|broker, look, now, out| {
-            broker.set_paused(deaf);
+            broker.set_paused(unresponsive);
             if late > STEP_US {
                 broker.excuse(now, late);
             }
@@ -65,7 +65,7 @@ fn run(service: &Weak<LockService>) {
             watch_signals(&service, &mut watched);
         }
         for id in service.overdue(now) {
-            tracing::warn!("a hold on writes outlived its lease and was let go");
+            tracing::warn!("a hold on writes was ended because its lease was over");
             service.end_hold(id);
         }
         let mut table = service.lock();
@@ -74,7 +74,7 @@ fn run(service: &Weak<LockService>) {
         table.ticking = idle < LINGER;
         drop(table);
         let (clock, bell) = (service.clock.clone(), service.bell.clone());
-        // Not kept while it sleeps: the service ends with its last handle, and rings then.
+        // The service is not kept alive while this sleeps: it ends with its last handle, and rings then.
         drop(service);
         if idle < LINGER {
             clock.sleep(STEP);
@@ -86,7 +86,7 @@ fn run(service: &Weak<LockService>) {
     }
 }
 
-/// Looks for signals of threads that wait; `last` is the request that was looked at last.
+/// Checks waiting threads for signals. `last` is the request that was checked last.
 fn watch_signals(service: &LockService, last: &mut Ticket) {
     let now = service.now();
     let mut waits = service.lock().broker.waiting_since(now, WATCHED);
@@ -100,6 +100,6 @@ fn watch_signals(service: &LockService, last: &mut Ticket) {
             return;
         }
         service.change(|broker, look, now, out| broker.cancel_all(now, look, &over, Cause::Interrupted, out));
-        // Where some are gone, others may be: a process with many threads was killed.
+        // If some have ended, others may have too: a process with many threads was killed.
     }
 }

@@ -1,4 +1,4 @@
-//! Directories. Listings carry the backing's own cookies, so a directory of any size is read in one pass.
+//! Directories. Listings use the cookies of the backing file system, so a directory of any size is read in one pass.
 use super::{LONG, Policy};
 
 /// Names and attributes only change through the mount.

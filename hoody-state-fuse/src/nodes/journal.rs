@@ -1,9 +1,8 @@
-//! The rollback journal (`-journal`): made and unlinked (or truncated, or zeroed) in each transaction; hot if it is left behind.
+//! The rollback journal (`-journal`): created and deleted (or truncated, or zeroed) in each transaction. If it is left behind, SQLite rolls back.
 use super::{NEVER, Policy};
 
-/// What it is called.
+/// The suffix of its name.
 pub const SUFFIX: &str = "-journal";
 
-/// One node, like an ordinary file's. A process beside the mount may have left it, or taken it away: whoever looks whether it is there must not be told what
-/// was before.
+/// One node, as for an ordinary file. A process that uses the backing directory may create or delete it, so the kernel must not cache whether it exists.
 pub const POLICY: Policy = Policy { entry_ttl: NEVER, attr_ttl: NEVER, no_flush: true };

@@ -1,4 +1,4 @@
-//! The kinds of files, one module each: read together they are the list of what SQLite touches, and of what this file system does about it.
+//! The kinds of files, one module each: what SQLite uses each for, and how this file system treats it.
 
 pub mod database;
 pub mod directory;
@@ -11,7 +11,7 @@ pub mod wal;
 
 use std::time::Duration;
 
-/// What a file is to this file system.
+/// The kind of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum NodeKind {
@@ -40,20 +40,20 @@ pub struct Policy {
     pub entry_ttl: Duration,
     /// How long the kernel may rely on attributes.
     pub attr_ttl: Duration,
-    /// The kernel need not tell of a close before the last one.
+    /// Whether the kernel need not report a close before the last one.
     pub no_flush: bool,
 }
 
-/// Long enough to be for ever, for what only changes through this mount.
+/// Practically for ever, for what only changes through this mount.
 pub const LONG: Duration = Duration::from_secs(3600);
-/// Always ask.
+/// Not at all: always ask.
 pub const NEVER: Duration = Duration::ZERO;
 
 impl NodeKind {
     const ALL: [NodeKind; 8] =
         [NodeKind::Directory, NodeKind::Plain, NodeKind::Database, NodeKind::Shm, NodeKind::Wal, NodeKind::Journal, NodeKind::Symlink, NodeKind::Special];
 
-    /// The kind that `kind as u8` stands for.
+    /// The kind with this number (`kind as u8`).
     pub(crate) fn from_byte(byte: u8) -> Self {
         Self::ALL.into_iter().find(|k| *k as u8 == byte).unwrap_or(NodeKind::Plain)
     }

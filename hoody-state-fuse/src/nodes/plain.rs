@@ -1,5 +1,5 @@
-//! Ordinary files: ordinary POSIX locks, one node an inode. An empty one may yet become a database, so its name is asked for each time.
+//! Ordinary files, with ordinary POSIX locks and one node for each inode. An empty one may become a database, so its name is not cached.
 use super::{LONG, Policy};
 
-/// The kernel keeps size and times right itself when it writes through.
+/// The kernel updates size and times itself when it writes.
 pub const POLICY: Policy = Policy { entry_ttl: LONG, attr_ttl: LONG, no_flush: false };

@@ -1,5 +1,5 @@
-//! Symbolic links: their text is handed to the kernel, which follows it on its own side; nothing here ever follows one.
+//! Symbolic links. The kernel follows them; this program never does.
 use super::{LONG, Policy};
 
-/// A link's text never changes.
+/// The target of a link never changes.
 pub const POLICY: Policy = Policy { entry_ttl: LONG, attr_ttl: LONG, no_flush: false };

@@ -1,21 +1,21 @@
-//! Whether requests are taken at all. An event loop that is busy with a slow unlink does not hear that a connection asks to write: until it listens again,
-//! nobody is held to have only read, and the time does not count.
+//! Whether the event loops take requests. While a loop is busy with a slow request, such as an unlink, it cannot receive that a connection asks to write. That
+//! time does not count for the rules that treat a connection as a reader because it has only read so far.
 
 use super::{LockService, Tick};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-/// A request that takes longer than this holds others up, in microseconds.
+/// A request that takes longer than this delays others, in microseconds.
 const SLOW: Tick = 5_000;
 
 /// The event loops that are busy with a request.
 #[derive(Debug, Default)]
 pub(super) struct Loops {
     busy: AtomicU32,
-    /// When the last of them became so.
+    /// When the last of them became busy.
     since: AtomicU64,
 }
 
-/// An event loop is busy with a request while this lives.
+/// Held while an event loop is busy with a request.
 #[derive(Debug)]
 pub struct Busy<'a> {
     service: &'a LockService,
@@ -23,7 +23,7 @@ pub struct Busy<'a> {
 }
 
 impl Busy<'_> {
-    /// Since when, in microseconds.
+    /// Since when the loop is busy, in microseconds.
     #[must_use]
     pub fn since(&self) -> Tick {
         self.since
@@ -31,7 +31,7 @@ impl Busy<'_> {
 }
 
 impl LockService {
-    /// An event loop begins with a request.
+    /// Notes that an event loop begins with a request.
     #[must_use]
     pub fn busy(&self) -> Busy<'_> {
         let since = self.now();
@@ -40,12 +40,12 @@ impl LockService {
         Busy { service: self, since }
     }
 
-    /// A request has been under way for long, and none was begun since.
-    pub(super) fn is_deaf(&self, now: Tick) -> bool {
+    /// Whether a request has been running for long, and none was begun since.
+    pub(super) fn is_unresponsive(&self, now: Tick) -> bool {
         self.loops.busy.load(Ordering::Relaxed) > 0 && now.saturating_sub(self.loops.since.load(Ordering::Relaxed)) > SLOW
     }
 
-    /// Whether somebody waits for a lock, so that the event loop had better not wait for the disk.
+    /// Whether somebody waits for a lock, so that the event loop should not wait for the disk.
     #[must_use]
     pub fn somebody_waits(&self) -> bool {
         self.lock().broker.needs_ticks()
