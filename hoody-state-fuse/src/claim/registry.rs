@@ -3,6 +3,7 @@
 
 use super::place::{Mounts, Place};
 use super::{Relation, Server};
+use hoody_state::Code;
 use hoody_state::locked_db::fuse::{Ask, LONGEST_LINE, Reply, left_socket};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use rustix::fs::{FlockOperation, Mode, OFlags};
@@ -95,7 +96,7 @@ impl Entry {
         }
         match self.ask(&left_socket(&control), &Ask::Yield {}, YIELD) {
             Some(Reply::Done { .. }) => Ok(true),
-            Some(Reply::Error { code, message }) if code == "databases_busy" => Err(message),
+            Some(Reply::Error { code, message }) if code.parse() == Ok(Code::DatabasesBusy) => Err(message),
             _ => Ok(false),
         }
     }

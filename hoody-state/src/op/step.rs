@@ -1,13 +1,11 @@
 //! Steps: the points of an operation between two side effects. A test counts them, then crashes at each.
 
-use crate::error::{Code, Result};
-
-/// The code of the error that stands for a crash: whoever meets it stops where it is and undoes nothing.
-pub const CRASHED: Code = Code::Crashed;
+use crate::error::Result;
 
 /// Told of every step before it is taken.
 pub trait StepHook: Send + Sync {
-    /// `operation` is its word (`snapshot.create`), `step` the step's. An error with the code [`CRASHED`] stops the operation there, as a kill would.
+    /// `operation` is its word (`snapshot.create`), `step` the step's. An error with the code
+    /// [`Code::Crashed`](crate::Code::Crashed) stops the operation there, as a kill would: nothing is undone.
     ///
     /// # Errors
     /// To stop the operation.
