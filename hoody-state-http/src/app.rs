@@ -134,11 +134,7 @@ impl App {
         id: ContainerId,
         call: impl FnOnce(&Host, &ContainerId) -> Result<T> + Send + 'static,
     ) -> Result<T, ApiError> {
-        self.read(move |host| {
-            who.check_container(host, &id)?;
-            call(host, &id)
-        })
-        .await
+        self.read(on_container(who, id, call)).await
     }
 
     /// [`App::change`] of a container that the caller may see.
@@ -151,11 +147,7 @@ impl App {
         id: ContainerId,
         call: impl FnOnce(&Host, &ContainerId) -> Result<T> + Send + 'static,
     ) -> Result<T, ApiError> {
-        self.change(move |host| {
-            who.check_container(host, &id)?;
-            call(host, &id)
-        })
-        .await
+        self.change(on_container(who, id, call)).await
     }
 
     /// Runs a call that may have to ask another server, and may take as long as that server does.
@@ -221,5 +213,13 @@ impl App {
     async fn run<T: Send + 'static>(&self, slots: &Arc<Slots>, call: impl FnOnce(&Host) -> Result<T> + Send + 'static) -> Result<T, ApiError> {
         let slot = slots.take(&slots::current(), self.options.limits.patience, Code::ServerBusy).await?;
         self.in_slot(slot, call).await
+    }
+}
+
+/// A call about a container, which is refused if the caller cannot see the container.
+fn on_container<T>(who: Identity, id: ContainerId, call: impl FnOnce(&Host, &ContainerId) -> Result<T> + Send) -> impl FnOnce(&Host) -> Result<T> + Send {
+    move |host| {
+        who.check_container(host, &id)?;
+        call(host, &id)
     }
 }

@@ -13,7 +13,7 @@ Examples:
 
 /// SQLite without `database is locked`: mount a directory so that processes wait for each other instead of failing.
 #[derive(Parser)]
-#[command(version, about, after_help = EXAMPLES)]
+#[command(version, after_help = EXAMPLES)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,

@@ -6,7 +6,7 @@ use crate::container_io;
 use crate::context::Context;
 use crate::copies;
 use crate::failure::Outcome;
-use crate::http::segment;
+use crate::http::{object, segment};
 use crate::output::{Column, bytes, fields, table, text, time};
 use crate::resolve::{self, all_rows};
 use crate::wait;
@@ -87,7 +87,7 @@ fn disk(limit: &str) -> Value {
 fn create(cx: &mut Context<'_>, a: CreateContainer) -> Outcome {
     let project = resolve::project(cx, &a.project)?;
     let env: Map<String, Value> = a.env.iter().map(|(k, v)| (k.clone(), json!(v))).collect();
-    let optional = [
+    let body = object([
         ("name", a.name.map(Value::from)),
         ("container_image", a.image.map(Value::from)),
         ("environment_vars", (!env.is_empty()).then_some(Value::Object(env))),
@@ -101,9 +101,8 @@ fn create(cx: &mut Context<'_>, a: CreateContainer) -> Outcome {
         ("autostart", a.no_autostart.then_some(json!(false))),
         ("ramdisk", a.no_ramdisk.then_some(json!(false))),
         ("command", (!a.command.is_empty()).then(|| json!(a.command))),
-    ];
-    let body: Map<String, Value> = optional.into_iter().filter_map(|(k, v)| Some((k.to_owned(), v?))).collect();
-    let created = cx.client.post(&format!("/projects/{project}/containers"), &Value::Object(body))?;
+    ]);
+    let created = cx.client.post(&format!("/projects/{project}/containers"), &body)?;
     wait::operation(cx, &created, &a.wait)?;
     let created = wait::running(cx, created, &a.wait)?;
     cx.print(&created, |c| table(std::slice::from_ref(c), &COLUMNS))

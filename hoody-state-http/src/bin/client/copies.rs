@@ -5,11 +5,11 @@ use crate::confirm::confirm;
 use crate::container::{COLUMNS, path};
 use crate::context::Context;
 use crate::failure::{Failure, Outcome, exit};
-use crate::http::segment;
+use crate::http::{object, segment};
 use crate::output::{Column, line, rows, table, text, time};
 use crate::resolve;
 use crate::wait;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use std::io::Read;
 
 const PEERS: [Column; 5] = [
@@ -19,10 +19,6 @@ const PEERS: [Column; 5] = [
     ("URL", |p| text(&p["url"])),
     ("ADDED", |p| time(&p["created_at"])),
 ];
-
-fn object<const N: usize>(fields: [(&str, Option<Value>); N]) -> Value {
-    Value::Object(fields.into_iter().filter_map(|(k, v)| Some((k.to_owned(), v?))).collect::<Map<_, _>>())
-}
 
 /// The id of a server, given by id or name.
 fn server(cx: &Context<'_>, wanted: &str) -> Outcome<String> {

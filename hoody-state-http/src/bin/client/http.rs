@@ -208,6 +208,11 @@ impl Client {
     }
 }
 
+/// A JSON object of the fields that are given.
+pub fn object<const N: usize>(fields: [(&str, Option<Value>); N]) -> Value {
+    Value::Object(fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect())
+}
+
 /// What stays as it is in a segment of a path: the unreserved characters of RFC 3986.
 const IN_SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 

@@ -4,9 +4,10 @@ use crate::args::Project;
 use crate::confirm::confirm;
 use crate::context::Context;
 use crate::failure::Outcome;
+use crate::http::object;
 use crate::output::{Column, fields, table, text, time};
 use crate::resolve::{self, all_rows};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 const COLUMNS: [Column; 4] =
     [("ID", |p| text(&p["id"])), ("ALIAS", |p| text(&p["alias"])), ("MAX CONTAINERS", |p| text(&p["max_containers"])), ("CREATED", |p| time(&p["created_at"]))];
@@ -19,12 +20,7 @@ pub fn run(cx: &mut Context<'_>, command: Project) -> Outcome {
             cx.print(&rows, |d| table(d.as_array().map_or(&[], Vec::as_slice), &COLUMNS))
         }
         Project::Create { alias, color, max_containers } => {
-            let mut body = json!({ "alias": alias });
-            for (key, value) in [("color", color.map(Value::from)), ("max_containers", max_containers.map(Value::from))] {
-                if let Some(v) = value {
-                    body[key] = v;
-                }
-            }
+            let body = object([("alias", Some(alias.into())), ("color", color.map(Value::from)), ("max_containers", max_containers.map(Value::from))]);
             let created = cx.client.post("/projects/", &body)?;
             cx.print(&created, fields)
         }

@@ -5,7 +5,7 @@ use crate::confirm::confirm;
 use crate::container::path;
 use crate::context::Context;
 use crate::failure::{Failure, Outcome, exit};
-use crate::http::segment;
+use crate::http::{object, segment};
 use crate::output::{Column, bytes, fields, rows, table, text, time};
 use crate::wait;
 use jiff::{SignedDuration, Timestamp};
@@ -39,15 +39,14 @@ pub fn run(cx: &mut Context<'_>, command: Snapshot) -> Outcome {
         }
         Snapshot::Create { container, alias, expiry, description, labels, replace } => {
             let labels: Map<String, Value> = labels.into_iter().map(|(k, v)| (k, json!(v))).collect();
-            let optional = [
+            let body = object([
                 ("alias", alias.map(Value::from)),
                 ("expiry", expiry.map(Value::from)),
                 ("description", description.map(Value::from)),
                 ("labels", (!labels.is_empty()).then_some(Value::Object(labels))),
                 ("on_alias_conflict", replace.then(|| json!("replace"))),
-            ];
-            let body: Map<String, Value> = optional.into_iter().filter_map(|(k, v)| Some((k.to_owned(), v?))).collect();
-            let data = cx.client.post(&path(cx, &container, "/snapshots")?, &Value::Object(body))?;
+            ]);
+            let data = cx.client.post(&path(cx, &container, "/snapshots")?, &body)?;
             cx.print(&data, |d| table(std::slice::from_ref(inner(d)), &COLUMNS))
         }
         Snapshot::Show(one) => {
@@ -57,10 +56,12 @@ pub fn run(cx: &mut Context<'_>, command: Snapshot) -> Outcome {
         Snapshot::Restore { one, keep_current, databases, no_start, wait } => {
             let path = of(cx, &one, "")?;
             confirm(cx, &format!("overwrite the container {} with its snapshot {}", one.container, one.snapshot))?;
-            let optional =
-                [("keep_current", keep_current.map(Value::from)), ("databases", databases.map(Value::from)), ("start", no_start.then_some(json!(false)))];
-            let body: Map<String, Value> = optional.into_iter().filter_map(|(k, v)| Some((k.to_owned(), v?))).collect();
-            let data = cx.client.put(&path, &Value::Object(body))?;
+            let body = object([
+                ("keep_current", keep_current.map(Value::from)),
+                ("databases", databases.map(Value::from)),
+                ("start", no_start.then_some(json!(false))),
+            ]);
+            let data = cx.client.put(&path, &body)?;
             wait::operation(cx, &data, &wait)?;
             let undo =
                 data["undo"].as_str().map(|u| format!("; the state before is kept as snapshot {u} (undo with `hoody-state snapshot undo {}`)", one.container));

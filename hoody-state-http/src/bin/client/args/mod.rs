@@ -35,6 +35,7 @@ pub struct Cli {
 
 /// Options of every command.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Global options")]
 pub struct Global {
     /// URL of the server [env: HOODY_STATE_URL; default: for root without a token the socket of the server on this machine, else http://127.0.0.1:7878]
     #[arg(long, global = true, value_name = "URL", conflicts_with = "socket")]
