@@ -3,7 +3,7 @@
 //! Whatever can be read must be written again as a line that reads as the same thing.
 #![no_main]
 
-use hoody_state::locked_db::fuse::{Ask, Reply};
+use hoody_state::locked_db::control::{Ask, Reply};
 use libfuzzer_sys::fuzz_target;
 use serde::Serialize;
 use serde::de::DeserializeOwned;

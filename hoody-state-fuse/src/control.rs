@@ -1,11 +1,11 @@
-//! The control socket, for root only. Requests and replies are one line of JSON each (`hoody_state::locked_db::fuse` has both types). A hold on writes ends
+//! The control socket, for root only. Requests and replies are one line of JSON each (`hoody_state::locked_db::control` has both types). A hold on writes ends
 //! with the connection that requested it, so a client that dies does not block anybody.
 
 use crate::locks::Held;
 use crate::mount::{Mount, MountError};
 use hoody_state::Code;
 use hoody_state::locked_db::broker::{Class, FileStatus, LockKind, Range};
-use hoody_state::locked_db::fuse::{Ask, Client, LONGEST_LINE, Reply, left_socket};
+use hoody_state::locked_db::control::{Ask, Client, LONGEST_LINE, Reply, left_socket};
 use hoody_state::locked_db::{FileLocks, LockUser, Status};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};

@@ -6,7 +6,7 @@ mod support;
 
 use hoody_state::Code;
 use hoody_state::locked_db::LockedDb as _;
-use hoody_state::locked_db::fuse::{Ask, Client};
+use hoody_state::locked_db::control::{Ask, Client};
 use hoody_state_fuse::claim::{InUse, Relation};
 use hoody_state_fuse::mount::{Mount, MountError, MountOptions};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};

@@ -6,8 +6,8 @@ mod support;
 
 use hoody_state::Code;
 use hoody_state::locked_db::LockedDb as _;
+use hoody_state::locked_db::control::{Ask, Client, left_socket};
 use hoody_state::locked_db::fuse::daemon::{DaemonConfig, FuseDaemon};
-use hoody_state::locked_db::fuse::{Ask, Client, left_socket};
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::UnixStream;

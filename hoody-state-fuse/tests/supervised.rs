@@ -4,7 +4,7 @@
 
 mod support;
 
-use hoody_state::locked_db::fuse::Client;
+use hoody_state::locked_db::control::Client;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};

@@ -51,7 +51,6 @@
 mod catalog;
 pub mod cgroup;
 pub mod clock;
-#[cfg(feature = "host")]
 pub mod error;
 pub mod event;
 pub mod freeze;

@@ -4,7 +4,7 @@
 use super::place::{Mounts, Place};
 use super::{Relation, Server};
 use hoody_state::Code;
-use hoody_state::locked_db::fuse::{Ask, LONGEST_LINE, Reply, left_socket};
+use hoody_state::locked_db::control::{Ask, LONGEST_LINE, Reply, left_socket};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use serde::{Deserialize, Serialize};

@@ -1,6 +1,7 @@
 //! In memory, for tests of what stands above: a volume shows at its backing, and a hold is a write transaction on each database that is there.
 
-use super::{LockedDb, Quiesced, RestartListener, Status, databases_in, not_found};
+use super::contract::{LockedDb, Quiesced, RestartListener, databases_in, not_found};
+use super::status::Status;
 use crate::error::{Code, Error, Result};
 use rusqlite::{Connection, OpenFlags};
 use std::collections::BTreeMap;

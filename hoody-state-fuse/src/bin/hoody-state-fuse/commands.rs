@@ -3,7 +3,7 @@
 use super::args::{MountedArgs, QuiesceArgs};
 use super::{Result, socket};
 use hoody_state::locked_db::Status;
-use hoody_state::locked_db::fuse::{Ask, Client, Reply, left_socket};
+use hoody_state::locked_db::control::{Ask, Client, Reply, left_socket};
 use std::io::{Read as _, Write as _};
 use std::process::{Command, ExitCode};
 use std::time::Duration;

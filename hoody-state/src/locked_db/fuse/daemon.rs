@@ -3,8 +3,9 @@
 //! It is a process of its own in a session of its own: databases go on while the server restarts, which then finds it by its socket. That it died is noticed
 //! at once (the end of a connection), without looking again and again.
 
-use super::{Ask, Client, FuseLockedDb, does_not_answer, left_socket};
+use super::FuseLockedDb;
 use crate::error::{Code, Error, IoContext, Result};
+use crate::locked_db::control::{Ask, Client, does_not_answer, left_socket};
 use crate::locked_db::{LockedDb, Quiesced, RestartListener, Status};
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::net::UnixStream;
