@@ -1,4 +1,4 @@
-//! How soon somebody is let go: writes held for a snapshot, a killed waiter, a dead holder. One JSON line each; nothing fails by being slow.
+//! How soon waits end: writes that were held for a snapshot, a killed waiter, a dead holder. Prints one JSON line for each; slowness is not a failure.
 //!
 //! `cargo bench -p hoody-state-fuse --bench liveness -- --dir DIR` (a directory of the file system to measure; needs root and `/dev/fuse`).
 

@@ -137,7 +137,7 @@ fn a_caller_without_rights_is_refused_as_by_an_ordinary_directory() {
     assert_eq!(said("public.db", "SELECT v FROM t"), "[(0,)]");
     assert_eq!(said("public.db", "UPDATE t SET v = 1"), "attempt to write a readonly database");
     assert_eq!(said("new.db", "CREATE TABLE t(v)"), "unable to open database file");
-    // And whoever may, does.
+    // A user who has the right can do it.
     open(d.at("public.db")).execute("UPDATE t SET v = 1", []).unwrap();
 }
 
@@ -207,7 +207,7 @@ fn a_mountpoint_under_the_backing_or_a_backing_under_a_mount_is_no_loop() {
     let m = Mounted::new(&MountOptions::default());
     fs::create_dir(m.at().join("sub")).unwrap();
     let other = tempfile::tempdir().unwrap();
-    // Its own mountpoint, by way of another directory: the files are the backing's, not the mount's.
+    // Its own mountpoint, through another directory: the files are those of the backing, not of the mount.
     std::os::unix::fs::symlink(m.back(), other.path().join("way")).unwrap();
     let inside = hoody_state_fuse::mount::Mount::single(&other.path().join("way"), &m.back().join("sub"), &MountOptions::default());
     assert!(matches!(inside, Err(hoody_state_fuse::mount::MountError::Nested { .. })));

@@ -1,4 +1,4 @@
-//! Processes that use a database beside the mount, by the path of its backing: they and the mount's users wait for each other, as natively.
+//! Processes that use a database in the backing directory: they and users of the mount wait for each other, as natively.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -77,7 +77,7 @@ fn a_writer_beside_the_mount_is_waited_for_and_is_refused_as_natively() {
     }
 }
 
-/// A read mark is moved by the daemon for its users: never one that a reader beside the mount holds.
+/// The daemon moves a read mark for its users, but never one that a reader in the backing directory holds.
 #[test]
 fn a_reader_beside_the_mount_keeps_its_snapshot() {
     let d = Daemon::start(false);

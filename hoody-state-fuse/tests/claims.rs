@@ -117,7 +117,7 @@ fn a_volume_that_somebody_serves_is_refused_by_its_code() {
     names_the_first(&v, &second(&v, &one));
 }
 
-/// A daemon that was unmounted while files are open goes on for who has them open, and a successor at another place knew nothing of it.
+/// A daemon that was unmounted while files are open keeps serving them. A successor on another mountpoint must know of it.
 #[test]
 fn a_daemon_that_left_its_place_yields_to_whoever_serves_its_backing_next() {
     let d = Daemon::start(false);
@@ -140,7 +140,7 @@ fn a_daemon_that_left_its_place_yields_to_whoever_serves_its_backing_next() {
     drop((c, user, next));
 }
 
-/// Mounting around the backing is refused before anything else; that is not what is asked here.
+/// A mountpoint around the backing is refused before anything else; this test needs another case.
 fn nested_first(d: &Daemon) -> impl Fn(MountError) -> MountError + '_ {
     move |e| match e {
         MountError::Nested { .. } | MountError::NotEmpty(_) => {

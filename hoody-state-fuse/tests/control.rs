@@ -157,7 +157,7 @@ fn a_client_that_dies_while_it_waits_for_quiet_holds_nobody_up() {
     std::thread::sleep(Duration::from_millis(500));
     assert!(waits.try_wait().unwrap().is_none(), "writes are held while it waits");
     drop(client);
-    soon("it lets go", || waits.try_wait().unwrap().is_some());
+    soon("it gives up", || waits.try_wait().unwrap().is_some());
     assert!(waits.wait().unwrap().success());
     open_transaction.execute_batch("COMMIT").unwrap();
 }

@@ -41,7 +41,7 @@ fn burst(d: &Daemon, for_at_most: Duration, seen: impl Fn() -> bool) -> bool {
 fn until_it_rests(pid: u32) {
     let began = Instant::now();
     while asks(pid) {
-        assert!(began.elapsed() < Duration::from_secs(5), "it goes on asking without a reason");
+        assert!(began.elapsed() < Duration::from_secs(5), "it keeps processors awake without a reason");
         std::thread::sleep(Duration::from_millis(5));
     }
 }

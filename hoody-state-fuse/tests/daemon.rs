@@ -83,7 +83,7 @@ fn connections_that_were_opened_read_only_read_at_the_same_time_in_wal_mode() {
         }
     });
     assert_eq!((value(&first), counter(&d, "waits")), (0, 0), "nobody waited for the first, which still reads");
-    // One that may write is another matter, whoever opened one to read just before it.
+    // A connection that can write does not count as a reader, even if a reader was opened just before it.
     first.execute_batch("COMMIT").unwrap();
     let second = open(d.at("a.db"));
     assert_eq!(read(&second), 1);
@@ -92,7 +92,7 @@ fn connections_that_were_opened_read_only_read_at_the_same_time_in_wal_mode() {
     second.execute_batch("COMMIT").unwrap();
 }
 
-/// Which connection a thread opens a `-shm` for is told by what it did before; where that could be wrong, it may be a writer.
+/// The connection for which a thread opens a `-shm` follows from what the thread did before; if that is uncertain, it counts as a writer.
 #[test]
 fn nobody_is_taken_for_a_reader_while_a_writer_of_its_process_has_no_shm_yet() {
     let d = Daemon::start(false);
@@ -230,7 +230,7 @@ fn a_killed_waiter_is_gone_soon() {
     let killed = Instant::now();
     second.kill().unwrap();
     second.wait().unwrap();
-    // Not a measurement: it would otherwise stay until the first lets go.
+    // Not a measurement: otherwise it would wait until the first releases its lock.
     assert!(killed.elapsed() < Duration::from_secs(5));
     first.kill().unwrap();
     first.wait().unwrap();
@@ -246,7 +246,7 @@ fn a_second_connection_of_one_thread_is_answered_at_once() {
     assert_eq!(said.sqlite_error_code(), Some(rusqlite::ErrorCode::DatabaseBusy), "{said}");
     a.execute_batch("COMMIT").unwrap();
     b.execute("UPDATE t SET v = 1", []).unwrap();
-    // A reader of the same thread is no obstacle.
+    // A reader in the same thread does not matter.
     a.execute_batch("BEGIN").unwrap();
     assert_eq!(value(&a), 1);
     b.execute("UPDATE t SET v = 2", []).unwrap();
@@ -323,7 +323,7 @@ fn writes_are_held_for_a_snapshot_and_every_copy_is_whole() {
         }
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
     });
-    // A client that goes away lets go.
+    // The hold ends when the client disconnects.
     drop(db.quiesce(&["v"], Duration::from_secs(1), Duration::from_secs(60)).unwrap());
     open(shown.join("a.db")).execute("UPDATE t SET v = 0", []).unwrap();
     db.remove_volume("v").unwrap();

@@ -98,7 +98,7 @@ fn a_database_name_with_another_header_is_an_ordinary_file() {
     let code = "import fcntl,sys,time\nf=open(sys.argv[1],'wb')\nfcntl.lockf(f,fcntl.LOCK_EX|fcntl.LOCK_NB)\nf.write(b'DUCK'*1024); f.flush()\nprint('held',flush=True)\ntime.sleep(60)";
     let holds = held_by(code, &d.at("duck.db"));
     use hoody_state::locked_db::LockedDb as _;
-    let quiet = d.locked_db().quiesce(&[], Duration::from_millis(200), Duration::from_secs(5)).expect("an ordinary lock is no write transaction");
+    let quiet = d.locked_db().quiesce(&[], Duration::from_millis(200), Duration::from_secs(5)).expect("an ordinary lock is not a write transaction");
     assert!(quiet.release().unwrap());
     let (a, b) = (File::open(d.at("duck.db")).unwrap(), File::open(d.at("duck.db")).unwrap());
     assert_eq!(a.metadata().unwrap().ino(), b.metadata().unwrap().ino(), "one number for both");

@@ -125,7 +125,7 @@ fn a_write_transaction_that_was_under_way_is_waited_for_by_the_next_mount() {
     }
 }
 
-/// Locks of a user that died too are let go of.
+/// Locks of a user that has died too are released.
 #[test]
 fn a_user_that_died_with_the_daemon_holds_nobody_up() {
     let s = Supervised::start();

@@ -85,7 +85,7 @@ fn a_service_with_a_handler_for_term_writes_after_the_holder_and_meets_no_error(
 fn an_alarm_ends_the_wait_for_an_ordinary_file() {
     let d = Daemon::start(false);
     let holds = plain_holder(&d.at("plain"));
-    // The handler raises, so the wait is not taken up again; a second wait goes on through a handler that does not.
+    // The handler raises an exception, so the wait is not continued; a second wait continues after a handler that does not.
     let waits = Program::start(
         "import fcntl,signal,sys,time\nclass Alarm(Exception): pass\ndef ring(*_): raise Alarm()\nsignal.signal(signal.SIGALRM,ring)\nf=open(sys.argv[1],'r+')\nprint('ready',flush=True)\nat=time.monotonic()+0.3\nsignal.setitimer(signal.ITIMER_REAL,0.3)\ntry:\n  fcntl.lockf(f,fcntl.LOCK_EX)\n  print('locked',flush=True)\nexcept Alarm: print(int((time.monotonic()-at)*1000),flush=True)\nsignal.signal(signal.SIGALRM,lambda *_: print('again',flush=True))\nsignal.setitimer(signal.ITIMER_REAL,0.1)\nfcntl.lockf(f,fcntl.LOCK_EX)\nprint('locked',flush=True)",
         &d.at("plain"),

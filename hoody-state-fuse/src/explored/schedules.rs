@@ -21,7 +21,7 @@ fn explore(schedules: usize, f: impl Fn() + Send + Sync + 'static) {
 
 const ANY_READ: Range = Range::byte(124);
 
-/// Nothing here depends on how long a thing takes.
+/// Nothing here depends on time.
 fn limits() -> Limits {
     Limits { turn: 0, ..Limits::default() }
 }
@@ -40,7 +40,7 @@ fn file(class: Class) -> Arc<LockedFile> {
     })
 }
 
-/// One connection, and the asserts that are made of each answer.
+/// A connection, which checks each answer.
 #[derive(Clone)]
 struct Client {
     service: Arc<LockService>,
@@ -107,12 +107,12 @@ impl Client {
     }
 }
 
-/// Who is where nobody else may be.
+/// A section that only one connection may be in.
 #[derive(Clone, Default)]
 struct Alone(Arc<AtomicI32>);
 
 impl Alone {
-    /// The explorer may run anybody else meanwhile.
+    /// The explorer may switch to another thread inside it.
     fn enter(&self) {
         assert_eq!(self.0.fetch_add(1, Ordering::SeqCst), 0, "two hold what is exclusive");
         thread::yield_now();
@@ -125,7 +125,7 @@ fn transaction(c: &Client, alone: &Alone, held: Option<&AtomicBool>) {
     while let Err(e) = c.ask(ANY_READ, F_RDLCK) {
         assert_eq!(e, EAGAIN);
     }
-    assert_eq!(c.ask(rules::WRITE, F_WRLCK), Ok(()), "nobody is told that it is busy");
+    assert_eq!(c.ask(rules::WRITE, F_WRLCK), Ok(()), "no connection gets BUSY");
     assert!(!held.is_some_and(|h| h.load(Ordering::SeqCst)), "a write began while writes were held");
     alone.enter();
     assert_eq!(c.ask(rules::WRITE, F_UNLCK), Ok(()));
@@ -289,7 +289,7 @@ fn a_lease_and_its_holder_let_go_once_between_them() {
             held.release()
         });
         holder.join().unwrap();
-        // Were the first let go twice, this one would hold nothing.
+        // If the first hold were released twice, this one would hold nothing.
         assert!(service.status().0.iter().all(|(f, _)| f.holders.iter().all(|h| h.ranges.iter().all(|(r, _)| *r != rules::WRITE))), "still held");
         assert!(other.release());
         writer.join().unwrap();

@@ -125,7 +125,7 @@ mod tests {
         assert!(ends(Status { shared: STOP, ..Status::default() }));
         assert!(!ends(Status { own: ALRM, caught: ALRM, blocked: ALRM, ..Status::default() }));
         assert!(!ends(Status { own: ALRM, ignored: ALRM, ..Status::default() }));
-        assert!(!ends(Status { own: CHLD | CONT, shared: URG | WINCH, ..Status::default() }), "nothing comes of them");
+        assert!(!ends(Status { own: CHLD | CONT, shared: URG | WINCH, ..Status::default() }), "they are ignored");
         assert!(!interrupts("", true));
     }
 

@@ -1,4 +1,4 @@
-//! The service with real threads: answers come once, whoever makes them possible.
+//! The service with real threads: each request is answered once, by whatever thread makes the answer possible.
 
 use crate::locks::{Class, Limits, LockCall, LockService, LockedFile};
 use hoody_state::locked_db::broker::{Range, rules};
@@ -98,7 +98,7 @@ fn a_hold_waits_for_the_writer_and_holds_the_next_until_it_is_dropped_or_its_lea
     ask(&service, &shm, call(1, rules::WRITE, F_UNLCK)).recv_timeout(SOON).unwrap().unwrap();
     let held = waiting.join().unwrap();
     let next = ask(&service, &shm, LockCall { tid: std::process::id(), ..call(2, rules::WRITE, F_WRLCK) });
-    assert_eq!(next.recv_timeout(Duration::from_secs(5)), Ok(Ok(())), "the lease lets go");
+    assert_eq!(next.recv_timeout(Duration::from_secs(5)), Ok(Ok(())), "the hold ends with its lease");
     assert!(!held.release(), "and says so");
 }
 

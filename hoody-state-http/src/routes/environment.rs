@@ -70,7 +70,7 @@ fn variables(mut body: Object) -> hoody_state::Result<BTreeMap<String, String>> 
     body.into_iter()
         .map(|(name, value)| match value {
             serde_json::Value::String(s) => Ok((name, s)),
-            other => Err(invalid(&format!("environment_vars.{name}"), format!("{other} is no string"))),
+            other => Err(invalid(&format!("environment_vars.{name}"), format!("{other} is not a string"))),
         })
         .collect()
 }

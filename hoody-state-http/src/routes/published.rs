@@ -154,7 +154,7 @@ pub async fn me(State(app): State<Shared>, _who: Identity) -> Reply<User> {
 #[utoipa::path(post, path = "/users/auth/login", tag = "server", operation_id = "login", responses((status = 401, description = "Always refused", body = crate::envelope::ErrorBody)))]
 pub async fn login(_: Input<Nothing>) -> ApiError {
     let message =
-        "there is no log-in by user name and password: make a token with `hoody-state-http token create` and send it as `Authorization: Bearer TOKEN`";
+        "this server has no login by user name and password: create a token with `hoody-state-http token create` and send it as `Authorization: Bearer TOKEN`";
     Error::new(Code::InvalidCredentials, message).into()
 }
 

@@ -55,7 +55,7 @@ fn a_thousand_silent_connections_hold_up_neither_root_nor_the_network() {
             } else {
                 match ask(&connect_from(99, s.address)) {
                     Some((200, _)) => (200, false),
-                    // They have not been silent for a second yet: it is told to come again.
+                    // They have not been idle for a second yet: the client must try again.
                     Some((503, text)) => (503, text.contains("too_many_connections") && text.contains("retry-after: 1")),
                     other => panic!("{other:?}"),
                 }
@@ -75,7 +75,7 @@ fn a_thousand_silent_connections_hold_up_neither_root_nor_the_network() {
 fn an_address_has_its_share_of_connections() {
     let s = Server::limited(Limits { connections: 100, connections_per_address: 5, ..Limits::default() });
     let busy: Vec<TcpStream> = (0..5).map(|_| connect_from(7, s.address)).collect();
-    let (status, text) = ask(&connect_from(7, s.address)).expect("it is told why");
+    let (status, text) = ask(&connect_from(7, s.address)).expect("the answer says why");
     assert!(status == 429 && text.contains("address_limit") && text.contains("retry-after: 1"), "{text}");
     assert_eq!(ask(&connect_from(8, s.address)).unwrap().0, 200, "another address is not concerned");
     // After a second of silence the oldest gives way.

@@ -54,7 +54,7 @@ fn projects() {
         gone,
         json!({"deleted": {"containers": 1, "permissions": 0, "aliases": 0}, "deleted_items": {"containers": [{"id": container, "name": "box"}]}})
     );
-    // Its containers go on their way out behind.
+    // Its containers are deleted in the background.
     let left = (0..500).find_map(|_| {
         let a = s.get(&format!("/api/v1/containers/{container}"));
         if a.status == 404 {
