@@ -4,6 +4,7 @@ use hoody_state::Code;
 use hoody_state::host::IdempotencyKey;
 use hoody_state::model::{CopyRequest, NewContainer, NewPeer, NewSnapshot, Rights, Status, SyncRequest};
 use hoody_state::runtime::Network;
+use hoody_state::snapshot::Transferable as _;
 use hoody_state::snapshot::{SnapshotStore, Volume};
 use hoody_state::transfer::memory::Fault;
 use hoody_state_workspace::{MemoryWorld, assert_clean, snapshot};

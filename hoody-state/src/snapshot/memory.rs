@@ -4,12 +4,11 @@
 
 use crate::error::{Code, Error, Result};
 use crate::id::{ContainerId, OperationId};
-use crate::snapshot::{Deleted, SnapshotStore, Space, Volume, VolumeInfo};
+use crate::snapshot::{Deleted, SnapshotStore, Space, Transferable, Volume, VolumeInfo};
 use crate::units::{Bytes, Generation, VolumeId};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io::{Read, Write};
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use uuid::Uuid;
@@ -291,12 +290,14 @@ impl SnapshotStore for MemoryStore {
         Ok(Space { total: s.capacity, used: s.used(), free: s.free(), ..Space::default() })
     }
 
+    fn transfer(&self) -> Option<&dyn Transferable> {
+        Some(self)
+    }
+}
+
+impl Transferable for MemoryStore {
     fn claims_identity(&self, snapshot: &Volume) -> Result<bool> {
         Ok(self.state().get(snapshot).is_ok_and(|entry| entry.received))
-    }
-
-    fn path(&self, _volume: &Volume) -> Option<PathBuf> {
-        None
     }
 
     fn identity(&self, volume: &Volume) -> Result<Option<Uuid>> {
@@ -414,6 +415,7 @@ mod tests {
     }
 
     crate::snapshot_suite!(MemoryStore::new());
+    crate::transfer_suite!(MemoryStore::new());
 
     #[test]
     fn a_full_pool_refuses_writes_and_takes_them_again_after_a_delete() {

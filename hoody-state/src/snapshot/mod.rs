@@ -21,17 +21,18 @@ pub mod btrfs;
 pub mod memory;
 #[cfg(any(test, feature = "conformance"))]
 pub mod suite;
+mod transferable;
 
 pub use crate::model::space::{DiskUse, Space};
 pub use crate::model::volume::Volume;
 
+pub use transferable::Transferable;
+
 use crate::error::Result;
 use crate::id::{ContainerId, OperationId, ProjectId};
 use crate::units::{Bytes, Generation, VolumeId};
-use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::time::Duration;
-use uuid::Uuid;
 
 /// What is known of a volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,8 +58,11 @@ pub struct Deleted {
 
 /// Copy-on-write volumes. See the [module](self) for the vocabulary and the guarantees.
 pub trait SnapshotStore: Send + Sync {
-    /// Makes the empty directories of a container (`containers/<id>/snapshots`). Does nothing if they are there.
-    fn create_home(&self, container: &ContainerId) -> Result<()>;
+    /// Makes the empty directories of a container (`containers/<id>/snapshots`). Does nothing if they are there. The default is that of a store without
+    /// directories.
+    fn create_home(&self, _container: &ContainerId) -> Result<()> {
+        Ok(())
+    }
 
     /// Takes a container's whole home out of sight in one rename, under the name of `op`, for [`SnapshotStore::empty_trash`]. Does
     /// nothing if there is none. Constant cost, durable when it returns.
@@ -105,34 +109,19 @@ pub trait SnapshotStore: Send + Sync {
     /// was copied or sealed.
     fn sync(&self) -> Result<()>;
 
-    /// Waits up to `timeout` until the space of a deleted volume has come back; whether it has.
-    fn reclaimed(&self, volume: VolumeId, timeout: Duration) -> Result<bool>;
+    /// Waits up to `timeout` until the space of a deleted volume has come back; whether it has. The default is that of a store whose space comes back with
+    /// the deletion.
+    fn reclaimed(&self, _volume: VolumeId, _timeout: Duration) -> Result<bool> {
+        Ok(true)
+    }
 
     /// How full the pool is. Cheap: asked before every change.
     fn space(&self) -> Result<Space>;
 
-    /// What a read-only volume's content is known by, on whichever host it is: a copy that was received has the identity of what was sent. A snapshot of a
-    /// volume that is not [sealed](Volume::is_sealed) has one that never was anywhere before, whatever was written into the volume.
-    fn identity(&self, volume: &Volume) -> Result<Option<Uuid>>;
-
-    /// Writes a read-only volume, nested ones included, to `out`: whole, or as an increment on `base`, a read-only volume that the receiver has too.
-    /// Errors: `volume_not_found`, `volume_writable`, `path_too_long`, `transfer_cut` when `out` fails. Cost: what is sent is read once; of what
-    /// did not change nothing is read.
-    fn send(&self, volume: &Volume, base: Option<&Volume>, out: &mut dyn Write) -> Result<()>;
-
-    /// Makes the read-only volume `to` of what [`send`](SnapshotStore::send) wrote, with the identity of what was sent. `base` is this host's volume with the
-    /// identity of the sender's. It is at `to` when all of it is whole and durable, and not before; after an error or a crash what is half-made lies under
-    /// [`Volume::Staging`]. Whatever the bytes say, nothing else in the pool or outside is read or written.
-    /// Errors: `volume_exists`, `base_missing`, `stream_corrupt`, `stream_refused`, `transfer_cut` when `input` fails or ends early, `pool_full`.
-    fn receive(&self, to: &Volume, base: Option<&Volume>, staging: &OperationId, input: &mut dyn Read) -> Result<VolumeInfo>;
-
-    /// Whether two read-only volumes, one grown from the other, differ in anything: names, data, owners, modes, attributes, times. Cost follows what
-    /// changed.
-    fn differs(&self, base: &Volume, volume: &Volume) -> Result<bool>;
-
-    /// Whether a volume's identity is not its own by birth. A crash can leave a snapshot of a volume that is not sealed under its place with an identity that
-    /// somebody wrote into the volume at that very instant: recovery must not put it into a list.
-    fn claims_identity(&self, snapshot: &Volume) -> Result<bool>;
+    /// Sends volumes to other servers and receives theirs, if this store can.
+    fn transfer(&self) -> Option<&dyn Transferable> {
+        None
+    }
 
     /// Why this store does not count what containers write, if it does not: then no limit can be set.
     fn uncounted(&self) -> Option<String> {
@@ -166,7 +155,9 @@ pub trait SnapshotStore: Send + Sync {
     }
 
     /// The directory at which the volume's tree can be reached on this host, where there is one.
-    fn path(&self, volume: &Volume) -> Option<PathBuf>;
+    fn path(&self, _volume: &Volume) -> Option<PathBuf> {
+        None
+    }
 }
 
 fn uncounted_limit(limit: Option<Bytes>) -> Result<()> {

@@ -42,7 +42,7 @@ use crate::error::{Code, Error, IoContext, Result};
 use crate::id::{ContainerId, OperationId, ProjectId};
 use crate::name::ImageName;
 use crate::pool::{Backing, layout};
-use crate::snapshot::{Deleted, DiskUse, SnapshotStore, Space, Volume, VolumeInfo};
+use crate::snapshot::{Deleted, DiskUse, SnapshotStore, Space, Transferable, Volume, VolumeInfo};
 use crate::sys::fs::{SUBVOLUME_ROOT_INO, open_dir_at};
 use crate::units::{Bytes, Generation, VolumeId};
 use btrfs_uapi::subvolume::{self, SubvolumeFlags};
@@ -289,6 +289,12 @@ impl SnapshotStore for BtrfsStore {
         Some(self.path.join(layout::path(volume)))
     }
 
+    fn transfer(&self) -> Option<&dyn Transferable> {
+        Some(self)
+    }
+}
+
+impl Transferable for BtrfsStore {
     fn identity(&self, volume: &Volume) -> Result<Option<Uuid>> {
         self.find(volume)?.map(|fd| send::identity(fd.as_fd())).transpose()
     }

@@ -59,10 +59,6 @@ macro_rules! snapshot_suite {
             the_store_works_from_many_threads
             nested_volumes_follow_their_volume
             a_thousand_snapshots
-            sent_snapshots_are_received
-            only_read_only_volumes_are_sent
-            incomplete_streams_leave_nothing
-            a_difference_is_seen
         }
     };
     (@ $make:expr; $($case:ident)*) => {
@@ -73,6 +69,19 @@ macro_rules! snapshot_suite {
                 $crate::snapshot::suite::$case(&harness);
             }
         )*
+    };
+}
+
+/// The same for the cases of [`Transferable`](super::Transferable), for a store that gives one.
+#[macro_export]
+macro_rules! transfer_suite {
+    ($make:expr) => {
+        $crate::snapshot_suite! { @ $make;
+            sent_snapshots_are_received
+            only_read_only_volumes_are_sent
+            incomplete_streams_leave_nothing
+            a_difference_is_seen
+        }
     };
 }
 
