@@ -14,6 +14,8 @@ pub(crate) mod handover;
 pub(crate) mod image_delete;
 pub(crate) mod image_from_snapshot;
 pub(crate) mod import;
+#[cfg(test)]
+mod journal_tests;
 pub(crate) mod lifecycle;
 pub(crate) mod observed;
 pub(crate) mod order;

@@ -1,0 +1,74 @@
+//! Journals of the version before operations were types of their own. What they say is read, and means what it meant.
+#![allow(clippy::unwrap_used)]
+
+use super::all::unreadable;
+use super::{Operation, lifecycle::Lifecycle, relocate::Move, restore::Restore};
+use crate::catalog::operations::OpenRow;
+use crate::id::OperationId;
+use serde_json::{Value, json};
+
+const C: &str = "6b0b59a819d13ddd13f7dc5f";
+const P: &str = "6b0b59a819d13ddd13f7dc60";
+const S: &str = "6b0b59a819d13ddd13f7dc61";
+
+fn row(intent: &Value) -> OpenRow {
+    OpenRow { id: OperationId::generate(), kind: "k".into(), resource_type: "container".into(), resource_id: C.into(), intent: intent.to_string() }
+}
+
+fn image() -> Value {
+    json!({ "id": P, "name": "debian/13", "alias": "debian/13", "image_name": "debian/13", "size": 0, "files": 1, "source": "import", "is_default": true, "created_at": "2026-11-23T10:05:00Z" })
+}
+
+fn kept() -> Value {
+    json!({
+        "snapshot": {
+            "name": "undo-20261123-100500", "alias": null, "created_at": "2026-11-23T10:05:00Z", "last_used_at": null, "expires_at": null, "stateful": false,
+            "size": 0, "parent": null, "description": null, "labels": {}, "pinned": null, "consistency": "crash"
+        },
+        "generation": 0
+    })
+}
+
+fn run() -> String {
+    crate::id::RunId::generate().to_string()
+}
+
+#[test]
+fn every_row_of_the_version_before_is_read() {
+    let before = [
+        json!({ "kind": "create", "container": C, "image": image(), "run": run(), "cloned": false }),
+        json!({ "kind": "lifecycle", "container": C, "verb": "force-stop", "run": run() }),
+        json!({ "kind": "delete", "container": C }),
+        json!({ "kind": "snapshot", "container": C, "row": kept(), "replace": null }),
+        json!({ "kind": "delete_snapshot", "container": C, "name": "before" }),
+        json!({ "kind": "restore", "container": C, "snapshot": "before", "keep": kept(), "live": 256, "boot": true, "was_running": true, "run": run(), "by": "user" }),
+        json!({ "kind": "copy", "container": C, "source": P, "snapshot": "before", "run": run(), "start": true }),
+        json!({ "kind": "receive", "container": C, "snapshot": "before", "run": run(), "start": true, "limit": null }),
+        json!({ "kind": "sync", "container": C, "force": true, "limit": 1024, "advance": null }),
+        json!({ "kind": "move", "container": C, "server": S, "copy": P, "was_running": true, "handing_over": true }),
+        json!({ "kind": "import", "image": image() }),
+        json!({ "kind": "image_from_snapshot", "image": image(), "container": C, "snapshot": "before" }),
+        json!({ "kind": "delete_image", "image": image() }),
+    ];
+    assert_eq!(before.len(), super::all::ALL.len());
+    for intent in before {
+        assert_eq!(unreadable(&row(&intent)), None, "{intent}");
+    }
+    assert!(unreadable(&row(&json!({ "kind": "teleport" }))).unwrap().contains("teleport"));
+}
+
+#[test]
+fn what_a_row_says_is_kept() {
+    let told = json!({ "container_id": C });
+    let text = json!({
+        "kind": "restore", "container": C, "snapshot": "before", "keep": kept(), "live": 256, "boot": true, "was_running": true, "run": run(), "by": "sync",
+        "databases": { "how": "exchange", "project": P, "was": 257 }, "discard": true, "told": told
+    });
+    let restore: Restore = serde_json::from_value(text).unwrap();
+    assert_eq!((restore.discard, restore.key_answer.as_ref()), (true, Some(&told)));
+    assert_eq!(restore.claim().wants.len(), 2, "the container and the databases that it exchanges");
+    let verb: Lifecycle = serde_json::from_value(json!({ "container": C, "verb": "restart", "run": run() })).unwrap();
+    assert_eq!((verb.kind(), verb.by.as_str()), ("container.restart", "user"));
+    let moved: Move = serde_json::from_value(json!({ "container": C, "server": S, "copy": P, "was_running": true, "handing_over": false })).unwrap();
+    assert!(!moved.given && moved.order.is_none());
+}
