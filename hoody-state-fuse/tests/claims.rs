@@ -117,6 +117,25 @@ fn a_volume_that_somebody_serves_is_refused_by_its_code() {
     names_the_first(&v, &second(&v, &one));
 }
 
+/// Two containers of a new project that start at once ask for the same volume. One of them was told that its directory is served already.
+#[test]
+fn a_volume_that_is_asked_for_twice_at_once_is_added_once() {
+    let v = Daemon::start(true);
+    let dir = |n: i32| v.dir.path().join(format!("dir-{n}"));
+    for n in 0..100 {
+        std::fs::create_dir(dir(n)).unwrap();
+        let barrier = std::sync::Barrier::new(3);
+        let add = || {
+            let db = v.locked_db();
+            barrier.wait();
+            db.add_volume(&format!("v{n}"), &dir(n)).map_err(|e| (e.code(), e.to_string()))
+        };
+        let results = std::thread::scope(|s| [s.spawn(add), s.spawn(add), s.spawn(add)].map(|t| t.join().unwrap()));
+        assert_eq!(results.iter().filter(|r| r.is_ok()).count(), 1, "{results:?}");
+        assert!(results.iter().all(|r| r.as_ref().err().is_none_or(|(code, _)| *code == Code::VolumeExists)), "{results:?}");
+    }
+}
+
 /// A daemon that was unmounted while files are open keeps serving them. A successor on another mountpoint must know of it.
 #[test]
 fn a_daemon_that_left_its_place_yields_to_whoever_serves_its_backing_next() {

@@ -91,7 +91,11 @@ impl Mount {
         if self.volume(name).is_ok() {
             return Err(taken());
         }
-        let backing = self.backing(name, backing)?;
+        let backing = match self.backing(name, backing) {
+            // Another request has added it meanwhile, and its claim is what was met.
+            Err(_) if self.volume(name).is_ok() => return Err(taken()),
+            other => other?,
+        };
         let id = self.next_volume.fetch_add(1, Ordering::Relaxed);
         // The number of the root's node differs from all inode numbers.
         let volume = Volume::new(name.to_owned(), id, 1 << 61 | id << 1 | 1, backing);
