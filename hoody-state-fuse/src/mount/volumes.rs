@@ -55,7 +55,8 @@ impl Mount {
         drop(volumes);
         // One claim at a time: two claims of the same directory would conflict.
         let mut claims = self.claims.lock().unwrap_or_else(PoisonError::into_inner);
-        let own = claims.get(&inode).and_then(Weak::upgrade);
+        // BTRFS gives the number of a deleted subvolume to the next one at once, while the deleted one is still open here.
+        let own = claims.get(&inode).and_then(Weak::upgrade).filter(|c| claim::inode(&c.root).is_ok_and(|now| now == inode));
         let claim = match own {
             Some(own) => {
                 claim::refuse_served(path, &own, &self.server, &served).map_err(|e| refused(path, e))?;

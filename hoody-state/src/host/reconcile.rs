@@ -57,7 +57,14 @@ impl Host {
             match back {
                 Some(id) if self.0.lists(&v)? => self.write(Durability::Process, |tx| tx.end_reclaim(id))?,
                 None if !stray => {}
-                _ => drop(self.0.store.delete(&v)?),
+                _ => match &v {
+                    // What its daemon still serves, and the disk of its project, are taken away too.
+                    Volume::Databases(p) => {
+                        self.0.databases.delete_project(p)?;
+                        self.0.ramdisks.remove_project(p)?;
+                    }
+                    _ => drop(self.0.store.delete(&v)?),
+                },
             }
         }
         for op in self.0.store.trash()?.into_iter().filter(|op| !open.contains(op)) {
