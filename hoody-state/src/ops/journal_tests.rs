@@ -21,11 +21,8 @@ fn image() -> Value {
 
 fn kept() -> Value {
     json!({
-        "snapshot": {
-            "name": "undo-20261123-100500", "alias": null, "created_at": "2026-11-23T10:05:00Z", "last_used_at": null, "expires_at": null, "stateful": false,
-            "size": 0, "parent": null, "description": null, "labels": {}, "pinned": null, "consistency": "crash"
-        },
-        "generation": 0
+        "name": "undo-20261123-100500", "alias": null, "created_at": "2026-11-23T10:05:00Z", "last_used_at": null, "expires_at": null, "stateful": false,
+        "size": 0, "parent": null, "description": null, "labels": {}, "pinned": null, "consistency": "crash", "generation": 0
     })
 }
 
