@@ -13,6 +13,7 @@
 //! | [`host`] | the façade: everything that an embedder or a server asks for |
 //! | [`snapshot`] | [`SnapshotStore`](snapshot::SnapshotStore): volumes, snapshots, clones; on BTRFS and in memory |
 //! | [`freeze`] | [`Freezer`](freeze::Freezer): stopping a container's tasks in place; cgroup v2, v1 and in memory |
+//! | [`rootfs`] | [`RootFs`](rootfs::RootFs): what a container boots from; the volume itself |
 //! | [`runtime`] | [`Runtime`](runtime::Runtime): running a container; an OCI runtime as a process, and in memory |
 //! | [`locked_db`] | [`LockedDb`](locked_db::LockedDb): SQLite that nobody finds locked; a FUSE daemon, and in memory |
 //! | [`ramdisk`] | [`RamDisks`](ramdisk::RamDisks): memory as a file system; tmpfs, and in memory |
@@ -72,6 +73,8 @@ mod ops;
 #[cfg(feature = "btrfs")]
 pub mod pool;
 pub mod ramdisk;
+#[cfg(feature = "host")]
+pub mod rootfs;
 pub mod runtime;
 #[cfg(feature = "host")]
 mod services;

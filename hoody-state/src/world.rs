@@ -7,6 +7,7 @@ use crate::freeze::Freezer;
 use crate::id::ContainerId;
 use crate::model::{Container, Server};
 use crate::op::{Engine, Engined};
+use crate::rootfs::RootFs;
 use crate::runtime::Runtime;
 use crate::services::databases::Databases;
 use crate::services::exits::Exits;
@@ -117,6 +118,8 @@ pub(crate) struct Parts {
     pub catalog: Arc<Catalog>,
     pub limits: Limits,
     pub store: Arc<dyn SnapshotStore>,
+    /// What containers boot from.
+    pub roots: Arc<dyn RootFs>,
     pub freezer: Arc<dyn Freezer>,
     pub runtime: Arc<dyn Runtime>,
     pub databases: Arc<Databases>,

@@ -13,6 +13,7 @@ use crate::op::{Engine, Key, take_up_all};
 use crate::ops;
 use crate::pool::Pool;
 use crate::ramdisk::RamDisks;
+use crate::rootfs::RootFs;
 use crate::runtime::Runtime;
 use crate::services::databases::Databases;
 use crate::services::dirs::ContainerDirs;
@@ -38,6 +39,7 @@ use std::sync::Arc;
 pub(super) struct Assembly {
     pub catalog: Catalog,
     pub store: Arc<dyn SnapshotStore>,
+    pub roots: Arc<dyn RootFs>,
     pub freezer: Arc<dyn Freezer>,
     pub runtime: Arc<dyn Runtime>,
     pub databases: Option<Arc<dyn LockedDb>>,
@@ -71,17 +73,18 @@ pub(super) fn open(parts: Assembly) -> Result<Host> {
 }
 
 fn assemble(parts: Assembly) -> Result<Host> {
-    let Assembly { catalog, store, freezer, runtime, databases, ramdisks, shares, transport, clock, hook, server, settings, boot, id_base, pool } = parts;
+    let Assembly { catalog, store, roots, freezer, runtime, databases, ramdisks, shares, transport, clock, hook, server, settings, boot, id_base, pool } =
+        parts;
     let catalog = Arc::new(catalog);
     let records = Records { catalog: Arc::clone(&catalog), clock: Arc::clone(&clock) };
     let dirs = ContainerDirs { id_base };
     let pool_watch = Arc::new(PoolWatch::new(pool, Arc::clone(&store), records.clone(), server.id.clone()));
     let wake = Wake::new()?;
-    let databases = Arc::new(Databases::new(databases, Arc::clone(&store), records.clone(), dirs));
+    let databases = Arc::new(Databases::new(databases, Arc::clone(&store), Arc::clone(&roots), records.clone(), dirs));
     let ramdisks = Arc::new(Ramdisks::new(ramdisks, dirs));
-    let shares = Arc::new(Shares::new(shares, Arc::clone(&store), Arc::clone(&runtime), Arc::clone(&databases), records.clone(), wake.clone()));
+    let shares = Arc::new(Shares::new(shares, Arc::clone(&roots), Arc::clone(&runtime), Arc::clone(&databases), records.clone(), wake.clone()));
     let starter = Starter {
-        store: Arc::clone(&store),
+        roots: Arc::clone(&roots),
         runtime: Arc::clone(&runtime),
         databases: Arc::clone(&databases),
         ramdisks: Arc::clone(&ramdisks),
@@ -111,6 +114,7 @@ fn assemble(parts: Assembly) -> Result<Host> {
         id_base,
         exits: Exits::new(records),
         store,
+        roots,
         meters,
         upkeep: wake,
         pool_watch,

@@ -12,6 +12,8 @@ use crate::locked_db::LockedDb;
 use crate::model::Server;
 use crate::op::step::{NoHook, StepHook};
 use crate::ramdisk::RamDisks;
+use crate::rootfs::RootFs;
+use crate::rootfs::subvolume::SubvolumeRootFs;
 use crate::runtime::Runtime;
 use crate::settings::Settings;
 use crate::share::ShareMount;
@@ -47,6 +49,7 @@ pub struct HostBuilder {
     machine: Option<Machine>,
     catalog: Catalog,
     backends: Backends,
+    roots: Option<Arc<dyn RootFs>>,
     transport: Option<Arc<dyn Transport>>,
     clock: Arc<dyn Clock>,
     hook: Box<dyn StepHook>,
@@ -89,6 +92,7 @@ impl HostBuilder {
             machine,
             catalog,
             backends,
+            roots: None,
             transport: None,
             clock: Arc::new(SystemClock),
             hook: Box::new(NoHook),
@@ -103,6 +107,13 @@ impl HostBuilder {
     #[must_use]
     pub fn store(mut self, store: Arc<dyn SnapshotStore>) -> Self {
         self.backends.store = Some(store);
+        self
+    }
+
+    /// What containers boot from. Default: the volumes of the store themselves.
+    #[must_use]
+    pub fn roots(mut self, roots: Arc<dyn RootFs>) -> Self {
+        self.roots = Some(roots);
         self
     }
 
@@ -209,13 +220,14 @@ impl HostBuilder {
     /// # Errors
     /// Those of making the machine's backends; when catalog and world cannot be compared at all. Single containers that cannot be mended are logged.
     pub fn open(self) -> Result<Host> {
-        let HostBuilder { machine, catalog, backends, transport, clock, hook, server, settings, boot, id_base } = self;
+        let HostBuilder { machine, catalog, backends, roots, transport, clock, hook, server, settings, boot, id_base } = self;
         let made = match &machine {
             Some(machine) => machine.complete(backends)?,
             None => super::backends::given(backends)?,
         };
         open(Assembly {
             catalog,
+            roots: roots.unwrap_or_else(|| Arc::new(SubvolumeRootFs::new(Arc::clone(&made.store)))),
             store: made.store,
             freezer: made.freezer,
             runtime: made.runtime,

@@ -108,7 +108,7 @@ impl Copy {
         world.limits.apply_to(id)?;
         op.step("clone")?;
         let from = Volume::Snapshot(source.clone(), snapshot.clone());
-        world.store.clone_volume(&from, &Volume::Live(id.clone()), &op.id).map_err(|e| match e.code() {
+        world.roots.create(id, &from, &op.id).map_err(|e| match e.code() {
             Code::VolumeNotFound => Error::new(Code::SnapshotNotFound, format!("snapshot {snapshot} of container {source} was deleted meanwhile")),
             _ => e,
         })?;

@@ -54,7 +54,7 @@ impl Operation for Create {
         world.store.create_home(id)?;
         world.limits.apply_to(id)?;
         op.step("clone")?;
-        let info = world.store.clone_volume(&Volume::Image(self.image.name.clone()), &Volume::Live(id.clone()), &op.id)?;
+        let info = world.roots.create(id, &Volume::Image(self.image.name.clone()), &op.id)?;
         op.acknowledge_amended(Durability::Disk, &Create { cloned: true, ..self.clone() }, |tx| {
             let r = tx.change_container(id, "user", None, |r| r.state.origin = info.created)?;
             world.view.container(tx.conn, &r)

@@ -71,6 +71,7 @@ fn clear_away(world: &World, id: &ContainerId, op: &crate::id::OperationId, prog
     step("kill")?;
     world.runtime.kill(id)?;
     world.starter.forget(id)?;
+    world.roots.release(id)?;
     step("trash")?;
     world.store.trash_home(id, op)?;
     step("runtime")?;

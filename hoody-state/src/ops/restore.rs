@@ -89,6 +89,7 @@ impl Restore {
             world.runtime.kill(id)?;
         }
         world.databases.forget_private(id)?;
+        world.roots.release(id)?;
         op.step("clone")?;
         world.store.clone_volume(&Volume::Snapshot(id.clone(), snapshot.clone()), &next, &op.id)?;
         let row = world.read(|c| containers::get(c, id))?;

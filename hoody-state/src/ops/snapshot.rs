@@ -97,6 +97,7 @@ impl TakeSnapshot {
         let nested = world.store.info(&live)?.is_some_and(|i| i.nested > 0);
         let container = world.read(|c| containers::get(c, id))?;
         let hold = world.freezing.hold_for_snapshot(&container, nested)?;
+        let still = world.roots.hold(id)?;
         let own = || world.store.snapshot(&live, &Volume::Snapshot(id.clone(), name.clone()), &op.id);
         if self.databases {
             // Side by side: the two share a transaction of the pool.
@@ -112,6 +113,7 @@ impl TakeSnapshot {
         } else {
             own()?;
         }
+        drop(still);
         Ok(hold.release())
     }
 

@@ -7,6 +7,7 @@ use crate::id::{ContainerId, ProjectId};
 use crate::locked_db::{self, LockedDb};
 use crate::model::{DatabaseScope, SnapshotDatabase};
 use crate::name::SnapshotName;
+use crate::rootfs::RootFs;
 use crate::services::dirs::{ContainerDirs, path_of};
 use crate::snapshot::{SnapshotStore, Volume};
 use std::collections::HashMap;
@@ -40,6 +41,7 @@ pub(crate) struct Databases {
     /// Nothing: containers have no databases.
     pub(super) db: Option<Arc<dyn LockedDb>>,
     pub(super) store: Arc<dyn SnapshotStore>,
+    pub(super) roots: Arc<dyn RootFs>,
     pub(super) records: Records,
     pub(super) dirs: ContainerDirs,
     /// The directories from which private databases are served, as far as this process has served them.
@@ -47,8 +49,8 @@ pub(crate) struct Databases {
 }
 
 impl Databases {
-    pub(crate) fn new(db: Option<Arc<dyn LockedDb>>, store: Arc<dyn SnapshotStore>, records: Records, dirs: ContainerDirs) -> Self {
-        Databases { db, store, records, dirs, served: Mutex::default() }
+    pub(crate) fn new(db: Option<Arc<dyn LockedDb>>, store: Arc<dyn SnapshotStore>, roots: Arc<dyn RootFs>, records: Records, dirs: ContainerDirs) -> Self {
+        Databases { db, store, roots, records, dirs, served: Mutex::default() }
     }
 
     /// Who serves them, if containers have any.

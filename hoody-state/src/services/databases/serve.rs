@@ -106,7 +106,7 @@ impl Databases {
 
     /// Serves a container's databases and mounts them where it runs, in the place of those of a daemon that has died. A failure is logged.
     pub(crate) fn remount(&self, r: &ContainerRow, runtime: &dyn Runtime) {
-        let root = self.store.path(&Volume::Live(r.id.clone()));
+        let root = self.roots.path(&r.id);
         let again = self.serve_and_wait(r, root.as_deref(), IfServed::Keep).and_then(|served| match served {
             Some(s) => runtime.remount(&r.id, &Mount::new(s.source, DATABASES)),
             None => Ok(()),

@@ -95,7 +95,9 @@ impl Machine {
 
     fn databases(&self) -> Databases {
         let records = Records { catalog: Arc::new(Catalog::in_memory().unwrap()), clock: Arc::new(SystemClock) };
-        Databases::new(Some(Arc::new(self.clone())), Arc::new(MemoryStore::new()), records, ContainerDirs { id_base: 0 })
+        let store = Arc::new(MemoryStore::new());
+        let roots = Arc::new(crate::rootfs::subvolume::SubvolumeRootFs::new(store.clone()));
+        Databases::new(Some(Arc::new(self.clone())), store, roots, records, ContainerDirs { id_base: 0 })
     }
 }
 

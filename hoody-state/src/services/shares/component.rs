@@ -3,11 +3,11 @@
 use super::behind::Behind;
 use crate::catalog::records::Records;
 use crate::id::ContainerId;
+use crate::rootfs::RootFs;
 use crate::runtime::Runtime;
 use crate::services::databases::Databases;
 use crate::services::wake::Wake;
 use crate::share::ShareMount;
-use crate::snapshot::SnapshotStore;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// What the shares of all containers need, and their state.
 pub(crate) struct Shares {
     pub(super) mounts: Arc<dyn ShareMount>,
-    pub(super) store: Arc<dyn SnapshotStore>,
+    pub(super) roots: Arc<dyn RootFs>,
     pub(super) runtime: Arc<dyn Runtime>,
     pub(super) databases: Arc<Databases>,
     pub(super) records: Records,
@@ -31,13 +31,13 @@ pub(crate) struct Shares {
 impl Shares {
     pub(crate) fn new(
         mounts: Arc<dyn ShareMount>,
-        store: Arc<dyn SnapshotStore>,
+        roots: Arc<dyn RootFs>,
         runtime: Arc<dyn Runtime>,
         databases: Arc<Databases>,
         records: Records,
         wake: Wake,
     ) -> Self {
-        Shares { mounts, store, runtime, databases, records, wake, changes: AtomicU64::new(0), gates: Mutex::default(), behind: Mutex::default() }
+        Shares { mounts, roots, runtime, databases, records, wake, changes: AtomicU64::new(0), gates: Mutex::default(), behind: Mutex::default() }
     }
 
     /// How shares are mounted.

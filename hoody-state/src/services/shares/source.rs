@@ -11,7 +11,6 @@ use crate::model::{DatabaseScope, Share, ShareMode};
 use crate::services::databases::IfServed;
 use crate::share::path::{self, Part};
 use crate::share::{RECEIVED, Source, Tree};
-use crate::snapshot::Volume;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -28,7 +27,7 @@ impl Shares {
     /// The directory of a share, resolved now. Errors: those of [`ShareMount::open`](crate::share::ShareMount::open).
     pub(super) fn open(&self, s: &Share, owner: &ContainerRow) -> Result<Tree> {
         let read_only = s.mode == ShareMode::Readonly;
-        let live = self.store.path(&Volume::Live(owner.id.clone()));
+        let live = self.roots.path(&owner.id);
         let source = match path::part(&s.source_path) {
             Part::Root(p) => {
                 // Below these the owner itself sees something else than its volume has.

@@ -14,16 +14,16 @@ use crate::error::Result;
 use crate::id::{ContainerId, RunId};
 use crate::model::Status;
 use crate::model::mount::{Mount, RECEIVED};
+use crate::rootfs::RootFs;
 use crate::runtime::{Limits, RunSpec, Running, Runtime};
 use crate::settings::HostNetwork;
-use crate::snapshot::{SnapshotStore, Volume};
 use crate::units::Bytes;
 use std::path::Path;
 use std::sync::Arc;
 
 /// Starts containers.
 pub(crate) struct Starter {
-    pub(crate) store: Arc<dyn SnapshotStore>,
+    pub(crate) roots: Arc<dyn RootFs>,
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) databases: Arc<Databases>,
     pub(crate) ramdisks: Arc<Ramdisks>,
@@ -45,7 +45,7 @@ impl Starter {
     /// `databases_unavailable`, and those of [`Runtime::start`].
     pub(crate) fn start(&self, r: &ContainerRow, run: &RunId) -> Result<Running> {
         self.host_network.check(r.spec.network, false)?;
-        let root = self.store.path(&Volume::Live(r.id.clone()));
+        let root = self.roots.mount(&r.id)?;
         let limits = Limits { memory: r.spec.memory_mib.map(Bytes::mib), cpus: r.spec.cpu };
         let command = if r.spec.command.is_empty() { init::default_command(root.as_deref()) } else { r.spec.command.clone() };
         let hostname = init::hostname(r.name.as_str());
