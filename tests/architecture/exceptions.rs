@@ -4,3 +4,4 @@ pub const MISSING_MODULES: &[&str] = &[];
 pub const USES: &[&str] = &["transfer -> catalog", "transfer -> op", "transfer/memory -> host"];
 pub const LONG_FILES: &[&str] = &[];
 pub const LONG_FUNCTIONS: &[&str] = &[];
+pub const CYCLES: &[&str] = &[];

@@ -12,6 +12,8 @@ pub struct Use {
     pub to: String,
     pub file: String,
     pub line: usize,
+    /// It is a `pub use`: the name is passed on.
+    exported: bool,
 }
 
 pub struct Library {
@@ -24,6 +26,40 @@ impl Library {
     /// Whether there is such a module: `snapshot` or `snapshot/btrfs`.
     pub fn has(&self, module: &str) -> bool {
         self.modules.contains(&module.replace('/', "::"))
+    }
+
+    /// For each file, the files that it uses. A name that a module only passes on (`pub use`) counts for the file that has it. What a file uses of a module that
+    /// it is a part of is left out: a module and its parts know each other.
+    pub fn files(&self) -> BTreeMap<&str, BTreeSet<&str>> {
+        let passed_on: BTreeMap<String, &str> =
+            self.uses.iter().filter(|u| u.exported).map(|u| (format!("{}::{}", u.from, last(&u.to)), u.to.as_str())).collect();
+        let mut files: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        for used in self.uses.iter().filter(|u| !u.exported) {
+            let mut to = used.to.clone();
+            // A name may be passed on more than once.
+            for _ in 0..3 {
+                let passed = passed_on.iter().find(|(name, _)| to == **name || to.strip_prefix(name.as_str()).is_some_and(|rest| rest.starts_with("::")));
+                if let Some((name, there)) = passed {
+                    to = format!("{there}{}", &to[name.len()..]);
+                }
+            }
+            let (from, to) = (self.file_of(&used.from), self.file_of(&to));
+            if from != to && !from.starts_with(&format!("{to}::")) {
+                files.entry(from).or_default().insert(to);
+            }
+        }
+        files
+    }
+
+    /// The module with a file of its own that a path leads into.
+    fn file_of(&self, path: &str) -> &str {
+        let mut at = path;
+        loop {
+            if let Some(module) = self.modules.get(at) {
+                return module;
+            }
+            at = at.rsplit_once("::").expect("every path begins with a module").0;
+        }
     }
 }
 
@@ -99,8 +135,12 @@ impl Reader {
                 [TokenTree::Punct(p), TokenTree::Group(g), rest @ ..] if p.as_char() == '#' && is_for_tests(g) => 2 + item(rest),
                 [TokenTree::Ident(word), TokenTree::Ident(name), rest @ ..] if word == "mod" => 2 + self.module(&name.to_string(), rest.first(), scope),
                 [TokenTree::Ident(word), rest @ ..] if word == "use" => {
+                    let exported = match &tokens[..i] {
+                        [.., TokenTree::Ident(word)] | [.., TokenTree::Ident(word), TokenTree::Group(_)] => word == "pub",
+                        _ => false,
+                    };
                     for (path, line) in tree(&rest[..statement(rest)]) {
-                        self.add(&path, line, scope);
+                        self.add(&path, line, exported, scope);
                     }
                     1 + statement(rest)
                 }
@@ -109,7 +149,7 @@ impl Reader {
                     // A macro of the crate is at its root, wherever it is written.
                     let is_macro = matches!(tokens.get(i + length), Some(TokenTree::Punct(p)) if p.as_char() == '!');
                     if path.len() > 1 && !is_macro {
-                        self.add(&path, line, scope);
+                        self.add(&path, line, false, scope);
                     }
                     length
                 }
@@ -146,9 +186,9 @@ impl Reader {
         1
     }
 
-    fn add(&mut self, path: &[String], line: usize, scope: &Scope) {
+    fn add(&mut self, path: &[String], line: usize, exported: bool, scope: &Scope) {
         if let Some(to) = resolve(path, scope).filter(|to| !to.is_empty()) {
-            self.uses.push(Use { from: scope.module.join("::"), to: to.join("::"), file: scope.file.to_owned(), line });
+            self.uses.push(Use { from: scope.module.join("::"), to: to.join("::"), file: scope.file.to_owned(), line, exported });
         }
     }
 }

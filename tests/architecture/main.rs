@@ -49,6 +49,30 @@ fn the_library_uses_its_modules_as_the_list_of_layers_allows() {
     only_exceptions("a module uses what its layer must not use", &wrong, exceptions::USES);
 }
 
+/// The modules that `from` uses, directly or through others.
+fn reachable<'a>(files: &BTreeMap<&'a str, BTreeSet<&'a str>>, from: &str) -> BTreeSet<&'a str> {
+    let mut seen = BTreeSet::new();
+    let mut next: Vec<&str> = files.get(from).into_iter().flatten().copied().collect();
+    while let Some(file) = next.pop() {
+        if seen.insert(file) {
+            next.extend(files.get(file).into_iter().flatten());
+        }
+    }
+    seen
+}
+
+#[test]
+fn no_file_of_the_library_uses_itself_through_others() {
+    let library = imports::read(&root().join("hoody-state/src/lib.rs"));
+    let files = library.files();
+    assert!(files.len() > 100, "only {} files use another", files.len());
+    let uses: BTreeMap<&str, BTreeSet<&str>> = files.keys().map(|f| (*f, reachable(&files, f))).collect();
+    let in_cycle = |file: &str| uses[file].iter().filter(|other| uses.get(*other).is_some_and(|o| o.contains(file))).copied().collect::<Vec<_>>();
+    let cycles = uses.keys().map(|f| (*f, in_cycle(f))).filter(|(_, others)| !others.is_empty());
+    let cycles = cycles.map(|(f, others)| (f.to_owned(), format!("in a cycle with {}", others.join(", ")))).collect();
+    only_exceptions("files use each other in a cycle", &cycles, exceptions::CYCLES);
+}
+
 #[test]
 fn no_file_is_longer_than_500_lines() {
     let long = sizes::files(root()).into_iter().filter(|f| f.lines > 500).map(|f| (f.name, format!("{} lines", f.lines))).collect();
