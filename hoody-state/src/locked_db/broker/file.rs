@@ -1,7 +1,8 @@
 //! The lock table of one file: its holders, its waiters and its intent.
 
+use super::bytes::{read_bytes, write_bytes};
 use super::ranges::Ranges;
-use super::{Class, Limits, LockKind, Owner, Range, Request, Stamp, Task, Tick, Ticket, VolumeId, rules};
+use super::{Class, Limits, LockKind, Owner, Range, Request, Stamp, Task, Tick, Ticket, VolumeId};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 /// The right to write a database next.
@@ -113,12 +114,12 @@ impl File {
 
     /// Whether `owner` is changing the database.
     pub fn is_writing(&self, owner: Owner) -> bool {
-        rules::write_bytes(self.class).is_some_and(|bytes| self.held(owner).is_some_and(|h| !h.ordinary && h.ranges.writes(bytes)))
+        write_bytes(self.class).is_some_and(|bytes| self.held(owner).is_some_and(|h| !h.ordinary && h.ranges.writes(bytes)))
     }
 
     /// Whether any owner is changing the database.
     pub fn is_being_written(&self) -> bool {
-        rules::write_bytes(self.class).is_some_and(|bytes| self.anyone_writes(bytes))
+        write_bytes(self.class).is_some_and(|bytes| self.anyone_writes(bytes))
     }
 
     /// Every other owner with a conflicting lock.
@@ -145,7 +146,7 @@ impl File {
             held.task = Task { tid: task.tid, pid: if task.pid == 0 { held.task.pid } else { task.pid } };
         }
         held.ranges.set(range, kind);
-        let reads = rules::read_bytes(self.class).is_some_and(|bytes| held.ranges.holds(bytes));
+        let reads = read_bytes(self.class).is_some_and(|bytes| held.ranges.holds(bytes));
         if held.ranges.is_empty() {
             self.holders.remove(&owner);
         }

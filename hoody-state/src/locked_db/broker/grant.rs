@@ -41,7 +41,7 @@ impl Broker {
     /// Whether users that the broker does not know might wait for a lock of this owner. Then it must not wait for them.
     pub(super) fn may_be_waited_for(&self, r: &Request) -> bool {
         let held = self.files.get(&r.file).and_then(|f| f.held(r.owner));
-        held.is_some_and(|h| rules::read_bytes(r.class).is_some_and(|bytes| h.ranges.holds(bytes)))
+        held.is_some_and(|h| super::bytes::read_bytes(r.class).is_some_and(|bytes| h.ranges.holds(bytes)))
     }
 
     pub(super) fn grant(&mut self, now: Tick, r: &Request, since: Tick, view: &dyn View, out: &mut Vec<Answer>) {

@@ -29,6 +29,7 @@
 //! bypassed a bounded number of times. **Cost**: a request visits each owner on its file, and a request that has to wait also visits each wait that it leads to.
 //! Time costs nothing for files without waiters, and little for those with waiters.
 
+mod bytes;
 mod cycle;
 mod file;
 mod glance;

@@ -12,6 +12,7 @@
 //! **The console** is a file that init writes directly. See `console.rs`.
 
 mod adopt;
+mod built;
 mod config;
 mod console;
 mod exec;

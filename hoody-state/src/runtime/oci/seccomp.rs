@@ -12,7 +12,7 @@
 //! that C libraries fall back to `socket`. musl does; glibc for i386 does not, and has no sockets in a container. The x32 convention is not in
 //! the list of architectures: the runtime's filter kills a process that uses it.
 
-use super::spec::built;
+use super::built::built;
 use crate::error::{Error, Result};
 use oci_spec::runtime::{Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompBuilder, LinuxSyscall};
 use serde::Deserialize;

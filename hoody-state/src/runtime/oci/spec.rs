@@ -1,10 +1,10 @@
 //! `config.json`: the configuration for the OCI runtime. No I/O except for reading the flags of one mount.
 
+use super::built::built;
 use super::seccomp;
 use crate::error::{Code, Error, Result};
 use crate::model::mount::{Mount, MountSource, RECEIVED};
 use crate::runtime::{ExecSpec, Network, RunSpec};
-use oci_spec::OciSpecError;
 use oci_spec::runtime::{
     Capability, Hook, HookBuilder, Hooks, HooksBuilder, Linux, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxDeviceCgroupBuilder, LinuxIdMappingBuilder,
     LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, LinuxResourcesBuilder, Mount as OciMount, MountBuilder, PosixRlimitBuilder, PosixRlimitType,
@@ -69,11 +69,6 @@ pub(crate) struct Host<'a> {
     pub userns: &'a Path,
     /// The directory of this run.
     pub bundle: &'a Path,
-}
-
-/// The result of a builder of `oci-spec`. It fails only when a required field was left out.
-pub(super) fn built<T>(result: Result<T, OciSpecError>) -> Result<T> {
-    result.map_err(|e| Error::internal(format!("the configuration of the OCI runtime is incomplete: {e}")))
 }
 
 /// What the runtime reads.
