@@ -1,14 +1,12 @@
 //! The backends of this machine: BTRFS, control groups, an OCI runtime, the daemon of the databases, tmpfs and bind mounts.
 
-use super::builder::{Backends, Choice};
+use super::choice::{Backends, Choice};
+use super::config::HostConfig;
 use super::freezer::freezer;
-use super::unmount::{note_end_of_uptime, recover_read_only};
-use super::{HostBuilder, HostConfig};
-use crate::catalog::Catalog;
+use super::unmount::recover_read_only;
 use crate::cgroup::CgroupTree;
 use crate::error::{Error, IoContext, Result};
 use crate::freeze::Freezer;
-use crate::host::Host;
 use crate::locked_db::LockedDb;
 use crate::locked_db::fuse::daemon::FuseDaemon;
 use crate::pool::{Pool, layout};
@@ -54,7 +52,7 @@ fn chosen<T: ?Sized>(choice: Choice<T>) -> Option<Arc<T>> {
 }
 
 impl Machine {
-    fn open(config: &HostConfig) -> Result<Self> {
+    pub(super) fn open(config: &HostConfig) -> Result<Self> {
         recover_read_only(config)?;
         let pool = Pool::open(&config.pool())?;
         let writable = !pool.space()?.read_only;
@@ -104,38 +102,5 @@ impl Machine {
             Choice::Made(made) => Ok(made),
             Choice::Default => Ok(Some(Arc::new(TmpfsRamDisks::new(self.config.ramdisks(), self.pool.record().id_base)?))),
         }
-    }
-}
-
-impl Host {
-    /// Opens this machine's pool (making, mounting and growing it as needed), finishes or undoes what a crash left, adopts what runs.
-    ///
-    /// # Errors
-    /// Those of [`Host::builder`] and of [`HostBuilder::open`].
-    pub fn open(config: &HostConfig) -> Result<Host> {
-        Self::builder(config)?.open()
-    }
-
-    /// This machine, but with backends or settings of your own. The pool is open from here on: its lock is held.
-    ///
-    /// # Errors
-    /// Those of [`Pool::open`] and of the catalog.
-    pub fn builder(config: &HostConfig) -> Result<HostBuilder> {
-        let machine = Machine::open(config)?;
-        let catalog = Catalog::open(&machine.pool.root().join(layout::CATALOG))?;
-        if machine.writable && machine.pool.freshly_mounted() {
-            // Nothing can have survived, whatever uptime of the machine the catalog speaks of.
-            note_end_of_uptime(&catalog)?;
-        }
-        let record = machine.pool.record().clone();
-        let mut builder = HostBuilder::on(machine, catalog, config.server(&record))?.settings(config.settings.clone()).id_base(record.id_base);
-        if let Some(transport) = &config.transport {
-            builder = builder.transport(Arc::clone(transport));
-        }
-        #[cfg(feature = "crash-hooks")]
-        if let Some(hook) = crate::op::crash::from_environment() {
-            builder = builder.hook(hook);
-        }
-        Ok(builder)
     }
 }

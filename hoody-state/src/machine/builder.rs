@@ -2,6 +2,7 @@
 
 use super::assemble::{Assembly, open};
 use super::backends::Machine;
+use super::choice::{Backends, Choice};
 use crate::catalog::Catalog;
 use crate::clock::{Clock, SystemClock};
 use crate::error::Result;
@@ -22,24 +23,6 @@ use crate::snapshot::SnapshotStore;
 use crate::transfer::Transport;
 use std::path::Path;
 use std::sync::Arc;
-
-/// A backend that containers may be without.
-pub(super) enum Choice<T: ?Sized> {
-    /// The machine's, if there is a machine.
-    Default,
-    /// This one, or none.
-    Made(Option<Arc<T>>),
-}
-
-/// The backends that were given, for the machine to add its own.
-pub(super) struct Backends {
-    pub store: Option<Arc<dyn SnapshotStore>>,
-    pub freezer: Option<Arc<dyn Freezer>>,
-    pub runtime: Option<Arc<dyn Runtime>>,
-    pub shares: Option<Arc<dyn ShareMount>>,
-    pub databases: Choice<dyn LockedDb>,
-    pub ramdisks: Choice<dyn RamDisks>,
-}
 
 /// Puts a host together from backends, each of which may be your own.
 ///

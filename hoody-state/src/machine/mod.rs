@@ -6,10 +6,12 @@
 mod assemble;
 mod backends;
 mod builder;
+mod choice;
 mod config;
 mod freezer;
 mod inspect;
 mod memory;
+mod open;
 mod tokens;
 mod unmount;
 
