@@ -4,6 +4,7 @@ use crate::id::{ContainerId, LogId, OperationId, ProjectId, RunId, ServerId};
 use crate::model::{DatabaseScope, Filesystem, PageRequest, RamdiskScope, Share, Status, StatusLog};
 use crate::name::{ContainerName, SnapshotName};
 use crate::runtime::Network;
+use crate::transfer::CopiedSpec;
 use crate::units::{Bytes, Generation, VolumeId};
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -34,6 +35,92 @@ pub(crate) struct ContainerSpec {
     pub databases: DatabaseScope,
     pub filesystem: Filesystem,
     pub network: Network,
+}
+
+impl From<ContainerSpec> for CopiedSpec {
+    fn from(spec: ContainerSpec) -> Self {
+        let ContainerSpec {
+            color,
+            image,
+            ai,
+            autostart,
+            ramdisk,
+            ramdisk_scope,
+            env,
+            comment,
+            source,
+            origin,
+            command,
+            cpu,
+            memory_mib,
+            disk,
+            databases,
+            filesystem,
+            network,
+        } = spec;
+        CopiedSpec {
+            color,
+            image,
+            ai,
+            autostart,
+            ramdisk,
+            ramdisk_scope,
+            env,
+            comment,
+            source,
+            origin,
+            command,
+            cpu,
+            memory_mib,
+            disk,
+            databases,
+            filesystem,
+            network,
+        }
+    }
+}
+
+impl From<CopiedSpec> for ContainerSpec {
+    fn from(spec: CopiedSpec) -> Self {
+        let CopiedSpec {
+            color,
+            image,
+            ai,
+            autostart,
+            ramdisk,
+            ramdisk_scope,
+            env,
+            comment,
+            source,
+            origin,
+            command,
+            cpu,
+            memory_mib,
+            disk,
+            databases,
+            filesystem,
+            network,
+        } = spec;
+        ContainerSpec {
+            color,
+            image,
+            ai,
+            autostart,
+            ramdisk,
+            ramdisk_scope,
+            env,
+            comment,
+            source,
+            origin,
+            command,
+            cpu,
+            memory_mib,
+            disk,
+            databases,
+            filesystem,
+            network,
+        }
+    }
 }
 
 /// What the operator last wanted a container to do; what a boot of the host goes by.

@@ -89,7 +89,7 @@ pub(super) fn order(
         project_alias: known,
         name,
         ssh_public_key,
-        spec: source.spec.clone(),
+        spec: source.spec.clone().into(),
         start,
         rate_limit,
         handover: None,

@@ -207,7 +207,7 @@ fn ordered_row(world: &World, order: &CopyOrder) -> Result<ContainerRow> {
         status: Status::Copying,
         status_since: now,
         ssh_public_key: order.ssh_public_key.clone(),
-        spec: order.spec.clone(),
+        spec: order.spec.clone().into(),
         state: new_state(world, if order.start { Desired::Running } else { Desired::Stopped }, true),
         created: now,
         updated: now,

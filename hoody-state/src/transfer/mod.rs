@@ -15,10 +15,15 @@
 
 pub mod memory;
 mod meter;
+mod spec;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+#[allow(clippy::panic)]
+mod wire_tests;
 
 pub(crate) use meter::{Compressor, Meter, decompressed};
+pub use spec::CopiedSpec;
 
-use crate::catalog::containers::ContainerSpec;
 use crate::error::Result;
 use crate::id::{ContainerId, OperationId, ProjectId, ServerId};
 use crate::model::{CopyState, Server, Snapshot};
@@ -193,7 +198,7 @@ pub struct CopyOrder {
     /// Its key.
     pub ssh_public_key: Option<String>,
     /// What it is.
-    pub(crate) spec: ContainerSpec,
+    pub spec: CopiedSpec,
     /// Whether it boots.
     pub start: bool,
     /// The move that it is made for: no other may bring it up, boot or discard it.
