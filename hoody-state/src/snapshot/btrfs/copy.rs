@@ -1,7 +1,7 @@
 //! Copies of volumes, and sealing.
 
 use super::place::Place;
-use super::{BtrfsStore, exists, has_nested, nested, not_found, reclaim, send};
+use super::{BtrfsStore, exists, has_nested, identity, nested, not_found, staging};
 use crate::error::{Code, Error, IoContext, Result};
 use crate::id::OperationId;
 use crate::snapshot::{SnapshotStore, Volume, VolumeInfo};
@@ -15,7 +15,7 @@ impl BtrfsStore {
         let source = self.existing(from)?;
         let place = self.place_for(to)?;
         // A read-only snapshot inherits the identity that its source claims. That of a sealed source is genuine; that of another source must not be inherited.
-        let claims = |volume: &OwnedFd| Ok::<_, Error>(read_only && !from.is_sealed() && send::has_foreign_identity(volume.as_fd())?);
+        let claims = |volume: &OwnedFd| Ok::<_, Error>(read_only && !from.is_sealed() && identity::has_foreign_identity(volume.as_fd())?);
         if !has_nested(source.as_fd())? && !claims(&source)? {
             let groups = self.groups_for(to, Some(source.as_fd()))?;
             subvolume::snapshot_create(place.dir.as_fd(), source.as_fd(), &place.name, read_only, &groups).map_err(|e| self.copy_error(from, to, e))?;
@@ -91,7 +91,7 @@ impl BtrfsStore {
         }
         nested::seal_tree(self.mount(), volume.as_fd())?;
         if let Volume::Staging(op) = from {
-            reclaim::drop_staging_dir(self, op)?;
+            staging::drop_staging_dir(self, op)?;
         }
         self.info_of(volume.as_fd())
     }

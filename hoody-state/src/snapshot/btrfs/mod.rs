@@ -20,6 +20,7 @@ mod differential_tests;
 mod forged_tests;
 #[doc(hidden)]
 pub mod from_elsewhere;
+mod identity;
 mod keep_times;
 mod nested;
 mod of_pool;
@@ -30,6 +31,7 @@ mod quota_tests;
 mod reclaim;
 mod send;
 mod space;
+mod staging;
 mod stream;
 #[cfg(test)]
 mod testing;
@@ -315,7 +317,7 @@ impl Transferable for BtrfsStore {
     }
 
     fn claims_identity(&self, snapshot: &Volume) -> Result<bool> {
-        self.find(snapshot)?.map_or(Ok(false), |fd| send::has_foreign_identity(fd.as_fd()))
+        self.find(snapshot)?.map_or(Ok(false), |fd| identity::has_foreign_identity(fd.as_fd()))
     }
 }
 
@@ -330,8 +332,8 @@ impl BtrfsStore {
             deleted.volumes.extend(nested::delete_tree(self.mount(), fd, &place.dir, &place.name).map_err(|e| e.context(format!("delete {volume}")))?);
         }
         match volume {
-            Volume::Staging(op) => reclaim::drop_staging_dir(self, op)?,
-            Volume::Databases(p) => reclaim::remove_empty_dir(self, &Path::new(layout::PROJECTS).join(p.as_str()))?,
+            Volume::Staging(op) => staging::drop_staging_dir(self, op)?,
+            Volume::Databases(p) => staging::remove_empty_dir(self, &Path::new(layout::PROJECTS).join(p.as_str()))?,
             _ => {}
         }
         Ok(deleted)

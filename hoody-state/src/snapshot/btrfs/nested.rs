@@ -3,7 +3,8 @@
 //! The container's root creates them, perhaps at this very moment. So names are bytes, every directory is opened by number, and what vanishes between two
 //! steps is treated as if it had never existed.
 
-use super::send::{disown, has_foreign_identity};
+use super::identity::{disown, has_foreign_identity};
+use super::keep_times::remove_stub;
 use super::{BtrfsStore, has_nested};
 use crate::error::{Code, Error, IoContext, Result};
 use crate::id::OperationId;
@@ -121,7 +122,7 @@ pub(super) fn remove_stubs(mount: BorrowedFd<'_>, source: BorrowedFd<'_>, copy: 
     let copy = id_of(copy)?;
     for n in children(mount, id_of(source)?)? {
         if let Some(dir) = stub(mount, copy, &n)? {
-            super::send::remove_stub(dir.as_fd(), &n.name)?;
+            remove_stub(dir.as_fd(), &n.name)?;
         }
     }
     Ok(())
@@ -210,7 +211,7 @@ pub(super) fn copy_tree(mount: BorrowedFd<'_>, source: BorrowedFd<'_>, dir: Borr
         let copy_id = id_of(copy.as_fd())?;
         for n in before.into_iter().chain(children(mount, source_id)?) {
             if let Some(dir) = stub(mount, copy_id, &n)? {
-                super::send::remove_stub(dir.as_fd(), &n.name)?;
+                remove_stub(dir.as_fd(), &n.name)?;
                 waiting.push_back((n, copy_id));
             }
         }
@@ -346,7 +347,7 @@ impl Hidden {
 
     /// Removes the link once the copy is in its place.
     pub(super) fn withdraw(self, store: &BtrfsStore) -> Result<()> {
-        super::reclaim::drop_staging_dir(store, &self.op)
+        super::staging::drop_staging_dir(store, &self.op)
     }
 }
 

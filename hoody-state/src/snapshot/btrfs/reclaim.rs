@@ -1,5 +1,6 @@
 //! Deleting many volumes, and waiting until their space is free.
 
+use super::staging::remove_empty_dir;
 use super::{BtrfsStore, is_subvolume, nested};
 use crate::error::{Error, IoContext, Result};
 use crate::id::OperationId;
@@ -9,7 +10,6 @@ use crate::sys::fs::open_dir_at;
 use crate::units::VolumeId;
 use btrfs_uapi::raw::{BTRFS_ROOT_ITEM_KEY, BTRFS_ROOT_TREE_OBJECTID};
 use btrfs_uapi::tree_search::{Key, SearchFilter, tree_search_v2};
-use nix::errno::Errno;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -18,24 +18,6 @@ use std::time::{Duration, Instant};
 
 /// How often the kernel's cleaner is woken while it is waited for: it stops when it finds no more work, and a commit wakes it.
 const WAKE: Duration = Duration::from_millis(500);
-
-/// Removes the staging directory of a deleted volume.
-pub(super) fn drop_staging_dir(store: &BtrfsStore, op: &OperationId) -> Result<()> {
-    let dir = Path::new(layout::STAGING).join(op.as_str());
-    match unlinkat(&store.root, &dir.join("pending"), UnlinkatFlags::NoRemoveDir) {
-        Ok(()) | Err(Errno::ENOENT | Errno::ENOTDIR) => {}
-        Err(e) => return Err(Error::io(format!("remove staging/{op}/pending"), e)),
-    }
-    remove_empty_dir(store, &dir)
-}
-
-/// Removes a directory of the pool if it exists and is empty.
-pub(super) fn remove_empty_dir(store: &BtrfsStore, dir: &Path) -> Result<()> {
-    match unlinkat(&store.root, dir, UnlinkatFlags::RemoveDir) {
-        Ok(()) | Err(Errno::ENOENT | Errno::ENOTEMPTY) => Ok(()),
-        Err(e) => Err(Error::io(format!("remove directory {}", store.path.join(dir).display()), e)),
-    }
-}
 
 /// Deletes all homes in the trash of `op`.
 pub(super) fn empty_trash(store: &BtrfsStore, op: &OperationId, progress: &mut dyn FnMut(u64, u64)) -> Result<Deleted> {

@@ -17,7 +17,6 @@ use btrfs_uapi::subvolume;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, RenameFlags, fcntl, renameat2};
 use nix::sys::stat::fstat;
-use nix::unistd::{UnlinkatFlags, unlinkat};
 use rustix::fs::{Mode as RMode, OFlags, ResolveFlags};
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, OsStr};
@@ -50,17 +49,6 @@ struct Part {
 pub(super) fn identity(volume: BorrowedFd<'_>) -> Result<Uuid> {
     let i = subvolume::subvolume_info(volume).io(|| "ask for a subvolume's identity")?;
     Ok(if i.received_uuid.is_nil() { i.uuid } else { i.received_uuid })
-}
-
-/// Whether a volume claims that it was received from elsewhere. The owner of its root, such as a container's root, can write that into it
-/// (`BTRFS_IOC_SET_RECEIVED_SUBVOL`), and a read-only snapshot inherits it.
-pub(super) fn has_foreign_identity(volume: BorrowedFd<'_>) -> Result<bool> {
-    Ok(!subvolume::subvolume_info(volume).io(|| "ask for a subvolume's identity")?.received_uuid.is_nil())
-}
-
-/// Removes a foreign identity from a writable volume.
-pub(super) fn disown(volume: BorrowedFd<'_>) -> Result<()> {
-    received_subvol_set(volume, &Uuid::nil(), 0).io(|| "remove a foreign identity from a volume").map(drop)
 }
 
 /// The volumes below `top` with their paths in it; parents first.
@@ -419,9 +407,4 @@ fn make_nested(top: BorrowedFd<'_>, path: &[u8], base: Option<BorrowedFd<'_>>) -
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let dir = rustix::fs::openat2(top, OsStr::from_bytes(parent), flags, RMode::empty(), resolve).map_err(|e| refused(&e))?;
     keeping_times(dir.as_fd(), || make(dir.as_fd(), &name, base))
-}
-
-/// Removes a stub, and keeps the times of its directory.
-pub(super) fn remove_stub(dir: BorrowedFd<'_>, name: &CStr) -> Result<()> {
-    keeping_times(dir, || unlinkat(dir, name, UnlinkatFlags::RemoveDir).io(|| "remove the stub of a nested subvolume"))
 }
