@@ -2,7 +2,7 @@
 # The library with each feature alone: it compiles without a warning. And no build but that of the tests has the crash hooks.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-for features in "" btrfs oci locks btrfs,oci,locks,openapi,conformance; do
+for features in "" btrfs oci locks transfer btrfs,oci,locks,transfer,openapi,conformance; do
   echo "hoody-state with the features \"$features\""
   cargo clippy --quiet --locked -p hoody-state --no-default-features --features "$features" -- -D warnings
 done

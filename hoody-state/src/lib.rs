@@ -72,6 +72,8 @@ pub mod op;
 mod ops;
 #[cfg(feature = "btrfs")]
 pub mod pool;
+#[cfg(any(feature = "host", feature = "transfer"))]
+mod progress;
 pub mod ramdisk;
 #[cfg(feature = "host")]
 pub mod rootfs;

@@ -8,7 +8,7 @@ use crate::model::{Container, NewPeer, Peer, Server, Token};
 use crate::ops;
 use crate::services::peers::wrong_answer;
 use crate::snapshot::Volume;
-use crate::transfer::{Answer, Compressor, Request, StreamRequest, VERSION};
+use crate::transfer::{Answer, Compressor, Request, Responder, StreamRequest, StreamWriter, VERSION};
 use std::io::Write;
 
 /// A snapshot that is about to be sent.
@@ -149,5 +149,20 @@ impl Host {
             .into_iter()
             .find(|s| s.id == *id)
             .ok_or_else(|| Error::new(Code::UnknownServer, format!("there is no server {id} among this one and its peers")))
+    }
+}
+
+impl Responder for Host {
+    fn authenticate(&self, token: &str) -> Result<Option<Token>> {
+        Host::authenticate(self, token)
+    }
+
+    fn answer(&self, token: &Token, request: Request) -> Result<Answer> {
+        self.answer_peer(token, request)
+    }
+
+    fn offer(&self, token: &Token, request: &StreamRequest) -> Result<StreamWriter> {
+        let offered = self.offer_stream(token, request)?;
+        Ok(Box::new(move |out| offered.write(out)))
     }
 }

@@ -1,6 +1,5 @@
 use super::caller::Caller;
 use super::lock::{Claim, Held, Locks};
-use super::progress::Registry;
 use super::retries::Retries;
 use super::step::StepHook;
 use super::workers::Workers;
@@ -9,6 +8,7 @@ use crate::catalog::{Durability, Tx, operations};
 use crate::error::{Code, Error, Result};
 use crate::id::OperationId;
 use crate::model::OperationStatus;
+use crate::progress::Registry;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::sync::atomic::Ordering;

@@ -3,13 +3,13 @@
 use super::engine::Engined;
 use super::journal::{self, Entry, Journalled};
 use super::lock::{Claim, Held, Want};
-use super::progress::Registered;
 use super::recovery::Recovery;
 use super::running::Op;
 use super::taken::Taken;
 use crate::catalog::operations::{self, OpenRow};
 use crate::error::{Code, Error, Result};
 use crate::id::OperationId;
+use crate::progress::Registered;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 

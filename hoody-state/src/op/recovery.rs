@@ -2,11 +2,11 @@
 
 use super::engine::Engined;
 use super::lock::Held;
-use super::progress::Progress;
 use crate::catalog::{Durability, Tx};
 use crate::error::{Code, Error, Kind, Result};
 use crate::id::OperationId;
 use crate::model::OperationStatus;
+use crate::progress::Progress;
 use serde::Serialize;
 
 /// An operation that is being finished or undone.

@@ -1,7 +1,6 @@
 use super::engine::Engined;
 use super::journal::Journalled;
 use super::lock::{Claim, Held};
-use super::progress::{Progress, cancelled};
 use super::recovery::to_value;
 use super::taken::Taken;
 use crate::catalog::idempotency::IdempotencyKey;
@@ -9,6 +8,7 @@ use crate::catalog::{Durability, Tx};
 use crate::error::{Error, Result};
 use crate::id::OperationId;
 use crate::model::OperationStatus;
+use crate::progress::{Progress, cancelled};
 use serde::Serialize;
 use serde_json::Value;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 use super::engine::Engined;
 use super::lock::Held;
-use super::progress::Registered;
 use crate::id::OperationId;
+use crate::progress::Registered;
 
 /// An operation that this process works on: its id, what it works on and its locks. While this lives nobody else takes the operation up.
 pub(crate) struct Taken<W: Engined> {

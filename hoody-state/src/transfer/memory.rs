@@ -1,9 +1,8 @@
 //! Several hosts in one process: for tests of what stands on top. Cuts, delays and damage on demand.
 
 use crate::error::{Code, Error, Kind, Result};
-use crate::host::Host;
 use crate::model::Token;
-use crate::transfer::{Answer, PeerAddress, Request, StreamRequest, Transport};
+use crate::transfer::{Answer, PeerAddress, Request, Responder, StreamRequest, Transport};
 use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -28,7 +27,7 @@ type Hook = dyn FnMut(&str, &str) -> Option<Fault> + Send;
 
 #[derive(Default)]
 struct Net {
-    hosts: HashMap<String, Host>,
+    hosts: HashMap<String, Arc<dyn Responder>>,
     hook: Option<Box<Hook>>,
 }
 
@@ -50,8 +49,8 @@ impl MemoryNet {
     }
 
     /// Puts a host at `url`, in place of one that may have been there.
-    pub fn add(&self, url: &str, host: Host) {
-        self.net(|n| drop(n.hosts.insert(url.to_owned(), host)));
+    pub fn add(&self, url: &str, host: impl Responder + 'static) {
+        self.net(|n| drop(n.hosts.insert(url.to_owned(), Arc::new(host))));
     }
 
     /// Takes it away: nobody reaches it.
@@ -68,7 +67,7 @@ impl MemoryNet {
         f(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn reach(&self, peer: &PeerAddress, what: &str) -> Result<(Host, Token, Option<Fault>)> {
+    fn reach(&self, peer: &PeerAddress, what: &str) -> Result<(Arc<dyn Responder>, Token, Option<Fault>)> {
         let unreachable = || Error::new(Code::PeerUnreachable, format!("server {} at {} does not answer", peer.name, peer.url));
         let (host, fault) = self.net(|n| (n.hosts.get(&peer.url).cloned(), n.hook.as_mut().and_then(|h| h(&peer.url, what))));
         let host = host.filter(|_| fault != Some(Fault::Unreachable)).ok_or_else(unreachable)?;
@@ -85,7 +84,7 @@ impl Transport for MemoryNet {
         let (host, token, fault) = self.reach(peer, &word)?;
         // Through JSON, as it would go.
         let again = serde_json::to_value(request).and_then(serde_json::from_value).map_err(|e| Error::internal(e.to_string()))?;
-        let answer = host.answer_peer(&token, again).map_err(as_over_http);
+        let answer = host.answer(&token, again).map_err(as_over_http);
         if fault == Some(Fault::AnswerLost) {
             return Err(Error::new(Code::PeerUnreachable, format!("server {} did not answer", peer.name)));
         }
@@ -95,10 +94,10 @@ impl Transport for MemoryNet {
     fn stream(&self, peer: &PeerAddress, request: &StreamRequest) -> Result<Box<dyn Read + Send>> {
         let (host, token, fault) = self.reach(peer, "stream")?;
         let (send, receive) = sync_channel(16);
-        let ready = host.offer_stream(&token, request).map_err(as_over_http)?;
+        let ready = host.offer(&token, request).map_err(as_over_http)?;
         std::thread::spawn(move || {
             // A reader that has gone ends it.
-            let _ = ready.write(&mut Out(send, fault, 0));
+            let _ = ready(&mut Out(send, fault, 0));
         });
         Ok(Box::new(In(receive, io::Cursor::new(Vec::new()))))
     }

@@ -1,7 +1,7 @@
 //! Bytes on their way: counted, slowed, stopped, compressed.
 
 use crate::error::{Error, Result};
-use crate::op::Progress;
+use crate::progress::Progress;
 use std::io::{self, Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -26,12 +26,12 @@ pub use spec::CopiedSpec;
 
 use crate::error::Result;
 use crate::id::{ContainerId, OperationId, ProjectId, ServerId};
-use crate::model::{CopyState, Server, Snapshot};
+use crate::model::{CopyState, Server, Snapshot, Token};
 use crate::name::{ContainerName, ProjectAlias, SnapshotName};
 use crate::units::Bytes;
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -56,6 +56,21 @@ impl fmt::Debug for PeerAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "peer {} at {}", self.name, self.url)
     }
+}
+
+/// Writes the bytes of a stream that was offered to a peer.
+pub type StreamWriter = Box<dyn FnOnce(&mut dyn Write) -> Result<()> + Send>;
+
+/// A host as its peers reach it: whatever carries the requests hands them to one of these. `Host` is one.
+pub trait Responder: Send + Sync {
+    /// What a token may do, if it is one of this host's.
+    fn authenticate(&self, token: &str) -> Result<Option<Token>>;
+
+    /// Answers the server that `token` belongs to.
+    fn answer(&self, token: &Token, request: Request) -> Result<Answer>;
+
+    /// Finds what that server requests; the writer then sends it.
+    fn offer(&self, token: &Token, request: &StreamRequest) -> Result<StreamWriter>;
 }
 
 /// Carries requests to a peer and its answers back.

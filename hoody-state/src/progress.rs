@@ -1,3 +1,5 @@
+//! How far a running operation is, who waits for its end, and whether it was cancelled.
+
 use crate::error::{Code, Error};
 use crate::id::OperationId;
 use std::collections::HashMap;
