@@ -1,6 +1,6 @@
 //! The one place where errors become HTTP statuses.
 //!
-//! The status of an error follows from its [`Code`]: from the code itself where [`by_code`] lists it, else from its [`Kind`]. `code` in an answer is the word
+//! The status of an error follows from its [`Code`]: from the code itself where `by_code` lists it, else from its [`Kind`]. `code` in an answer is the word
 //! of the code, in lower case. `error` is the phrase of the status, except for the codes that the wire contract marks: those carry the published machine word.
 //! The published clients show `message` and give `code` to programs.
 //!

@@ -31,7 +31,7 @@ impl Mount {
         volumes.get(name).cloned().ok_or_else(|| MountError::NoVolume(name.to_owned()))
     }
 
-    /// The number of a volume, for [`LockService::quiesce`].
+    /// The number of a volume, for `LockService::quiesce`.
     ///
     /// # Errors
     /// No such volume.

@@ -28,7 +28,7 @@ impl Layout {
     /// Reads the mounts of this process. Cost: two small reads.
     ///
     /// # Errors
-    /// `no_cgroups` ([`Kind::Unavailable`]) when none is mounted.
+    /// `no_cgroups` (`Kind::Unavailable`) when none is mounted.
     pub fn detect() -> Result<Self> {
         let mounts = mountinfo::of_this_process().io(|| "read /proc/self/mountinfo")?;
         let mut layout = Self::from_mounts(&mounts);

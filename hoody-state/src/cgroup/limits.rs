@@ -84,8 +84,8 @@ impl CgroupTree {
     /// Puts limits on the container's group, whether it runs or not. The group must exist. Cost: three small writes.
     ///
     /// # Errors
-    /// `invalid_limit`; `limit_below_usage` ([`Kind::Conflict`]) when more memory is charged than the new limit and cannot be reclaimed; `no_controller`
-    /// ([`Kind::Unavailable`]) when this machine cannot enforce a limit that was asked for.
+    /// `invalid_limit`; `limit_below_usage` (`Kind::Conflict`) when more memory is charged than the new limit and cannot be reclaimed; `no_controller`
+    /// (`Kind::Unavailable`) when this machine cannot enforce a limit that was asked for.
     pub fn set_limits(&self, container: &ContainerId, limits: &Limits, pids: Option<u64>) -> Result<()> {
         let memory = Limit::memory(limits.memory)?;
         let cpus = Limit::cpus(limits.cpus)?;

@@ -30,18 +30,18 @@ pub struct ImportReport {
 ///   must be mounted `nodev` so that the host does not either.
 /// - Layer whiteouts (`.wh.NAME`, `.wh..wh..opq`, overlay's character device 0/0) remove what earlier entries put there.
 /// - Owners are numbers (names are ignored) and are shifted by `id_base`, also those in ACLs and file capabilities.
-/// - Nothing is ever created through a symlink or outside `root`: see [`Kind::Invalid`] below.
+/// - Nothing is ever created through a symlink or outside `root`: see `Kind::Invalid` below.
 /// - The result must be a root file system; the directories that every container needs are added.
 ///
 /// A crash or an error leaves `root` incomplete: the caller deletes it. Nothing is synced.
 ///
 /// # Errors
-/// - [`Kind::Invalid`]: `image_format` (not a tar, plain or with gzip or zstd), `image_corrupt` (damaged or cut short), `image_path_unsafe` (an absolute
+/// - `Kind::Invalid`: `image_format` (not a tar, plain or with gzip or zstd), `image_corrupt` (damaged or cut short), `image_path_unsafe` (an absolute
 ///   path, `..`, a parent that is a symlink or a file, a name too long), `image_link_unsafe` (a hard link to a file that does not exist),
 ///   `image_entry_conflict` (a file where a directory is), `image_id_range` (an owner beyond 65535), `image_xattr`,
 ///   `image_no_root` (nothing to boot).
-/// - [`Kind::TooLarge`] `image_too_large`, `image_header_too_large` (attributes, a map of holes or a name that would take more memory than an import may); [`Kind::NoSpace`]; [`Kind::Cancelled`]; [`Kind::Conflict`] `image_root_not_empty`;
-///   [`Kind::Io`]. An [`Error`] inside the reader's `io::Error` comes out as it is.
+/// - `Kind::TooLarge` `image_too_large`, `image_header_too_large` (attributes, a map of holes or a name that would take more memory than an import may); `Kind::NoSpace`; `Kind::Cancelled`; `Kind::Conflict` `image_root_not_empty`;
+///   `Kind::Io`. An [`Error`] inside the reader's `io::Error` comes out as it is.
 pub fn import(reader: impl Read, root: &Path, options: &ImportOptions<'_>) -> Result<ImportReport> {
     if std::fs::read_dir(root).io(|| format!("list {}", root.display()))?.next().is_some() {
         return Err(Error::new(Code::ImageRootNotEmpty, format!("{} is not empty: an image can be unpacked only into an empty directory", root.display())));

@@ -187,7 +187,7 @@ impl Backing {
     }
 }
 
-/// The result of [`Backing::tend`].
+/// The result of `Backing::tend`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tended {
     /// Nothing was due, or nothing could be done.

@@ -2,7 +2,7 @@
 //!
 //! **Vocabulary.** The *source* has the container, the *target* makes or keeps a copy of it. Each knows the other as a *peer* (its address, a token for
 //! replication, the certificate it must show). An *identity* is what a snapshot's content is known by on whichever server it is
-//! ([`SnapshotStore::identity`](crate::snapshot::SnapshotStore::identity)).
+//! ([`Transferable::identity`](crate::snapshot::Transferable::identity)).
 //!
 //! **The target pulls.** It asks for the source's list, then for one snapshot after the other, each as an increment on one that it has already. So the
 //! side where something comes into being journals it, cleans up after itself, and goes on where it was: what is there and whole is not asked for again.
