@@ -151,14 +151,14 @@ fuzz_target!(|data: &[u8]| {
             }
             15 if holds > 0 => {
                 holds -= 1;
-                broker.let_go(now, &world, &[VOLUME], &mut out);
+                broker.release(now, &world, &[VOLUME], &mut out);
             }
             _ => world.hot = start & 1 != 0,
         }
         oracle.take(&mut out);
     }
     for _ in 0..holds {
-        broker.let_go(now, &world, &[VOLUME], &mut out);
+        broker.release(now, &world, &[VOLUME], &mut out);
         oracle.take(&mut out);
     }
     // Everybody leaves; whoever waits is answered at the latest when the longest wait is over, or gets the lock and leaves again.
