@@ -39,7 +39,7 @@ fn with_sixty_four_descriptors_a_server_says_what_it_needs_and_leaves_nothing() 
         std::thread::sleep(Duration::from_millis(20));
     }
     let log = server.log_tail();
-    assert!(log.contains("64 open files") && log.contains("ulimit -n") && !log.contains("panicked"), "{log}");
+    assert!(log.contains("limit of open files is 64") && log.contains("ulimit -n") && !log.contains("panicked"), "{log}");
     // With enough of them the same pool serves.
     server.prepare = None;
     let mut w = World::with(server);
