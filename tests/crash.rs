@@ -60,7 +60,7 @@ fn enumerate(name: &str, act: Act, verify: Verify) {
     }
 }
 
-/// Waits for what goes on behind.
+/// Waits for background operations.
 fn settle(host: &Host) {
     for _ in 0..200 {
         let busy = host.operations(&hoody_state::model::PageRequest::first()).unwrap().rows.into_iter().filter(|o| o.finished_at.is_none());

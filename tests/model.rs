@@ -154,7 +154,7 @@ impl Run {
         }
     }
 
-    /// Waits for what goes on behind, and lets go what is due.
+    /// Waits for background operations, and deletes what has expired.
     fn settle(&self) {
         let end = Instant::now() + Duration::from_secs(10);
         let h = self.host();

@@ -148,7 +148,7 @@ fn what_a_failing_disk_leaves_is_settled_once_the_disk_works() {
                 w.fail_with(n, errno, Failing::FromThenOn);
                 let out = act(&host, &c);
                 let when = format!("{name}, steps from {n} on failed with {}", std::io::Error::from_raw_os_error(errno));
-                // What goes on behind the answer comes to that step as well, if there is one.
+                // The background operation comes to that step as well, if it has one.
                 while w.steps() < n && !open(&host).is_empty() {
                     std::thread::sleep(Duration::from_millis(1));
                 }

@@ -133,7 +133,7 @@ impl Client<'_> {
                     return;
                 };
                 match a.status {
-                    // An answer before the end of what goes on behind: the next change must wait.
+                    // The answer came before the background operation ended: the next change must wait.
                     409 if a.data["code"].as_str().is_some_and(|c| c.ends_with("operation_in_progress") || c == "operation_state_conflict") => {
                         assert!(Instant::now() < end, "{act:?}: {} for {PATIENCE:?}", a.data);
                         std::thread::sleep(Duration::from_millis(5));
