@@ -79,6 +79,7 @@ CHANGES = {
 def main():
     rounds = int(sys.argv[3]) if len(sys.argv) > 3 else 40
     above = tempfile.mkdtemp(prefix="hoody-compare-", dir="/tmp")
+    os.chmod(above, 0o711)  # the containers reach their volumes through it
     servers = []
     times = {change: {"old": [], "new": []} for change in CHANGES}
     try:
