@@ -212,7 +212,7 @@ fn local(pair: &Pair, c: &ContainerId) {
                 let mut id = None;
                 ours.push(ms(|| id = Some(host.copy_container(&me, c, request).unwrap().id)));
                 made.push(id.unwrap());
-                // What goes on behind is not to disturb the next.
+                // Background operations must not disturb the next round.
                 while host.container(made.last().unwrap()).unwrap().operation_id.is_some() {
                     std::thread::sleep(Duration::from_millis(1));
                 }

@@ -15,7 +15,7 @@
 //! | [`freeze`] | [`Freezer`](freeze::Freezer): stopping a container's tasks in place; cgroup v2, v1 and in memory |
 //! | [`rootfs`] | [`RootFs`](rootfs::RootFs): what a container boots from; the volume itself |
 //! | [`runtime`] | [`Runtime`](runtime::Runtime): running a container; an OCI runtime as a process, and in memory |
-//! | [`locked_db`] | [`LockedDb`](locked_db::LockedDb): SQLite that nobody finds locked; a FUSE daemon, and in memory |
+//! | [`locked_db`] | [`LockedDb`](locked_db::LockedDb): SQLite without `database is locked`; a FUSE daemon, and in memory |
 //! | [`ramdisk`] | [`RamDisks`](ramdisk::RamDisks): memory as a file system; tmpfs, and in memory |
 //! | [`share`] | [`ShareMount`](share::ShareMount): directories of one container in another; bind mounts, and in memory |
 //! | [`cgroup`] | a container's control group, which outlives its runs; v2, v1 and hybrid hosts |

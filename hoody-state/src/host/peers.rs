@@ -110,10 +110,10 @@ impl Host {
                     let identity = self.0.store.identity(&Volume::Snapshot(container.clone(), s.snapshot.name.clone()))?;
                     Ok(identity.is_some_and(|u| have.contains(&u)))
                 };
-                let fresh = ops::synced::news(&self.0, &container, &copy, &known)?;
-                let base_identity = fresh.base.as_ref().map(|b| ops::order::offered(&self.0, &container, b)).transpose()?.flatten().map(|o| o.identity);
-                let snapshot = fresh.snapshot.map(|s| ops::order::offered(&self.0, &container, &s)).transpose()?.flatten();
-                Ok(Answer::Fresh { snapshot: snapshot.map(Box::new), base: fresh.base.map(|b| b.snapshot.name), base_identity })
+                let news = ops::synced::news(&self.0, &container, &copy, &known)?;
+                let base_identity = news.base.as_ref().map(|b| ops::order::offered(&self.0, &container, b)).transpose()?.flatten().map(|o| o.identity);
+                let snapshot = news.snapshot.map(|s| ops::order::offered(&self.0, &container, &s)).transpose()?.flatten();
+                Ok(Answer::Fresh { snapshot: snapshot.map(Box::new), base: news.base.map(|b| b.snapshot.name), base_identity })
             }
         }
     }

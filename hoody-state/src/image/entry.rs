@@ -110,7 +110,7 @@ impl Writer {
             }
         }
         let fd = self.tree.enter(parts)?.try_clone_to_owned().io(|| format!("open {}", shown(&m.path)))?;
-        self.dress(&fd, m)?;
+        self.set_attributes(&fd, m)?;
         self.tree.set_mtime(m.mtime);
         Ok(())
     }
@@ -125,7 +125,7 @@ impl Writer {
                 self.copy(m, &fd, 0, u64::MAX, members)?;
             }
         }
-        self.dress(&fd, m)?;
+        self.set_attributes(&fd, m)?;
         fs::futimens(&fd, &times(m.mtime)).io(|| format!("change the times of {}", shown(&m.path)))
     }
 
@@ -228,7 +228,7 @@ impl Writer {
     }
 
     /// Owner, mode and attributes of a file or directory.
-    fn dress(&mut self, fd: &OwnedFd, m: &Member) -> Result<()> {
+    fn set_attributes(&mut self, fd: &OwnedFd, m: &Member) -> Result<()> {
         let (uid, gid) = self.owner(m);
         fs::fchown(fd, uid, gid).io(|| format!("change the owner of {}", shown(&m.path)))?;
         if self.inherits {

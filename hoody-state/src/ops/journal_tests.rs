@@ -56,13 +56,13 @@ fn every_row_of_the_version_before_is_read() {
 
 #[test]
 fn what_a_row_says_is_kept() {
-    let told = json!({ "container_id": C });
+    let key_answer = json!({ "container_id": C });
     let text = json!({
         "kind": "restore", "container": C, "snapshot": "before", "keep": kept(), "live": 256, "boot": true, "was_running": true, "run": run(), "by": "sync",
-        "databases": { "how": "exchange", "project": P, "was": 257 }, "discard": true, "told": told
+        "databases": { "how": "exchange", "project": P, "was": 257 }, "discard": true, "told": key_answer
     });
     let restore: Restore = serde_json::from_value(text).unwrap();
-    assert_eq!((restore.discard, restore.key_answer.as_ref()), (true, Some(&told)));
+    assert_eq!((restore.discard, restore.key_answer.as_ref()), (true, Some(&key_answer)));
     assert_eq!(restore.claim().wants.len(), 2, "the container and the databases that it exchanges");
     let verb: Lifecycle = serde_json::from_value(json!({ "container": C, "verb": "restart", "run": run() })).unwrap();
     assert_eq!((verb.kind(), verb.by.as_str()), ("container.restart", "user"));

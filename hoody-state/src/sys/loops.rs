@@ -16,7 +16,7 @@ pub(crate) const BLOCK: u32 = 4096;
 /// How often another process may snatch the free device that the kernel named.
 const TRIES: u32 = 64;
 
-/// How long detaching waits for others to let go.
+/// How long detaching waits for others to close the device.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 nix::ioctl_none_bad!(ioctl_loop_clr_fd, 0x4C01);
