@@ -219,3 +219,13 @@ fn a_row_of_the_journal_from_a_newer_version_locks_what_it_changes_and_nothing_e
     snapshot(&host, &c, "free").unwrap();
     assert_clean(&host, "a row that was closed");
 }
+
+#[test]
+fn the_status_log_names_who_made_a_container() {
+    let host = Gated::new().host;
+    let p = furnish(&host);
+    let alice = Caller { by: "alice".into(), ..Caller::default() };
+    let c = host.create_container(&alice, &p, NewContainer::default()).unwrap().id;
+    let logs = host.status_logs(&c, &hoody_state::model::PageRequest::first()).unwrap().rows;
+    assert!(logs.len() >= 2 && logs.iter().all(|l| l.triggered_by == "alice"), "{logs:?}");
+}

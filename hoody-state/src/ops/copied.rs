@@ -7,7 +7,8 @@ use crate::catalog::snapshots::{self, SnapshotRow};
 use crate::catalog::{Durability, ms};
 use crate::error::{Code, Error, Result};
 use crate::id::{ContainerId, OperationId, ProjectId, RunId};
-use crate::model::{Container, DatabaseScope, Status};
+use crate::model::validate;
+use crate::model::{Container, CopyRequest, DatabaseScope, Status};
 use crate::name::{ContainerName, SnapshotName};
 use crate::runtime::Running;
 use crate::services::databases::DatabasesPlan;
@@ -51,6 +52,16 @@ pub(super) fn copy_name(name: Option<&str>) -> Result<ContainerName> {
         None | Some("rand") => Ok(ContainerName::made_up()),
         Some(n) => ContainerName::for_creation(n),
     }
+}
+
+/// Which project a copy belongs to, and its name, if nothing in the request is wrong.
+pub(super) fn target(request: &CopyRequest) -> Result<(ProjectId, ContainerName)> {
+    let Some(project) = request.target_project_id.as_deref() else {
+        return Err(Error::new(Code::ValidationError, "target_project_id is missing: say which project the copy belongs to"));
+    };
+    let target = (project.parse()?, copy_name(request.name.as_deref())?);
+    validate::text("ssh_public_key", request.ssh_public_key.as_deref(), 16_384)?;
+    Ok(target)
 }
 
 /// The row of a copy that is about to be made on the source's own host.

@@ -3,7 +3,7 @@
 //! The live volume is cloned first, by one call, and the copy exists from then on. Its snapshots are cloned in the background, a call each and no data. A
 //! copy that was cut short is run on by the next start: every step may be repeated.
 
-use super::copied::{copy_name, copy_row, copy_snapshot, copyable, finish_copy, is_staging_of};
+use super::copied::{copy_row, copy_snapshot, copyable, finish_copy, is_staging_of, target};
 use super::copy_base::{base, drop_taken};
 use super::create::{created, joining};
 use super::observed::{drop_unlisted, note_failed, undo_unmade};
@@ -13,7 +13,6 @@ use crate::catalog::snapshots::{self, SnapshotRow};
 use crate::catalog::{Durability, Tx};
 use crate::error::{Code, Error, Result};
 use crate::id::{ContainerId, RunId};
-use crate::model::validate;
 use crate::model::{Container, CopyRequest};
 use crate::name::SnapshotName;
 use crate::op::Caller;
@@ -203,12 +202,7 @@ pub(crate) fn copy(world: &World, caller: &Caller, id: &ContainerId, request: Co
         return super::order::copy_to_peer(world, caller, id, server, &request);
     }
     let source = copyable(world, id)?;
-    let project = match request.target_project_id.as_deref() {
-        Some(p) => p.parse()?,
-        None => return Err(Error::new(Code::ValidationError, "target_project_id is missing: say which project the copy belongs to")),
-    };
-    let name = copy_name(request.name.as_deref())?;
-    validate::text("ssh_public_key", request.ssh_public_key.as_deref(), 16_384)?;
+    let (project, name) = target(&request)?;
     let start = request.start.unwrap_or(true);
     let row = copy_row(world, &source, project, name.clone(), request.ssh_public_key, start);
     could_be_made(world, &row)?;

@@ -23,6 +23,13 @@ pub(crate) struct Create {
     pub run: RunId,
     /// Set once the volume exists and the caller may know the container's id: from then on it is finished, before that it is undone.
     pub cloned: bool,
+    /// Who asked, for the status log.
+    #[serde(default = "user")]
+    pub by: String,
+}
+
+fn user() -> String {
+    "user".into()
 }
 
 impl Operation for Create {
@@ -56,14 +63,14 @@ impl Operation for Create {
         op.step("clone")?;
         let info = world.roots.create(id, &Volume::Image(self.image.name.clone()), &op.id)?;
         op.acknowledge_amended(Durability::Disk, &Create { cloned: true, ..self.clone() }, |tx| {
-            let r = tx.change_container(id, "user", None, |r| r.state.origin = info.created)?;
+            let r = tx.change_container(id, &self.by, None, |r| r.state.origin = info.created)?;
             world.view.container(tx.conn, &r)
         })?;
         let row = world.read(|c| containers::get(c, id))?;
         op.step("boot")?;
         let running = world.starter.start(&row, &self.run)?;
         let view = op.finish(Durability::Process, |tx| {
-            let r = tx.change_container(id, "user", None, |r| {
+            let r = tx.change_container(id, &self.by, None, |r| {
                 r.status = Status::Running;
                 r.state.started_ms = Some(ms(running.started_at));
                 r.state.message = None;
@@ -95,7 +102,7 @@ pub(crate) fn create(world: &World, caller: &Caller, project: &ProjectId, new: N
     let (row, image) = new_container(world, project, new)?;
     world.limits.check_space()?;
     let Some(run) = row.state.run.clone() else { return Err(Error::internal("a new container has no run")) };
-    let intent = Create { container: row.id.clone(), image: image.clone(), run, cloned: false };
+    let intent = Create { container: row.id.clone(), image: image.clone(), run, cloned: false, by: caller.by.clone() };
     let held = world.engine.lock(caller, intent.claim())?;
     let joining = world.engine.lock(caller, joining("container.create", project))?;
     let begun = Begun::journal(world, caller, held, Durability::Disk, intent, Some(project), |tx| {

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::all::unreadable;
-use super::{Operation, lifecycle::Lifecycle, relocate::Move, restore::Restore};
+use super::{Operation, create::Create, lifecycle::Lifecycle, relocate::Move, restore::Restore};
 use crate::catalog::operations::OpenRow;
 use crate::id::OperationId;
 use serde_json::{Value, json};
@@ -66,6 +66,8 @@ fn what_a_row_says_is_kept() {
     assert_eq!(restore.claim().wants.len(), 2, "the container and the databases that it exchanges");
     let verb: Lifecycle = serde_json::from_value(json!({ "container": C, "verb": "restart", "run": run() })).unwrap();
     assert_eq!((verb.kind(), verb.by.as_str()), ("container.restart", "user"));
+    let create: Create = serde_json::from_value(json!({ "container": C, "image": image(), "run": run(), "cloned": true })).unwrap();
+    assert_eq!(create.by, "user");
     let moved: Move = serde_json::from_value(json!({ "container": C, "server": S, "copy": P, "was_running": true, "handing_over": false })).unwrap();
     assert!(!moved.given && moved.order.is_none());
 }

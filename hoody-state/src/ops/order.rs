@@ -1,6 +1,6 @@
 //! Orders a copy from a peer, on the server that has the source.
 
-use super::copied::{copy_name, copyable};
+use super::copied::{copyable, target};
 use super::copy_base::{base, drop_taken};
 use super::persistence::is_unclear;
 use crate::catalog::containers::ContainerRow;
@@ -8,7 +8,6 @@ use crate::catalog::snapshots::SnapshotRow;
 use crate::catalog::{Durability, projects, snapshots};
 use crate::error::{Code, Error, Result};
 use crate::id::{ContainerId, ProjectId, ServerId};
-use crate::model::validate;
 use crate::model::{Container, CopyRequest, CopyState};
 use crate::name::{ContainerName, SnapshotName};
 use crate::op::Caller;
@@ -23,12 +22,7 @@ pub(super) fn copy_to_peer(world: &World, caller: &Caller, id: &ContainerId, ser
     let server: ServerId = server.parse()?;
     let peer = world.peers.address_of(&server)?;
     let source = copyable(world, id)?;
-    let project = match request.target_project_id.as_deref() {
-        Some(p) => p.parse()?,
-        None => return Err(Error::new(Code::ValidationError, "target_project_id is missing: say which project the copy belongs to")),
-    };
-    let name = copy_name(request.name.as_deref())?;
-    validate::text("ssh_public_key", request.ssh_public_key.as_deref(), 16_384)?;
+    let (project, name) = target(request)?;
     // A key makes the copy's id, so that the same request again is the same order.
     let copy = match &caller.idempotency {
         Some(k) => {
