@@ -82,17 +82,24 @@ impl Shared {
     }
 }
 
+/// Waits until `done`. The upkeep works beside the test.
+fn within_20s(otherwise: &str, done: impl Fn() -> bool) {
+    let end = Instant::now() + Duration::from_secs(20);
+    while !done() {
+        assert!(Instant::now() < end, "{otherwise}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 #[test]
 fn ending_a_share_is_tried_again_until_no_receiver_sees_it() {
     let s = Shared::new();
     s.mounts.failures.store(3, Ordering::SeqCst);
     s.two_hours_later();
-    let end = Instant::now() + Duration::from_secs(20);
-    while s.seen() > 0 && Instant::now() < end {
+    within_20s("a share that has ended is still readable", || {
         s.host.expire_due().unwrap();
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    assert_eq!(s.seen(), 0, "a share that has ended is still readable");
+        s.seen() == 0
+    });
     assert_eq!(s.mounts.failures.load(Ordering::SeqCst), 0);
 }
 
@@ -101,11 +108,7 @@ fn deleting_a_share_is_tried_again_by_the_upkeep() {
     let s = Shared::new();
     s.mounts.failures.store(2, Ordering::SeqCst);
     assert_eq!(s.host.delete_share(&Caller::default(), &s.share.id).unwrap_err().code(), Code::ShareMountFailed);
-    let end = Instant::now() + Duration::from_secs(20);
-    while s.seen() > 0 && Instant::now() < end {
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    assert_eq!(s.seen(), 0, "nobody but the upkeep has tried again");
+    within_20s("the upkeep has not tried again", || s.seen() == 0);
 }
 
 #[test]
@@ -117,10 +120,11 @@ fn a_share_that_cannot_expire_keeps_nothing_else_from_expiring() {
     // As a recovery of an earlier version left it: a share whose owner is gone.
     s.host.write(Durability::Disk, |tx| Ok(tx.conn.execute("DELETE FROM containers WHERE id = ?1", [s.owner.as_str()]).map(drop)?)).unwrap();
     s.clock.advance(Duration::from_secs(48 * 3600));
+    // The host's own upkeep may be deleting the snapshot at this moment: then this call leaves it to that.
     let _ = s.host.expire_due();
-    assert!(s.host.snapshots(&s.receiver).unwrap().snapshots.is_empty(), "the snapshot has not expired");
-    assert_eq!(s.host.share(None, &s.share.id).unwrap_err().code(), Code::ShareNotFound);
-    assert_eq!(s.seen(), 0);
+    within_20s("the snapshot has not expired", || s.host.snapshots(&s.receiver).unwrap().snapshots.is_empty());
+    within_20s("the share has not ended", || s.host.share(None, &s.share.id).is_err_and(|e| e.code() == Code::ShareNotFound));
+    within_20s("the receiver still sees the share", || s.seen() == 0);
 }
 
 #[test]
