@@ -21,6 +21,7 @@
 //! | [`cgroup`] | a container's control group, which outlives its runs; v2, v1 and hybrid hosts |
 //! | [`pool`] | the BTRFS file system that everything lives in; on a loop image or a device |
 //! | [`transfer`] | [`Transport`](transfer::Transport): containers between servers; in memory, over HTTP in `hoody-state-http` |
+//! | [`tree`] | the files of a volume, read beneath its root and nowhere else |
 //! | [`image`] | golden images, made of tars or of snapshots |
 //! | [`op`] | how anything changes: intents, locks, steps |
 //! | [`model`] | what the API shows, serialised as the wire has it |
@@ -87,6 +88,8 @@ pub mod snapshot;
 mod sys;
 #[cfg(feature = "transfer")]
 pub mod transfer;
+#[cfg(feature = "btrfs")]
+pub mod tree;
 pub mod units;
 #[cfg(feature = "host")]
 mod world;

@@ -49,6 +49,10 @@ const ELSEWHERE: &[(Code, &str)] = &[
     (Code::TooManyNestedVolumes, "tests/faults_space.rs"),
     (Code::RequestTimeout, "hoody-state-http/tests/http/slow.rs"),
     (Code::PeerFailed, "hoody-state-http/src/transport.rs"),
+    (Code::FileNotFound, "hoody-state/src/tree/tests.rs"),
+    (Code::NotADirectory, "hoody-state/src/tree/tests.rs"),
+    (Code::IsADirectory, "hoody-state/src/tree/tests.rs"),
+    (Code::NotARegularFile, "hoody-state/src/tree/tests.rs"),
 ];
 
 /// Codes that no test produces, and why.

@@ -27,7 +27,7 @@ codes! {
         InvalidImageName, "invalid_image_name", Invalid, retry: no,
             "This is not a valid image name: use the characters and the length that the message names.";
         InvalidPath, "invalid_path", Invalid, retry: no,
-            "This path cannot be shared: give an absolute path without `..` to a directory of the container.";
+            "This path cannot be used here: give an absolute path without `..`, empty names and NUL; the message says what else is wrong with it.";
         SelfShare, "self_share", Invalid, retry: no,
             "A container cannot share a directory with itself: name another container.";
         NotAReceiver, "not_a_receiver", Invalid, retry: no,
@@ -98,6 +98,8 @@ codes! {
             "No peer has this id: list the peers, or add the server as a peer first.";
         EnvironmentVariableNotFound, "environment_variable_not_found", NotFound, retry: no,
             "The container has no such environment variable: list its variables.";
+        FileNotFound, "file_not_found", NotFound, retry: no,
+            "There is nothing at this path: list the directory.";
         MethodNotAllowed, "method_not_allowed", Invalid, retry: no,
             "The path exists, but not with this HTTP method: see the API document.";
         RequestTimeout, "request_timeout", Timeout, retry: yes,
@@ -158,6 +160,12 @@ codes! {
             "This directory is shared with this target already: change the share that exists.";
         NothingToUndo, "nothing_to_undo", Conflict, retry: no,
             "There is no restore left to undo.";
+        NotADirectory, "not_a_directory", Conflict, retry: no,
+            "Something on the path is a directory in the request but not in the container: list the directory above it.";
+        IsADirectory, "is_a_directory", Conflict, retry: no,
+            "This is a directory, and the request needs a file: name a file in it, or say that the whole directory is meant.";
+        NotARegularFile, "not_a_regular_file", Conflict, retry: no,
+            "This is a FIFO, a socket, a device or a symbolic link that is not followed: only regular files are opened.";
         ImageExists, "image_exists", Exists, retry: no,
             "There is an image of this name already: choose another name, or delete that image.";
         ExecFailed, "exec_failed", Conflict, retry: no,
