@@ -61,8 +61,12 @@ fn what_a_row_says_is_kept() {
         "kind": "restore", "container": C, "snapshot": "before", "keep": kept(), "live": 256, "boot": true, "was_running": true, "run": run(), "by": "sync",
         "databases": { "how": "exchange", "project": P, "was": 257 }, "discard": true, "told": key_answer
     });
-    let restore: Restore = serde_json::from_value(text).unwrap();
-    assert_eq!((restore.discard, restore.key_answer.as_ref()), (true, Some(&key_answer)));
+    let restore: Restore = serde_json::from_value(text.clone()).unwrap();
+    let mut written: Value = serde_json::to_value(&restore).unwrap();
+    written["keep"]["created_at"] = kept()["created_at"].clone();
+    written["kind"] = "restore".into();
+    assert_eq!(written, text, "a version before can read what this one writes");
+    assert_eq!((restore.exchange.discard, restore.key_answer.as_ref()), (true, Some(&key_answer)));
     assert_eq!(restore.claim().wants.len(), 2, "the container and the databases that it exchanges");
     let verb: Lifecycle = serde_json::from_value(json!({ "container": C, "verb": "restart", "run": run() })).unwrap();
     assert_eq!((verb.kind(), verb.by.as_str()), ("container.restart", "user"));

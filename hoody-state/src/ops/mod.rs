@@ -9,6 +9,7 @@ mod copy_base;
 pub(crate) mod create;
 pub(crate) mod delete;
 mod discarded;
+mod exchange;
 pub(crate) mod fork;
 pub(crate) mod handover;
 pub(crate) mod image_delete;

@@ -4,9 +4,10 @@
 //! live volume as a restore does it. What the copy changed of its own is kept as a snapshot first.
 
 use super::copied::require_complete;
+use super::exchange::{Exchange, Kept};
 use super::observed::{drop_unlisted, thaw_unless_paused};
 use super::receive::Receive;
-use super::restore::{Restore, kept_row};
+use super::restore::Restore;
 use super::snapshot_row::free_name;
 use super::synced::{Advance, Brought, bring_local, bring_over, drop_older, has_own_changes};
 use super::{Begun, Claim, Ended, Held, Key, Op, Operation, Recovery, Want};
@@ -143,7 +144,7 @@ impl Sync {
             op.lock_also(Claim::short("container.sync", vec![Key::Databases(row.project.clone()).into()]), DATABASES_PATIENCE)?;
         }
         let restore = self.restore(&world, to.clone(), own, begun)?;
-        let kept = own.then(|| restore.keep.snapshot.name.clone());
+        let kept = own.then(|| restore.exchange.keep.snapshot.name.clone());
         op.amend(Durability::Disk, &restore, |tx| {
             let change = |r: &mut ContainerRow| {
                 r.state.synced = Some(to.clone());
@@ -167,34 +168,30 @@ impl Sync {
     fn restore(&self, world: &World, to: SnapshotName, own: bool, begun: Value) -> Result<Restore> {
         let id = &self.container;
         let now = world.now();
-        let live = world.store.info(&Volume::Live(id.clone()))?.ok_or_else(|| Error::internal(format!("container {id} has no live volume")))?;
         let row = world.read(|c| containers::get(c, id))?;
-        let name = world.read(|c| free_name(c, id, now.strftime("before-sync-%Y%m%d-%H%M%S").to_string().parse()?))?;
-        let expires = now.checked_add(world.settings.undo_expiry).ok();
-        let keep = kept_row(name, None, now, expires, row.state.head.clone(), format!("what this copy was before it was brought up to {to}"));
-        let was_running = matches!(row.status, Status::Running | Status::Paused);
-        let databases = if row.state.follows_databases {
-            match world.databases.plan(&row, &to, None) {
-                // Others of the project use them by now: they are not the copy's alone to exchange.
-                Err(e) if e.code() == Code::DatabasesShared => DatabasesPlan::Keep,
-                plan => plan?,
-            }
-        } else {
-            DatabasesPlan::Keep
+        let kept = Kept {
+            name: world.read(|c| free_name(c, id, now.strftime("before-sync-%Y%m%d-%H%M%S").to_string().parse()?))?,
+            alias: None,
+            expires_at: now.checked_add(world.settings.undo_expiry).ok(),
+            why: format!("what this copy was before it was brought up to {to}"),
         };
-        Ok(Restore {
-            container: id.clone(),
-            snapshot: to,
-            keep,
-            live: live.id,
-            boot: was_running && self.advance.is_none(),
-            was_running,
-            run: RunId::generate(),
-            by: "sync".into(),
-            databases,
-            discard: !own,
-            key_answer: Some(begun),
-        })
+        let databases = own_databases(world, &row, &to)?;
+        let start = self.advance.is_some().then_some(false);
+        let exchange = Exchange { discard: !own, ..Exchange::plan(world, &row, kept, start, databases, "sync")? };
+        Ok(Restore { snapshot: to, exchange, key_answer: Some(begun) })
+    }
+}
+
+/// What becomes of the databases of a copy that goes to its snapshot `to`: those that came with it and that nobody else uses go there too, others stay. Plan it
+/// under a lock of the project's databases if the copy follows them.
+pub(super) fn own_databases(world: &World, row: &ContainerRow, to: &SnapshotName) -> Result<DatabasesPlan> {
+    if !row.state.follows_databases {
+        return Ok(DatabasesPlan::Keep);
+    }
+    match world.databases.plan(row, to, None) {
+        // Others of the project use them by now: they are not the copy's alone to exchange.
+        Err(e) if e.code() == Code::DatabasesShared => Ok(DatabasesPlan::Keep),
+        plan => plan,
     }
 }
 
