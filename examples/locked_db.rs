@@ -1,11 +1,10 @@
-//! Databases of your own, here plain directories: `cargo run --example locked_db`. They pass the suite. Needs root, as mounting does.
+//! Databases of your own, here plain directories: `cargo run --example locked_db`. They pass the suite, and then serve a host on this machine. Needs root.
 //!
 //! SQLite itself holds the writes: a hold is a write transaction on each database. So a writer waits as long as its own timeout says, and may well find
 //! a database locked. The daemon `hoody-state-fuse` is there to do better.
 
 use hoody_state::locked_db::{LockedDb, Quiesced, Status, databases_in, suite};
-use hoody_state::{Code, Error, HostBuilder, Result};
-use hoody_state::{freeze::memory::MemoryFreezer, runtime::memory::MemoryRuntime, snapshot::memory::MemoryStore};
+use hoody_state::{Code, Error, Host, HostConfig, Result};
 use rusqlite::Connection;
 use std::collections::btree_map::{BTreeMap, Entry};
 use std::path::{Path, PathBuf};
@@ -13,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 #[derive(Default)]
-struct PlainDirectories(Mutex<BTreeMap<String, PathBuf>>);
+pub struct PlainDirectories(Mutex<BTreeMap<String, PathBuf>>);
 
 fn no_volume(volume: &str) -> Error {
     Error::new(Code::VolumeNotFound, format!("there is no volume {volume:?}"))
@@ -91,8 +90,10 @@ impl suite::Harness for PlainDirectories {
 
 pub fn main() -> Result<()> {
     suite::run(&PlainDirectories::default());
-    let builder = HostBuilder::new(None, Arc::new(MemoryStore::new()), Arc::new(MemoryFreezer::new()), Arc::new(MemoryRuntime::new()))?;
-    let host = builder.databases(Arc::new(PlainDirectories::default())).open()?;
+    let config = HostConfig::new("/var/tmp/hoody-plain", "/run/hoody-plain");
+    let host = Host::builder(&config)?.databases(Arc::new(PlainDirectories::default())).open()?;
     println!("a host with databases in plain directories: {} findings", host.check(false)?.len());
-    Ok(())
+    host.close();
+    drop(host);
+    Host::unmount(&config)
 }

@@ -1,21 +1,21 @@
-//! A runtime of your own, here one that runs nothing but says that it does: `cargo run --example runtime`. It passes the suite of all runtimes. Needs no root.
+//! A runtime of your own, here one that runs nothing but says that it does: `cargo run --example runtime`. It passes the suite of all runtimes, and then
+//! serves a host on this machine, whose other parts are the machine's own. Needs root.
 
 use hoody_state::cgroup::Limit;
-use hoody_state::freeze::memory::MemoryFreezer;
 use hoody_state::id::ContainerId;
 use hoody_state::model::mount::Mount;
 use hoody_state::runtime::{ExecOutput, ExecSpec, Exit, ExitListener, Limits, RunSpec, Running, Runtime, RuntimeStats, suite};
-use hoody_state::{Code, Error, HostBuilder, Result, snapshot::memory::MemoryStore, units::Bytes};
+use hoody_state::{Code, Error, Host, HostConfig, Result, units::Bytes};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-/// What a run of a container is: its row, and the text of its console.
+/// Each container's run, and the text of its console.
 type Rows = BTreeMap<ContainerId, (Option<Running>, Vec<u8>)>;
 
 /// The rows stand in for the kernel: they outlive the process that uses them.
 #[derive(Default)]
-struct RowRuntime(Arc<Mutex<Rows>>, OnceLock<ExitListener>);
+pub struct RowRuntime(Arc<Mutex<Rows>>, OnceLock<ExitListener>);
 
 impl RowRuntime {
     fn end(&self, c: &ContainerId, code: i32) {
@@ -39,8 +39,7 @@ impl Runtime for RowRuntime {
     fn remove(&self, c: &ContainerId) -> Result<()> { self.end(c, 137); self.0.lock().unwrap().remove(c); Ok(()) }
 
     fn prepare(&self, c: &ContainerId, limits: &Limits) -> Result<()> {
-        Limit::memory(limits.memory)?;
-        Limit::cpus(limits.cpus)?;
+        Limit::memory(limits.memory).and_then(|_| Limit::cpus(limits.cpus))?;
         self.0.lock().unwrap().entry(c.clone()).or_default();
         Ok(())
     }
@@ -65,9 +64,7 @@ impl Runtime for RowRuntime {
         let keep = spec.stdin.len().min(spec.output_limit);
         Ok(ExecOutput { stdout: spec.stdin[..keep].to_vec(), truncated: keep < spec.stdin.len(), ..Default::default() })
     }
-    fn stats(&self, c: &ContainerId) -> Result<RuntimeStats> {
-        Ok(RuntimeStats { processes: self.adopt(c)?.iter().count() as u64, ..Default::default() })
-    }
+    fn stats(&self, c: &ContainerId) -> Result<RuntimeStats> { Ok(RuntimeStats { processes: self.adopt(c)?.iter().count() as u64, ..Default::default() }) }
     fn console(&self, c: &ContainerId, last: Option<Bytes>) -> Result<Vec<u8>> {
         let text = self.0.lock().unwrap().get(c).map(|r| r.1.clone()).unwrap_or_default();
         let from = last.map_or(0, |b| text.len().saturating_sub(b.0 as usize));
@@ -75,7 +72,6 @@ impl Runtime for RowRuntime {
     }
 }
 
-/// What the suite needs to know of the runtime.
 struct World(RowRuntime, suite::Exits);
 
 #[rustfmt::skip]
@@ -93,7 +89,10 @@ pub fn main() -> Result<()> {
     let mut world = World(RowRuntime::default(), suite::Exits::default());
     world.0.set_exit_listener(world.1.listener());
     suite::run(&mut world);
-    let host = HostBuilder::new(None, Arc::new(MemoryStore::new()), Arc::new(MemoryFreezer::new()), Arc::new(RowRuntime::default()))?.open()?;
-    println!("a host over the runtime {}: {} findings", RowRuntime::default().name(), host.check(false)?.len());
-    Ok(())
+    let config = HostConfig::new("/var/tmp/hoody-rows", "/run/hoody-rows");
+    let host = Host::builder(&config)?.runtime(Arc::new(RowRuntime::default())).open()?;
+    println!("a host over a runtime of rows: {} findings", host.check(false)?.len());
+    host.close();
+    drop(host);
+    Host::unmount(&config)
 }

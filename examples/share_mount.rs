@@ -1,18 +1,18 @@
-//! Share mounts of your own, here a table over directories of this machine: `cargo run --example share_mount`. They pass the suite. Needs no root.
+//! Share mounts of your own, here a table over directories of this machine: `cargo run --example share_mount`. They pass the suite, and then serve a host on
+//! this machine. Needs root.
 
 use hoody_state::id::ContainerId;
-use hoody_state::model::{NewContainer, NewShare, ProjectInput, ShareMode};
 use hoody_state::share::{Detached, Identity, Receiver, ShareMount, Source, Tree, suite};
-use hoody_state::{Caller, Code, Error, HostBuilder, Result};
-use hoody_state::{freeze::memory::MemoryFreezer, runtime::memory::MemoryRuntime, snapshot::memory::MemoryStore};
+use hoody_state::{Code, Error, Host, HostConfig, Result};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-/// The directories of each container are below `base`, in a directory of its own. A mount is a row: who sees what, by which name.
-struct Table {
-    base: PathBuf,
+/// A mount is a row: who sees what, by which name. `base`: what the roots of owners are relative to, if they are not absolute as a host's are.
+#[derive(Default)]
+pub struct Table {
+    pub base: PathBuf,
     rows: Mutex<BTreeMap<(ContainerId, String), Identity>>,
 }
 
@@ -63,33 +63,16 @@ impl suite::Harness for Table {
 
 pub fn main() -> Result<()> {
     let dir = tempfile::tempdir().unwrap();
-    let shares = Arc::new(Table { base: dir.path().to_owned(), rows: Mutex::default() });
+    let shares = Table { base: dir.path().to_owned(), rows: Mutex::default() };
     // The suite shares directories that it does not ask for first.
     for name in ["a", "b", "never"] {
-        suite::Harness::source(&*shares, name, false);
+        suite::Harness::source(&shares, name, false);
     }
-    suite::run(&*shares);
-
-    let builder = HostBuilder::new(None, Arc::new(MemoryStore::new()), Arc::new(MemoryFreezer::new()), Arc::new(MemoryRuntime::new()))?;
-    let host = builder.shares(shares.clone()).open()?;
-    let me = Caller::default();
-    host.import_image(&me, "tiny", &mut &hoody_state_workspace::tiny_image()[..])?;
-    let project = host.create_project(&me, ProjectInput { alias: Some("web".into()), ..Default::default() })?.id;
-    let [owner, receiver] = [(); 2].map(|()| host.create_container(&me, &project, NewContainer::default()).map(|c| c.id));
-    let (owner, receiver) = (owner?, receiver?);
-    std::fs::create_dir_all(dir.path().join(owner.as_str()).join("srv")).unwrap();
-    let share = NewShare {
-        source_path: "/srv".into(),
-        target_project_id: Some(project),
-        mode: ShareMode::Readonly,
-        target_container_id: None,
-        alias: None,
-        label: None,
-        description: None,
-        enabled: None,
-        expires_at: None,
-    };
-    host.create_share(&me, &owner, share)?;
-    println!("{receiver} sees {:?}", shares.attached(&Receiver { container: receiver.clone(), pid: 0 })?.keys().collect::<Vec<_>>());
-    Ok(())
+    suite::run(&shares);
+    let config = HostConfig::new("/var/tmp/hoody-table", "/run/hoody-table");
+    let host = Host::builder(&config)?.shares(Arc::new(Table::default())).open()?;
+    println!("a host with shares in a table: {} findings", host.check(false)?.len());
+    host.close();
+    drop(host);
+    Host::unmount(&config)
 }

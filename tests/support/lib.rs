@@ -302,6 +302,7 @@ pub struct RealHost {
     pub config: hoody_state::HostConfig,
     pub dir: PathBuf,
     host: Option<Host>,
+    parts: Box<dyn Fn(hoody_state::HostBuilder) -> hoody_state::HostBuilder + Send + Sync>,
 }
 
 impl RealHost {
@@ -322,12 +323,21 @@ impl RealHost {
 
     /// The same with what `f` changes of its configuration. Its directory is there already.
     pub fn configured(name: &str, f: impl FnOnce(&mut hoody_state::HostConfig)) -> Self {
+        Self::built(name, f, |builder| builder)
+    }
+
+    /// The same with parts that `parts` puts in the place of the machine's own, at each start.
+    pub fn built(
+        name: &str,
+        f: impl FnOnce(&mut hoody_state::HostConfig),
+        parts: impl Fn(hoody_state::HostBuilder) -> hoody_state::HostBuilder + Send + Sync + 'static,
+    ) -> Self {
         assert!(nix::unistd::geteuid().is_root(), "this test needs root: it mounts BTRFS and runs containers");
         let dir = scratch(name);
         let mut config = hoody_state::HostConfig::new(dir.join("data"), dir.join("run"));
         config.pool_size = Some(hoody_state::units::Bytes::gib(2));
         f(&mut config);
-        let mut real = RealHost { config, dir, host: None };
+        let mut real = RealHost { config, dir, host: None, parts: Box::new(parts) };
         real.start();
         real.import();
         real
@@ -354,7 +364,7 @@ impl RealHost {
 
     /// Starts it again.
     pub fn start(&mut self) {
-        self.host = Some(Host::open(&self.config).unwrap());
+        self.host = Some((self.parts)(Host::builder(&self.config).unwrap()).open().unwrap());
     }
 
     /// Where the container's live volume can be looked at from outside.

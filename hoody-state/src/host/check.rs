@@ -20,8 +20,8 @@ use crate::services::shares::incoming::expected_names;
 use crate::share::{Receiver, ShareMount};
 use crate::snapshot::{SnapshotStore, Volume};
 use crate::sys::inside::Inside;
+use crate::sys::mountinfo;
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 impl Host {
@@ -251,11 +251,9 @@ impl Look<'_> {
     fn sees_databases(&self, r: &ContainerRow) -> bool {
         let (Some(db), Ok(Some(run))) = (self.places.databases, self.runtime.running(&r.id)) else { return true };
         let name = volume_name(r);
-        let (Ok(served), Ok(mounts)) = (std::fs::metadata(db.path(&name)), Inside::of(run.pid).and_then(|i| i.mounts())) else { return true };
-        let device = (nix::sys::stat::major(served.dev()), nix::sys::stat::minor(served.dev()));
-        let root = std::path::Path::new("/").join(name);
+        let (Ok(Some((device, root))), Ok(mounts)) = (mountinfo::shown_at(&db.path(&name)), Inside::of(run.pid).and_then(|i| i.mounts())) else { return true };
         // Wherever it is: a container may rename what is above.
-        mounts.iter().any(|m| m.kind == "fuse" && m.device == device && m.root == root)
+        mounts.iter().any(|m| m.device == device && m.root == root)
     }
 
     /// Whether the pool was not unmounted since a server last ran on it.

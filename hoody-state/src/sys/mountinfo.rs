@@ -65,6 +65,23 @@ pub fn topmost(at: &Path) -> io::Result<Option<MountEntry>> {
     Ok(of_this_process()?.into_iter().rfind(|m| m.at == at))
 }
 
+/// Which directory of which file system shows at `path`, which must be absolute and without links: the device, and the path beneath the file system's own
+/// root. Another mount with the same two shows the same directory. Nothing is asked of the file system itself.
+///
+/// # Errors
+/// Those of reading `/proc/self/mountinfo`.
+pub fn shown_at(path: &Path) -> io::Result<Option<((u64, u64), PathBuf)>> {
+    Ok(shown_in(&of_this_process()?, path))
+}
+
+fn shown_in(mounts: &[MountEntry], path: &Path) -> Option<((u64, u64), PathBuf)> {
+    // The last of equally deep ones lies on top.
+    let mount = mounts.iter().filter(|m| path.starts_with(&m.at)).max_by_key(|m| m.at.components().count())?;
+    let below = path.strip_prefix(&mount.at).ok()?;
+    // `join` with an empty path would add a slash.
+    Some((mount.device, if below.as_os_str().is_empty() { mount.root.clone() } else { mount.root.join(below) }))
+}
+
 /// Reads a table. A line that is none is left out.
 #[must_use]
 pub fn parse(table: &[u8]) -> Vec<MountEntry> {
@@ -139,6 +156,18 @@ mod tests {
         assert_eq!(entry(b"36 35 98:0 / /x rw"), None);
         assert_eq!(entry(b""), None);
         assert_eq!(unescape(br"a\9zb\"), r"a\9zb\");
+    }
+
+    #[test]
+    fn the_deepest_and_last_mount_shows_a_path() {
+        let table = b"1 0 8:1 / / rw - ext4 a rw\n2 1 8:2 /sub /mnt rw - btrfs b rw\n3 1 8:3 / /mnt rw - fuse c rw\n4 1 8:4 / /mnt2 rw - tmpfs d rw";
+        let shown = |path: &str| shown_in(&parse(table), Path::new(path)).unwrap();
+        assert_eq!(shown("/etc"), ((8, 1), "/etc".into()));
+        assert_eq!(shown("/mnt"), ((8, 3), "/".into()));
+        assert_eq!(shown("/mnt/p/x"), ((8, 3), "/p/x".into()));
+        assert_eq!(shown("/mnt2/y"), ((8, 4), "/y".into()));
+        assert_eq!(shown_in(&parse(&table[..60]), Path::new("/mnt/y")).unwrap(), ((8, 2), "/sub/y".into()));
+        assert_eq!(shown_in(&[], Path::new("/")), None);
     }
 
     #[test]
