@@ -7,7 +7,7 @@ use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 /// The host's pid of a container's init, from the runtime's record of it.
-fn pid_of_init(real: &RealHost, c: &ContainerId) -> i64 {
+pub fn pid_of_init(real: &RealHost, c: &ContainerId) -> i64 {
     let record = real.config.run.join("oci/containers").join(c.as_str()).join("run.json");
     let record: serde_json::Value = serde_json::from_slice(&std::fs::read(record).unwrap()).unwrap();
     record["init"]["pid"].as_i64().unwrap()

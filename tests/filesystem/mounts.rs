@@ -195,6 +195,13 @@ fn a_check_beside_a_running_server_knows_all_mounts() {
     assert_eq!(real.sh(&receiver, "ls /hoody/shares"), "docs\n");
     let check = || Host::check_pool(&real.config, false).unwrap();
     assert_eq!(check(), []);
+    // A container that has lost its databases.
+    let pid = super::isolation::pid_of_init(&real, &owner).to_string();
+    let done = std::process::Command::new("nsenter").args(["-t", &pid, "-m", "umount", "-l", "/hoody/databases"]).status().unwrap();
+    assert!(done.success());
+    assert_eq!(check().iter().map(|f| f.code.as_str()).collect::<Vec<_>>(), ["databases_stale"]);
+    real.host().lifecycle(&me, &owner, Verb::Restart, None).unwrap();
+    assert_eq!(check(), []);
     // Something that nobody asked for.
     let stray = real.config.run.join("ramdisks/65f0c0ffee00000000000000");
     std::fs::create_dir(&stray).unwrap();
