@@ -12,6 +12,7 @@
 //! | [`machine`] | hosts on this machine and over other backends: configuration, builder, unmount |
 //! | [`host`] | the façade: everything that an embedder or a server asks for |
 //! | [`snapshot`] | [`SnapshotStore`](snapshot::SnapshotStore): volumes, snapshots, clones; on BTRFS and in memory |
+//! | [`diff`] | what differs between two trees: records, and the decisions behind them |
 //! | [`freeze`] | [`Freezer`](freeze::Freezer): stopping a container's tasks in place; cgroup v2, v1 and in memory |
 //! | [`rootfs`] | [`RootFs`](rootfs::RootFs): what a container boots from; the volume itself |
 //! | [`runtime`] | [`Runtime`](runtime::Runtime): running a container; an OCI runtime as a process, and in memory |
@@ -53,6 +54,7 @@
 mod catalog;
 pub mod cgroup;
 pub mod clock;
+pub mod diff;
 pub mod error;
 pub mod event;
 pub mod freeze;

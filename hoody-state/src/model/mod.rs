@@ -1,6 +1,7 @@
 //! What the API shows: plain values, serialised field by field as the wire contract has them.
 
 mod container;
+mod diff;
 mod environment;
 mod event;
 mod image;
@@ -20,6 +21,7 @@ pub(crate) mod validate;
 pub mod volume;
 
 pub use container::*;
+pub use diff::*;
 pub use environment::*;
 pub use event::*;
 pub use image::*;
