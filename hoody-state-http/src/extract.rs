@@ -146,7 +146,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Input<T> {
             key,
             fingerprint: fingerprint(&parts.method, parts.uri.path(), &bytes),
         });
-        let caller = Caller { idempotency, ..caller(&parts.headers) };
+        let caller = Caller { idempotency, author: identity.map(Identity::author), ..caller(&parts.headers) };
         Ok(Input { caller, body: parse(&bytes)?, prefers: preferred_wait(&parts.headers).is_some() })
     }
 }

@@ -73,6 +73,15 @@ impl Identity {
         }
     }
 
+    /// Who that is in the history: the name of the token, or `root`.
+    #[must_use]
+    pub fn author(&self) -> String {
+        match self {
+            Identity::Root => "root".to_owned(),
+            Identity::Token(t) => t.name.clone(),
+        }
+    }
+
     /// The scope of idempotency keys: the same key of another token is another key.
     #[must_use]
     pub fn scope(&self) -> String {

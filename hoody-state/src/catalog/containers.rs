@@ -413,6 +413,7 @@ impl Tx<'_> {
     /// be brought in line after the commit: `world.shares.ended(&shares)`.
     pub(crate) fn delete_container(&mut self, id: &ContainerId) -> Result<EndedShares> {
         let ended = self.delete_shares_of(id)?;
+        self.forget_container(id)?;
         for sql in ["DELETE FROM snapshots WHERE container_id = ?1", "DELETE FROM status_logs WHERE container_id = ?1", "DELETE FROM containers WHERE id = ?1"]
         {
             self.conn.execute(sql, [id.as_str()])?;

@@ -82,6 +82,7 @@ impl Tx<'_> {
     /// Takes an image out; if it was the default, the newest that is left becomes it.
     pub(crate) fn remove_image(&mut self, i: &Image) -> Result<()> {
         self.conn.execute("DELETE FROM images WHERE id = ?1", [i.id.as_str()])?;
+        self.forget_image(&i.name)?;
         self.conn.execute("DELETE FROM meta WHERE key = 'default_image' AND value = ?1", [i.name.as_str()])?;
         self.conn.execute("INSERT OR IGNORE INTO meta(key, value) SELECT 'default_image', name FROM images ORDER BY created_ms DESC LIMIT 1", [])?;
         self.emit("image.deleted", "image", i.id.as_str(), None, serde_json::json!({ "id": i.id, "name": i.name }))

@@ -10,6 +10,7 @@
 
 pub(crate) mod containers;
 pub(crate) mod events;
+pub(crate) mod history;
 pub(crate) mod idempotency;
 pub(crate) mod images;
 pub(crate) mod operations;
@@ -25,7 +26,7 @@ pub(crate) mod tokens;
 
 use crate::error::{Code, Error, Kind, Result};
 use crate::event::Bus;
-use crate::id::UserId;
+use crate::id::{OperationId, UserId};
 use crate::model::Event;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
@@ -66,6 +67,8 @@ struct Writer {
 pub(crate) struct Tx<'a> {
     pub(crate) conn: &'a Transaction<'a>,
     pub(crate) now: Timestamp,
+    /// The operation that this change belongs to, if any: what it records in the history names it and its author.
+    pub(crate) operation: Option<OperationId>,
     user: UserId,
     events: Vec<Event>,
 }
@@ -205,7 +208,7 @@ impl Catalog {
             w.synchronous = durability;
         }
         let tx = w.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mut t = Tx { conn: &tx, now, user: self.user.clone(), events: Vec::new() };
+        let mut t = Tx { conn: &tx, now, operation: None, user: self.user.clone(), events: Vec::new() };
         let out = f(&mut t)?;
         let events = std::mem::take(&mut t.events);
         tx.commit()?;
@@ -220,7 +223,7 @@ impl Catalog {
     pub(crate) fn would<T>(&self, now: Timestamp, f: impl FnOnce(&mut Tx<'_>) -> Result<T>) -> Result<T> {
         let mut w = locked(&self.write);
         let tx = w.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let out = f(&mut Tx { conn: &tx, now, user: self.user.clone(), events: Vec::new() });
+        let out = f(&mut Tx { conn: &tx, now, operation: None, user: self.user.clone(), events: Vec::new() });
         tx.rollback()?;
         out
     }

@@ -108,6 +108,13 @@ pub(crate) struct NewRow<'a> {
     pub resource: &'a str,
     pub project: Option<&'a ProjectId>,
     pub intent: &'a str,
+    /// Who asked for it: the name of a token, or what acts by itself (`expiry`).
+    pub author: Option<&'a str>,
+}
+
+/// Who asked for an operation, if that is known.
+pub(crate) fn author(c: &Connection, id: &OperationId) -> Result<Option<String>> {
+    Ok(c.prepare_cached("SELECT author FROM operations WHERE id = ?1")?.query_row([id.as_str()], |r| r.get(0)).optional()?.flatten())
 }
 
 /// The open operation of a thing, and its kind.
@@ -141,8 +148,8 @@ impl Tx<'_> {
     /// Writes an intent.
     pub(crate) fn open_operation(&mut self, row: &NewRow<'_>) -> Result<()> {
         self.conn
-            .prepare_cached("INSERT INTO operations(id, kind, resource_type, resource_id, project_id, intent, status, created_ms) VALUES(?1, ?2, ?3, ?4, ?5, ?6, 'running', ?7)")?
-            .execute(params![row.id.as_str(), row.kind, row.resource_type, row.resource, row.project.map(ProjectId::as_str), row.intent, ms(self.now)])?;
+            .prepare_cached("INSERT INTO operations(id, kind, resource_type, resource_id, project_id, intent, status, created_ms, author) VALUES(?1, ?2, ?3, ?4, ?5, ?6, 'running', ?7, ?8)")?
+            .execute(params![row.id.as_str(), row.kind, row.resource_type, row.resource, row.project.map(ProjectId::as_str), row.intent, ms(self.now), row.author])?;
         if self.conn.last_insert_rowid() % 1000 == 0 {
             self.prune_operations()?;
         }

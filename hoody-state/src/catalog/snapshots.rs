@@ -143,6 +143,7 @@ pub(crate) fn expired(c: &Connection, now: Timestamp) -> Result<(Vec<Due>, Optio
 }
 
 impl Tx<'_> {
+    /// Writes a snapshot's row. A snapshot that is new gets its node in the history.
     pub(crate) fn put_snapshot(&mut self, id: &ContainerId, r: &SnapshotRow) -> Result<()> {
         let s = &r.snapshot;
         self.conn
@@ -175,7 +176,7 @@ impl Tx<'_> {
                     e.into()
                 }
             })?;
-        Ok(())
+        self.record_snapshot(id, r)
     }
 
     /// Takes a snapshot out of the list and hands its children to its parent.
@@ -186,7 +187,7 @@ impl Tx<'_> {
             "UPDATE snapshots SET parent = ?3 WHERE container_id = ?1 AND parent = ?2",
             params![id.as_str(), s.name.as_str(), s.parent.as_ref().map(SnapshotName::as_str)],
         )?;
-        Ok(())
+        self.forget_snapshot(id, &s.name)
     }
 
     pub(crate) fn set_snapshot_size(&mut self, id: &ContainerId, name: &SnapshotName, size: Bytes) -> Result<()> {

@@ -15,6 +15,7 @@ mod share;
 mod snapshot;
 pub mod space;
 mod stats;
+mod timeline;
 mod token;
 mod transfer;
 pub(crate) mod validate;
@@ -32,6 +33,7 @@ pub use server::*;
 pub use share::*;
 pub use snapshot::*;
 pub use stats::*;
+pub use timeline::*;
 pub use token::*;
 pub use transfer::*;
 

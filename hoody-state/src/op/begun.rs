@@ -39,8 +39,12 @@ impl<O: Operation> Begun<O> {
 
     /// Journals it within a change of the catalog.
     pub(crate) fn journal_in(&self, tx: &mut Tx<'_>, project: Option<&ProjectId>) -> Result<()> {
+        self.journal_by(tx, project, None)
+    }
+
+    fn journal_by(&self, tx: &mut Tx<'_>, project: Option<&ProjectId>, author: Option<&str>) -> Result<()> {
         let (resource_type, resource) = Operation::resource(&self.intent);
-        let row = NewRow { id: &self.op.id, kind: Operation::kind(&self.intent), resource_type, resource, project, intent: &text(&self.intent)? };
+        let row = NewRow { id: &self.op.id, kind: Operation::kind(&self.intent), resource_type, resource, project, intent: &text(&self.intent)?, author };
         tx.open_operation(&row)
     }
 
@@ -59,7 +63,8 @@ impl<O: Operation> Begun<O> {
         let mut begun = Self::planned(world, held, intent);
         engine.write(durability, |tx| {
             tx.claim_key(caller.idempotency.as_ref(), Some(&begun.op.id))?;
-            begun.journal_in(tx, project)?;
+            begun.journal_by(tx, project, Some(caller.author()))?;
+            tx.operation = Some(begun.op.id.clone());
             with(tx)
         })?;
         begun.op.key.clone_from(&caller.idempotency);

@@ -9,6 +9,8 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 pub struct Caller {
     /// Goes into the status log: `user`.
     pub by: String,
+    /// Who that is in the history, if it is more than `by` says: the name of a token, or `root`.
+    pub author: Option<String>,
     /// How long to hold the answer of work that may outlast it; the work continues in the background.
     pub wait: Duration,
     /// How long a change may wait for a short one of the same thing that came before it; zero: it is refused at once. Default: 10 s.
@@ -19,6 +21,13 @@ pub struct Caller {
 
 impl Default for Caller {
     fn default() -> Self {
-        Caller { by: "user".into(), wait: Duration::from_secs(60), patience: PATIENCE, idempotency: None }
+        Caller { by: "user".into(), author: None, wait: Duration::from_secs(60), patience: PATIENCE, idempotency: None }
+    }
+}
+
+impl Caller {
+    /// Who asks, as the history names it.
+    pub(crate) fn author(&self) -> &str {
+        self.author.as_deref().unwrap_or(&self.by)
     }
 }

@@ -51,7 +51,10 @@ impl<W: Engined> Recovery<'_, W> {
 
     fn close(&self, f: impl FnOnce(&mut Tx<'_>) -> Result<()>) -> Result<()> {
         self.held.inspect(|h| h.ending(true));
-        let closed = self.world.engine().write(Durability::Disk, f);
+        let closed = self.world.engine().write(Durability::Disk, |tx| {
+            tx.operation = Some(self.id.clone());
+            f(tx)
+        });
         if closed.is_err() {
             self.held.inspect(|h| h.ending(false));
         }

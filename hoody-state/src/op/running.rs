@@ -85,6 +85,7 @@ impl<W: Engined> Op<W> {
         self.step("finish")?;
         self.about_to_end(true);
         let ended = self.world.engine().write(durability, |tx| {
+            tx.operation = Some(self.id.clone());
             let t = f(tx)?;
             tx.answer_key(self.key.as_ref(), &t)?;
             if self.taken_up {
@@ -115,6 +116,7 @@ impl<W: Engined> Op<W> {
     pub(crate) fn acknowledge<T: Serialize>(&mut self, f: impl FnOnce(&mut Tx<'_>) -> Result<T>) -> Result<()> {
         self.step("tell")?;
         let answer = self.world.engine().write(Durability::Process, |tx| {
+            tx.operation = Some(self.id.clone());
             let t = f(tx)?;
             tx.answer_key(self.key.as_ref(), &t)?;
             to_value(&t)
@@ -147,6 +149,7 @@ impl<W: Engined> Op<W> {
         self.step("amend")?;
         let text = intent.text()?;
         let t = self.world.engine().write(durability, |tx| {
+            tx.operation = Some(self.id.clone());
             let t = f(tx)?;
             tx.amend_operation(&self.id, &text)?;
             Ok(t)

@@ -9,11 +9,12 @@ use super::create::{created, joining};
 use super::observed::{drop_unlisted, note_failed, undo_unmade};
 use super::{Begun, Claim, Op, Operation, Recovery, Want};
 use crate::catalog::containers::{self, ContainerRow};
+use crate::catalog::history::{self, Entry, Parent};
 use crate::catalog::snapshots::{self, SnapshotRow};
 use crate::catalog::{Durability, Tx};
 use crate::error::{Code, Error, Result};
-use crate::id::{ContainerId, RunId};
-use crate::model::{Container, CopyRequest};
+use crate::id::{ContainerId, OperationId, RunId};
+use crate::model::{Container, CopyRequest, NodeKind};
 use crate::name::SnapshotName;
 use crate::op::Caller;
 use crate::snapshot::Volume;
@@ -38,6 +39,9 @@ pub(crate) struct Copy {
     pub snapshot: SnapshotName,
     pub run: RunId,
     pub start: bool,
+    /// Whether it is one of several copies that were asked for at once.
+    #[serde(default)]
+    pub fork: bool,
 }
 
 impl Operation for Copy {
@@ -62,7 +66,7 @@ impl Operation for Copy {
         if !self.exists(&op.world)? {
             self.clone_live(op)?;
         }
-        self.note_cloned(&op.world)?;
+        self.note_cloned(&op.world, &op.id)?;
         op.step("snapshots")?;
         self.copy_snapshots(op)?;
         finish_copy(op, &self.container, &self.snapshot, &self.run, self.start)
@@ -130,18 +134,24 @@ impl Copy {
                 r.state.origin = made;
                 r.state.partial = false;
                 r.state.at = at;
-            })
-            .map(drop)
+            })?;
+            let kind = if self.fork { NodeKind::Fork } else { NodeKind::Copy };
+            let (from, source) = (&self.source, &self.snapshot);
+            let entry = Entry::new(kind, id).from(Parent::Snapshot(from, source)).source(history::source(None, None, from, Some(source)));
+            tx.record_origin(&entry)
         })
     }
 
     /// What was written down after the clone may have been lost to a power cut.
-    fn note_cloned(&self, world: &World) -> Result<()> {
+    fn note_cloned(&self, world: &World, op: &OperationId) -> Result<()> {
         if !world.read(|c| containers::get(c, &self.container))?.state.partial {
             return Ok(());
         }
         let made = self.cloned(world)?;
-        world.write(Durability::Process, made)
+        world.write(Durability::Process, |tx| {
+            tx.operation = Some(op.clone());
+            made(tx)
+        })
     }
 
     fn copy_snapshots(&self, op: &Op) -> Result<()> {
@@ -162,6 +172,8 @@ impl Copy {
                         // The copy is measured by it, whatever becomes of it at the source.
                         row.snapshot.expires_at = None;
                     }
+                    tx.operation = Some(op.id.clone());
+                    tx.record_copied_snapshot(id, &row, Some((source, &row.snapshot.name)), None)?;
                     tx.put_snapshot(id, &row)?;
                 }
                 Ok(())
@@ -208,7 +220,7 @@ pub(crate) fn copy(world: &World, caller: &Caller, id: &ContainerId, request: Co
     could_be_made(world, &row)?;
     let named = request.source_snapshot.as_deref();
     let snapshot = base(world, caller, id, named, &format!("taken to copy it to {name}"), Some(TAKEN_FOR_COPY_DAYS))?;
-    clone_container(world, caller, row, &snapshot, start).inspect_err(|e| {
+    clone_container(world, caller, row, &snapshot, start, false).inspect_err(|e| {
         // Something has changed since it was asked.
         if named.is_none() && e.code() != Code::Crashed {
             drop_taken(world, id, &snapshot.snapshot.name);
@@ -225,12 +237,12 @@ pub(super) fn could_be_made(world: &World, row: &ContainerRow) -> Result<()> {
     })
 }
 
-pub(super) fn clone_container(world: &World, caller: &Caller, row: ContainerRow, snapshot: &SnapshotRow, start: bool) -> Result<Container> {
+pub(super) fn clone_container(world: &World, caller: &Caller, row: ContainerRow, snapshot: &SnapshotRow, start: bool, fork: bool) -> Result<Container> {
     world.limits.check_space()?;
     let id = row.id.clone();
     let source = row.spec.source.clone().ok_or_else(|| Error::internal("a copy without a source"))?;
     let Some(run) = row.state.run.clone() else { return Err(Error::internal("a new container has no run")) };
-    let intent = Copy { container: id.clone(), source, snapshot: snapshot.snapshot.name.clone(), run, start };
+    let intent = Copy { container: id.clone(), source, snapshot: snapshot.snapshot.name.clone(), run, start, fork };
     let held = world.engine.lock(caller, intent.claim())?;
     let joining = world.engine.lock(caller, joining("container.copy", &row.project))?;
     let begun = Begun::journal(world, caller, held, Durability::Disk, intent, Some(&row.project), |tx| {

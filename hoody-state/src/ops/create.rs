@@ -3,11 +3,12 @@
 use super::observed::{recover_start, undo_unmade};
 use super::{Begun, Claim, Ended, Key, Lane, Op, Operation, Recovery, Want};
 use crate::catalog::containers::{ContainerRow, ContainerSpec, ContainerState, Desired};
+use crate::catalog::history::{Entry, Parent};
 use crate::catalog::{Durability, containers, images, ms, projects};
 use crate::error::{Code, Error, Result};
 use crate::id::{ContainerId, ProjectId, RunId};
 use crate::model::validate;
-use crate::model::{Container, Filesystem, Image, NewContainer, Status};
+use crate::model::{Container, Filesystem, Image, NewContainer, NodeKind, Status};
 use crate::name::ContainerName;
 use crate::op::Caller;
 use crate::snapshot::Volume;
@@ -64,6 +65,8 @@ impl Operation for Create {
         let info = world.roots.create(id, &Volume::Image(self.image.name.clone()), &op.id)?;
         op.acknowledge_amended(Durability::Disk, &Create { cloned: true, ..self.clone() }, |tx| {
             let r = tx.change_container(id, &self.by, None, |r| r.state.origin = info.created)?;
+            let image = self.image.name.as_str();
+            tx.record_origin(&Entry::new(NodeKind::Create, id).from(Parent::Image(image)).image(image))?;
             world.view.container(tx.conn, &r)
         })?;
         let row = world.read(|c| containers::get(c, id))?;

@@ -48,7 +48,7 @@ pub(crate) fn fork(world: &World, caller: &Caller, id: &ContainerId, request: &F
         loop {
             let n = next.fetch_add(1, Ordering::Relaxed);
             let Some(name) = names.get(n) else { return };
-            let copy = ContainerName::for_creation(name).and_then(|name| clone_container(world, &inner, row(name), &snapshot, start));
+            let copy = ContainerName::for_creation(name).and_then(|name| clone_container(world, &inner, row(name), &snapshot, start, true));
             made.lock().unwrap_or_else(PoisonError::into_inner).insert(n, ForkResult::of(name.clone(), copy));
         }
     };

@@ -7,9 +7,10 @@ use super::received::Source;
 use super::sync::Sync;
 use crate::catalog::Durability;
 use crate::catalog::containers::{self, ContainerRow, Desired, Handover};
+use crate::catalog::history::{self, Entry, Parent};
 use crate::error::{Code, Error, Kind, Result};
 use crate::id::{ContainerId, OperationId};
-use crate::model::{CopyState, OperationStatus, Status, Verb};
+use crate::model::{CopyState, NodeKind, OperationStatus, Status, Verb};
 use crate::name::SnapshotName;
 use crate::op::Caller;
 use crate::snapshot::Volume;
@@ -92,8 +93,11 @@ pub(crate) fn discard_copy(world: &World, id: &ContainerId, handover: &Operation
 
 /// Notes the source's word on a move. Under one transaction with a look at what was said before, so that a word is never overwritten.
 fn note_handover(world: &World, id: &ContainerId, handover: &OperationId, word: Word) -> Result<()> {
+    let origin = world.read(|c| containers::get(c, id))?.spec.origin;
+    let peer = origin.and_then(|server| world.peers.address_of(&server).ok()).map(|p| p.name);
     world.write(Durability::Disk, |tx| {
-        let before = handover_of(&containers::get(tx.conn, id)?, handover)?;
+        let row = containers::get(tx.conn, id)?;
+        let before = handover_of(&row, handover)?;
         if (before.called_off && word == Word::Take) || (before.taken && word == Word::CallOff) {
             return Err(decided(id, &before));
         }
@@ -107,6 +111,10 @@ fn note_handover(world: &World, id: &ContainerId, handover: &OperationId, word: 
                 r.state.desired = Desired::Stopped;
             }
         })?;
+        if let (Word::Take, false, Some(source)) = (word, before.taken, &row.spec.source) {
+            let there = history::source(row.spec.origin.as_ref(), peer.as_deref(), source, None);
+            tx.record(&Entry::new(NodeKind::Move, id).from(Parent::Present(id)).source(there).author("move"))?;
+        }
         Ok(())
     })
 }

@@ -41,9 +41,9 @@ impl Operation for ImageFromSnapshot {
         let world = op.world.clone();
         op.step("snapshot")?;
         let to = Volume::Image(self.image.name.clone());
-        world.store.snapshot(&Volume::Snapshot(self.container, self.snapshot), &to, &op.id)?;
+        world.store.snapshot(&Volume::Snapshot(self.container.clone(), self.snapshot.clone()), &to, &op.id)?;
         let size = world.store.delta(&to, None)?;
-        finish(op, Image { size, ..self.image })
+        finish(op, Image { size, ..self.image }, Some((&self.container, &self.snapshot)))
     }
 
     fn recover(&self, r: &Recovery<'_>) -> Result<()> {

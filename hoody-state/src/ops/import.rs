@@ -3,11 +3,11 @@
 use super::{Begun, Claim, Op, Operation, Recovery, Want};
 use crate::catalog::{Durability, images};
 use crate::error::{Code, Error, Result};
-use crate::id::{ImageId, OperationId};
+use crate::id::{ContainerId, ImageId, OperationId};
 use crate::image::ImportOptions;
 use crate::image::import::{ImportReport, import as fill};
 use crate::model::Image;
-use crate::name::ImageName;
+use crate::name::{ImageName, SnapshotName};
 use crate::op::Caller;
 use crate::op::Progress;
 use crate::snapshot::Volume;
@@ -82,10 +82,11 @@ pub(super) fn require_free(c: &rusqlite::Connection, name: &ImageName) -> Result
     images::by_name(c, name)?.map_or(Ok(()), |i| Err(images::exists(&i.name)))
 }
 
-/// Ends an operation that makes an image.
-pub(super) fn finish(op: &Op, image: Image) -> Result<Image> {
+/// Ends an operation that makes an image. `from`: the snapshot that it is made from.
+pub(super) fn finish(op: &Op, image: Image, from: Option<(&ContainerId, &SnapshotName)>) -> Result<Image> {
     op.finish(Durability::Disk, |tx| {
         tx.insert_image(&image)?;
+        tx.record_image(&image.name, from)?;
         Ok(images::by_name(tx.conn, &image.name)?.unwrap_or(image))
     })
 }
@@ -115,7 +116,7 @@ fn run(image: Image, op: &mut Op, tar: &mut dyn Read) -> Result<Image> {
     world.store.seal(&staging, &Volume::Image(image.name.clone()))?;
     op.step("sync")?;
     world.store.sync()?;
-    finish(op, Image { size: report.bytes, files: Some(report.files), ..image })
+    finish(op, Image { size: report.bytes, files: Some(report.files), ..image }, None)
 }
 
 fn fill_staging(world: &World, op: &OperationId, progress: &Arc<Progress>, tar: &mut dyn Read) -> Result<ImportReport> {

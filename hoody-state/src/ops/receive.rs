@@ -10,12 +10,13 @@ use super::persistence::persistently;
 use super::received::{Source, identities, receive_snapshot};
 use super::{Begun, Claim, Op, Operation, Recovery, Want};
 use crate::catalog::containers::{self, ContainerRow, Desired, Handover};
+use crate::catalog::history::{self, Entry, Parent};
 use crate::catalog::snapshots;
 use crate::catalog::{Durability, Tx, operations, projects};
 use crate::error::{Code, Error, Kind, Result};
 use crate::id::{ContainerId, ProjectId, RunId};
 use crate::model::validate;
-use crate::model::{Container, CopyState, Project, Status};
+use crate::model::{Container, CopyState, NodeKind, Project, Status};
 use crate::name::{ProjectAlias, SnapshotName};
 use crate::op::Caller;
 use crate::services::peers::wrong_answer;
@@ -91,7 +92,10 @@ impl Operation for Receive {
             tx.change_container(id, "copy", None, |r| {
                 r.state.origin = info.created;
                 r.state.partial = false;
-            })
+            })?;
+            tx.operation = Some(op.id.clone());
+            let there = history::source(row.spec.origin.as_ref(), Some(&source.peer.name), &source.container, Some(&self.snapshot));
+            tx.record_origin(&Entry::new(NodeKind::Copy, id).from(Parent::Snapshot(id, &snapshot)).source(there))
         })?;
         finish_copy(op, id, &snapshot, &self.run, self.start)
     }

@@ -5,6 +5,7 @@ use super::persistence::persistently;
 use super::snapshot_row::free_name;
 use crate::catalog::Durability;
 use crate::catalog::containers::ContainerRow;
+use crate::catalog::history;
 use crate::catalog::snapshots::{self, SnapshotRow};
 use crate::error::{Code, Error, Result};
 use crate::id::ContainerId;
@@ -110,6 +111,9 @@ pub(super) fn receive_snapshot(
         {
             new.snapshot.alias = None;
         }
+        tx.operation = Some(op.id.clone());
+        let from = history::source(row.spec.origin.as_ref(), Some(&source.peer.name), &source.container, Some(&o.snapshot.name));
+        tx.record_copied_snapshot(id, &new, None, Some(from))?;
         tx.put_snapshot(id, &new)
     })?;
     have.push((new, o.identity));

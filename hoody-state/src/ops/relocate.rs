@@ -14,10 +14,11 @@ use super::snapshot_delete::delete_named;
 use super::synced::{LABEL, taken_for};
 use super::{Begun, Claim, Ended, Lane, Op, Operation, Recovery, Want};
 use crate::catalog::containers::{self, Desired};
+use crate::catalog::history::{self, Entry, Parent};
 use crate::catalog::{Durability, Tx};
 use crate::error::{Code, Error, Result};
 use crate::id::{ContainerId, OperationId, ProjectId, RunId, ServerId};
-use crate::model::{MoveRequest, Moved, NewSnapshot, OperationStatus, Status};
+use crate::model::{MoveRequest, Moved, NewSnapshot, NodeKind, OperationStatus, Status};
 use crate::name::{ContainerName, SnapshotName};
 use crate::op::Caller;
 use crate::services::peers::wrong_answer;
@@ -303,6 +304,8 @@ impl Move {
             r.state.desired = Desired::Stopped;
             r.state.message = Some(format!("moved to server {peer} as container {copy}"));
         })?;
+        let there = history::source(Some(server), Some(peer), copy, None);
+        tx.record(&Entry::new(NodeKind::Move, container).from(Parent::Present(container)).source(there))?;
         let note = json!({ "operation_id": op, "operation": "move", "target_server_id": server, "target_container_id": copy });
         tx.emit_container("container.operation.completed", &r, note)
     }

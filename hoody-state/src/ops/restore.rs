@@ -7,11 +7,12 @@ use super::exchange::{Boot, Exchange, Kept};
 use super::snapshot_row::free_name;
 use super::{Begun, Claim, Ended, Key, Op, Operation, Recovery, Want};
 use crate::catalog::containers::ContainerRow;
+use crate::catalog::history::{Entry, Parent};
 use crate::catalog::snapshots::{SnapshotRow, alias_in_use};
 use crate::catalog::{Durability, Tx, containers, snapshots};
 use crate::error::{Code, Error, Result};
 use crate::id::ContainerId;
-use crate::model::{DatabasesChoice, RestoreOptions, Restored, Status};
+use crate::model::{DatabasesChoice, NodeKind, RestoreOptions, Restored, Status};
 use crate::name::{Alias, SnapshotName};
 use crate::op::Caller;
 use crate::services::databases::DatabasesPlan;
@@ -26,9 +27,40 @@ pub(crate) struct Restore {
     pub snapshot: SnapshotName,
     #[serde(flatten)]
     pub exchange: Exchange,
+    /// What the history calls it.
+    #[serde(default, skip_serializing_if = "Cause::is_restore")]
+    pub cause: Cause,
     /// What the caller's key is answered with in the end, where the caller did not ask for a restore.
     #[serde(default, rename = "told")]
     pub key_answer: Option<serde_json::Value>,
+}
+
+/// Why a snapshot is put in the place of the live state.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Cause {
+    /// Somebody restores it.
+    #[default]
+    Restore,
+    /// Somebody undoes a restore.
+    Undo,
+    /// A copy is brought up to its source.
+    Sync,
+}
+
+impl Cause {
+    #[allow(clippy::trivially_copy_pass_by_ref)]
+    fn is_restore(&self) -> bool {
+        *self == Cause::Restore
+    }
+
+    fn node(self) -> NodeKind {
+        match self {
+            Cause::Restore => NodeKind::Restore,
+            Cause::Undo => NodeKind::Undo,
+            Cause::Sync => NodeKind::Sync,
+        }
+    }
 }
 
 impl Operation for Restore {
@@ -111,6 +143,7 @@ impl Restore {
         let mut target = snapshots::by_name(tx.conn, id, snapshot.as_str())?.ok_or_else(|| Error::internal(format!("snapshot {snapshot} has gone")))?;
         target.snapshot.last_used_at = Some(tx.now);
         tx.put_snapshot(id, &target)?;
+        tx.record(&Entry::new(self.cause.node(), id).from(Parent::Snapshot(id, snapshot)).restored(snapshot).overwrote(undo.as_ref()))?;
         let now = tx.now;
         let c = tx.change_container(id, &self.exchange.by, Some(json!({ "restored": snapshot, "undo": undo })), |c| {
             c.state.last_used = Some(snapshot.clone());
@@ -141,7 +174,7 @@ impl Restore {
 
 /// See [`crate::Host::restore`].
 pub(crate) fn restore(world: &World, caller: &Caller, id: &ContainerId, name: &str, options: RestoreOptions) -> Result<Restored> {
-    restore_found(world, caller, id, options, |c| snapshots::get(c, id, name))
+    restore_found(world, caller, id, options, Cause::Restore, |c| snapshots::get(c, id, name))
 }
 
 /// See [`crate::Host::undo`].
@@ -155,7 +188,7 @@ pub(crate) fn undo(world: &World, caller: &Caller, id: &ContainerId) -> Result<R
         return Err(Error::new(Code::NothingToUndo, message));
     };
     // By its canonical name: another snapshot may have been given it as an alias.
-    restore_found(world, caller, id, RestoreOptions::default(), |c| {
+    restore_found(world, caller, id, RestoreOptions::default(), Cause::Undo, |c| {
         snapshots::by_name(c, id, undo.as_str())?
             .ok_or_else(|| Error::new(Code::SnapshotNotFound, format!("snapshot {undo} has gone: nothing is left to undo")))
     })
@@ -166,6 +199,7 @@ fn restore_found(
     caller: &Caller,
     id: &ContainerId,
     options: RestoreOptions,
+    cause: Cause,
     find: impl Fn(&rusqlite::Connection) -> Result<SnapshotRow>,
 ) -> Result<Restored> {
     if let Some(t) = world.engine.replay(caller)? {
@@ -193,7 +227,7 @@ fn restore_found(
     // Under the databases' lock: no container that would use them can be added before they are exchanged.
     let databases = world.databases.plan(&row, &target.snapshot.name, options.databases)?;
     let exchange = Exchange::plan(world, &row, kept, options.start, databases, &caller.by)?;
-    let intent = Restore { snapshot: target.snapshot.name, exchange, key_answer: None };
+    let intent = Restore { snapshot: target.snapshot.name, exchange, cause, key_answer: None };
     let (snapshot, undo) = (intent.snapshot.clone(), intent.exchange.keep.snapshot.name.clone());
     let begun = Begun::journal(world, caller, held, Durability::Disk, intent, Some(&row.project), |_| Ok(()))?;
     let operation = begun.op.id.clone();

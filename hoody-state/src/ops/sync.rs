@@ -7,7 +7,7 @@ use super::copied::require_complete;
 use super::exchange::{Exchange, Kept};
 use super::observed::{drop_unlisted, thaw_unless_paused};
 use super::receive::Receive;
-use super::restore::Restore;
+use super::restore::{Cause, Restore};
 use super::snapshot_row::free_name;
 use super::synced::{Advance, Brought, bring_local, bring_over, drop_older, has_own_changes};
 use super::{Begun, Claim, Ended, Held, Key, Op, Operation, Recovery, Want};
@@ -178,7 +178,7 @@ impl Sync {
         let databases = own_databases(world, &row, &to)?;
         let start = self.advance.is_some().then_some(false);
         let exchange = Exchange { discard: !own, ..Exchange::plan(world, &row, kept, start, databases, "sync")? };
-        Ok(Restore { snapshot: to, exchange, key_answer: Some(begun) })
+        Ok(Restore { snapshot: to, exchange, cause: Cause::Sync, key_answer: Some(begun) })
     }
 }
 

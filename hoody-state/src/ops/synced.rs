@@ -140,9 +140,13 @@ pub(super) fn bring_local(op: &Op, row: &ContainerRow) -> Result<Brought> {
     let mut copied = copied.ok_or_else(|| Error::new(Code::SnapshotNotFound, "the snapshot of the source was deleted meanwhile: sync again"))?;
     copied.snapshot.parent.clone_from(&row.state.head);
     copied.snapshot.alias = None;
-    let at = world.store.info(&Volume::Snapshot(source, new.snapshot.name.clone()))?.map(|i| i.id);
+    let at = world.store.info(&Volume::Snapshot(source.clone(), new.snapshot.name.clone()))?.map(|i| i.id);
     copied.snapshot.expires_at = None;
-    world.write(Durability::Process, |tx| tx.put_snapshot(id, &copied))?;
+    world.write(Durability::Process, |tx| {
+        tx.operation = Some(op.id.clone());
+        tx.record_copied_snapshot(id, &copied, Some((&source, &new.snapshot.name)), None)?;
+        tx.put_snapshot(id, &copied)
+    })?;
     Ok(Brought { name, changed: true, at })
 }
 
