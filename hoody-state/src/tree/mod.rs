@@ -1,4 +1,4 @@
-//! Reading the files of a volume, beneath its root and nowhere else.
+//! The files of a volume, beneath its root and nowhere else: reading, copying and removing them.
 //!
 //! Whoever is root in a container owns every name in its volume, and changes them while they are read. So a path is never put together and handed to the
 //! kernel as a path of the host: [`Root`] has the kernel resolve it as if the volume were `/` (`openat2` with `RESOLVE_IN_ROOT`), takes what was found by
@@ -9,13 +9,30 @@
 //! | `path` | [`TreePath`]: the one parser of paths that come from outside |
 //! | `root` | [`Root`]: looking up a path |
 //! | `node` | [`Node`] and [`Meta`]: what was found, and reading it |
+//! | `dir_id` | directories found again by their inode numbers |
+//! | `attributes` | owner, mode, times, extended attributes and flags of a file |
+//! | `copy` | copying a name with everything in it, by reflink |
+//! | `place` | a name in an open directory; putting something finished there in one step |
+//! | `remove` | removing a name with everything in it |
 
+mod attributes;
+mod copy;
+#[cfg(test)]
+mod copy_tests;
+mod dir_id;
 mod node;
 mod path;
+mod place;
+mod remove;
 mod root;
 #[cfg(test)]
 mod tests;
 
+pub use attributes::copy_attributes;
+pub use copy::Copier;
+pub use dir_id::DirId;
 pub use node::{Directory, Kind, Meta, Node, Time};
 pub use path::{TreePath, encoded, shown};
+pub use place::{Place, Put};
+pub use remove::remove;
 pub use root::{Last, Root};

@@ -28,6 +28,8 @@ mod place;
 mod quota;
 #[cfg(test)]
 mod quota_tests;
+#[cfg(test)]
+pub(crate) mod random_trees;
 mod reclaim;
 mod send;
 mod space;

@@ -1,58 +1,16 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 //! What is sent arrives as it was, and what a hostile sender makes up arrives nowhere.
 
+use super::random_trees::{same, tree};
 use super::testing::{End, Packed, command, stream};
 use super::tests::{OnLoop, nest, op, snap};
 use super::*;
 use crate::snapshot::suite::Harness;
 use proptest::prelude::*;
-use std::collections::BTreeMap;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs::File;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::{FileExt, MetadataExt};
-
-/// Everything of a tree that a container could tell: by path, what it is.
-pub(super) fn tree(root: &Path) -> BTreeMap<OsString, String> {
-    let mut out = BTreeMap::new();
-    let mut todo = vec![PathBuf::new()];
-    while let Some(rel) = todo.pop() {
-        let path = root.join(&rel);
-        let m = std::fs::symlink_metadata(&path).unwrap();
-        let content = if m.is_file() {
-            format!("{} {:x}", m.len(), crc32c::crc32c(&std::fs::read(&path).unwrap()))
-        } else if m.is_symlink() {
-            format!("{:?}", std::fs::read_link(&path).unwrap())
-        } else {
-            String::new()
-        };
-        let mut xattrs = Vec::new();
-        let mut names = vec![0u8; 4096];
-        let n = rustix::fs::llistxattr(&path, &mut names).unwrap();
-        for name in names[..n].split(|b| *b == 0).filter(|n| !n.is_empty()) {
-            let mut value = vec![0u8; 4096];
-            let n = rustix::fs::lgetxattr(&path, OsStr::from_bytes(name), &mut value).unwrap();
-            xattrs.push((name.to_vec(), value[..n].to_vec()));
-        }
-        xattrs.sort();
-        let links = if m.is_dir() { 0 } else { m.nlink() };
-        let said = format!("{:o} {}:{} {} {} {}.{} {content} {xattrs:?}", m.mode(), m.uid(), m.gid(), links, m.rdev(), m.mtime(), m.mtime_nsec());
-        if m.is_dir() {
-            todo.extend(std::fs::read_dir(&path).unwrap().map(|e| rel.join(e.unwrap().file_name())));
-        }
-        out.insert(rel.into_os_string(), said);
-    }
-    out
-}
-
-pub(super) fn same(a: &Path, b: &Path) {
-    let (a, b) = (tree(a), tree(b));
-    for (path, said) in &a {
-        assert_eq!(Some(said), b.get(path), "{path:?}");
-    }
-    assert_eq!(a.len(), b.len(), "{:?}", b.keys().filter(|k| !a.contains_key(*k)).collect::<Vec<_>>());
-}
+use std::os::unix::fs::FileExt;
 
 fn pass_on(h: &OnLoop, from: &Volume, base: Option<&Volume>, to: &Volume, to_base: Option<&Volume>) -> usize {
     let mut bytes = Vec::new();
