@@ -1,6 +1,7 @@
 //! What an operator sets.
 
 use crate::error::{Code, Error, Result};
+use crate::model::IdentityPart;
 use crate::runtime::Network;
 use crate::units::Bytes;
 use std::time::Duration;
@@ -24,6 +25,8 @@ pub struct Settings {
     pub freeze_timeout: Duration,
     /// How long a transfer that broke off waits before it is tried again; doubled each time. Default: 0.5 s.
     pub transfer_pause: Duration,
+    /// What a copy gets anew before its first boot. Default: all there is.
+    pub new_identity: Vec<IdentityPart>,
     /// Whether containers may use the host's network. Default: those that are made here.
     pub host_network: HostNetwork,
 }
@@ -71,6 +74,7 @@ impl Default for Settings {
             stop_timeout: Duration::from_secs(10),
             freeze_timeout: Duration::from_secs(5),
             transfer_pause: Duration::from_millis(500),
+            new_identity: IdentityPart::ALL.to_vec(),
             host_network: HostNetwork::default(),
         }
     }

@@ -1,7 +1,7 @@
 use super::{Tx, json, ms, time, to_json};
 use crate::error::{Code, Error, Result};
 use crate::id::{ContainerId, LogId, OperationId, ProjectId, RunId, ServerId};
-use crate::model::{DatabaseScope, Filesystem, PageRequest, RamdiskScope, Share, Status, StatusLog};
+use crate::model::{CopiedIdentity, DatabaseScope, Filesystem, PageRequest, RamdiskScope, Share, Status, StatusLog};
 use crate::name::{ContainerName, SnapshotName};
 use crate::runtime::Network;
 use crate::transfer::CopiedSpec;
@@ -167,6 +167,9 @@ pub(crate) struct ContainerState {
     /// The move that may boot it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handover: Option<Handover>,
+    /// Of a copy that is a machine of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<CopiedIdentity>,
 }
 
 /// A container that is moving here.

@@ -19,6 +19,7 @@ use crate::services::databases::Databases;
 use crate::services::dirs::ContainerDirs;
 use crate::services::exits::Exits;
 use crate::services::freezing::Freezing;
+use crate::services::identity::Identities;
 use crate::services::limits::Limits;
 use crate::services::peers::Peers;
 use crate::services::pool_watch::PoolWatch;
@@ -91,6 +92,8 @@ fn assemble(parts: Assembly) -> Result<Host> {
         shares: Arc::clone(&shares),
         dirs,
         host_network: settings.host_network,
+        identities: Identities { parts: settings.new_identity.clone() },
+        records: records.clone(),
     };
     let meters = Meters::new(Arc::clone(&store), Arc::clone(&runtime), Arc::clone(&ramdisks), records.clone());
     let user = catalog.user().clone();

@@ -160,6 +160,9 @@ pub struct Container {
     pub filesystem: Filesystem,
     /// Its network.
     pub network: Network,
+    /// Of a copy that is a machine of its own: what was changed for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<super::ContainerIdentity>,
     /// The operation under way, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operation_id: Option<OperationId>,

@@ -24,6 +24,9 @@ pub struct CopyRequest {
     pub start: Option<bool>,
     /// Bytes a second that a copy to another server may take; absent: no limit.
     pub rate_limit: Option<Bytes>,
+    /// Whether the copy gets a machine id, SSH host key and random seed of its own before its first boot; default true. False for a copy that stands by for
+    /// its source. A sync makes it false.
+    pub new_identity: Option<bool>,
 }
 
 /// Several copies at once.
@@ -38,6 +41,8 @@ pub struct ForkRequest {
     pub name_prefix: Option<String>,
     /// Whether they boot; default true.
     pub start: Option<bool>,
+    /// Whether each gets a machine id, SSH host key and random seed of its own before its first boot; default true.
+    pub new_identity: Option<bool>,
 }
 
 /// What became of each copy.

@@ -8,7 +8,7 @@ use crate::catalog::{Durability, ms};
 use crate::error::{Code, Error, Result};
 use crate::id::{ContainerId, OperationId, ProjectId, RunId};
 use crate::model::validate;
-use crate::model::{Container, CopyRequest, DatabaseScope, Status};
+use crate::model::{Container, CopiedIdentity, CopyRequest, DatabaseScope, Status};
 use crate::name::{ContainerName, SnapshotName};
 use crate::runtime::Running;
 use crate::services::databases::DatabasesPlan;
@@ -72,12 +72,14 @@ pub(super) fn copy_row(
     name: ContainerName,
     ssh_public_key: Option<String>,
     start: bool,
+    own_identity: bool,
 ) -> ContainerRow {
     let now = world.now();
     let mut spec = source.spec.clone();
     spec.source = Some(source.id.clone());
     spec.origin = None;
-    let state = new_state(world, if start { Desired::Running } else { Desired::Stopped }, true);
+    let mut state = new_state(world, if start { Desired::Running } else { Desired::Stopped }, true);
+    state.identity = own_identity.then(CopiedIdentity::default);
     let id = ContainerId::generate();
     ContainerRow { id, project, name, status: Status::Copying, status_since: now, ssh_public_key, spec, state, created: now, updated: now }
 }

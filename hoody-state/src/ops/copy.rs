@@ -14,7 +14,7 @@ use crate::catalog::snapshots::{self, SnapshotRow};
 use crate::catalog::{Durability, Tx};
 use crate::error::{Code, Error, Result};
 use crate::id::{ContainerId, OperationId, RunId};
-use crate::model::{Container, CopyRequest, NodeKind};
+use crate::model::{Container, CopiedIdentity, CopyRequest, NodeKind};
 use crate::name::SnapshotName;
 use crate::op::Caller;
 use crate::snapshot::Volume;
@@ -115,12 +115,26 @@ impl Copy {
             Code::VolumeNotFound => Error::new(Code::SnapshotNotFound, format!("snapshot {snapshot} of container {source} was deleted meanwhile")),
             _ => e,
         })?;
+        let identity = self.own_identity(&world)?;
         // The clone is on the disk, and recovery goes by that: this need not be.
         let made = self.cloned(&world)?;
         op.acknowledge(|tx| {
             made(tx)?;
+            if identity.is_some() {
+                tx.change_container(id, "copy", None, |r| r.state.identity = identity)?;
+            }
             world.view.container(tx.conn, &containers::get(tx.conn, id)?)
         })
+    }
+
+    /// Gives a copy that is about to boot an identity of its own, so that the answer can say so. If it fails, the start tries again.
+    fn own_identity(&self, world: &World) -> Result<Option<CopiedIdentity>> {
+        let row = world.read(|c| containers::get(c, &self.container))?;
+        let Some(root) = world.roots.mount(&self.container)?.filter(|_| self.start) else { return Ok(None) };
+        Ok(world.starter.renew(&row, &root).unwrap_or_else(|e| {
+            tracing::warn!(container = %self.container, error = %e, "this copy has no identity of its own yet");
+            None
+        }))
     }
 
     /// Writes down that the live volume exists.
@@ -216,7 +230,7 @@ pub(crate) fn copy(world: &World, caller: &Caller, id: &ContainerId, request: Co
     let source = copyable(world, id)?;
     let (project, name) = target(&request)?;
     let start = request.start.unwrap_or(true);
-    let row = copy_row(world, &source, project, name.clone(), request.ssh_public_key, start);
+    let row = copy_row(world, &source, project, name.clone(), request.ssh_public_key, start, request.new_identity.unwrap_or(true));
     could_be_made(world, &row)?;
     let named = request.source_snapshot.as_deref();
     let snapshot = base(world, caller, id, named, &format!("taken to copy it to {name}"), Some(TAKEN_FOR_COPY_DAYS))?;

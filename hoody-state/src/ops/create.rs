@@ -216,5 +216,6 @@ pub(super) fn new_state(world: &World, desired: Desired, partial: bool) -> Conta
         synced: None,
         synced_live: None,
         handover: None,
+        identity: None,
     }
 }

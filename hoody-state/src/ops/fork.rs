@@ -31,7 +31,7 @@ pub(crate) fn fork(world: &World, caller: &Caller, id: &ContainerId, request: &F
         ContainerName::for_creation(n)?;
     }
     let start = request.start.unwrap_or(true);
-    let row = |name: ContainerName| copy_row(world, &source, source.project.clone(), name, None, start);
+    let row = |name: ContainerName| copy_row(world, &source, source.project.clone(), name, None, start, request.new_identity.unwrap_or(true));
     if request.source_snapshot.is_none() {
         // A snapshot is not taken for nothing: where no copy at all could be made, the first one's reason is the answer.
         let could: Vec<Result<()>> = names.iter().map(|n| could_be_made(world, &row(ContainerName::for_creation(n)?))).collect();

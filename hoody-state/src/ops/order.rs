@@ -8,7 +8,7 @@ use crate::catalog::snapshots::SnapshotRow;
 use crate::catalog::{Durability, projects, snapshots};
 use crate::error::{Code, Error, Result};
 use crate::id::{ContainerId, ProjectId, ServerId};
-use crate::model::{Container, CopyRequest, CopyState};
+use crate::model::{Container, CopiedIdentity, CopyRequest, CopyState};
 use crate::name::{ContainerName, SnapshotName};
 use crate::op::Caller;
 use crate::services::peers::wrong_answer;
@@ -39,6 +39,7 @@ pub(super) fn copy_to_peer(world: &World, caller: &Caller, id: &ContainerId, ser
     }
     let start = request.start.unwrap_or(true);
     let mut order = order(world, &source, copy, project, name.clone(), request.ssh_public_key.clone(), start, request.rate_limit)?;
+    order.identity = request.new_identity.unwrap_or(true).then(CopiedIdentity::default);
     // Whatever the peer refuses, it refuses before anything is changed here. The same order again has its copy already.
     let made = check_order(world, &peer, &server, order.clone())?;
     let state = match made {
@@ -87,6 +88,7 @@ pub(super) fn order(
         start,
         rate_limit,
         handover: None,
+        identity: None,
     })
 }
 

@@ -217,6 +217,7 @@ fn ordered_row(world: &World, order: &CopyOrder) -> Result<ContainerRow> {
         updated: now,
     };
     row.state.head = Some(order.snapshot.clone());
+    row.state.identity = order.identity.clone();
     row.state.handover = order.handover.clone().map(|id| Handover { id, taken: false, called_off: false });
     row.spec.source = Some(order.source.clone());
     row.spec.origin = Some(order.server.clone());

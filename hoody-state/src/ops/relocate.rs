@@ -110,6 +110,7 @@ impl Operation for Move {
         op.step("copy")?;
         let mut order = order(&world, &row, copy.clone(), wanted.project, wanted.name, row.ssh_public_key.clone(), false, wanted.limit)?;
         (order.snapshot, order.handover) = (first, Some(op.id.clone()));
+        order.identity = row.state.identity.clone();
         place_order(&world, &peer, &self.server, order)?;
         await_copy(op, &peer, &copy)?;
         op.progress.cancellable.store(false, Ordering::Relaxed);

@@ -149,6 +149,10 @@ impl Sync {
             let change = |r: &mut ContainerRow| {
                 r.state.synced = Some(to.clone());
                 r.state.at = at;
+                // It stands by for its source, unless it is what the source becomes.
+                if r.state.handover.is_none() {
+                    r.state.identity = None;
+                }
             };
             tx.change_container(id, "sync", None, change).map(drop)
         })?;

@@ -4,6 +4,7 @@ pub(crate) mod databases;
 pub(crate) mod dirs;
 pub(crate) mod exits;
 pub(crate) mod freezing;
+pub(crate) mod identity;
 pub(crate) mod limits;
 pub(crate) mod peers;
 pub(crate) mod pool_watch;

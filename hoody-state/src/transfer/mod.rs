@@ -26,7 +26,7 @@ pub use spec::CopiedSpec;
 
 use crate::error::Result;
 use crate::id::{ContainerId, OperationId, ProjectId, ServerId};
-use crate::model::{CopyState, Server, Snapshot, Token};
+use crate::model::{CopiedIdentity, CopyState, Server, Snapshot, Token};
 use crate::name::{ContainerName, ProjectAlias, SnapshotName};
 use crate::units::Bytes;
 use serde::{Deserialize, Serialize};
@@ -219,6 +219,9 @@ pub struct CopyOrder {
     /// The move that it is made for: no other may bring it up, boot or discard it.
     #[serde(default)]
     pub handover: Option<OperationId>,
+    /// What it has of an identity of its own; nothing: it stays what the source is.
+    #[serde(default)]
+    pub identity: Option<CopiedIdentity>,
     /// Bytes a second.
     pub rate_limit: Option<Bytes>,
 }

@@ -42,6 +42,7 @@ pub fn copy(cx: &mut Context<'_>, a: Copy) -> Outcome {
         ("name", a.name.map(Value::from)),
         ("source_snapshot", a.snapshot.map(Value::from)),
         ("start", a.no_start.then_some(json!(false))),
+        ("new_identity", a.same_identity.then_some(json!(false))),
         ("rate_limit", a.rate_limit.map(|r| json!(r.0))),
     ]);
     let copy = cx.client.post(&format!("{source}/copy"), &body)?;
@@ -56,6 +57,7 @@ pub fn fork(cx: &mut Context<'_>, a: Fork) -> Outcome {
         ("source_snapshot", a.snapshot.map(Value::from)),
         ("name_prefix", a.prefix.map(Value::from)),
         ("start", a.no_start.then_some(json!(false))),
+        ("new_identity", a.same_identity.then_some(json!(false))),
     ]);
     let forked = cx.client.post(&path(cx, &a.container, "/fork")?, &body)?;
     let failed = rows(&forked, "results").iter().filter(|r| r["error"].is_object()).count();

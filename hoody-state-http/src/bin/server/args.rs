@@ -6,6 +6,7 @@ use hoody_state::HostConfig;
 use hoody_state::error::IoContext;
 use hoody_state::host::{HostNetwork, Settings};
 use hoody_state::id::ProjectId;
+use hoody_state::model::IdentityPart;
 use hoody_state::pool::Reserve;
 use hoody_state::units::Bytes;
 use hoody_state::{Code, Error, Result};
@@ -125,6 +126,9 @@ pub struct ServeArgs {
     /// How long the state before a restore is kept, such as 30m, 24h or 7d
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = duration)]
     pub undo_expiry: Duration,
+    /// What a copy of a container gets anew before its first boot, unless the copy is to stand by for its source
+    #[arg(long, value_name = "PARTS", value_enum, value_delimiter = ',', default_value = "machine-id,ssh-host-keys,random-seed")]
+    pub new_identity: Vec<WhichIdentity>,
     /// Which containers may use the network of the host. Their creator needs a token with that right, too.
     #[arg(long, value_name = "WHICH", default_value = "local")]
     pub host_network: WhichNetwork,
@@ -144,6 +148,30 @@ pub enum WhichNetwork {
     Local,
     /// Those created on this server, and those copied or moved here from other servers
     Any,
+}
+
+/// A part of what makes a machine a machine of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum WhichIdentity {
+    /// /etc/machine-id
+    MachineId,
+    /// /etc/ssh/ssh_host_*_key
+    SshHostKeys,
+    /// What the random numbers of the next boot begin from
+    RandomSeed,
+    /// Nothing: alone
+    None,
+}
+
+impl WhichIdentity {
+    fn part(self) -> Option<IdentityPart> {
+        match self {
+            WhichIdentity::MachineId => Some(IdentityPart::MachineId),
+            WhichIdentity::SshHostKeys => Some(IdentityPart::SshHostKeys),
+            WhichIdentity::RandomSeed => Some(IdentityPart::RandomSeed),
+            WhichIdentity::None => None,
+        }
+    }
 }
 
 impl From<WhichNetwork> for HostNetwork {
@@ -260,6 +288,7 @@ impl ServeArgs {
                 undo_expiry: self.undo_expiry,
                 default_disk: self.default_disk,
                 max_nested_volumes: self.max_nested_volumes,
+                new_identity: self.new_identity.iter().filter_map(|which| which.part()).collect(),
                 host_network: self.host_network.into(),
                 ..Settings::default()
             },

@@ -68,6 +68,7 @@ fn row(databases: DatabaseScope, project: &ProjectId) -> ContainerRow {
             synced: None,
             synced_live: None,
             handover: None,
+            identity: None,
         },
         created: Timestamp::UNIX_EPOCH,
         updated: Timestamp::UNIX_EPOCH,

@@ -7,13 +7,16 @@ mod init;
 
 use super::databases::{DATABASES, Databases, IfServed, Served};
 use super::dirs::ContainerDirs;
+use super::identity::Identities;
 use super::ramdisks::Ramdisks;
 use super::shares::Shares;
+use crate::catalog::Durability;
 use crate::catalog::containers::ContainerRow;
+use crate::catalog::records::Records;
 use crate::error::Result;
 use crate::id::{ContainerId, RunId};
-use crate::model::Status;
 use crate::model::mount::{Mount, RECEIVED};
+use crate::model::{CopiedIdentity, Status};
 use crate::rootfs::RootFs;
 use crate::runtime::{Limits, RunSpec, Running, Runtime};
 use crate::settings::HostNetwork;
@@ -30,6 +33,8 @@ pub(crate) struct Starter {
     pub(crate) shares: Arc<Shares>,
     pub(crate) dirs: ContainerDirs,
     pub(crate) host_network: HostNetwork,
+    pub(crate) identities: Identities,
+    pub(crate) records: Records,
 }
 
 /// What a start mounts.
@@ -51,6 +56,7 @@ impl Starter {
         let hostname = init::hostname(r.name.as_str());
         self.runtime.prepare(&r.id, &limits)?;
         if let Some(root) = &root {
+            self.own_identity(r, root);
             etc::put_right(self.dirs, root, &hostname);
         }
         let changes = self.shares.changes();
@@ -87,6 +93,25 @@ impl Starter {
             self.shares.sync_each(&[&r.id]);
         }
         Ok(running)
+    }
+
+    /// Gives a copy an identity of its own, if it is to have one and has not. A start does not fail for it: the next one tries again.
+    fn own_identity(&self, r: &ContainerRow, root: &Path) {
+        let renewed = self.renew(r, root).and_then(|renewed| match renewed {
+            Some(now) => self.records.write(Durability::Process, |tx| tx.change_container(&r.id, "identity", None, |r| r.state.identity = Some(now)).map(drop)),
+            None => Ok(()),
+        });
+        if let Err(e) = renewed {
+            tracing::warn!(container = %r.id, error = %e, "this copy boots with the identity of its source");
+        }
+    }
+
+    /// Exchanges in a copy, of which nothing runs, what still identifies it as its source; what is to be noted of it then. `root`: its mounted root.
+    pub(crate) fn renew(&self, r: &ContainerRow, root: &Path) -> Result<Option<CopiedIdentity>> {
+        match &r.state.identity {
+            Some(known) => self.identities.renew(root, known, &init::hostname(r.name.as_str())),
+            None => Ok(None),
+        }
     }
 
     /// Makes ready what a container is about to start with. `root`: its volume, with backends that have files.

@@ -125,6 +125,9 @@ pub struct Copy {
     /// Do not start the copy
     #[arg(long)]
     pub no_start: bool,
+    /// Keep the machine id, SSH host keys and random seed of the source, for a copy that stands by for it
+    #[arg(long)]
+    pub same_identity: bool,
     /// Limit the transfer to this many bytes a second, such as 10MiB
     #[arg(long, value_name = "SIZE")]
     pub rate_limit: Option<Bytes>,
@@ -148,6 +151,9 @@ pub struct Fork {
     /// Do not start the copies
     #[arg(long)]
     pub no_start: bool,
+    /// Keep the machine id, SSH host keys and random seed of the source
+    #[arg(long)]
+    pub same_identity: bool,
 }
 
 #[derive(Debug, Args)]
