@@ -14,6 +14,8 @@ mod etc;
 mod frozen;
 #[path = "filesystem/handles.rs"]
 mod handles;
+#[path = "filesystem/identity.rs"]
+mod identity;
 #[path = "filesystem/isolation.rs"]
 mod isolation;
 #[path = "filesystem/mounts.rs"]
