@@ -72,8 +72,7 @@ fn a_copy_that_stands_by_keeps_the_identity_of_its_source() {
     snapshot(real.host(), &c, "first").unwrap();
     let me = Caller::default();
     let copy = |name: &str, new_identity, start| {
-        let request =
-            CopyRequest { target_project_id: Some(p.to_string()), name: Some(name.into()), new_identity, start: Some(start), ..Default::default() };
+        let request = CopyRequest { target_project_id: Some(p.to_string()), name: Some(name.into()), new_identity, start: Some(start), ..Default::default() };
         let id = real.host().copy_container(&me, &c, request).unwrap().id;
         at_rest(&real, &id);
         id
