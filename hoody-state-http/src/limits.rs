@@ -98,6 +98,8 @@ pub struct Counted {
     pub remote: Arc<Slots>,
     /// Uploads of images.
     pub uploads: Arc<Slots>,
+    /// Downloads of files and archives. One holds a thread only while it reads.
+    pub downloads: Arc<Slots>,
     /// Commands in containers, with a limit for each project.
     pub commands: Arc<Slots>,
     /// Waits for the end of an operation.
@@ -116,6 +118,7 @@ pub struct Counted {
 
 const REMOTE: usize = 32;
 const UPLOADS: usize = 16;
+const DOWNLOADS: usize = 64;
 const SENDS: usize = 16;
 const PEERS: usize = 16;
 
@@ -128,6 +131,7 @@ impl Counted {
             changes: Slots::new("changes", l.changes, l.changes.div_ceil(2)),
             remote: Slots::new("calls to other servers", REMOTE, REMOTE / 2),
             uploads: Slots::new("uploads", UPLOADS, UPLOADS / 2),
+            downloads: Slots::new("downloads", DOWNLOADS, DOWNLOADS / 2),
             commands: Slots::new("commands", l.commands, l.commands_per_project),
             waits: Slots::new("waits", l.waits, l.waits_per_caller),
             sends: Slots::new("snapshots being sent", SENDS, SENDS),
@@ -141,7 +145,7 @@ impl Counted {
     /// How many blocking threads the server needs at most, for the builder of its runtime.
     #[must_use]
     pub fn blocking_threads(&self) -> usize {
-        let with_threads = [&self.reads, &self.changes, &self.remote, &self.uploads, &self.commands, &self.waits, &self.sends, &self.peers];
+        let with_threads = [&self.reads, &self.changes, &self.remote, &self.uploads, &self.downloads, &self.commands, &self.waits, &self.sends, &self.peers];
         with_threads.iter().map(|s| s.most()).sum::<usize>() + 8
     }
 
@@ -153,6 +157,7 @@ impl Counted {
             ("changes", self.changes.load()),
             ("remote_calls", self.remote.load()),
             ("uploads", self.uploads.load()),
+            ("downloads", self.downloads.load()),
             ("commands", self.commands.load()),
             ("waits", self.waits.load()),
             ("sends", self.sends.load()),

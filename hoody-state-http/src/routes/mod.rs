@@ -4,6 +4,7 @@ pub mod containers;
 pub mod copies;
 pub mod environment;
 pub mod events;
+pub mod files;
 pub mod health;
 pub mod images;
 pub mod inside;

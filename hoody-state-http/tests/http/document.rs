@@ -36,7 +36,8 @@ fn every_route_in_the_document_answers_and_lists_its_errors() {
             routes += 1;
             operation_ids.push(operation["operationId"].as_str().unwrap().to_owned());
             let id = if path.contains("/operations/") { "65f0c0ffee00000000000000000000ff" } else { "65f0c0ffee000000000000ff" };
-            let url = path.replace("{id}", id).replace("{operation}", "start").replace("{name}", "no-such-one").replace("{key}", "K");
+            let url =
+                path.replace("{id}", id).replace("{operation}", "start").replace("{name}", "no-such-one").replace("{path}", "etc/hosts").replace("{key}", "K");
             for url in [url.clone(), format!("{url}/")] {
                 let a = s.request(&method.to_uppercase(), &url).send();
                 let code = if a.status >= 400 { a.code() } else { String::new() };

@@ -49,10 +49,12 @@ const ELSEWHERE: &[(Code, &str)] = &[
     (Code::TooManyNestedVolumes, "tests/faults_space.rs"),
     (Code::RequestTimeout, "hoody-state-http/tests/http/slow.rs"),
     (Code::PeerFailed, "hoody-state-http/src/transport.rs"),
-    (Code::FileNotFound, "hoody-state/src/tree/tests.rs"),
-    (Code::NotADirectory, "hoody-state/src/tree/tests.rs"),
+    (Code::FileNotFound, "tests/files/read.rs"),
+    (Code::NotADirectory, "tests/files/read.rs"),
     (Code::IsADirectory, "hoody-state/src/tree/tests.rs"),
-    (Code::NotARegularFile, "hoody-state/src/tree/tests.rs"),
+    (Code::NotARegularFile, "tests/files/read.rs"),
+    (Code::RangeNotSatisfiable, "tests/files/read.rs"),
+    (Code::NotInVolume, "tests/files/read.rs"),
 ];
 
 /// Codes that no test produces, and why.
@@ -253,6 +255,7 @@ fn snapshots(s: &Server, seen: &mut Seen) {
     let base = format!("/api/v1/containers/{id}/snapshots");
     seen.expect("snapshot_not_found", &s.get(&format!("{base}/nope")));
     seen.expect("snapshot_not_found", &s.call("PATCH", &format!("{base}/a%2Fb"), ""));
+    seen.expect("files_unsupported", &s.get(&format!("{base}/live/files/etc/hosts")));
     for expiry in ["0", "0.5", "3651", "-1", "1e9"] {
         seen.expect("invalid_expiry", &s.call("POST", &base, &format!(r#"{{"alias":"x","expiry":{expiry}}}"#)));
     }

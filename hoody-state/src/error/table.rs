@@ -162,6 +162,12 @@ codes! {
             "There is no restore left to undo.";
         NotADirectory, "not_a_directory", Conflict, retry: no,
             "Something on the path is a directory in the request but not in the container: list the directory above it.";
+        RangeNotSatisfiable, "range_not_satisfiable", Invalid, retry: no,
+            "The file has none of the bytes that the request's range names: `Content-Range` in the answer has its length.";
+        FilesUnsupported, "files_unsupported", Conflict, retry: no,
+            "The server keeps its volumes in memory, so there are no files to read or write: use a server with a pool.";
+        NotInVolume, "not_in_volume", Conflict, retry: no,
+            "What the container has at this path is mounted there (a RAM disk, a share, `/proc`) and is in no volume and no snapshot: use `exec` in the running container.";
         IsADirectory, "is_a_directory", Conflict, retry: no,
             "This is a directory, and the request needs a file: name a file in it, or say that the whole directory is meant.";
         NotARegularFile, "not_a_regular_file", Conflict, retry: no,

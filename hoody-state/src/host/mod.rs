@@ -5,6 +5,7 @@
 
 pub(crate) mod check;
 mod containers;
+mod files;
 mod lists;
 mod operations;
 mod peers;
@@ -18,6 +19,7 @@ pub(crate) mod upkeep;
 
 pub use crate::catalog::idempotency::IdempotencyKey;
 pub use crate::event::Subscription;
+pub use files::{OpenFile, PathContent};
 pub use peers::OfferedStream;
 
 pub use crate::op::Caller;

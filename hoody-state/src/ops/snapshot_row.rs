@@ -4,7 +4,7 @@ use crate::catalog::containers;
 use crate::catalog::snapshots::{self, SnapshotRow};
 use crate::error::{Error, Result};
 use crate::id::ContainerId;
-use crate::model::{Consistency, Snapshot};
+use crate::model::{Consistency, LIVE, Snapshot};
 use crate::name::{Alias, SnapshotName};
 use crate::snapshot::Volume;
 use crate::units::{Bytes, Generation};
@@ -31,11 +31,12 @@ fn parent_generation(world: &World, id: &ContainerId, parent: Option<&SnapshotNa
     })
 }
 
-/// A name that finds no snapshot of the container yet, neither as canonical name nor as alias: the wanted one, or it with a number.
+/// A name that finds no snapshot of the container yet, neither as canonical name nor as alias: the wanted one, or it with a number. Never `live`, which means
+/// the present state in paths of files.
 pub(super) fn free_name(c: &rusqlite::Connection, id: &ContainerId, wanted: SnapshotName) -> Result<SnapshotName> {
     let mut name = wanted.clone();
     let mut n = 2;
-    while !snapshots::is_free(c, id, name.as_str())? {
+    while name.as_str() == LIVE || !snapshots::is_free(c, id, name.as_str())? {
         name = wanted.numbered(n);
         n += 1;
     }

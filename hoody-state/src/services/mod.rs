@@ -3,6 +3,7 @@
 pub(crate) mod databases;
 pub(crate) mod dirs;
 pub(crate) mod exits;
+pub(crate) mod files;
 pub(crate) mod freezing;
 pub(crate) mod identity;
 pub(crate) mod limits;

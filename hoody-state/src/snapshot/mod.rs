@@ -31,6 +31,7 @@ pub use transferable::Transferable;
 use crate::error::Result;
 use crate::id::{ContainerId, OperationId, ProjectId};
 use crate::units::{Bytes, Generation, VolumeId};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -152,6 +153,12 @@ pub trait SnapshotStore: Send + Sync {
     /// Forgets what was counted of containers and projects other than these, as far as none of it is left.
     fn drop_groups(&self, _containers: &[ContainerId], _projects: &[ProjectId]) -> Result<()> {
         Ok(())
+    }
+
+    /// The root directory of a volume, open: whoever has it reads on when the volume is deleted or exchanged. Errors: `volume_not_found`,
+    /// `files_unsupported` (the default: a store without files).
+    fn open(&self, volume: &Volume) -> Result<OwnedFd> {
+        Err(crate::error::Error::new(crate::error::Code::FilesUnsupported, format!("the {volume} is in a store without files: nothing in it can be read")))
     }
 
     /// The directory at which the volume's tree can be reached on this host, where there is one.

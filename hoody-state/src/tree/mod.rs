@@ -8,6 +8,7 @@
 //! | --- | --- |
 //! | `path` | [`TreePath`]: the one parser of paths that come from outside |
 //! | `root` | [`Root`]: looking up a path |
+//! | `list` | the names of a directory, sorted and in pages |
 //! | `node` | [`Node`] and [`Meta`]: what was found, and reading it |
 //! | `dir_id` | directories found again by their inode numbers |
 //! | `attributes` | owner, mode, times, extended attributes and flags of a file |
@@ -20,6 +21,7 @@ mod copy;
 #[cfg(test)]
 mod copy_tests;
 mod dir_id;
+mod list;
 mod node;
 mod path;
 mod place;
@@ -31,8 +33,9 @@ mod tests;
 pub use attributes::copy_attributes;
 pub use copy::Copier;
 pub use dir_id::DirId;
+pub use list::Page;
 pub use node::{Directory, Kind, Meta, Node, Time};
-pub use path::{TreePath, encoded, shown};
+pub use path::{TreePath, encoded, percent_encoded, shown};
 pub use place::{Place, Put};
 pub use remove::remove;
 pub use root::{Last, Root};

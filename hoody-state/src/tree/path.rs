@@ -131,7 +131,13 @@ pub fn shown(bytes: &[u8]) -> String {
 /// Bytes percent-encoded, if they are not UTF-8.
 #[must_use]
 pub fn encoded(bytes: &[u8]) -> Option<String> {
-    std::str::from_utf8(bytes).err().map(|_| percent_encode(bytes, ENCODED).to_string())
+    std::str::from_utf8(bytes).err().map(|_| percent_encoded(bytes))
+}
+
+/// Bytes as they stand in a URL, with `/` as it is.
+#[must_use]
+pub fn percent_encoded(bytes: &[u8]) -> String {
+    percent_encode(bytes, ENCODED).to_string()
 }
 
 /// A text for an error message: escaped, and short.

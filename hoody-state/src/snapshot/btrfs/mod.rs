@@ -219,6 +219,10 @@ impl SnapshotStore for BtrfsStore {
         self.beyond_limits(container_of(volume), || self.delete_once(volume))
     }
 
+    fn open(&self, volume: &Volume) -> Result<OwnedFd> {
+        self.existing(volume)
+    }
+
     fn info(&self, volume: &Volume) -> Result<Option<VolumeInfo>> {
         self.find(volume)?.map(|fd| self.info_of(fd.as_fd())).transpose()
     }

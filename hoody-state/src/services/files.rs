@@ -1,0 +1,131 @@
+//! Files of a container: which volume has a path, and how the wire shows what is there.
+
+use super::databases::{DATABASES, Databases};
+use crate::catalog::containers::ContainerRow;
+use crate::error::{Code, Error, Result};
+use crate::model::FileEntry;
+use crate::name::SnapshotName;
+use crate::snapshot::{SnapshotStore, Volume};
+use crate::tree::{Kind, Last, Meta, Node, Root, Time, TreePath, encoded, shown};
+use jiff::Timestamp;
+
+/// What a running container has mounted over its volume: nothing that is written there is in the volume.
+const MOUNTED: [&str; 5] = ["/proc", "/sys", "/dev", "/ramdisk", "/hoody/shares"];
+
+/// How many ids a container has, and what it sees in the place of others.
+const IDS: u32 = 65_536;
+const NOBODY: u32 = 65_534;
+
+/// A volume of a container, and a path in it.
+pub(crate) struct Place {
+    pub root: Root,
+    pub path: TreePath,
+}
+
+/// What reads and shows the files of containers.
+pub(crate) struct Files<'a> {
+    pub store: &'a dyn SnapshotStore,
+    pub databases: &'a Databases,
+    pub id_base: u32,
+}
+
+impl Files<'_> {
+    /// The open volume that has `path`, in a snapshot or now. Errors: `snapshot_not_found`, `not_in_volume`, `files_unsupported`;
+    /// `operation_state_conflict` for a container without a live volume.
+    pub(crate) fn place(&self, row: &ContainerRow, snapshot: Option<&SnapshotName>, path: &TreePath) -> Result<Place> {
+        if let Some(at) = MOUNTED.iter().find(|at| below(path, at).is_some()) {
+            let message = format!("{at} is mounted in the running container: what is at {} is in no volume and no snapshot", path.shown());
+            return Err(Error::new(Code::NotInVolume, message));
+        }
+        if let Some(rest) = below(path, DATABASES)
+            && let Some(volume) = self.project_databases(row, snapshot)?
+        {
+            return Ok(Place { root: self.open(row, snapshot, &volume)?, path: rest });
+        }
+        Ok(Place { root: self.open(row, snapshot, &own_volume(row, snapshot))?, path: path.clone() })
+    }
+
+    /// The volume of the project's databases, as the snapshot has them or as they are now; `None` if the container has none or its own.
+    fn project_databases(&self, row: &ContainerRow, snapshot: Option<&SnapshotName>) -> Result<Option<Volume>> {
+        match snapshot {
+            None => self.databases.taken_along(row),
+            Some(name) => {
+                let along = Volume::SnapshotDatabases(row.id.clone(), name.clone());
+                match self.store.open(&along) {
+                    Ok(_) => Ok(Some(along)),
+                    Err(e) if e.code() == Code::VolumeNotFound => Ok(None),
+                    Err(e) => Err(e),
+                }
+            }
+        }
+    }
+
+    fn open(&self, row: &ContainerRow, snapshot: Option<&SnapshotName>, volume: &Volume) -> Result<Root> {
+        self.store.open(volume).map(Root::new).map_err(|e| match (e.code(), snapshot) {
+            (Code::VolumeNotFound, Some(name)) => Error::new(Code::SnapshotNotFound, format!("snapshot {name} of container {} was deleted", row.id)),
+            (Code::VolumeNotFound, None) => Error::new(Code::OperationStateConflict, format!("container {} is {}: it has no files now", row.id, row.status)),
+            _ => e,
+        })
+    }
+
+    /// A host's id as the container sees it.
+    pub(crate) fn contained(&self, id: u32) -> u32 {
+        id.checked_sub(self.id_base).filter(|id| *id < IDS).unwrap_or(NOBODY)
+    }
+
+    /// What was found, as the wire shows it. `path` is where, as the container sees it. Error: that of reading a link.
+    pub(crate) fn entry(&self, path: &TreePath, node: &Node) -> Result<FileEntry> {
+        let m = &node.meta;
+        let name = path.split().map_or_else(|| b"/".to_vec(), |(_, name)| name.to_vec());
+        let target = if m.kind == Kind::Symlink { Some(node.target()?) } else { None };
+        Ok(FileEntry {
+            name: shown(&name),
+            name_encoded: encoded(&name),
+            kind: m.kind.as_str().to_owned(),
+            size: m.size,
+            allocated: m.allocated,
+            mode: format!("{:04o}", m.mode),
+            uid: self.contained(m.uid),
+            gid: self.contained(m.gid),
+            mtime: rfc3339(m.modified),
+            links: m.links,
+            target: target.as_deref().map(shown),
+            target_encoded: target.as_deref().and_then(encoded),
+            device: matches!(m.kind, Kind::CharDevice | Kind::BlockDevice).then(|| format!("{}:{}", m.special.0, m.special.1)),
+            mounted: MOUNTED.iter().any(|at| path.absolute() == at.as_bytes()),
+            version: version(m),
+        })
+    }
+}
+
+impl Place {
+    /// What is there. Error: `file_not_found`, `not_a_directory`.
+    pub(crate) fn find(&self, last: Last) -> Result<Node> {
+        self.root.find(&self.path, last)
+    }
+}
+
+fn own_volume(row: &ContainerRow, snapshot: Option<&SnapshotName>) -> Volume {
+    match snapshot {
+        Some(name) => Volume::Snapshot(row.id.clone(), name.clone()),
+        None => Volume::Live(row.id.clone()),
+    }
+}
+
+/// What is left of a path beneath a directory that is written as text.
+fn below(path: &TreePath, dir: &str) -> Option<TreePath> {
+    path.beneath(&TreePath::new(dir.as_bytes()).ok()?)
+}
+
+/// What a file is, as long as neither its data nor its attributes change. A snapshot, a restore and a clone keep it: the inode and its times are the same.
+pub(crate) fn version(m: &Meta) -> String {
+    format!("{:x}-{:x}.{:x}-{:x}", m.inode, m.changed.seconds, m.changed.nanoseconds, m.size)
+}
+
+pub(crate) fn timestamp(t: Time) -> Option<Timestamp> {
+    Timestamp::new(t.seconds, i32::try_from(t.nanoseconds).ok()?).ok()
+}
+
+fn rfc3339(t: Time) -> Option<String> {
+    timestamp(t).map(|t| format!("{t:.9}"))
+}
