@@ -10,6 +10,8 @@ mod databases;
 mod escape;
 #[path = "filesystem/etc.rs"]
 mod etc;
+#[path = "filesystem/exec.rs"]
+mod exec;
 #[path = "filesystem/frozen.rs"]
 mod frozen;
 #[path = "filesystem/handles.rs"]

@@ -13,7 +13,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use hoody_state::Code;
 use hoody_state::id::ContainerId;
-use hoody_state::model::Status;
+use hoody_state::model::{DatabasesChoice, ExecRecord, ExecSnapshot, Restored, Snapshot, Status};
 use hoody_state::runtime::{Cancel, ExecSpec};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -51,6 +51,12 @@ pub struct ExecInput {
     /// The command is killed after this time, in milliseconds. Default 25,000, at most 3,600,000.
     #[serde(default)]
     timeout_ms: Option<i64>,
+    /// `before`: a snapshot is taken first. `on_failure_undo`: it is also restored if the command fails, and the container boots from it.
+    #[serde(default)]
+    snapshot: Option<ExecSnapshot>,
+    /// `revert` or `keep`: what an undo does with databases that other containers use too.
+    #[serde(default)]
+    databases: Option<DatabasesChoice>,
 }
 
 /// The result of a command. Bytes that are not UTF-8 are shown as U+FFFD.
@@ -66,13 +72,19 @@ pub struct ExecAnswer {
     truncated: bool,
     /// Whether it was killed because its time was over.
     timed_out: bool,
+    /// The snapshot that was taken before it, if one was asked for. It is deleted after a day.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    snapshot: Option<Snapshot>,
+    /// The restore of that snapshot, if the command failed and was to be undone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    undone: Option<Restored>,
 }
 
 /// Runs a command in a running container and waits until it ends.
 #[utoipa::path(post, path = "/containers/{id}/exec", tag = "containers", operation_id = "exec", request_body = ExecInput, params(("id" = String, Path)),
     responses((status = 200, description = "The command has ended, with any exit code", body = Envelope<ExecAnswer>)))]
 pub async fn exec(State(app): State<Shared>, who: Identity, Id(id): Id<ContainerId>, input: Input<ExecInput>) -> Reply<ExecAnswer> {
-    let body = input.body;
+    let (caller, body) = (input.caller, input.body);
     if body.command.first().is_none_or(String::is_empty) {
         return Err(invalid("command", "it must name a program").into());
     }
@@ -100,13 +112,17 @@ pub async fn exec(State(app): State<Shared>, who: Identity, Id(id): Id<Container
     };
     // When the client disconnects or its token is revoked, this is dropped, and the command is killed: nobody would read its output.
     let _killed = OnDrop(cancel);
-    let output = app.in_slot(slot, move |host| host.exec(&id, &spec)).await?;
+    let record = ExecRecord { snapshot: body.snapshot, databases: body.databases, diff: false };
+    let done = app.in_slot(slot, move |host| host.exec_recorded(&caller, &id, &spec, &record)).await.map_err(ApiError::on_snapshot)?;
+    let output = done.output;
     let answer = ExecAnswer {
         exit_code: output.exit_code,
         stdout: text(output.stdout),
         stderr: text(output.stderr),
         truncated: output.truncated,
         timed_out: output.timed_out,
+        snapshot: done.snapshot,
+        undone: done.undone,
     };
     ok("Command ended", answer)
 }

@@ -264,6 +264,10 @@ fn commands_and_the_console() {
     for key in ["exit_code", "stdout", "stderr", "truncated", "timed_out"] {
         assert!(ran.get(key).is_some(), "{ran}");
     }
+    assert!(ran.get("snapshot").is_none() && ran.get("undone").is_none(), "{ran}");
+    let kept = s.call("POST", &format!("/api/v1/containers/{id}/exec"), r#"{"command":["echo","hi"],"snapshot":"before"}"#).data();
+    assert_eq!(s.get(&format!("/api/v1/containers/{id}/snapshots")).data()["snapshots"][0]["name"], kept["snapshot"]["name"]);
+    assert_eq!(s.call("POST", &format!("/api/v1/containers/{id}/exec"), r#"{"command":["echo"],"snapshot":"after"}"#).code(), "validation_error");
     let logs = s.get(&format!("/api/v1/containers/{id}/logs?tail=10"));
     assert_eq!((logs.status, logs.header("content-type")), (200, Some("text/plain; charset=utf-8")));
     s.request("POST", &format!("/api/v1/containers/{id}/stop")).header("Prefer", "wait=20").send().data();

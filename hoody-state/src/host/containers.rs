@@ -1,14 +1,15 @@
 //! Containers: queries, settings, and what is done in them.
 
-use super::{Caller, Host};
+use super::{Caller, Executed, Host};
 use crate::catalog::{containers, projects, time};
-use crate::error::{Code, Error, Result};
+use crate::error::Result;
 use crate::id::{ContainerId, ProjectId};
 use crate::model::validate;
 use crate::model::{
-    Container, ContainerDetail, ContainerStats, ContainerUpdate, EnvironmentChange, Lineage, PageRequest, Paged, Status, StatusLog, UsageReport,
+    Container, ContainerDetail, ContainerStats, ContainerUpdate, EnvironmentChange, ExecRecord, Lineage, PageRequest, Paged, Status, StatusLog, UsageReport,
 };
 use crate::name::ContainerName;
+use crate::ops;
 use crate::runtime::{ExecOutput, ExecSpec};
 use crate::units::Bytes;
 use serde_json::json;
@@ -171,17 +172,16 @@ impl Host {
     /// # Errors
     /// `container_not_found`, `container_not_running`, `container_paused`, `validation_error`, `exec_failed`.
     pub fn exec(&self, id: &ContainerId, spec: &ExecSpec) -> Result<ExecOutput> {
-        validate::command(&spec.command)?;
-        spec.env.iter().try_for_each(|(k, v)| validate::variable(k, v, 0, 32768))?;
-        let r = self.0.catalog.read(|c| containers::get(c, id))?;
-        match r.status {
-            Status::Running => self.0.runtime.exec(id, spec),
-            Status::Paused => Err(Error::new(Code::ContainerPaused, format!("container {id} is paused: resume it first"))),
-            other => {
-                let why = r.state.message.map_or_else(String::new, |why| format!(" ({why})"));
-                Err(Error::new(Code::ContainerNotRunning, format!("container {id} is {other}{why}: start it first")))
-            }
-        }
+        ops::exec::exec(&self.0, id, spec)
+    }
+
+    /// The same with a snapshot before the command, and, if that was asked for and the command fails, with the restore of that snapshot. No lock is held while
+    /// the command runs. If this process ends before the command does, nothing is undone; the snapshot is there.
+    ///
+    /// # Errors
+    /// Those of [`Host::exec`], [`Host::create_snapshot`] and [`Host::restore`]; `databases_shared` before the command runs.
+    pub fn exec_recorded(&self, caller: &Caller, id: &ContainerId, spec: &ExecSpec, record: &ExecRecord) -> Result<Executed> {
+        ops::exec::recorded(&self.0, caller, id, spec, record)
     }
 
     /// The last bytes of the console of init; `None`: all that is kept.

@@ -23,6 +23,7 @@ pub use files::{OpenFile, PathContent};
 pub use peers::OfferedStream;
 
 pub use crate::op::Caller;
+pub use crate::ops::exec::Executed;
 pub use crate::settings::{HostNetwork, Settings};
 
 use crate::catalog::{Durability, Tx};

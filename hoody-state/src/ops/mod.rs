@@ -10,6 +10,7 @@ pub(crate) mod create;
 pub(crate) mod delete;
 mod discarded;
 mod exchange;
+pub(crate) mod exec;
 pub(crate) mod fork;
 pub(crate) mod handover;
 pub(crate) mod image_delete;

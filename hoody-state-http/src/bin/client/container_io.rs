@@ -12,6 +12,9 @@ pub struct Exec {
     pub cwd: Option<String>,
     pub interactive: bool,
     pub timeout_ms: u64,
+    /// `before` or `on_failure_undo`.
+    pub snapshot: Option<&'static str>,
+    pub databases: Option<String>,
     pub command: Vec<String>,
 }
 
@@ -26,6 +29,8 @@ pub fn exec(cx: &mut Context<'_>, container: &str, e: &Exec) -> Outcome<u8> {
         body.insert("cwd".to_owned(), json!(cwd));
     }
     body.insert("timeout_ms".to_owned(), json!(e.timeout_ms));
+    body.extend(e.snapshot.map(|s| ("snapshot".to_owned(), json!(s))));
+    body.extend(e.databases.as_ref().map(|d| ("databases".to_owned(), json!(d))));
     if e.interactive {
         let mut input = String::new();
         std::io::stdin().lock().read_to_string(&mut input).map_err(|e| Failure::other(format!("cannot read standard input as text: {e}")))?;
@@ -44,6 +49,14 @@ pub fn exec(cx: &mut Context<'_>, container: &str, e: &Exec) -> Outcome<u8> {
         }
         if data["timed_out"].as_bool() == Some(true) {
             writeln!(err, "(the command was killed after {} ms: see --timeout-ms)", e.timeout_ms)?;
+        }
+    }
+    if !cx.json
+        && let Some(name) = data["snapshot"]["name"].as_str()
+    {
+        match data["undone"]["undo"].as_str() {
+            Some(kept) => eprintln!("(the command failed, and {container} is as it was before; what the command left is kept as {kept})"),
+            None => eprintln!("(the state before the command is kept as {name} for a day)"),
         }
     }
     // A command that was killed by a signal has no exit code.

@@ -85,6 +85,15 @@ pub enum Container {
         /// Kill the command after this time
         #[arg(long, value_name = "MILLISECONDS", default_value_t = 3_600_000)]
         timeout_ms: u64,
+        /// Take a snapshot before the command runs
+        #[arg(long)]
+        snapshot: bool,
+        /// Take a snapshot before the command runs, and restore it if the command fails
+        #[arg(long)]
+        undo_on_failure: bool,
+        /// What an undo does with databases that other containers use too
+        #[arg(long, value_name = "WHAT", value_parser = ["revert", "keep"], requires = "undo_on_failure")]
+        databases: Option<String>,
         /// The command and its arguments
         #[arg(last = true, required = true, value_name = "COMMAND")]
         command: Vec<String>,

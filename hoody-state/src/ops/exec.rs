@@ -1,0 +1,126 @@
+//! Runs a command in a container, and a snapshot before it, an undo after it, or a list of what it changed.
+//!
+//! No lock is held while the command runs, which may be an hour: others may take snapshots meanwhile, and an undo takes back what they did in the container too. If the server ends before the
+//! command does, nothing is undone; the snapshot is there.
+
+use super::{restore, snapshot, snapshot_delete};
+use crate::catalog::containers;
+use crate::error::{Code, Error, Result};
+use crate::id::ContainerId;
+use crate::model::validate;
+use crate::model::{ExecRecord, ExecSnapshot, NewSnapshot, RestoreOptions, Restored, Snapshot, Status};
+use crate::op::Caller;
+use crate::runtime::{ExecOutput, ExecSpec};
+use crate::world::World;
+use std::time::Duration;
+
+/// Days after which the snapshot before a command is deleted.
+const KEPT_DAYS: u32 = 1;
+/// The most characters of a command that a snapshot's description shows.
+const SHOWN: usize = 200;
+/// How long an undo may take before the answer says that it goes on.
+const UNDO_WAIT: Duration = Duration::from_secs(300);
+
+/// A command that has ended.
+#[derive(Debug, Clone)]
+pub struct Executed {
+    /// What it gave.
+    pub output: ExecOutput,
+    /// The snapshot that was taken before it.
+    pub snapshot: Option<Snapshot>,
+    /// The restore of that snapshot, if the command failed and was to be undone.
+    pub undone: Option<Restored>,
+}
+
+/// See [`crate::Host::exec`].
+pub(crate) fn exec(world: &World, id: &ContainerId, spec: &ExecSpec) -> Result<ExecOutput> {
+    check(spec)?;
+    let r = world.read(|c| containers::get(c, id))?;
+    match r.status {
+        Status::Running => world.runtime.exec(id, spec),
+        Status::Paused => Err(Error::new(Code::ContainerPaused, format!("container {id} is paused: resume it first"))),
+        other => {
+            let why = r.state.message.map_or_else(String::new, |why| format!(" ({why})"));
+            Err(Error::new(Code::ContainerNotRunning, format!("container {id} is {other}{why}: start it first")))
+        }
+    }
+}
+
+fn check(spec: &ExecSpec) -> Result<()> {
+    validate::command(&spec.command)?;
+    spec.env.iter().try_for_each(|(k, v)| validate::variable(k, v, 0, 32768))
+}
+
+/// See [`crate::Host::exec_recorded`].
+pub(crate) fn recorded(world: &World, caller: &Caller, id: &ContainerId, spec: &ExecSpec, record: &ExecRecord) -> Result<Executed> {
+    let Some(wanted) = record.snapshot else {
+        return Ok(Executed { output: exec(world, id, spec)?, snapshot: None, undone: None });
+    };
+    check(spec)?;
+    let status = world.read(|c| containers::get(c, id))?.status;
+    if status != Status::Running {
+        // Refused before a snapshot is taken for it, with the reason.
+        exec(world, id, spec)?;
+    }
+    let caller = Caller { idempotency: None, wait: UNDO_WAIT, ..caller.clone() };
+    let before = take(world, &caller, id, spec)?;
+    let name = before.name.as_str();
+    if wanted == ExecSnapshot::OnFailureUndo {
+        could_be_undone(world, id, &before, record).inspect_err(|_| drop_taken(world, &caller, id, &before))?;
+    }
+    let output = match exec(world, id, spec) {
+        Ok(output) => output,
+        // The client went away in the middle: what the command did is half done.
+        Err(e) if e.code() == Code::ExecCancelled && wanted == ExecSnapshot::OnFailureUndo => {
+            undo(world, &caller, id, name, record, "was ended by its caller")?;
+            return Err(e);
+        }
+        Err(e) => {
+            // It did not run.
+            drop_taken(world, &caller, id, &before);
+            return Err(e);
+        }
+    };
+    let failed = output.exit_code != 0 || output.timed_out;
+    let undone = (failed && wanted == ExecSnapshot::OnFailureUndo)
+        .then(|| undo(world, &caller, id, name, record, &format!("failed with exit code {}", output.exit_code)))
+        .transpose()?;
+    Ok(Executed { output, snapshot: Some(before), undone })
+}
+
+fn take(world: &World, caller: &Caller, id: &ContainerId, spec: &ExecSpec) -> Result<Snapshot> {
+    let command: String = spec.command.join(" ").chars().take(SHOWN).collect();
+    let new = NewSnapshot { description: Some(format!("taken before the command {command}")), expiry: Some(KEPT_DAYS.into()), ..Default::default() };
+    Ok(snapshot::create(world, caller, id, new)?.snapshot)
+}
+
+/// Refuses what could not be undone without a decision about databases that others use too.
+fn could_be_undone(world: &World, id: &ContainerId, before: &Snapshot, record: &ExecRecord) -> Result<()> {
+    let row = world.read(|c| containers::get(c, id))?;
+    let plan = world.databases.plan(&row, &before.name, record.databases);
+    plan.map(drop).map_err(|e| match e.code() {
+        Code::DatabasesShared => {
+            let message = "other containers use this container's databases too: say databases: \"revert\" to undo them for all, or \"keep\" to leave them as they are; the command was not run";
+            let data = e.data().cloned();
+            let error = Error::new(Code::DatabasesShared, message);
+            match data {
+                Some(data) => error.with_data(data),
+                None => error,
+            }
+        }
+        _ => e,
+    })
+}
+
+fn undo(world: &World, caller: &Caller, id: &ContainerId, name: &str, record: &ExecRecord, ended: &str) -> Result<Restored> {
+    let options = RestoreOptions { databases: record.databases, ..Default::default() };
+    restore::restore(world, caller, id, name, options)
+        .map_err(|e| e.context(format!("the command {ended}, and it could not be undone; the snapshot before it is {name}")))
+}
+
+/// Deletes a snapshot that was taken for a command which then did not run.
+fn drop_taken(world: &World, caller: &Caller, id: &ContainerId, s: &Snapshot) {
+    if let Err(e) = snapshot_delete::delete(world, caller, id, s.name.as_str()) {
+        tracing::warn!(container = %id, snapshot = %s.name, error = %e, "a snapshot that was taken for a command stays");
+    }
+}
