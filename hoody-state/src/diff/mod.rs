@@ -18,6 +18,8 @@
 //! **Order**: by the bytes of `path`. A path may occur twice: first `Deleted` (the old tree's object), then as what the new tree has there. That happens if a
 //! directory that was moved brings an object to a path at which another was deleted. In all other cases the two are one record with `replaces`.
 
+pub mod merge;
+
 pub use crate::model::FileType;
 
 /// An object of one pool: the same in every snapshot and clone that shares it.
