@@ -5,6 +5,11 @@ use super::*;
 /// What an object is: a directory or a file, its content, its mode.
 pub(super) type Object = (bool, u8, u8);
 
+/// Directory and name.
+pub(super) type Name = (u64, Vec<u8>);
+/// What can be seen at each path: the object, and the first of its paths.
+pub(super) type Shape = BTreeMap<Vec<u8>, (Object, Vec<u8>)>;
+
 const ROOT: u64 = 1;
 /// The first number of an object that the base does not have. Both trees give the same numbers.
 pub(super) const NEW: u64 = 1000;
@@ -100,14 +105,14 @@ impl Tree {
     }
 
     /// What can be seen: paths, objects, and which paths are one object.
-    pub fn shape(&self) -> BTreeMap<Vec<u8>, (Object, Vec<u8>)> {
+    pub fn shape(&self) -> Shape {
         let paths = self.paths();
         let first = |id: u64| paths.iter().find(|(_, i)| **i == id).unwrap().0.clone();
         paths.iter().map(|(p, id)| (p.clone(), (self.objects[id], first(*id)))).collect()
     }
 
     /// The names of an object, and of those that only one tree has: which became which.
-    pub fn moves(&self, new: &Tree, id: u64) -> (Vec<(u64, Vec<u8>)>, Vec<(u64, Vec<u8>)>) {
+    pub fn moves(&self, new: &Tree, id: u64) -> (Vec<Name>, Vec<Name>) {
         let names = |t: &Tree| t.names.iter().filter(|(_, i)| **i == id).map(|(k, _)| k.clone()).collect::<BTreeSet<_>>();
         let (old, new) = (names(self), names(new));
         (old.difference(&new).cloned().collect(), new.difference(&old).cloned().collect())
@@ -177,7 +182,7 @@ impl Tree {
                         t.objects.insert(id, object);
                     }
                 }
-                Step::TakeOut { at, number } => drop(out.insert(*number, t.names.remove(&t.place(at)).unwrap())),
+                Step::TakeOut { at, number } => out.extend([(*number, t.names.remove(&t.place(at)).unwrap())]),
                 Step::PutBack { number, to } => assert!(t.names.insert(t.place(to), out.remove(number).unwrap()).is_none()),
                 Step::Create { from, to } => t.add(t.place(to), loser.object(from).unwrap()),
                 Step::Link { of, to } => assert!(t.names.insert(t.place(to), t.find(of).unwrap()).is_none()),
@@ -222,8 +227,8 @@ pub(super) fn edited(base: &Tree, edits: &Edits) -> Tree {
             0 if free => t.add(t.place(&at), (false, c % 3, 0)),
             1 if free => t.add(t.place(&at), (true, 0, 0)),
             2 => any.iter().for_each(|p| t.remove_at(&t.place(p))),
-            3 => file.iter().for_each(|p| drop(t.objects.get_mut(&t.find(p).unwrap()).map(|o| o.1 = 10 + b % 2))),
-            4 => any.iter().for_each(|p| drop(t.objects.get_mut(&t.find(p).unwrap()).map(|o| o.2 = 20 + b % 2))),
+            3 => file.iter().for_each(|p| t.objects.get_mut(&t.find(p).unwrap()).unwrap().1 = 10 + b % 2),
+            4 => any.iter().for_each(|p| t.objects.get_mut(&t.find(p).unwrap()).unwrap().2 = 20 + b % 2),
             5 if free => any.iter().filter(|p| !at.starts_with(&[p, &b"/"[..]].concat())).for_each(|p| {
                 let (to, from) = (t.place(&at), t.place(p));
                 let id = t.names.remove(&from).unwrap();
@@ -233,7 +238,7 @@ pub(super) fn edited(base: &Tree, edits: &Edits) -> Tree {
             6 if free => {
                 let of = file.and_then(|p| t.find(&p)).filter(|id| *id < NEW);
                 let to = t.place(&at);
-                of.iter().for_each(|id| drop(t.names.insert(to.clone(), *id)));
+                t.names.extend(of.map(|id| (to, id)));
             }
             7 => file.iter().for_each(|p| {
                 t.remove_at(&t.place(p));

@@ -1,12 +1,10 @@
 //! What a merge must come to, found in another way: by objects, whose numbers are known here.
 
-use super::model::{NEW, Object, Tree};
+use super::model::{NEW, Name, Object, Shape, Tree};
 use std::collections::{BTreeMap, BTreeSet};
 
-type Name = (u64, Vec<u8>);
-
 /// The shape of the result; nothing if the trees contradict each other.
-pub(super) fn merge(base: &Tree, winner: &Tree, loser: &Tree) -> Option<BTreeMap<Vec<u8>, (Object, Vec<u8>)>> {
+pub(super) fn merge(base: &Tree, winner: &Tree, loser: &Tree) -> Option<Shape> {
     let mut own: BTreeMap<u64, u64> = loser.objects.keys().map(|id| (*id, if *id < NEW { *id } else { *id + NEW })).collect();
     // Objects that both made at one name and that are equal are one, directories first.
     loop {
