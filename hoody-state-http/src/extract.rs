@@ -22,6 +22,8 @@ use std::time::Duration;
 pub const JSON_LIMIT: usize = 1 << 20;
 /// How long an answer waits for the end of a longer operation, unless the request says otherwise.
 const DEFAULT_WAIT: Duration = Duration::from_millis(900);
+/// How long a list waits for sizes that have still to be measured, unless the request says otherwise.
+const MEASURING_WAIT: Duration = Duration::from_millis(20);
 /// The longest `Prefer: wait` that is honoured, in seconds: the published clients give up after 30 s.
 const MAX_WAIT_S: u64 = 25;
 
@@ -172,6 +174,17 @@ pub fn preferred_wait(headers: &HeaderMap) -> Option<Duration> {
         if name.trim().eq_ignore_ascii_case("wait") { value.trim().trim_matches('"').parse::<u64>().ok() } else { None }
     })?;
     Some(Duration::from_secs(wait.min(MAX_WAIT_S)))
+}
+
+/// How long an answer waits for sizes that have still to be measured: briefly, or as `Prefer` says.
+pub struct Measuring(pub Duration);
+
+impl<S: Sync> FromRequestParts<S> for Measuring {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        Ok(Measuring(preferred_wait(&parts.headers).unwrap_or(MEASURING_WAIT)))
+    }
 }
 
 /// Idempotency keys are used on POST and on a restore, which is PATCH or PUT of a snapshot.

@@ -27,6 +27,7 @@ use utoipa::openapi::{ContentBuilder, HttpMethod, Ref, RefOr, ResponseBuilder};
         (name = "replication", description = "Requests between servers, with a replication token"),
         (name = "snapshots", description = "Snapshots: taking, restoring, undoing"),
         (name = "files", description = "Files of a container, in a snapshot or as they are now"),
+        (name = "timeline", description = "Where the states of containers come from"),
         (name = "shares", description = "Directories that one container shares with others"),
         (name = "images", description = "Images that containers are created from"),
         (name = "operations", description = "Operations that run in the background, and their history"),

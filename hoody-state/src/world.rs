@@ -17,6 +17,7 @@ use crate::services::peers::Peers;
 use crate::services::pool_watch::PoolWatch;
 use crate::services::ramdisks::Ramdisks;
 use crate::services::shares::Shares;
+use crate::services::sizes::Sizes;
 use crate::services::starter::Starter;
 use crate::services::usage::Meters;
 use crate::services::view::View;
@@ -141,6 +142,8 @@ pub(crate) struct Parts {
     pub exits: Exits,
     /// Measures what containers use.
     pub meters: Meters,
+    /// Measures what deletions would free, in the background.
+    pub sizes: Arc<Sizes>,
     /// Shows containers as the wire has them.
     pub view: View,
     pub upkeep: Wake,
@@ -150,6 +153,7 @@ pub(crate) struct Parts {
 
 impl Drop for Parts {
     fn drop(&mut self) {
+        self.sizes.close();
         // Its thread sleeps for as long as nothing is due.
         self.upkeep.close();
     }

@@ -66,7 +66,7 @@ fn two_containers_write_two_databases_while_snapshots_are_taken() {
         }
         println!("{db}: {added} transactions of 16 writers, {} snapshots", taken.len());
     }
-    let shown = real.host().snapshot_detail(&a, "s0").unwrap().snapshot.databases.unwrap();
+    let shown = real.host().snapshot_detail(&a, "s0", Duration::ZERO).unwrap().snapshot.databases.unwrap();
     assert_eq!(shown.iter().map(|d| d.path.as_str()).collect::<Vec<_>>(), ["/hoody/databases/journal.db", "/hoody/databases/wal.db"]);
     assert!(shown[0].size.0 > 100_000);
     assert_clean(real.host(), "after snapshots under write");
@@ -158,7 +158,7 @@ fn databases_of_paused_stopped_and_idle_containers_are_quiesced_too() {
         real.host().lifecycle(&me, &c, Verb::Resume, None).unwrap();
         real.host().lifecycle(&me, &c, Verb::ForceStop, None).unwrap();
         quiet("stopped");
-        let shown = real.host().snapshot_detail(&c, "stopped").unwrap().snapshot.databases.unwrap();
+        let shown = real.host().snapshot_detail(&c, "stopped", Duration::ZERO).unwrap().snapshot.databases.unwrap();
         assert_eq!(shown.iter().map(|d| d.path.as_str()).collect::<Vec<_>>(), ["/hoody/databases/data.db"]);
     }
     assert_clean(real.host(), "after quiet snapshots");

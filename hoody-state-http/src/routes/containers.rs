@@ -5,7 +5,7 @@ use crate::app::Shared;
 use crate::auth::Identity;
 use crate::envelope::{ApiError, Envelope, Reply, created, ok};
 use crate::error_map;
-use crate::extract::{Id, Input, Named, Nothing, PageQuery, Query, invalid};
+use crate::extract::{Id, Input, Measuring, Named, Nothing, PageQuery, Query, invalid};
 use axum::extract::State;
 use hoody_state::host::Host;
 use hoody_state::id::{ContainerId, ProjectId};
@@ -181,8 +181,9 @@ pub async fn stats(State(app): State<Shared>, who: Identity, Id(id): Id<Containe
 }
 
 /// Shows the disk space that a container and its snapshots use.
-#[utoipa::path(get, path = "/containers/{id}/usage", tag = "containers", operation_id = "container_usage", params(("id" = String, Path)), responses((status = 200, description = "The usage in bytes", body = Envelope<UsageReport>)))]
-pub async fn usage(State(app): State<Shared>, who: Identity, Id(id): Id<ContainerId>) -> Reply<UsageReport> {
-    let usage = app.look(who, id, move |host, id| host.usage(id)).await?;
+#[utoipa::path(get, path = "/containers/{id}/usage", tag = "containers", operation_id = "container_usage", params(("id" = String, Path),
+    ("Prefer" = Option<String>, Header, description = "`wait=N`: wait up to N seconds, at most 25, for what has still to be measured")), responses((status = 200, description = "The usage in bytes", body = Envelope<UsageReport>)))]
+pub async fn usage(State(app): State<Shared>, who: Identity, Id(id): Id<ContainerId>, Measuring(wait): Measuring) -> Reply<UsageReport> {
+    let usage = app.look(who, id, move |host, id| host.usage_with_frees(id, wait)).await?;
     ok("Container usage", usage)
 }

@@ -14,6 +14,7 @@ pub mod projects;
 pub mod published;
 pub mod shares;
 pub mod snapshots;
+pub mod timeline;
 
 use serde::Serialize;
 use utoipa_axum::router::OpenApiRouter;

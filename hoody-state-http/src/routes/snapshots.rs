@@ -4,7 +4,7 @@ use super::Routes;
 use crate::app::Shared;
 use crate::auth::Identity;
 use crate::envelope::{ApiError, Envelope, Reply, ok};
-use crate::extract::{Id, Input, Named, Nothing, invalid};
+use crate::extract::{Id, Input, Measuring, Named, Nothing, invalid};
 use axum::extract::State;
 use hoody_state::Error;
 use hoody_state::id::ContainerId;
@@ -39,11 +39,12 @@ pub async fn create(State(app): State<Shared>, who: Identity, Id(id): Id<Contain
 }
 
 /// Shows a snapshot, given by name or alias.
-#[utoipa::path(get, path = "/containers/{id}/snapshots/{name}", tag = "snapshots", operation_id = "get_snapshot", params(("id" = String, Path), ("name" = String, Path)),
+#[utoipa::path(get, path = "/containers/{id}/snapshots/{name}", tag = "snapshots", operation_id = "get_snapshot", params(("id" = String, Path), ("name" = String, Path),
+        ("Prefer" = Option<String>, Header, description = "`wait=N`: wait up to N seconds, at most 25, for what has still to be measured")),
     responses((status = 200, description = "The resource", body = Envelope<SnapshotAnswer>)))]
-pub async fn get(State(app): State<Shared>, who: Identity, path: Named<ContainerId>) -> Reply<SnapshotAnswer> {
+pub async fn get(State(app): State<Shared>, who: Identity, path: Named<ContainerId>, Measuring(wait): Measuring) -> Reply<SnapshotAnswer> {
     let Named(id, name) = path;
-    ok("Snapshot", app.look(who, id, move |host, id| host.snapshot_detail(id, &name)).await?)
+    ok("Snapshot", app.look(who, id, move |host, id| host.snapshot_detail(id, &name, wait)).await?)
 }
 
 /// Restores a snapshot, given by name or alias. PUT and PATCH do the same. The answer comes when it is restored, or after 25 s, or as `Prefer` says; it then names the operation.

@@ -117,6 +117,7 @@ struct Row<'a> {
     snapshot: Option<&'a SnapshotName>,
     image: Option<&'a str>,
     on_line: bool,
+    copied: bool,
     overwrote: Option<Seq>,
     copy_of: Option<Seq>,
     content: Option<Generation>,
@@ -140,6 +141,19 @@ pub(crate) fn of_snapshot(c: &Connection, id: &ContainerId, name: &SnapshotName)
 pub(crate) fn content_generation(c: &Connection, id: &ContainerId, name: &SnapshotName) -> Result<Option<Generation>> {
     let sql = "SELECT content_generation FROM history WHERE container_id = ?1 AND snapshot = ?2 AND deleted_ms IS NULL";
     Ok(c.prepare_cached(sql)?.query_row([id.as_str(), name.as_str()], |r| r.get::<_, Option<u64>>(0)).optional()?.flatten().map(Generation))
+}
+
+/// How many copies of a snapshot [`copies`] names: they are tried one after the other.
+const COPIES_NAMED: u32 = 3;
+
+/// Snapshots that are copies of this one, or of which it is a copy: some, if there are many.
+pub(crate) fn copies(c: &Connection, id: &ContainerId, name: &SnapshotName) -> Result<Vec<(ContainerId, SnapshotName)>> {
+    let Some(seq) = of_snapshot(c, id, name)? else { return Ok(Vec::new()) };
+    let mut s = c.prepare_cached(
+        "SELECT container_id, snapshot FROM history WHERE (copy_of = ?1 OR seq = (SELECT copy_of FROM history WHERE seq = ?1)) AND deleted_ms IS NULL LIMIT ?2",
+    )?;
+    let rows = s.query_map(params![seq, COPIES_NAMED], |r| Ok((r.get::<_, String>(0)?, r.get::<_, String>(1)?)))?;
+    rows.map(|r| r.map_err(Into::into).and_then(|(id, name)| Ok((id.parse()?, name.parse()?)))).collect()
 }
 
 fn of_image(c: &Connection, name: &str) -> Result<Option<Seq>> {
@@ -264,6 +278,7 @@ impl Tx<'_> {
             container: Some(id),
             at_ms: ms(r.snapshot.created_at),
             snapshot: Some(&r.snapshot.name),
+            copied: true,
             copy_of,
             content,
             detail: Detail { source, restored: None },
@@ -288,8 +303,8 @@ impl Tx<'_> {
         };
         self.conn
             .prepare_cached(
-                "INSERT INTO history(kind, container_id, project_id, at_ms, author, operation_id, snapshot, image, on_line, overwrote, copy_of, content_generation, detail)
-                 VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+                "INSERT INTO history(kind, container_id, project_id, at_ms, author, operation_id, snapshot, image, on_line, copied, overwrote, copy_of,
+                 content_generation, detail) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
             )?
             .execute(params![
                 kind.as_str(),
@@ -301,6 +316,7 @@ impl Tx<'_> {
                 row.snapshot.map(SnapshotName::as_str),
                 row.image,
                 row.on_line,
+                row.copied,
                 row.overwrote,
                 row.copy_of,
                 row.content.map(|g| g.0),
@@ -391,7 +407,7 @@ impl Tx<'_> {
     pub(super) fn forget_container(&mut self, id: &ContainerId) -> Result<()> {
         let name: Option<String> = containers::find(self.conn, id)?.map(|c| c.name.to_string());
         self.conn.execute(
-            "UPDATE history SET deleted_ms = coalesce(deleted_ms, ?2), container_name = ?3, on_line = 0, overwrote = NULL WHERE container_id = ?1",
+            "UPDATE history SET deleted_ms = coalesce(deleted_ms, ?2), container_name = ?3, overwrote = NULL WHERE container_id = ?1",
             params![id.as_str(), ms(self.now), name],
         )?;
         let own: HashMap<Seq, Vec<Seq>> = {

@@ -1,12 +1,14 @@
 ALTER TABLE operations ADD COLUMN author TEXT;
+CREATE INDEX operations_of ON operations(resource_type, resource_id);
 CREATE TABLE history(seq INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, container_id TEXT, project_id TEXT, at_ms INTEGER NOT NULL, author TEXT,
-  operation_id TEXT, snapshot TEXT, image TEXT, on_line INTEGER NOT NULL, overwrote INTEGER, copy_of INTEGER, content_generation INTEGER, detail TEXT NOT NULL,
+  operation_id TEXT, snapshot TEXT, image TEXT, on_line INTEGER NOT NULL, copied INTEGER NOT NULL DEFAULT 0, overwrote INTEGER, copy_of INTEGER, content_generation INTEGER, detail TEXT NOT NULL,
   container_name TEXT, deleted_ms INTEGER) STRICT;
 CREATE INDEX history_of_container ON history(container_id, at_ms, seq);
 CREATE INDEX history_of_project ON history(project_id, at_ms, seq);
 CREATE UNIQUE INDEX history_of_snapshot ON history(container_id, snapshot) WHERE snapshot IS NOT NULL AND deleted_ms IS NULL;
 CREATE INDEX history_line ON history(container_id, seq) WHERE on_line = 1;
 CREATE INDEX history_images ON history(image) WHERE container_id IS NULL;
+CREATE INDEX history_created ON history(project_id, container_id) WHERE kind = 'create';
 CREATE INDEX history_overwrote ON history(overwrote) WHERE overwrote IS NOT NULL;
 CREATE INDEX history_copies ON history(copy_of) WHERE copy_of IS NOT NULL;
 CREATE TABLE history_edges(child INTEGER NOT NULL, nth INTEGER NOT NULL, parent INTEGER NOT NULL, PRIMARY KEY(child, nth)) STRICT, WITHOUT ROWID;
@@ -21,8 +23,9 @@ INSERT INTO history(kind, container_id, project_id, at_ms, image, on_line, detai
     CASE WHEN json_extract(spec, '$.source') IS NULL THEN '{}'
       ELSE json_object('source', json_object('server_id', json_extract(spec, '$.origin'), 'container_id', json_extract(spec, '$.source'))) END
   FROM containers ORDER BY created_ms, id;
-INSERT INTO history(kind, container_id, project_id, at_ms, snapshot, on_line, content_generation, detail)
+INSERT INTO history(kind, container_id, project_id, at_ms, snapshot, on_line, copied, content_generation, detail)
   SELECT 'snapshot', s.container_id, c.project_id, s.created_ms, s.name, s.name IS json_extract(c.state, '$.head'),
+    json_extract(c.spec, '$.source') IS NOT NULL AND s.created_ms < c.created_ms,
     CASE WHEN json_extract(c.spec, '$.source') IS NULL THEN s.generation END, '{}'
   FROM snapshots s JOIN containers c ON c.id = s.container_id ORDER BY s.created_ms, s.generation, s.name;
 -- A container comes from its image, if that is the one which has the name now.

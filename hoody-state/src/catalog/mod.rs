@@ -10,6 +10,7 @@
 
 pub(crate) mod containers;
 pub(crate) mod events;
+pub(crate) mod families;
 pub(crate) mod history;
 pub(crate) mod idempotency;
 pub(crate) mod images;
@@ -22,6 +23,7 @@ mod room;
 mod schema;
 pub(crate) mod shares;
 pub(crate) mod snapshots;
+pub(crate) mod timeline;
 pub(crate) mod tokens;
 
 use crate::error::{Code, Error, Kind, Result};

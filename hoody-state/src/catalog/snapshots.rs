@@ -28,6 +28,7 @@ fn row(r: &Row<'_>) -> rusqlite::Result<Result<SnapshotRow>> {
         Ok(SnapshotRow {
             snapshot: Snapshot {
                 databases: None,
+                frees_bytes: None,
                 name: name.parse()?,
                 alias: alias.map(|a| a.parse::<Alias>()).transpose()?,
                 created_at: time(created),

@@ -14,6 +14,7 @@ use crate::runtime::{ExecOutput, ExecSpec};
 use crate::units::Bytes;
 use serde_json::json;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 impl Host {
     /// A page of containers, of one project or of all, within `only`.
@@ -69,6 +70,20 @@ impl Host {
     /// `container_not_found`.
     pub fn usage(&self, id: &ContainerId) -> Result<UsageReport> {
         self.0.meters.report(id, self.0.settings.max_nested_volumes)
+    }
+
+    /// The same with what the deletion of each snapshot would free, as far as that is known after waiting up to `wait`.
+    ///
+    /// # Errors
+    /// `container_not_found`.
+    pub fn usage_with_frees(&self, id: &ContainerId, wait: Duration) -> Result<UsageReport> {
+        let mut report = self.usage(id)?;
+        let names: Vec<_> = report.snapshots.iter().map(|s| s.name.clone()).collect();
+        let mut frees = self.frees(id, &names, wait)?;
+        for s in &mut report.snapshots {
+            s.frees_bytes = frees.remove(&s.name);
+        }
+        Ok(report)
     }
 
     /// A page of a container's status log, newest first.

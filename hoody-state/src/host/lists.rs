@@ -5,6 +5,7 @@ use crate::catalog::{containers, images, snapshots};
 use crate::error::Result;
 use crate::id::ContainerId;
 use crate::model::{Image, PageRequest, Paged, SnapshotAnswer, SnapshotList};
+use std::time::Duration;
 
 impl Host {
     /// All snapshots of a container, newest first. Cost: one read of the catalog; the pool is not asked.
@@ -33,12 +34,14 @@ impl Host {
         })
     }
 
-    /// The same, with the databases that are in it and what they take.
+    /// The same, with the databases that are in it and what they take, and with what its deletion would free, if that is known after waiting up to `wait`.
     ///
     /// # Errors
     /// As for [`Host::snapshot`].
-    pub fn snapshot_detail(&self, id: &ContainerId, name: &str) -> Result<SnapshotAnswer> {
+    pub fn snapshot_detail(&self, id: &ContainerId, name: &str, wait: Duration) -> Result<SnapshotAnswer> {
         let mut answer = self.snapshot(id, name)?;
+        let name = answer.snapshot.name.clone();
+        answer.snapshot.frees_bytes = self.frees(id, std::slice::from_ref(&name), wait)?.remove(&name);
         answer.snapshot.databases = Some(self.0.databases.in_snapshot(id, &answer.snapshot.name)?);
         Ok(answer)
     }

@@ -15,6 +15,7 @@ mod reconcile;
 #[cfg(test)]
 mod share_tests;
 mod shares;
+mod timeline;
 pub(crate) mod upkeep;
 
 pub use crate::catalog::idempotency::IdempotencyKey;

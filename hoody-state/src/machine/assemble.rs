@@ -25,6 +25,7 @@ use crate::services::peers::Peers;
 use crate::services::pool_watch::PoolWatch;
 use crate::services::ramdisks::Ramdisks;
 use crate::services::shares::Shares;
+use crate::services::sizes::Sizes;
 use crate::services::starter::Starter;
 use crate::services::usage::Meters;
 use crate::services::view::View;
@@ -96,6 +97,7 @@ fn assemble(parts: Assembly) -> Result<Host> {
         records: records.clone(),
     };
     let meters = Meters::new(Arc::clone(&store), Arc::clone(&runtime), Arc::clone(&ramdisks), records.clone());
+    let sizes = Arc::new(Sizes::new(Arc::clone(&store), records.clone()));
     let user = catalog.user().clone();
     Ok(Host(World::new(Parts {
         limits: Limits::new(Arc::clone(&store), records.clone(), &settings),
@@ -119,6 +121,7 @@ fn assemble(parts: Assembly) -> Result<Host> {
         store,
         roots,
         meters,
+        sizes,
         upkeep: wake,
         pool_watch,
     })))

@@ -249,6 +249,9 @@ pub struct SnapshotUsage {
     pub name: SnapshotName,
     /// Bytes of file data written since the one before.
     pub size: Bytes,
+    /// Bytes of file data on the disk that come back when it is deleted. Null: not known (yet).
+    #[serde(default)]
+    pub frees_bytes: Option<Bytes>,
 }
 
 /// Something mounted in a container.

@@ -51,6 +51,9 @@ pub struct Snapshot {
     pub pinned: Option<String>,
     /// What it promises.
     pub consistency: Consistency,
+    /// Bytes of file data on the disk that come back when it is deleted; only in the answer for one snapshot. Absent: not known (yet).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frees_bytes: Option<Bytes>,
     /// The databases in it; only in the answer for one snapshot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub databases: Option<Vec<SnapshotDatabase>>,

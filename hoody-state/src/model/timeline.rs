@@ -201,3 +201,35 @@ pub struct TimelineRequest {
     /// How long to wait for sizes that have still to be measured.
     pub wait: std::time::Duration,
 }
+
+impl TimelineNode {
+    /// A node of which nothing is known.
+    pub(crate) fn blank() -> Self {
+        TimelineNode {
+            id: String::new(),
+            kind: None,
+            parents: Vec::new(),
+            container_id: None,
+            container_name: None,
+            project_id: None,
+            created_at: Timestamp::UNIX_EPOCH,
+            author: None,
+            operation_id: None,
+            snapshot: None,
+            alias: None,
+            description: None,
+            image: None,
+            size: None,
+            frees_bytes: None,
+            unsaved_bytes: None,
+            pinned: None,
+            tier: None,
+            expires_at: None,
+            overwrote: None,
+            copy_of: None,
+            source: None,
+            deleted_at: None,
+            hidden: false,
+        }
+    }
+}

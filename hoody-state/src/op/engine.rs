@@ -2,7 +2,7 @@ use super::caller::Caller;
 use super::lock::{Claim, Held, Locks};
 use super::retries::Retries;
 use super::step::StepHook;
-use super::workers::Workers;
+use super::workers::{Lane, Workers};
 use crate::catalog::records::Records;
 use crate::catalog::{Durability, Tx, operations};
 use crate::error::{Code, Error, Result};
@@ -88,6 +88,11 @@ impl Engine {
     /// A change of the catalog alone, with its key.
     pub(crate) fn change<T: Serialize + DeserializeOwned>(&self, caller: &Caller, f: impl FnOnce(&mut Tx<'_>) -> Result<T>) -> Result<T> {
         self.records.change(caller.idempotency.as_ref(), f)
+    }
+
+    /// Runs work that changes nothing on one of the background threads. After [`Engine::close`] it is dropped.
+    pub(crate) fn background(&self, job: impl FnOnce() + Send + 'static) {
+        self.workers.run(Lane::Long, Box::new(job));
     }
 
     /// A point between two side effects that belongs to no operation of its own.

@@ -60,5 +60,6 @@ pub(super) fn unmeasured(name: SnapshotName, alias: Option<Alias>, now: Timestam
         // Until it is known better.
         consistency: Consistency::Crash,
         databases: None,
+        frees_bytes: None,
     }
 }

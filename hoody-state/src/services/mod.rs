@@ -11,6 +11,7 @@ pub(crate) mod peers;
 pub(crate) mod pool_watch;
 pub(crate) mod ramdisks;
 pub(crate) mod shares;
+pub(crate) mod sizes;
 pub(crate) mod starter;
 pub(crate) mod usage;
 pub(crate) mod view;

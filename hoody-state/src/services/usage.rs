@@ -79,7 +79,8 @@ impl Meters {
     pub(crate) fn report(&self, id: &ContainerId, max_nested_volumes: u32) -> Result<UsageReport> {
         let (state, list) = self.records.read(|c| Ok((containers::get(c, id)?.state, snapshots::all(c, id)?)))?;
         let live = self.volume(id, &state)?;
-        let snapshots: Vec<SnapshotUsage> = list.into_iter().map(|s| SnapshotUsage { name: s.snapshot.name, size: s.snapshot.size }).collect();
+        let snapshots: Vec<SnapshotUsage> =
+            list.into_iter().map(|s| SnapshotUsage { name: s.snapshot.name, size: s.snapshot.size, frees_bytes: None }).collect();
         let total = live.exclusive + snapshots.iter().map(|s| s.size).sum();
         let nested_volumes = self.store.info(&Volume::Live(id.clone()))?.map_or(0, |i| i.nested);
         Ok(UsageReport { live, snapshots, total, disk: self.store.container_use(id), nested_volumes, max_nested_volumes })

@@ -4,10 +4,10 @@
 
 use crate::error::{Code, Error, Result};
 use crate::id::{ContainerId, OperationId};
-use crate::snapshot::{Deleted, SnapshotStore, Space, Transferable, Volume, VolumeInfo};
+use crate::snapshot::{Deleted, Exclusive, ExclusiveQuery, SnapshotStore, Space, Transferable, Volume, VolumeInfo, Witness};
 use crate::units::{Bytes, Generation, VolumeId};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io::{Read, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -226,6 +226,36 @@ impl SnapshotStore for MemoryStore {
 
     fn clone_volume(&self, from: &Volume, to: &Volume, _staging: &OperationId) -> Result<VolumeInfo> {
         self.copy(from, to, false)
+    }
+
+    fn exclusive(&self, query: &ExclusiveQuery<'_>) -> Result<Option<Exclusive>> {
+        let s = self.state();
+        let own: Vec<&Entry> = query.volumes.iter().filter_map(|(v, _)| s.volumes.get(v)).collect();
+        let mut witnesses: BTreeSet<(VolumeId, Generation)> = own.iter().map(|e| (e.id, e.generation)).collect();
+        let mut holders: HashMap<*const Vec<u8>, &Entry> = HashMap::new();
+        for e in s.volumes.values().filter(|e| own.iter().all(|o| o.id != e.id)) {
+            for f in e.files.values() {
+                // What cannot change is the better witness.
+                let holder = holders.entry(Arc::as_ptr(&f.data)).or_insert(e);
+                if e.read_only {
+                    *holder = e;
+                }
+            }
+        }
+        let mut seen = HashSet::new();
+        let mut bytes = Bytes(0);
+        for f in own.iter().flat_map(|e| e.files.values()).filter(|f| seen.insert(Arc::as_ptr(&f.data))) {
+            match holders.get(&Arc::as_ptr(&f.data)) {
+                Some(e) => drop(witnesses.insert((e.id, e.generation))),
+                None => bytes = bytes + Bytes(f.data.len() as u64),
+            }
+        }
+        let witnesses = witnesses.into_iter().map(|(volume, generation)| Witness { volume, generation }).collect();
+        Ok(Some(Exclusive { bytes, witnesses }))
+    }
+
+    fn generation_of(&self, volume: VolumeId) -> Result<Option<Generation>> {
+        Ok(self.state().volumes.values().find(|e| e.id == volume).map(|e| e.generation))
     }
 
     fn exchange(&self, a: &Volume, b: &Volume) -> Result<()> {

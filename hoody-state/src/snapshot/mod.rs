@@ -57,6 +57,36 @@ pub struct Deleted {
     pub volumes: Vec<VolumeId>,
 }
 
+/// A question about data that only some volumes hold. See [`SnapshotStore::exclusive`].
+pub struct ExclusiveQuery<'a> {
+    /// Volumes that would be deleted together. Of each, only what was written after a generation is looked at: all that is older must be held by another volume
+    /// that stays. 0: all of it is looked at.
+    pub volumes: &'a [(Volume, Generation)],
+    /// Volumes that probably share data with them. They make the answer faster, and do not change it.
+    pub likely: &'a [Volume],
+    /// Whether to give up. Asked often.
+    pub stop: &'a dyn Fn() -> bool,
+}
+
+/// Data that only some volumes hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exclusive {
+    /// What comes back when they are deleted, as it is stored (compressed data by its compressed length). File data alone, without the file system's own.
+    pub bytes: Bytes,
+    /// While all of these are as they were, and no copy of the volumes is made, the answer holds: the volumes themselves, and for each piece of data that comes
+    /// not back one other volume that holds it.
+    pub witnesses: Vec<Witness>,
+}
+
+/// A volume at a point of its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Witness {
+    /// The volume, which may be nested in another.
+    pub volume: VolumeId,
+    /// What [`SnapshotStore::generation_of`] said of it.
+    pub generation: Generation,
+}
+
 /// Copy-on-write volumes. See the [module](self) for the vocabulary and the guarantees.
 pub trait SnapshotStore: Send + Sync {
     /// Makes the empty directories of a container (`containers/<id>/snapshots`). Does nothing if they are there. The default is that of a store without
@@ -105,6 +135,17 @@ pub trait SnapshotStore: Send + Sync {
 
     /// Bytes of file data in `volume` that were written after `since` (`None`: all data in it). Cost follows what changed.
     fn delta(&self, volume: &Volume, since: Option<Generation>) -> Result<Bytes>;
+
+    /// Bytes of file data that no volume but these holds: what comes back when they are deleted. `None`: it cannot be said, or not in time. Never an estimate.
+    /// Cost follows what was written, and what of it is still shared: tens of microseconds an extent. The default is that of a store that cannot say.
+    fn exclusive(&self, _query: &ExclusiveQuery<'_>) -> Result<Option<Exclusive>> {
+        Ok(None)
+    }
+
+    /// The transaction of the last change of a volume that the store can see without waiting; nothing if the volume is gone. Cost: microseconds.
+    fn generation_of(&self, _volume: VolumeId) -> Result<Option<Generation>> {
+        Ok(None)
+    }
 
     /// Makes everything done so far through this trait durable. What somebody wrote into files is durable by their own fsync, or once the volume
     /// was copied or sealed.

@@ -16,6 +16,7 @@ mod copy;
 mod delta;
 #[cfg(test)]
 mod differential_tests;
+mod exclusive;
 #[cfg(test)]
 mod forged_tests;
 #[doc(hidden)]
@@ -46,7 +47,7 @@ use crate::error::{Code, Error, IoContext, Result};
 use crate::id::{ContainerId, OperationId, ProjectId};
 use crate::name::ImageName;
 use crate::pool::{Backing, layout};
-use crate::snapshot::{Deleted, DiskUse, SnapshotStore, Space, Transferable, Volume, VolumeInfo};
+use crate::snapshot::{Deleted, DiskUse, Exclusive, ExclusiveQuery, SnapshotStore, Space, Transferable, Volume, VolumeInfo};
 use crate::sys::fs::{SUBVOLUME_ROOT_INO, open_dir_at};
 use crate::units::{Bytes, Generation, VolumeId};
 use btrfs_uapi::subvolume::{self, SubvolumeFlags};
@@ -255,6 +256,14 @@ impl SnapshotStore for BtrfsStore {
     fn delta(&self, volume: &Volume, since: Option<Generation>) -> Result<Bytes> {
         let fd = self.existing(volume)?;
         delta::written(self.mount(), fd.as_fd(), since).map_err(|e| e.context(format!("measure {volume}")))
+    }
+
+    fn exclusive(&self, query: &ExclusiveQuery<'_>) -> Result<Option<Exclusive>> {
+        exclusive::exclusive(self, query)
+    }
+
+    fn generation_of(&self, volume: VolumeId) -> Result<Option<Generation>> {
+        exclusive::generation_of(self.mount(), volume.0)
     }
 
     fn sync(&self) -> Result<()> {
