@@ -18,7 +18,12 @@
 //! **Order**: by the bytes of `path`. A path may occur twice: first `Deleted` (the old tree's object), then as what the new tree has there. That happens if a
 //! directory that was moved brings an object to a path at which another was deleted. In all other cases the two are one record with `replaces`.
 
+pub mod extents;
 pub mod merge;
+pub mod names;
+pub mod object;
+pub mod options;
+pub mod sorter;
 
 pub use crate::model::FileType;
 

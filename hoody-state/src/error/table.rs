@@ -104,6 +104,12 @@ codes! {
             "The path exists, but not with this HTTP method: see the API document.";
         RequestTimeout, "request_timeout", Timeout, retry: yes,
             "The body of the request did not arrive in time: send it again over a faster connection.";
+        DiffNeedsWalk, "diff_needs_walk", Conflict, retry: no,
+            "When the two snapshots parted is not known, so what changed cannot be read alone: ask with `walk=true` to read both completely.";
+        DiffTooLarge, "diff_too_large", Conflict, retry: no,
+            "More differs than is compared at once: compare snapshots that are closer together.";
+        DiffUnsupported, "diff_unsupported", Conflict, retry: no,
+            "The volumes of this server cannot be compared.";
         DiskLimitUnsupported, "disk_limit_unsupported", Conflict, retry: no,
             "This pool does not count what containers write, so it cannot enforce disk limits: `GET /pool` says why.";
         TooManyNestedVolumes, "too_many_nested_volumes", Conflict, retry: no,

@@ -28,7 +28,8 @@ pub use crate::model::volume::Volume;
 
 pub use transferable::Transferable;
 
-use crate::error::Result;
+use crate::diff::options::{Compared, Options, Sink};
+use crate::error::{Code, Error, Result};
 use crate::id::{ContainerId, OperationId, ProjectId};
 use crate::units::{Bytes, Generation, VolumeId};
 use std::os::fd::OwnedFd;
@@ -85,6 +86,21 @@ pub struct Witness {
     pub volume: VolumeId,
     /// What [`SnapshotStore::generation_of`] said of it.
     pub generation: Generation,
+}
+
+/// Two volumes to compare.
+#[derive(Debug, Clone, Copy)]
+pub struct VolumePair<'a> {
+    /// `None`: all of the new one was added.
+    pub old: Option<&'a Volume>,
+    /// `None`: all of the old one was deleted.
+    pub new: Option<&'a Volume>,
+    /// The path of their roots in the records. Only a root at the empty path has a record itself.
+    pub prefix: &'a [u8],
+    /// A read-only volume that both are known to have grown from, or one of them if the other grew from it. It helps where volumes between them were deleted.
+    pub ancestor: Option<&'a Volume>,
+    /// Whether they hold so little that they may be read completely without [`Options::walk`].
+    pub small: bool,
 }
 
 /// Copy-on-write volumes. See the [module](self) for the vocabulary and the guarantees.
@@ -145,6 +161,15 @@ pub trait SnapshotStore: Send + Sync {
     /// The transaction of the last change of a volume that the store can see without waiting; nothing if the volume is gone. Cost: microseconds.
     fn generation_of(&self, _volume: VolumeId) -> Result<Option<Generation>> {
         Ok(None)
+    }
+
+    /// Gives every name in which read-only volumes differ, nested volumes included, to `sink`, in the order of the paths. See [`crate::diff`] for what the records
+    /// mean. Cost follows what changed since the two parted; memory is bounded, and what does not fit goes to a temporary file without a name. Nothing is locked:
+    /// a volume that is deleted meanwhile ends it with an error.
+    /// Errors: `volume_not_found`, `volume_writable`, `diff_needs_walk` (see [`Options::walk`]), `diff_too_large`, `path_too_long`, `diff_unsupported` from a store that
+    /// cannot compare, `operation_cancelled`, and those of the sink.
+    fn compare(&self, _pairs: &[VolumePair<'_>], _options: &Options<'_>, _sink: Sink<'_>) -> Result<Compared> {
+        Err(Error::new(Code::DiffUnsupported, "the volumes of this server cannot be compared"))
     }
 
     /// Makes everything done so far through this trait durable. What somebody wrote into files is durable by their own fsync, or once the volume
@@ -211,9 +236,6 @@ pub trait SnapshotStore: Send + Sync {
 fn uncounted_limit(limit: Option<Bytes>) -> Result<()> {
     match limit {
         None => Ok(()),
-        Some(_) => Err(crate::error::Error::new(
-            crate::error::Code::DiskLimitUnsupported,
-            "no disk limit can be set here: this store does not count what containers write",
-        )),
+        Some(_) => Err(Error::new(Code::DiskLimitUnsupported, "no disk limit can be set here: this store does not count what containers write")),
     }
 }

@@ -38,7 +38,7 @@ fn comparable(root: &Path) -> Vec<(std::ffi::OsString, String)> {
     tree(root).into_iter().filter(|(path, _)| !path.is_empty()).map(|(path, said)| (path, without(said))).collect()
 }
 
-fn number(name: &str, default: u64) -> u64 {
+pub(super) fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().map_or(default, |v| v.parse().unwrap_or_else(|_| panic!("{name} is no number")))
 }
 

@@ -12,6 +12,9 @@
 //! consistent with each other, freeze or stop the container first.
 
 mod apply;
+mod compare;
+#[cfg(test)]
+mod compare_tests;
 mod copy;
 mod delta;
 #[cfg(test)]
@@ -43,11 +46,12 @@ mod tests;
 #[cfg(test)]
 mod transfer_tests;
 
+use crate::diff::options::{Compared, Options, Sink};
 use crate::error::{Code, Error, IoContext, Result};
 use crate::id::{ContainerId, OperationId, ProjectId};
 use crate::name::ImageName;
 use crate::pool::{Backing, layout};
-use crate::snapshot::{Deleted, DiskUse, Exclusive, ExclusiveQuery, SnapshotStore, Space, Transferable, Volume, VolumeInfo};
+use crate::snapshot::{Deleted, DiskUse, Exclusive, ExclusiveQuery, SnapshotStore, Space, Transferable, Volume, VolumeInfo, VolumePair};
 use crate::sys::fs::{SUBVOLUME_ROOT_INO, open_dir_at};
 use crate::units::{Bytes, Generation, VolumeId};
 use btrfs_uapi::subvolume::{self, SubvolumeFlags};
@@ -264,6 +268,10 @@ impl SnapshotStore for BtrfsStore {
 
     fn generation_of(&self, volume: VolumeId) -> Result<Option<Generation>> {
         exclusive::generation_of(self.mount(), volume.0)
+    }
+
+    fn compare(&self, pairs: &[VolumePair<'_>], options: &Options<'_>, sink: Sink<'_>) -> Result<Compared> {
+        self.compare_volumes(pairs, options, sink)
     }
 
     fn sync(&self) -> Result<()> {

@@ -1,0 +1,302 @@
+//! Reads the items of a volume's tree: inodes with their names and attributes, entries of directories, extents.
+//!
+//! Everything is read by number from a read-only volume: no path is walked and no file is opened. The layouts are those of `btrfs_tree.h` of Linux
+//! (little-endian).
+
+use crate::diff::extents::{Extent, Place};
+use crate::diff::object::{Name, Object, Time};
+use crate::error::{Code, Error, Result};
+use btrfs_uapi::raw::{BTRFS_EXTENT_DATA_KEY, BTRFS_FIRST_FREE_OBJECTID};
+use btrfs_uapi::tree_search::{Key, SearchFilter, SearchHeader, tree_search_v2};
+use nix::errno::Errno;
+use std::ops::ControlFlow;
+use std::os::fd::BorrowedFd;
+
+const INODE_ITEM: u32 = 1;
+const INODE_REF: u32 = 12;
+const INODE_EXTREF: u32 = 13;
+const XATTR_ITEM: u32 = 24;
+const DIR_ITEM: u32 = 84;
+const DIR_INDEX: u32 = 96;
+const EXTENT_DATA: u32 = BTRFS_EXTENT_DATA_KEY;
+const ROOT_ITEM: u8 = 132;
+/// The largest number of an inode.
+const LAST_INO: u64 = u64::MAX - 255;
+
+/// For searches through much of a tree.
+const LARGE: usize = 256 << 10;
+/// For a few inodes.
+const SMALL: usize = 16 << 10;
+/// So many items of no interest are read before a new search begins behind them.
+const SKIPPED: u32 = 64;
+/// So many extents of one file are kept in memory.
+const EXTENTS: usize = 256;
+/// The most that names and attributes of inodes read at a time may take.
+const BATCH_BYTES: usize = 8 << 20;
+/// The same for one inode.
+const OBJECT_BYTES: usize = 32 << 20;
+
+/// A volume's tree on a mounted pool.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Tree<'a> {
+    pub(super) mount: BorrowedFd<'a>,
+    pub(super) id: u64,
+}
+
+fn word(data: &[u8], at: usize) -> Option<u64> {
+    Some(u64::from_le_bytes(data.get(at..at + 8)?.try_into().ok()?))
+}
+
+fn half(data: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_le_bytes(data.get(at..at + 4)?.try_into().ok()?))
+}
+
+fn short(data: &[u8], at: usize) -> Option<usize> {
+    Some(usize::from(u16::from_le_bytes(data.get(at..at + 2)?.try_into().ok()?)))
+}
+
+fn time(data: &[u8], at: usize) -> Option<Time> {
+    Some((word(data, at)?.cast_signed(), half(data, at + 8)?))
+}
+
+impl Tree<'_> {
+    /// Calls `f` with each item from `start` to `end` in blocks of transaction `since` or later, until it breaks.
+    fn search(&self, (start, end): (Key, Key), since: u64, buffer: usize, mut f: impl FnMut(&SearchHeader, &[u8]) -> Result<ControlFlow<()>>) -> Result<()> {
+        let filter = SearchFilter { tree_id: self.id, start, end, min_transid: since, max_transid: u64::MAX };
+        let mut failed = None;
+        let searched = tree_search_v2(self.mount, filter, Some(buffer), |item, data| match f(item, data) {
+            Ok(ControlFlow::Continue(())) => Ok(()),
+            Ok(ControlFlow::Break(())) => Err(Errno::ECANCELED),
+            Err(e) => {
+                failed = Some(e);
+                Err(Errno::ECANCELED)
+            }
+        });
+        match (searched, failed) {
+            (_, Some(e)) => Err(e),
+            (Ok(()) | Err(Errno::ECANCELED), None) => Ok(()),
+            (Err(Errno::ENOENT), None) => Err(Error::new(Code::VolumeNotFound, "a volume was deleted while it was compared: try again")),
+            (Err(e), None) => Err(Error::io(format!("search the tree of subvolume {}", self.id), e)),
+        }
+    }
+
+    /// Calls `f` with the number of every inode that changed after the transaction `since`, in ascending order. Cost follows what changed.
+    pub(super) fn changed_since(&self, since: u64, mut f: impl FnMut(u64) -> Result<ControlFlow<()>>) -> Result<()> {
+        let range = (key(u64::from(BTRFS_FIRST_FREE_OBJECTID), 0, 0), key(LAST_INO, u32::MAX, u64::MAX));
+        self.search(range, since.saturating_add(1), LARGE, |item, data| {
+            let changed = item.item_type == INODE_ITEM && word(data, 8).is_some_and(|transid| transid > since);
+            if changed { f(item.objectid) } else { Ok(ControlFlow::Continue(())) }
+        })
+    }
+
+    /// The transaction of the last change of anything in the tree.
+    pub(super) fn last_change(&self, at_most: u64) -> Result<u64> {
+        // Invariant: something changed after `low - 1`, nothing after `high`.
+        let (mut low, mut high) = (0, at_most);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let mut found = false;
+            self.changed_since(middle, |_| {
+                found = true;
+                Ok(ControlFlow::Break(()))
+            })?;
+            if found { low = middle + 1 } else { high = middle }
+        }
+        Ok(high)
+    }
+
+    /// The inodes with these numbers, which are ascending, as far as they exist. Reads as many as fit into memory and says how many numbers that were.
+    pub(super) fn objects(&self, wanted: &[u64]) -> Result<(Vec<Object>, usize)> {
+        let mut reading = Reading { wanted, next: 0, found: Vec::new(), bytes: 0, skipped: 0 };
+        while let Some(&from) = reading.wanted.get(reading.next) {
+            if reading.bytes > BATCH_BYTES {
+                break;
+            }
+            let last = wanted.last().copied().unwrap_or(from);
+            let mut ended = true;
+            reading.skipped = 0;
+            self.search((key(from, 0, 0), key(last, u32::MAX, u64::MAX)), 0, SMALL, |item, data| {
+                let flow = reading.item(item, data)?;
+                ended = flow.is_continue();
+                Ok(flow)
+            })?;
+            if ended {
+                reading.next = wanted.len();
+            }
+        }
+        let read = reading.next;
+        let mut found = reading.found;
+        for o in &mut found {
+            o.names.sort();
+            o.xattrs.sort();
+        }
+        Ok((found, read))
+    }
+
+    /// One inode.
+    pub(super) fn object(&self, ino: u64) -> Result<Option<Object>> {
+        Ok(self.objects(&[ino])?.0.pop())
+    }
+
+    /// The only name of a directory.
+    pub(super) fn dir_name(&self, ino: u64) -> Result<Option<Name>> {
+        let mut found = Vec::new();
+        self.search((key(ino, INODE_REF, 0), key(ino, INODE_REF, u64::MAX)), 0, 4096, |item, data| {
+            parse_ref(item.offset, data, &mut found);
+            Ok(ControlFlow::Break(()))
+        })?;
+        Ok(found.pop())
+    }
+
+    /// The entries of a directory from `index` on: up to a few thousand, each its index and the inode that it leads to (`None`: a subvolume).
+    pub(super) fn entries(&self, dir: u64, index: u64) -> Result<Vec<(u64, Option<u64>)>> {
+        let mut found = Vec::new();
+        self.search((key(dir, DIR_INDEX, index), key(dir, DIR_INDEX, u64::MAX)), 0, 64 << 10, |item, data| {
+            if let (Some(ino), Some(kind)) = (word(data, 0), data.get(8)) {
+                found.push((item.offset, (*kind != ROOT_ITEM).then_some(ino)));
+            }
+            Ok(if found.len() < 4096 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+        })?;
+        Ok(found)
+    }
+
+    /// The extents of a file from `start` on, up to a few hundred.
+    pub(super) fn extents(&self, ino: u64, start: u64) -> Result<Vec<Extent>> {
+        let mut found = Vec::new();
+        let mut last = start;
+        self.search((key(ino, EXTENT_DATA, start), key(ino, EXTENT_DATA, u64::MAX)), 0, SMALL, |item, data| {
+            last = item.offset;
+            found.extend(parse_extent(item.offset, data));
+            Ok(if found.len() < EXTENTS { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+        })?;
+        Ok(found)
+    }
+}
+
+fn key(objectid: u64, item_type: u32, offset: u64) -> Key {
+    Key { objectid, item_type, offset }
+}
+
+/// The state of a search for inodes.
+struct Reading<'a> {
+    wanted: &'a [u64],
+    /// The first of them that has not been read completely.
+    next: usize,
+    found: Vec<Object>,
+    bytes: usize,
+    skipped: u32,
+}
+
+impl Reading<'_> {
+    /// Takes one item. Breaks when the next wanted inode is better searched for anew.
+    fn item(&mut self, item: &SearchHeader, data: &[u8]) -> Result<ControlFlow<()>> {
+        while self.wanted.get(self.next).is_some_and(|w| *w < item.objectid) {
+            self.next += 1;
+            if self.bytes > BATCH_BYTES {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        let Some(&wanted) = self.wanted.get(self.next) else { return Ok(ControlFlow::Break(())) };
+        let complete = matches!(item.item_type, DIR_ITEM | DIR_INDEX) || self.current(wanted).is_some_and(|o| o.more_extents);
+        if wanted != item.objectid || complete {
+            self.skipped += 1;
+            if self.skipped <= SKIPPED {
+                return Ok(ControlFlow::Continue(()));
+            }
+            if wanted == item.objectid {
+                self.next += 1;
+            }
+            return Ok(ControlFlow::Break(()));
+        }
+        self.skipped = 0;
+        self.take(item, data)?;
+        Ok(ControlFlow::Continue(()))
+    }
+
+    fn current(&mut self, ino: u64) -> Option<&mut Object> {
+        self.found.last_mut().filter(|o| o.ino == ino)
+    }
+
+    fn take(&mut self, item: &SearchHeader, data: &[u8]) -> Result<()> {
+        if item.item_type == INODE_ITEM {
+            self.found.extend(parse_inode(item.objectid, data));
+            self.bytes += size_of::<Object>();
+            return Ok(());
+        }
+        let Some(object) = self.current(item.objectid) else { return Ok(()) };
+        match item.item_type {
+            INODE_REF => parse_ref(item.offset, data, &mut object.names),
+            INODE_EXTREF => parse_extref(data, &mut object.names),
+            XATTR_ITEM => parse_xattrs(data, &mut object.xattrs),
+            EXTENT_DATA if object.extents.len() >= EXTENTS => object.more_extents = true,
+            EXTENT_DATA => object.extents.extend(parse_extent(item.offset, data)),
+            _ => {}
+        }
+        let large = object.names.len() * 32 + object.xattrs.len() * 64;
+        self.bytes += data.len() + 32;
+        if large > OBJECT_BYTES {
+            return Err(Error::new(Code::DiffTooLarge, format!("inode {} has too many names or attributes to be compared", item.objectid)));
+        }
+        Ok(())
+    }
+}
+
+fn parse_inode(ino: u64, data: &[u8]) -> Option<Object> {
+    Some(Object {
+        ino,
+        generation: word(data, 0)?,
+        size: word(data, 16)?,
+        links: half(data, 40)?,
+        uid: half(data, 44)?,
+        gid: half(data, 48)?,
+        mode: half(data, 52)?,
+        device: word(data, 56)?,
+        flags: word(data, 64)?,
+        atime: time(data, 112)?,
+        mtime: time(data, 136)?,
+        made: time(data, 148)?,
+        ..Object::default()
+    })
+}
+
+fn parse_ref(parent: u64, mut data: &[u8], names: &mut Vec<Name>) {
+    while let Some(len) = short(data, 8) {
+        let Some(name) = data.get(10..10 + len) else { return };
+        names.push(Name { parent, name: name.to_vec() });
+        data = &data[10 + len..];
+    }
+}
+
+fn parse_extref(mut data: &[u8], names: &mut Vec<Name>) {
+    while let (Some(parent), Some(len)) = (word(data, 0), short(data, 16)) {
+        let Some(name) = data.get(18..18 + len) else { return };
+        names.push(Name { parent, name: name.to_vec() });
+        data = &data[18 + len..];
+    }
+}
+
+fn parse_xattrs(mut data: &[u8], xattrs: &mut Vec<(Vec<u8>, Vec<u8>)>) {
+    while let (Some(value), Some(name)) = (short(data, 25), short(data, 27)) {
+        let (Some(n), Some(v)) = (data.get(30..30 + name), data.get(30 + name..30 + name + value)) else { return };
+        xattrs.push((n.to_vec(), v.to_vec()));
+        data = &data[30 + name + value..];
+    }
+}
+
+/// A `struct btrfs_file_extent_item`: generation 0, unpacked length 8, compression 16, type 20, disk address 21, offset 37, length 45; inline data from 21 on.
+/// `None` for holes and for what is only reserved: both read as zeros.
+fn parse_extent(start: u64, data: &[u8]) -> Option<Extent> {
+    let packed = *data.get(16)?;
+    match data.get(20)? {
+        0 => Some(Extent { start, end: start.saturating_add(word(data, 8)?), place: Place::Inline([&[packed], data.get(21..)?].concat()) }),
+        1 => match word(data, 21)? {
+            0 => None,
+            disk => Some(Extent {
+                start,
+                end: start.saturating_add(word(data, 45)?),
+                place: Place::Data { disk, shift: word(data, 37)?.wrapping_sub(start), packed },
+            }),
+        },
+        _ => None,
+    }
+}
