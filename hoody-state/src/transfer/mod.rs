@@ -220,7 +220,7 @@ pub struct CopyOrder {
     #[serde(default)]
     pub handover: Option<OperationId>,
     /// What it has of an identity of its own; nothing: it stays what the source is.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<CopiedIdentity>,
     /// Bytes a second.
     pub rate_limit: Option<Bytes>,

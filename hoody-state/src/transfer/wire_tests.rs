@@ -19,6 +19,9 @@ fn requests_keep_their_words() {
     same::<Request>(
         r##"{"call":"copy","copy":"65f0000000000000000000bb","server":"65f0000000000000000000aa","source":"65f0000000000000000000aa","snapshot":"s1","project":"65f0000000000000000000aa","project_alias":["web","#112233"],"name":"a","ssh_public_key":null,"spec":{"color":"#112233","image":"debian/13","ai":false,"autostart":true,"ramdisk":true,"ramdisk_scope":"container","env":{"K":"v"},"comment":null,"source":"65f0000000000000000000aa","origin":"65f0000000000000000000aa","command":["sleep","1"],"cpu":0.5,"memory_mib":64,"disk":1048576,"databases":"project","filesystem":"btrfs","network":"none"},"start":true,"handover":null,"rate_limit":1000}"##,
     );
+    same::<Request>(
+        r##"{"call":"copy","copy":"65f0000000000000000000bb","server":"65f0000000000000000000aa","source":"65f0000000000000000000aa","snapshot":"s1","project":"65f0000000000000000000aa","project_alias":["web","#112233"],"name":"a","ssh_public_key":null,"spec":{"color":"#112233","image":"debian/13","ai":false,"autostart":true,"ramdisk":true,"ramdisk_scope":"container","env":{"K":"v"},"comment":null,"source":"65f0000000000000000000aa","origin":"65f0000000000000000000aa","command":["sleep","1"],"cpu":0.5,"memory_mib":64,"disk":1048576,"databases":"project","filesystem":"btrfs","network":"none"},"start":true,"handover":null,"identity":{"inherited":null,"renewed":[],"removed":[]},"rate_limit":1000}"##,
+    );
     same::<Request>(r##"{"call":"inventory","container":"65f0000000000000000000aa","copy":"65f0000000000000000000bb"}"##);
     same::<Request>(
         r##"{"call":"fresh","container":"65f0000000000000000000aa","copy":"65f0000000000000000000bb","have":["00000000-0000-0000-0000-00000000000a"]}"##,
