@@ -94,6 +94,7 @@ impl MemoryStore {
         }
         entry.files.insert(path.to_owned(), File { data: Arc::new(data.to_vec()), written: now });
         entry.generation = now;
+        s.generation += 1;
         Ok(())
     }
 
@@ -109,7 +110,9 @@ impl MemoryStore {
         let now = Generation(s.generation);
         let entry = s.writable(volume)?;
         entry.generation = now;
-        Ok(entry.files.remove(path).is_some())
+        let removed = entry.files.remove(path).is_some();
+        s.generation += 1;
+        Ok(removed)
     }
 
     /// All files of a volume, to compare. Error: `volume_not_found`.
