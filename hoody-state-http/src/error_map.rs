@@ -42,6 +42,7 @@ fn by_code(code: Code) -> Option<u16> {
         Code::MissingToken | Code::InvalidToken | Code::InvalidCredentials => 401,
         Code::MethodNotAllowed => 405,
         Code::RequestTimeout => 408,
+        Code::PreconditionFailed => 412,
         Code::RangeNotSatisfiable => 416,
         Code::AddressLimit => 429,
         Code::StartFailed | Code::PeerUnreachable | Code::PeerRefused | Code::PeerFailed | Code::TransferCut | Code::StreamCorrupt | Code::StreamRefused => 502,

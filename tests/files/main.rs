@@ -3,3 +3,5 @@
 
 mod client;
 mod read;
+mod write;
+mod write_crash;

@@ -15,6 +15,7 @@ pub mod published;
 pub mod shares;
 pub mod snapshots;
 pub mod timeline;
+mod upload;
 
 use serde::Serialize;
 use utoipa_axum::router::OpenApiRouter;

@@ -55,6 +55,8 @@ const ELSEWHERE: &[(Code, &str)] = &[
     (Code::NotARegularFile, "tests/files/read.rs"),
     (Code::RangeNotSatisfiable, "tests/files/read.rs"),
     (Code::NotInVolume, "tests/files/read.rs"),
+    (Code::PreconditionFailed, "tests/files/write.rs"),
+    (Code::DatabaseFile, "tests/files/write.rs"),
 ];
 
 /// Codes that no test produces, and why.

@@ -170,6 +170,10 @@ codes! {
             "Something on the path is a directory in the request but not in the container: list the directory above it.";
         RangeNotSatisfiable, "range_not_satisfiable", Invalid, retry: no,
             "The file has none of the bytes that the request's range names: `Content-Range` in the answer has its length.";
+        PreconditionFailed, "precondition_failed", Conflict, retry: no,
+            "The file is not the one that `If-Match` or `If-None-Match` asks for, and nothing was changed: read it again, then decide.";
+        DatabaseFile, "database_file", Conflict, retry: no,
+            "Files of databases are not written or deleted as plain files: restore them from a snapshot, or use SQLite in the container.";
         FilesUnsupported, "files_unsupported", Conflict, retry: no,
             "The server keeps its volumes in memory, so there are no files to read or write: use a server with a pool.";
         NotInVolume, "not_in_volume", Conflict, retry: no,

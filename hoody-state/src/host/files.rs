@@ -1,16 +1,18 @@
 //! Reading files of a container, in a snapshot or as they are now. Nothing is locked: a change never waits for a reader.
 
-use super::Host;
+use super::{Caller, Host};
 use crate::catalog::containers::ContainerRow;
 use crate::catalog::{containers, snapshots};
 use crate::error::{Code, Error, IoContext, Result};
 use crate::id::ContainerId;
-use crate::model::{DirectoryListing, DirectoryPage, FileEntry, LIVE};
+use crate::model::{DirectoryListing, DirectoryPage, FileCondition, FileDeleted, FileEntry, FileWritten, LIVE, WriteOptions};
 use crate::name::SnapshotName;
+use crate::ops::{file_delete, file_write};
 use crate::services::files::{Files, Place, timestamp};
 use crate::tree::{Kind, Last, Node, TreePath, percent_encoded};
 use jiff::Timestamp;
 use std::fs::File;
+use std::io::Read;
 use std::os::unix::fs::FileExt;
 
 /// The most entries of a directory in one answer.
@@ -98,6 +100,25 @@ impl Host {
         let (row, snapshot) = self.state_of(id, at)?;
         let node = self.files().place(&row, snapshot.as_ref(), path)?.find(Last::Keep)?;
         self.files().entry(path, &node)
+    }
+
+    /// Writes a file of the present state. It is replaced in one step when `body` has come to its end and everything is on the disk; owner, mode and attributes
+    /// stay those of the file that was there. A link in the last place is refused. `body` may come slowly: nothing is locked until it has ended.
+    ///
+    /// # Errors
+    /// `container_not_found`, `file_not_found` (its directory, without `parents`), `not_a_directory`, `is_a_directory`, `not_a_regular_file`, `database_file`,
+    /// `not_in_volume`, `precondition_failed`, `pool_full`, `disk_limit_reached`, `operation_state_conflict`, `operation_in_progress`; `validation_error` when
+    /// `body` fails. Nothing is kept of the file then.
+    pub fn write_file(&self, caller: &Caller, id: &ContainerId, path: &TreePath, options: &WriteOptions, body: &mut dyn Read) -> Result<FileWritten> {
+        file_write::write(&self.0, caller, id, path, options, body)
+    }
+
+    /// Deletes a file of the present state, or with `recursive` a directory with everything in it. It disappears in one step. A link is deleted itself.
+    ///
+    /// # Errors
+    /// As [`Host::write_file`]; `is_a_directory` without `recursive`.
+    pub fn delete_file(&self, caller: &Caller, id: &ContainerId, path: &TreePath, recursive: bool, condition: &FileCondition) -> Result<FileDeleted> {
+        file_delete::delete(&self.0, caller, id, path, recursive, condition)
     }
 
     fn list(&self, place: &Place, path: &TreePath, snapshot: Option<SnapshotName>, node: &Node, page: &DirectoryPage) -> Result<DirectoryListing> {

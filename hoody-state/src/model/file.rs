@@ -131,6 +131,32 @@ pub struct FileDeleted {
     /// The path percent-encoded, if it is not UTF-8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path_encoded: Option<String>,
-    /// How many names were deleted: with what was in a directory.
-    pub deleted: u64,
+    /// What it was.
+    pub entry: FileEntry,
+}
+
+/// Which file a change of a file is meant for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FileCondition {
+    /// Only if the file is one of these versions, or, for `*`, if there is one.
+    pub if_match: Option<Vec<String>>,
+    /// Only if there is nothing at the path.
+    pub if_none: bool,
+}
+
+/// How a file is written.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct WriteOptions {
+    /// Its permissions, twelve bits; `None`: those of the file that is replaced, else 0644.
+    pub mode: Option<u32>,
+    /// Its owner as the container sees it; `None`: that of the file that is replaced, else root.
+    pub uid: Option<u32>,
+    /// The same for its group.
+    pub gid: Option<u32>,
+    /// Make the directories that are missing above it, for the container's root, with the mode 0755.
+    pub parents: bool,
+    /// Which file it replaces.
+    pub condition: FileCondition,
+    /// How many bytes will come, if that is known: what does not fit is refused before.
+    pub length: Option<u64>,
 }

@@ -3,6 +3,8 @@
 use super::copy::Copy;
 use super::create::Create;
 use super::delete::Delete;
+use super::file_delete::DeleteFile;
+use super::file_write::WriteFile;
 use super::image_delete::DeleteImage;
 use super::image_from_snapshot::ImageFromSnapshot;
 use super::import::Import;
@@ -18,7 +20,7 @@ use crate::op::Entry;
 use crate::world::World;
 
 /// All operations. The journal is read by it.
-pub(crate) static ALL: [Entry<World>; 13] = [
+pub(crate) static ALL: [Entry<World>; 15] = [
     Entry::of::<Create>(),
     Entry::of::<Lifecycle>(),
     Entry::of::<Delete>(),
@@ -32,6 +34,8 @@ pub(crate) static ALL: [Entry<World>; 13] = [
     Entry::of::<Import>(),
     Entry::of::<ImageFromSnapshot>(),
     Entry::of::<DeleteImage>(),
+    Entry::of::<WriteFile>(),
+    Entry::of::<DeleteFile>(),
 ];
 
 /// Why a row of the journal cannot be read, if it cannot.

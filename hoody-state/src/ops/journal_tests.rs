@@ -46,6 +46,8 @@ fn every_row_of_the_version_before_is_read() {
         json!({ "kind": "import", "image": image() }),
         json!({ "kind": "image_from_snapshot", "image": image(), "container": C, "snapshot": "before" }),
         json!({ "kind": "delete_image", "image": image() }),
+        json!({ "kind": "write_file", "container": C, "dir": "etc", "name": "hosts%FF", "inode": 300 }),
+        json!({ "kind": "delete_file", "container": C, "dir": "", "name": "srv" }),
     ];
     assert_eq!(before.len(), super::all::ALL.len());
     for intent in before {

@@ -8,6 +8,8 @@ use crate::name::SnapshotName;
 use crate::snapshot::{SnapshotStore, Volume};
 use crate::tree::{Kind, Last, Meta, Node, Root, Time, TreePath, encoded, shown};
 use jiff::Timestamp;
+use serde_json::json;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 /// What a running container has mounted over its volume: nothing that is written there is in the volume.
 const MOUNTED: [&str; 5] = ["/proc", "/sys", "/dev", "/ramdisk", "/hoody/shares"];
@@ -68,6 +70,25 @@ impl Files<'_> {
         })
     }
 
+    /// The open live volume, for a change of what stands at `path`. Errors: those of [`Files::place`]; `database_file`; `not_in_volume` also for what has
+    /// something mounted in it; `invalid_path` for the root.
+    pub(crate) fn writable(&self, row: &ContainerRow, path: &TreePath) -> Result<Root> {
+        if path.is_root() {
+            return Err(Error::new(Code::InvalidPath, "/ itself is neither written nor deleted: name something in it"));
+        }
+        changeable(path)?;
+        let root = self.open(row, None, &own_volume(row, None))?;
+        Ok(root)
+    }
+
+    /// An id of the container on the host. Error: `validation_error` for one that it does not have.
+    pub(crate) fn on_host(&self, field: &str, id: u32) -> Result<u32> {
+        if id < IDS {
+            return Ok(self.id_base + id);
+        }
+        Err(Error::new(Code::ValidationError, format!("{field} {id} is out of range: a container has the ids 0 to 65535")).with_data(json!({ "field": field })))
+    }
+
     /// A host's id as the container sees it.
     pub(crate) fn contained(&self, id: u32) -> u32 {
         id.checked_sub(self.id_base).filter(|id| *id < IDS).unwrap_or(NOBODY)
@@ -103,6 +124,31 @@ impl Place {
     pub(crate) fn find(&self, last: Last) -> Result<Node> {
         self.root.find(&self.path, last)
     }
+}
+
+/// Refuses changes of databases, and of what is mounted in a running container. `path` has no links in it.
+fn changeable(path: &TreePath) -> Result<()> {
+    let guarded = |at: &str| below(path, at).is_some() || TreePath::new(at.as_bytes()).is_ok_and(|at| at.beneath(path).is_some());
+    if guarded(DATABASES) {
+        return Err(Error::new(Code::DatabaseFile, format!("{} is {DATABASES}, in it or above it: databases are not changed as plain files", path.shown())));
+    }
+    match MOUNTED.iter().find(|at| guarded(at)) {
+        None => Ok(()),
+        Some(at) => Err(Error::new(Code::NotInVolume, format!("{} is {at}, in it or above it: what is mounted there is in no volume", path.shown()))),
+    }
+}
+
+/// Refuses a directory that links have led to and in which nothing may be changed. Error: as [`Files::writable`]; `file_not_found` when it was removed.
+pub(crate) fn check_reached(root: &Root, dir: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
+    let gone = || Error::new(Code::FileNotFound, "the directory was removed or moved meanwhile");
+    let real = |fd: BorrowedFd<'_>| {
+        let text = rustix::fs::readlink(format!("/proc/self/fd/{}", fd.as_raw_fd()), Vec::new());
+        text.map(std::ffi::CString::into_bytes).map_err(|e| Error::io("ask where a directory is", e))
+    };
+    let (above, at) = (real(root.as_fd())?, real(dir)?);
+    // A container that was deleted or exchanged meanwhile has another path, and the caller looks for that itself.
+    let rest = at.strip_prefix(&above[..]).filter(|rest| rest.is_empty() || rest.starts_with(b"/")).ok_or_else(gone)?;
+    changeable(&TreePath::new(rest).map_err(|_| gone())?.join(name))
 }
 
 fn own_volume(row: &ContainerRow, snapshot: Option<&SnapshotName>) -> Volume {

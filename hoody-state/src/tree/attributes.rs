@@ -51,7 +51,7 @@ impl<'a> By<'a> {
         format!("/proc/self/fd/{}", self.fd().as_raw_fd())
     }
 
-    fn list(self) -> Result<Vec<Vec<u8>>> {
+    pub(super) fn list(self) -> Result<Vec<Vec<u8>>> {
         let mut size = 1024;
         loop {
             let mut list = vec![0; size];
@@ -69,7 +69,7 @@ impl<'a> By<'a> {
     }
 
     /// `None`: it is gone.
-    fn get(self, name: &[u8]) -> Result<Option<Vec<u8>>> {
+    pub(super) fn get(self, name: &[u8]) -> Result<Option<Vec<u8>>> {
         let mut size = 1024;
         loop {
             let mut value = vec![0; size];
@@ -89,7 +89,7 @@ impl<'a> By<'a> {
         }
     }
 
-    fn set(self, name: &[u8], value: &[u8]) -> Result<()> {
+    pub(super) fn set(self, name: &[u8], value: &[u8]) -> Result<()> {
         let set = match self {
             By::Open(fd) => rustix::fs::fsetxattr(fd, name, value, XattrFlags::empty()),
             By::Path(_) => rustix::fs::setxattr(self.name(), name, value, XattrFlags::empty()),

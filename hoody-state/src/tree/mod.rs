@@ -15,6 +15,7 @@
 //! | `copy` | copying a name with everything in it, by reflink |
 //! | `place` | a name in an open directory; putting something finished there in one step |
 //! | `remove` | removing a name with everything in it |
+//! | `write` | a file that is written whole before anybody sees it |
 
 mod attributes;
 mod copy;
@@ -29,6 +30,7 @@ mod remove;
 mod root;
 #[cfg(test)]
 mod tests;
+mod write;
 
 pub use attributes::copy_attributes;
 pub use copy::Copier;
@@ -39,3 +41,4 @@ pub use path::{TreePath, encoded, percent_encoded, shown};
 pub use place::{Place, Put};
 pub use remove::remove;
 pub use root::{Last, Root};
+pub use write::{Ownership, Staged, sync_directory};

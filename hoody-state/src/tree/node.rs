@@ -143,7 +143,8 @@ pub struct Node {
 }
 
 impl Node {
-    pub(super) fn new(at: OwnedFd) -> io::Result<Self> {
+    /// What an open descriptor is of.
+    pub(crate) fn new(at: OwnedFd) -> io::Result<Self> {
         let meta = Meta::of(at.as_fd())?;
         Ok(Node { at, meta })
     }

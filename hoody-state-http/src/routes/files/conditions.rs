@@ -43,6 +43,11 @@ pub(super) fn lists(value: &str, etag: &str, weak: bool) -> bool {
     value.split(',').map(str::trim).any(|tag| tag == "*" || tag == etag || (weak && tag.strip_prefix("W/") == Some(etag)))
 }
 
+/// The versions of a list of strong tags; `*` stays as it is. A weak tag stands for no version.
+pub(super) fn versions(value: &str) -> Vec<String> {
+    value.split(',').map(str::trim).filter_map(|tag| if tag == "*" { Some(tag) } else { tag.strip_prefix('"')?.strip_suffix('"') }).map(str::to_owned).collect()
+}
+
 impl Subject<'_> {
     /// Whether the client has it already: 304.
     pub(super) fn is_known(&self, headers: &HeaderMap) -> bool {
@@ -144,6 +149,7 @@ mod tests {
         assert!(file.is_known(&with(&[(header::IF_MODIFIED_SINCE, &date)])));
         assert!(!file.is_known(&with(&[(header::IF_MODIFIED_SINCE, &date), (header::IF_NONE_MATCH, "\"b\"")])), "the tag decides");
         assert!(!file.is_known(&with(&[(header::IF_MODIFIED_SINCE, "Sat, 28 Nov 2026 00:00:00 GMT")])));
+        assert_eq!((versions("*"), versions("\"a\", W/\"b\" , \"c\""), versions("a")), (vec!["*".to_owned()], vec!["a".to_owned(), "c".to_owned()], vec![]));
         for (condition, range) in [("\"a\"", true), (&date, true), ("\"b\"", false), ("W/\"a\"", false), ("Sat, 28 Nov 2026 00:00:00 GMT", false)] {
             let wanted = file.wanted(&with(&[(header::RANGE, "bytes=0-1"), (header::IF_RANGE, condition)]));
             assert_eq!(wanted == Wanted::Range(0, 1), range, "{condition}");

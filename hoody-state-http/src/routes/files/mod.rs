@@ -5,10 +5,12 @@
 //! | `at` | the container, the state and the path in a URL, whose path may be any bytes |
 //! | `conditions` | ranges, `ETag`s and times of requests. Pure |
 //! | `content` | the bytes of a file as an answer |
+//! | `write` | writing and deleting files |
 
 mod at;
 mod conditions;
 mod content;
+mod write;
 
 use super::Routes;
 use crate::app::Shared;
@@ -28,7 +30,7 @@ use utoipa_axum::routes;
 const ENTRIES: usize = 1000;
 
 pub(crate) fn routes() -> Routes {
-    Routes::new().routes(routes!(get_root)).routes(routes!(get))
+    Routes::new().routes(routes!(get_root)).routes(routes!(get, write::put, write::delete))
 }
 
 /// What of a path is wanted.
