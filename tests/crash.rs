@@ -5,8 +5,9 @@
 
 use hoody_state::host::IdempotencyKey;
 use hoody_state::id::ContainerId;
-use hoody_state::model::{NewSnapshot, OnAliasConflict, OperationStatus, PageRequest, RestoreOptions, Status, Verb};
+use hoody_state::model::{NewSnapshot, OnAliasConflict, OperationStatus, PageRequest, RestoreFiles, RestoreOptions, Status, Verb};
 use hoody_state::runtime::Runtime;
+use hoody_state::snapshot::Volume;
 use hoody_state::{Caller, Code, Host, Result};
 use hoody_state_workspace::{MemoryWorld, assert_clean, container, furnish, snapshot, tiny_image};
 use std::time::Duration;
@@ -17,8 +18,11 @@ fn stage(w: &MemoryWorld) -> (Host, ContainerId) {
     let p = furnish(&host);
     let c = container(&host, &p, "agent").unwrap();
     w.write(&c, "etc/passwd", "root");
+    w.write(&c, "etc/conf.d/a", "root");
     snapshot(&host, &c, "before").unwrap();
     w.write(&c, "etc/passwd", "ruined");
+    w.write(&c, "etc/conf.d/a", "ruined");
+    w.write(&c, "etc/new", "new");
     (host, c)
 }
 
@@ -145,6 +149,56 @@ fn restore_of_a_stopped_container() {
             let text = w.read(c, "etc/passwd").unwrap();
             assert_eq!(text == "root", h.snapshot(c, "kept").is_ok());
             assert!(!acknowledged || (text == "root" && status(h, c) == Status::Stopped), "a stopped one stays stopped");
+        },
+    );
+}
+
+/// Each path is before or after, and the undo snapshot is there if anything may have changed.
+fn files_restored(w: &MemoryWorld, h: &Host, c: &ContainerId, acknowledged: bool) {
+    assert_eq!(status(h, c), Status::Running, "it runs on");
+    assert_eq!(w.read(c, "etc/new").as_deref(), Some("new"), "what is new stays");
+    let undo: Vec<_> = h.snapshots(c).unwrap().snapshots.into_iter().filter(|s| s.name.as_str().starts_with("undo-")).collect();
+    let states = ["etc/passwd", "etc/conf.d/a"].map(|path| w.read(c, path));
+    for state in &states {
+        assert!(matches!(state.as_deref(), Some("root" | "ruined")), "{state:?} is neither state");
+    }
+    if states.iter().any(|s| s.as_deref() == Some("root")) {
+        assert_eq!(undo.len(), 1, "something is restored, and the state before is kept");
+        let kept = w.store.read(&Volume::Snapshot(c.clone(), undo[0].name.clone()), "etc/passwd").unwrap();
+        assert_eq!(kept.as_deref(), Some(&b"ruined"[..]));
+    }
+    assert!(!acknowledged || states.iter().all(|s| s.as_deref() == Some("root")), "an acknowledged restore is lost: {states:?}");
+}
+
+#[test]
+fn restore_of_files() {
+    enumerate(
+        "files.restore",
+        |h, c| {
+            let files = RestoreFiles { paths: vec!["/etc/passwd".into(), "/etc/conf.d".into()], ..Default::default() };
+            let done = h.restore_files(&Caller::default(), c, "before", files)?;
+            assert_eq!((done.restored.len(), done.failed.len()), (2, 0), "{done:?}");
+            Ok(())
+        },
+        files_restored,
+    );
+}
+
+#[test]
+fn restore_of_files_of_which_none_can_be_restored() {
+    enumerate(
+        "files.restore of nothing",
+        |h, c| {
+            let files = RestoreFiles { paths: vec!["/nowhere".into(), "/nor/here".into()], ..Default::default() };
+            match h.restore_files(&Caller::default(), c, "before", files) {
+                Err(e) if e.code() == Code::FileNotFound => Ok(()),
+                other => other.map(drop),
+            }
+        },
+        |w, h, c, acknowledged| {
+            assert_eq!(w.read(c, "etc/passwd").as_deref(), Some("ruined"));
+            let undo = h.snapshots(c).unwrap().snapshots.iter().filter(|s| s.name.as_str().starts_with("undo-")).count();
+            assert!(undo == 0 || (!acknowledged && undo == 1), "a snapshot of nothing is left");
         },
     );
 }
@@ -339,7 +393,11 @@ fn every_verb_may_be_asked_for_again_with_its_key() {
 
 #[test]
 fn a_failure_before_any_step_changes_nothing() {
-    let acts: [(&str, Act); 6] = [
+    let acts: [(&str, Act); 7] = [
+        ("restore of files", |h, c| {
+            let files = RestoreFiles { paths: vec!["/etc/passwd".into(), "/etc/conf.d".into()], ..Default::default() };
+            h.restore_files(&Caller::default(), c, "before", files).map(drop)
+        }),
         ("snapshot", |h, c| snapshot(h, c, "again").map(drop)),
         ("replace", |h, c| {
             let new = NewSnapshot { alias: Some("before".into()), on_alias_conflict: OnAliasConflict::Replace, ..Default::default() };

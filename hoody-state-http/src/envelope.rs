@@ -64,6 +64,13 @@ pub fn created<T>(message: impl Into<Cow<'static, str>>, data: T) -> Reply<T> {
     Ok(Answer { status: StatusCode::CREATED, message: message.into(), data })
 }
 
+/// 200 if every part was done, 207 if some were not: then `data` says which.
+#[allow(clippy::unnecessary_wraps, clippy::missing_errors_doc)]
+pub fn all_or_some<T>(all: bool, message: impl Into<Cow<'static, str>>, data: T) -> Reply<T> {
+    let status = if all { StatusCode::OK } else { StatusCode::MULTI_STATUS };
+    Ok(Answer { status, message: message.into(), data })
+}
+
 impl<T: Serialize> IntoResponse for Answer<T> {
     fn into_response(self) -> Response {
         let body = Envelope { status_code: self.status.as_u16(), message: self.message, data: self.data };

@@ -24,6 +24,7 @@ pub(crate) fn documented(app: &Shared) -> (Router<Shared>, utoipa::openapi::Open
         .merge(routes::environment::routes())
         .merge(routes::inside::routes())
         .merge(routes::snapshots::routes())
+        .merge(routes::restore_files::routes())
         .merge(routes::files::routes())
         .merge(routes::timeline::routes())
         .merge(routes::shares::routes())

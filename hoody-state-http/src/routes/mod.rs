@@ -12,6 +12,7 @@ pub mod operations;
 pub mod peers;
 pub mod projects;
 pub mod published;
+pub mod restore_files;
 pub mod shares;
 pub mod snapshots;
 pub mod timeline;

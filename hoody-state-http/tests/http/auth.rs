@@ -68,6 +68,7 @@ fn a_token_of_one_project_sees_nothing_of_the_others() {
         ("PATCH", "/snapshots/x"),
         ("DELETE", "/snapshots/x"),
         ("POST", "/undo"),
+        ("POST", "/snapshots/x/restore-files"),
     ];
     for (method, path) in routes {
         assert_eq!(call(method, &format!("/api/v1/containers/{other_container}{path}"), "").code(), "container_not_found", "{method} {path}");
@@ -116,6 +117,7 @@ fn a_read_only_token_changes_nothing() {
         ("POST", format!("/api/v1/containers/{id}/exec")),
         ("PATCH", format!("/api/v1/containers/{id}/snapshots/x")),
         ("DELETE", format!("/api/v1/containers/{id}/snapshots/x")),
+        ("POST", format!("/api/v1/containers/{id}/snapshots/x/restore-files")),
         ("PUT", "/api/v1/images/x".to_owned()),
         ("DELETE", "/api/v1/events".to_owned()),
     ] {

@@ -4,8 +4,8 @@ use super::{Caller, Host};
 use crate::error::Result;
 use crate::id::{ContainerId, ProjectId};
 use crate::model::{
-    Container, CopyRequest, ForkRequest, Forked, Image, LifecycleAnswer, MoveRequest, Moved, NewContainer, NewSnapshot, ProjectDeleted, RestoreOptions,
-    Restored, SnapshotAnswer, SnapshotDeleted, SyncAnswer, SyncRequest, Verb,
+    Container, CopyRequest, FilesRestored, ForkRequest, Forked, Image, LifecycleAnswer, MoveRequest, Moved, NewContainer, NewSnapshot, ProjectDeleted,
+    RestoreFiles, RestoreOptions, Restored, SnapshotAnswer, SnapshotDeleted, SyncAnswer, SyncRequest, Verb,
 };
 use crate::ops;
 use jiff::Timestamp;
@@ -103,6 +103,21 @@ impl Host {
     /// `nothing_to_undo`, and as for [`Host::restore`].
     pub fn undo(&self, caller: &Caller, id: &ContainerId) -> Result<Restored> {
         ops::restore::undo(&self.0, caller, id)
+    }
+
+    /// Restores single paths of a snapshot into a container, whatever it is doing. Each is copied by reflink to where nobody sees it, then put in its place in
+    /// one step; a directory that is there takes the content of the snapshot's, name by name, unless `delete_new` replaces it. Databases in `/hoody/databases`
+    /// are written in one transaction each, so that their connections stay open. The state before is kept as an undo snapshot. Each path has a result of its
+    /// own; work that outlasts `caller.wait` continues in the background.
+    ///
+    /// Cost: one snapshot, and a few system calls a name; nothing of the size of files.
+    ///
+    /// # Errors
+    /// Nothing is changed then: `container_not_found`, `snapshot_not_found`, `invalid_path`, `not_in_volume`, `validation_error`, `pool_full`,
+    /// `operation_in_progress`, `operation_state_conflict`, `files_unsupported`; and if no path at all can be restored the error of the first, such as
+    /// `file_not_found`, with the results of all as `failed` in its data.
+    pub fn restore_files(&self, caller: &Caller, id: &ContainerId, name: &str, files: RestoreFiles) -> Result<FilesRestored> {
+        ops::restore_files::restore_files(&self.0, caller, id, name, files)
     }
 
     /// Copies a container, here or to a peer. The copy has its own id and takes all snapshots along; it boots by itself when they are there.

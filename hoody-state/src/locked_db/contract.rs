@@ -74,6 +74,15 @@ pub trait LockedDb: Send + Sync {
         merge::merge_in_own_root(wanted, backing, &self.path(volume), timeout).io(|| format!("revert the databases of volume {volume}"))
     }
 
+    /// Makes single names of a volume what they are in the tree `wanted`, as [`LockedDb::revert`] does with the whole tree. `names` are relative paths; the empty
+    /// one is the whole. For each name the errors are returned: none if it is as wanted, else what is in it and was not done is as it was. May be repeated.
+    ///
+    /// Errors of a name: `file_not_found` (it is not in `wanted`, or its directory is not in the volume), `bad_path` (it lies beside a database, or is no
+    /// relative path), and those of [`LockedDb::restore_database`].
+    fn revert_names(&self, volume: &str, (wanted, backing): (&Path, &Path), names: &[PathBuf], new: NewNames, timeout: Duration) -> Result<Vec<Vec<Error>>> {
+        merge::merge_names_in_own_root((wanted, backing, &self.path(volume)), names, new, timeout).io(|| format!("restore databases of volume {volume}"))
+    }
+
     /// The databases below a directory, served or not: a snapshot's, say. Cost: a look at the first bytes of each file.
     fn databases_in(&self, dir: &Path) -> Result<Vec<DatabaseFile>> {
         databases_in(dir)
@@ -94,6 +103,15 @@ pub trait LockedDb: Send + Sync {
     fn take_down(&self) -> Result<()> {
         Ok(())
     }
+}
+
+/// What becomes of names that the wanted tree has not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NewNames {
+    /// They stay.
+    Keep,
+    /// They are removed.
+    Delete,
 }
 
 /// How long a restore waits for other writers.

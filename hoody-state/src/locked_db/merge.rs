@@ -10,8 +10,9 @@
 //! Not reverted: times of access and of change, the modification times of databases, device nodes (no container can make one) and the flags of `chattr`.
 
 use super::attributes::{Times, give_attributes};
+use super::contract::NewNames;
 use super::copy_database::{DEPTH, names};
-use super::restore::{BESIDE, copy_into, has_header, is_database, passing, with};
+use super::restore::{BESIDE, below, copy_into, has_header, is_database, passing, with};
 use crate::error::{Code, Error, IoContext, Result};
 use crate::sys::private_root::{Access, in_root_of};
 use std::collections::{BTreeSet, HashMap};
@@ -36,22 +37,38 @@ pub(super) struct Trees<'a> {
 
 /// See the [module](self). What could not be done.
 pub(super) fn merge(trees: Trees<'_>, timeout: Duration) -> Vec<Error> {
-    let mut merge = Merge { trees, timeout, wanted_links: HashMap::new(), present_links: HashMap::new(), made: HashMap::new(), failed: Vec::new() };
-    for (root, links) in [(trees.from, &mut merge.wanted_links), (trees.seen, &mut merge.present_links)] {
-        if let Err(e) = find_links(root, Path::new(""), 0, links) {
-            // Then files that are linked with each other become files of their own.
-            merge.failed.push(Error::io(format!("look for hard links in {}", root.display()), e));
-        }
-    }
+    let mut merge = Merge::of(trees, NewNames::Delete, timeout);
     merge.directory(Path::new(""), 0);
     merge.failed
 }
 
+/// The same for single names. What could not be done, for each.
+pub(super) fn merge_names(trees: Trees<'_>, names: &[PathBuf], new: NewNames, timeout: Duration) -> Vec<Vec<Error>> {
+    let mut merge = Merge::of(trees, new, timeout);
+    names.iter().map(|name| merge.name(name)).collect()
+}
+
 /// The same in a root directory of its own: links in the trees lead to nothing else of the host.
 pub(super) fn merge_in_own_root(from: &Path, seen: &Path, to: &Path, timeout: Duration) -> io::Result<Vec<Error>> {
-    let shown = [("source", from, Access::Write), ("seen", seen, Access::Read), ("target", to, Access::Write)];
-    let trees = Trees { from: Path::new("/source"), seen: Path::new("/seen"), to: Path::new("/target") };
-    in_root_of(&shown, || merge(trees, timeout))
+    in_root_of(&shown(from, seen, to), || merge(in_own_root(), timeout))
+}
+
+/// [`merge_names`] in the same way.
+pub(super) fn merge_names_in_own_root(
+    (from, seen, to): (&Path, &Path, &Path),
+    names: &[PathBuf],
+    new: NewNames,
+    timeout: Duration,
+) -> io::Result<Vec<Vec<Error>>> {
+    in_root_of(&shown(from, seen, to), || merge_names(in_own_root(), names, new, timeout))
+}
+
+fn in_own_root() -> Trees<'static> {
+    Trees { from: Path::new("/source"), seen: Path::new("/seen"), to: Path::new("/target") }
+}
+
+fn shown<'p>(from: &'p Path, seen: &'p Path, to: &'p Path) -> [(&'static str, &'p Path, Access); 3] {
+    [("source", from, Access::Write), ("seen", seen, Access::Read), ("target", to, Access::Write)]
 }
 
 /// Device and inode of a file.
@@ -79,6 +96,7 @@ fn find_links(root: &Path, dir: &Path, depth: usize, links: &mut Links) -> io::R
 
 struct Merge<'a> {
     trees: Trees<'a>,
+    new: NewNames,
     timeout: Duration,
     wanted_links: Links,
     present_links: Links,
@@ -87,7 +105,53 @@ struct Merge<'a> {
     failed: Vec<Error>,
 }
 
-impl Merge<'_> {
+impl<'a> Merge<'a> {
+    fn of(trees: Trees<'a>, new: NewNames, timeout: Duration) -> Self {
+        let (wanted_links, present_links, made) = (HashMap::new(), HashMap::new(), HashMap::new());
+        let mut merge = Merge { trees, new, timeout, wanted_links, present_links, made, failed: Vec::new() };
+        for (root, links) in [(trees.from, &mut merge.wanted_links), (trees.seen, &mut merge.present_links)] {
+            if let Err(e) = find_links(root, Path::new(""), 0, links) {
+                // Then files that are linked with each other become files of their own.
+                merge.failed.push(Error::io(format!("look for hard links in {}", root.display()), e));
+            }
+        }
+        merge
+    }
+
+    /// Makes one name what is wanted; what could not be done.
+    fn name(&mut self, name: &Path) -> Vec<Error> {
+        self.failed.clear();
+        if name.as_os_str().is_empty() {
+            self.directory(Path::new(""), 0);
+        } else if let Err(e) = self.one(name) {
+            self.failed.push(e);
+        }
+        std::mem::take(&mut self.failed)
+    }
+
+    fn one(&mut self, name: &Path) -> Result<()> {
+        below(self.trees.to, name)?;
+        let (from, seen) = (self.trees.from.join(name), self.trees.seen.join(name));
+        let not_found = |what: String| Err(Error::new(Code::FileNotFound, what));
+        let is_there = |path: &Path| fs::symlink_metadata(path).is_ok();
+        let database = |path: &Path| is_database(&self.trees.from.join(path)) || is_database(&self.trees.seen.join(path));
+        if let Some(beside) = name.file_name().and_then(belongs_to)
+            && database(&name.with_file_name(&beside))
+        {
+            return Err(Error::new(Code::BadPath, format!("{} belongs to the database {}: name that", name.display(), beside.display())));
+        }
+        let removed = self.new == NewNames::Delete && is_there(&seen);
+        if !is_there(&from) && !removed {
+            return not_found(format!("there is no {} among the databases of the snapshot", name.display()));
+        }
+        let parent = name.parent().unwrap_or(Path::new(""));
+        if !fs::metadata(self.trees.seen.join(parent)).is_ok_and(|m| m.is_dir()) {
+            return not_found(format!("there is no directory {} among the databases: restore that", parent.display()));
+        }
+        let database = database(name);
+        self.entry(name, database, 0)
+    }
+
     fn directory(&mut self, dir: &Path, depth: usize) {
         let (from, seen) = (self.trees.from.join(dir), self.trees.seen.join(dir));
         let both = names(&from).and_then(|a| Ok((a, names(&seen)?))).io(|| format!("read {}", seen.display()));
@@ -111,6 +175,7 @@ impl Merge<'_> {
         let present = fs::symlink_metadata(self.trees.seen.join(path)).ok();
         match (wanted, present) {
             (None, None) => Ok(()),
+            (None, Some(_)) if self.new == NewNames::Keep => Ok(()),
             (None, Some(y)) => remove(&self.trees.to.join(path), y.is_dir(), database),
             (Some(x), y) if x.is_dir() => self.subdirectory(path, y.as_ref(), depth),
             (Some(x), y) if x.nlink() > 1 => self.linked(path, &x, y.as_ref(), database),

@@ -12,6 +12,7 @@ use super::lifecycle::Lifecycle;
 use super::receive::Receive;
 use super::relocate::Move;
 use super::restore::Restore;
+use super::restore_files::BringFiles;
 use super::snapshot::TakeSnapshot;
 use super::snapshot_delete::DeleteSnapshot;
 use super::sync::Sync;
@@ -20,13 +21,14 @@ use crate::op::Entry;
 use crate::world::World;
 
 /// All operations. The journal is read by it.
-pub(crate) static ALL: [Entry<World>; 15] = [
+pub(crate) static ALL: [Entry<World>; 16] = [
     Entry::of::<Create>(),
     Entry::of::<Lifecycle>(),
     Entry::of::<Delete>(),
     Entry::of::<TakeSnapshot>(),
     Entry::of::<DeleteSnapshot>(),
     Entry::of::<Restore>(),
+    Entry::of::<BringFiles>(),
     Entry::of::<Copy>(),
     Entry::of::<Receive>(),
     Entry::of::<Sync>(),

@@ -63,7 +63,8 @@ impl Kept {
         Ok(Kept { name, alias: None, expires_at: now.checked_add(world.settings.undo_expiry).ok(), why })
     }
 
-    fn row(self, now: Timestamp, parent: Option<SnapshotName>) -> Box<SnapshotRow> {
+    /// Its row, as far as it is known before the volume exists.
+    pub(super) fn row(self, now: Timestamp, parent: Option<SnapshotName>) -> Box<SnapshotRow> {
         let Kept { name, alias, expires_at, why } = self;
         let snapshot = Snapshot { expires_at, parent, description: Some(why), ..unmeasured(name, alias, now) };
         Box::new(SnapshotRow { snapshot, generation: Generation(0) })

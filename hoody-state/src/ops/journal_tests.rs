@@ -39,6 +39,10 @@ fn every_row_of_the_version_before_is_read() {
         json!({ "kind": "snapshot", "container": C, "row": kept(), "replace": null }),
         json!({ "kind": "delete_snapshot", "container": C, "name": "before" }),
         json!({ "kind": "restore", "container": C, "snapshot": "before", "keep": kept(), "live": 256, "boot": true, "was_running": true, "run": run(), "by": "user" }),
+        json!({
+            "kind": "restore_files", "container": C, "snapshot": "before", "files": { "paths": ["/etc/hosts"], "paths_encoded": ["/%FF"], "to": "/tmp", "delete_new": true },
+            "keep": kept(), "databases_kept": true, "databases_of": P, "by": "user"
+        }),
         json!({ "kind": "copy", "container": C, "source": P, "snapshot": "before", "run": run(), "start": true }),
         json!({ "kind": "receive", "container": C, "snapshot": "before", "run": run(), "start": true, "limit": null }),
         json!({ "kind": "sync", "container": C, "force": true, "limit": 1024, "advance": null }),

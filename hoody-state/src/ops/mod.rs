@@ -30,6 +30,8 @@ pub(crate) mod receive;
 pub(crate) mod received;
 pub(crate) mod relocate;
 pub(crate) mod restore;
+pub(crate) mod restore_files;
+mod restore_paths;
 pub(crate) mod snapshot;
 pub(crate) mod snapshot_delete;
 pub(crate) mod snapshot_edit;

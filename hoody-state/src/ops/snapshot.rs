@@ -55,7 +55,7 @@ impl Operation for TakeSnapshot {
         let world = op.world.clone();
         let id = self.container.clone();
         op.step("snapshot")?;
-        self.row.snapshot.consistency = self.take(&world, op)?;
+        self.row.snapshot.consistency = take_volumes(&world, op, &id, &self.row.snapshot.name, self.databases)?;
         let row = measured(&world, &id, (*self.row).clone())?;
         let follow = self.replaced(&world, op.held()?)?;
         // The intent is on the disk and the snapshot too: after a power cut recovery comes to the same row.
@@ -89,40 +89,39 @@ impl Operation for TakeSnapshot {
 }
 
 impl TakeSnapshot {
-    /// Makes the volumes, while nobody writes the databases.
-    fn take(&self, world: &World, op: &Op) -> Result<Consistency> {
-        let (id, name) = (&self.container, &self.row.snapshot.name);
-        let live = Volume::Live(id.clone());
-        // Several volumes are snapshotted one after the other: only a container that stands still has them all at one instant.
-        let nested = world.store.info(&live)?.is_some_and(|i| i.nested > 0);
-        let container = world.read(|c| containers::get(c, id))?;
-        let hold = world.freezing.hold_for_snapshot(&container, nested)?;
-        let still = world.roots.hold(id)?;
-        let own = || world.store.snapshot(&live, &Volume::Snapshot(id.clone(), name.clone()), &op.id);
-        if self.databases {
-            // Side by side: the two share a transaction of the pool.
-            let along = || {
-                let to = Volume::SnapshotDatabases(id.clone(), name.clone());
-                world.store.snapshot(&Volume::Databases(container.project.clone()), &to, &op.id)
-            };
-            let (a, b) = std::thread::scope(|s| match std::thread::Builder::new().spawn_scoped(s, along) {
-                Ok(thread) => (own(), thread.join().unwrap_or_else(|_| Err(Error::internal("a thread of the snapshot panicked")))),
-                Err(_) => (own(), along()),
-            });
-            a.and(b)?;
-        } else {
-            own()?;
-        }
-        drop(still);
-        Ok(hold.release())
-    }
-
     /// The deletion of what it replaces, to be journalled with its end.
     fn replaced(&self, world: &World, held: Held) -> Result<Option<Begun<DeleteSnapshot>>> {
         let Some(name) = &self.replace else { return Ok(None) };
         let row = world.read(|c| snapshots::by_name(c, &self.container, name.as_str()))?;
         Ok(row.map(|row| Begun::planned(world, held, DeleteSnapshot::of(&self.container, &row))))
     }
+}
+
+/// Makes the volumes of a snapshot, while nobody writes the databases. `databases`: whether the project's come along.
+pub(super) fn take_volumes(world: &World, op: &Op, id: &ContainerId, name: &SnapshotName, databases: bool) -> Result<Consistency> {
+    let live = Volume::Live(id.clone());
+    // Several volumes are snapshotted one after the other: only a container that stands still has them all at one instant.
+    let nested = world.store.info(&live)?.is_some_and(|i| i.nested > 0);
+    let container = world.read(|c| containers::get(c, id))?;
+    let hold = world.freezing.hold_for_snapshot(&container, nested)?;
+    let still = world.roots.hold(id)?;
+    let own = || world.store.snapshot(&live, &Volume::Snapshot(id.clone(), name.clone()), &op.id);
+    if databases {
+        // Side by side: the two share a transaction of the pool.
+        let along = || {
+            let to = Volume::SnapshotDatabases(id.clone(), name.clone());
+            world.store.snapshot(&Volume::Databases(container.project.clone()), &to, &op.id)
+        };
+        let (a, b) = std::thread::scope(|s| match std::thread::Builder::new().spawn_scoped(s, along) {
+            Ok(thread) => (own(), thread.join().unwrap_or_else(|_| Err(Error::internal("a thread of the snapshot panicked")))),
+            Err(_) => (own(), along()),
+        });
+        a.and(b)?;
+    } else {
+        own()?;
+    }
+    drop(still);
+    Ok(hold.release())
 }
 
 /// The locks of a snapshot: the databases that it takes along are only read, so snapshots of one project go on side by side.

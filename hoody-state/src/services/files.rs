@@ -12,7 +12,7 @@ use serde_json::json;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 /// What a running container has mounted over its volume: nothing that is written there is in the volume.
-const MOUNTED: [&str; 5] = ["/proc", "/sys", "/dev", "/ramdisk", "/hoody/shares"];
+pub(crate) const MOUNTED: [&str; 5] = ["/proc", "/sys", "/dev", "/ramdisk", "/hoody/shares"];
 
 /// How many ids a container has, and what it sees in the place of others.
 const IDS: u32 = 65_536;
@@ -159,7 +159,7 @@ fn own_volume(row: &ContainerRow, snapshot: Option<&SnapshotName>) -> Volume {
 }
 
 /// What is left of a path beneath a directory that is written as text.
-fn below(path: &TreePath, dir: &str) -> Option<TreePath> {
+pub(crate) fn below(path: &TreePath, dir: &str) -> Option<TreePath> {
     path.beneath(&TreePath::new(dir.as_bytes()).ok()?)
 }
 

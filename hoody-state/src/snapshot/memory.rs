@@ -13,6 +13,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use uuid::Uuid;
 
+#[cfg(feature = "btrfs")]
+mod memory_files;
+
 /// A volume's content, as [`MemoryStore::content`] gives it.
 pub type Content = BTreeMap<String, Vec<u8>>;
 
@@ -118,6 +121,18 @@ impl MemoryStore {
     /// All files of a volume, to compare. Error: `volume_not_found`.
     pub fn content(&self, volume: &Volume) -> Result<Content> {
         Ok(self.state().get(volume)?.files.iter().map(|(k, f)| (k.clone(), f.data.to_vec())).collect())
+    }
+
+    /// Removes and writes several files of a volume in one step.
+    #[cfg(feature = "btrfs")]
+    fn replace(&self, volume: &Volume, removed: &dyn Fn(&str) -> bool, files: BTreeMap<String, File>) -> Result<()> {
+        let mut s = self.state();
+        let now = Generation(s.generation);
+        let entry = s.writable(volume)?;
+        entry.files.retain(|path, _| !removed(path));
+        entry.files.extend(files.into_iter().map(|(path, f)| (path, File { data: f.data, written: now })));
+        entry.generation = now;
+        Ok(())
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -325,6 +340,11 @@ impl SnapshotStore for MemoryStore {
 
     fn transfer(&self) -> Option<&dyn Transferable> {
         Some(self)
+    }
+
+    #[cfg(feature = "btrfs")]
+    fn stage_files<'a>(&'a self, request: crate::snapshot::FilesRequest<'a>) -> Result<Box<dyn crate::snapshot::StagedFiles + 'a>> {
+        memory_files::begin(self, request)
     }
 }
 

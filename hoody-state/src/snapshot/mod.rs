@@ -19,6 +19,8 @@
 pub mod btrfs;
 #[cfg(any(feature = "btrfs", feature = "host"))]
 pub mod memory;
+#[cfg(feature = "btrfs")]
+mod staged_files;
 #[cfg(any(test, feature = "conformance"))]
 pub mod suite;
 mod transferable;
@@ -26,6 +28,8 @@ mod transferable;
 pub use crate::model::space::{DiskUse, Space};
 pub use crate::model::volume::Volume;
 
+#[cfg(feature = "btrfs")]
+pub use staged_files::{FilesRequest, StagedFiles};
 pub use transferable::Transferable;
 
 use crate::diff::options::{Compared, Options, Sink};
@@ -225,6 +229,20 @@ pub trait SnapshotStore: Send + Sync {
     /// `files_unsupported` (the default: a store without files).
     fn open(&self, volume: &Volume) -> Result<OwnedFd> {
         Err(crate::error::Error::new(crate::error::Code::FilesUnsupported, format!("the {volume} is in a store without files: nothing in it can be read")))
+    }
+
+    /// Begins to bring names of one volume into another that is in use, in two stages (see [`StagedFiles`]). Error: `files_unsupported` (the default: a store
+    /// without files), `volume_not_found`.
+    #[cfg(feature = "btrfs")]
+    fn stage_files<'a>(&'a self, request: FilesRequest<'a>) -> Result<Box<dyn StagedFiles + 'a>> {
+        Err(crate::error::Error::new(crate::error::Code::FilesUnsupported, format!("nothing can be put into the {}: this store has no files", request.into)))
+    }
+
+    /// Finishes what [`StagedFiles::place`] has begun in the volume `into` under `staging`, and removes everything else that is staged there. May be repeated;
+    /// does nothing if there is nothing, or no such volume. Not durable until `sync`.
+    #[cfg(feature = "btrfs")]
+    fn settle_files(&self, _into: &Volume, _staging: &OperationId) -> Result<()> {
+        Ok(())
     }
 
     /// The directory at which the volume's tree can be reached on this host, where there is one.

@@ -1,7 +1,7 @@
 //! Copying a name with everything in it into another tree of the same pool, by reflink: no data are read or written, and both share their extents.
 //!
 //! **Kept**: owner, mode with its set-id and sticky bits, times to the nanosecond, extended attributes with ACLs and capabilities, flags (see
-//! [`attributes`](super::attributes) for the exceptions), holes, devices and FIFOs as they are, and hard links among all that one [`Copier`] copies. A nested
+//! [`attributes`](super::attributes) for the exceptions), holes (not space that is reserved beyond a file's end), devices and FIFOs as they are, and hard links among all that one [`Copier`] copies. A nested
 //! subvolume arrives as a plain directory with its content: a subvolume cannot be put in the place of a name in one step.
 //!
 //! **The source** is a tree that nobody changes, such as a snapshot. **The target** is a directory that nobody else changes until the copy is in its place: an

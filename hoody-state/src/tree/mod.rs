@@ -16,6 +16,7 @@
 //! | `place` | a name in an open directory; putting something finished there in one step |
 //! | `remove` | removing a name with everything in it |
 //! | `write` | a file that is written whole before anybody sees it |
+//! | [`staged`] | names of a snapshot that go into a volume in use |
 
 mod attributes;
 mod copy;
@@ -28,6 +29,7 @@ mod path;
 mod place;
 mod remove;
 mod root;
+pub mod staged;
 #[cfg(test)]
 mod tests;
 mod write;

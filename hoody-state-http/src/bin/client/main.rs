@@ -5,6 +5,7 @@
 //! 8 an invalid request. `container exec` exits with the code of the command.
 
 mod args;
+mod checkout;
 mod confirm;
 mod container;
 mod container_io;
@@ -73,6 +74,7 @@ fn run(cli: Cli, out: &mut dyn Write, terminal: bool) -> Outcome<u8> {
         Noun::Project(c) => project::run(&mut cx, c)?,
         Noun::Container(c) => return container::run(&mut cx, c),
         Noun::Snapshot(c) => snapshot::run(&mut cx, c)?,
+        Noun::Checkout(a) => checkout::run(&mut cx, &a)?,
         Noun::Image(c) => image::run(&mut cx, c)?,
         Noun::Peer(c) => copies::peer(&mut cx, c)?,
         Noun::Pool(c) => pool::run(&mut cx, c)?,

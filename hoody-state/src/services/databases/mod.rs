@@ -7,6 +7,7 @@
 
 mod component;
 mod hold;
+mod names;
 mod plan;
 mod restore;
 mod serve;

@@ -20,6 +20,7 @@ mod delta;
 #[cfg(test)]
 mod differential_tests;
 mod exclusive;
+mod files;
 #[cfg(test)]
 mod forged_tests;
 #[doc(hidden)]
@@ -51,7 +52,9 @@ use crate::error::{Code, Error, IoContext, Result};
 use crate::id::{ContainerId, OperationId, ProjectId};
 use crate::name::ImageName;
 use crate::pool::{Backing, layout};
-use crate::snapshot::{Deleted, DiskUse, Exclusive, ExclusiveQuery, SnapshotStore, Space, Transferable, Volume, VolumeInfo, VolumePair};
+use crate::snapshot::{
+    Deleted, DiskUse, Exclusive, ExclusiveQuery, FilesRequest, SnapshotStore, Space, StagedFiles, Transferable, Volume, VolumeInfo, VolumePair,
+};
 use crate::sys::fs::{SUBVOLUME_ROOT_INO, open_dir_at};
 use crate::units::{Bytes, Generation, VolumeId};
 use btrfs_uapi::subvolume::{self, SubvolumeFlags};
@@ -308,6 +311,14 @@ impl SnapshotStore for BtrfsStore {
 
     fn drop_groups(&self, containers: &[ContainerId], projects: &[ProjectId]) -> Result<()> {
         self.drop_groups(containers, projects)
+    }
+
+    fn stage_files<'a>(&'a self, request: FilesRequest<'a>) -> Result<Box<dyn StagedFiles + 'a>> {
+        self.begin_files(request)
+    }
+
+    fn settle_files(&self, into: &Volume, staging: &OperationId) -> Result<()> {
+        self.end_files(into, staging)
     }
 
     fn path(&self, volume: &Volume) -> Option<PathBuf> {

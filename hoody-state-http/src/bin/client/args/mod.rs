@@ -1,8 +1,10 @@
 //! The command line.
 
+mod checkout;
 mod container;
 mod snapshot;
 
+pub use checkout::Checkout;
 pub use container::{Change, Container, Copy, CreateContainer, Fork, Move, Sync};
 pub use snapshot::{OneSnapshot, Snapshot};
 
@@ -76,6 +78,8 @@ pub enum Noun {
     /// Take, restore and manage snapshots of a container
     #[command(subcommand, visible_alias = "snapshots")]
     Snapshot(Snapshot),
+    /// Restore single files and directories of a snapshot. The state before is kept as an undo snapshot for a day
+    Checkout(Checkout),
     /// Manage the images that containers are created from
     #[command(subcommand, visible_alias = "images")]
     Image(Image),
