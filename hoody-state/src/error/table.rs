@@ -286,7 +286,7 @@ codes! {
         AlreadyRunning, "already_running", Conflict, retry: no,
             "The container is running already.";
         BadPath, "bad_path", Invalid, retry: no,
-            "This is not a path within the directory of databases: give a relative path without `..` and without symbolic links.";
+            "This path or name leads out of the directory it must be in: give a relative path without `..` and without symbolic links.";
         BadRequest, "bad_request", Invalid, retry: no,
             "The databases' daemon does not understand the question: bring the server and the daemon to one version.";
         BadVolume, "bad_volume", Invalid, retry: no,

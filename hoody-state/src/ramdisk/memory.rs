@@ -5,11 +5,11 @@ use crate::error::Result;
 use crate::model::mount::MountSource;
 use crate::units::Bytes;
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
-/// A [`RamDisks`] that remembers names and sizes.
-#[derive(Debug, Default)]
-pub struct MemoryRamDisks(Mutex<BTreeMap<String, Bytes>>);
+/// A [`RamDisks`] that remembers names and sizes. Clones are the same disks.
+#[derive(Debug, Clone, Default)]
+pub struct MemoryRamDisks(Arc<Mutex<BTreeMap<String, Bytes>>>);
 
 impl MemoryRamDisks {
     /// None.
@@ -25,6 +25,7 @@ impl MemoryRamDisks {
 
 impl RamDisks for MemoryRamDisks {
     fn ensure(&self, name: &str, size: Bytes) -> Result<Option<MountSource>> {
+        super::check_name(name)?;
         self.disks().insert(name.to_owned(), size);
         Ok(None)
     }
@@ -40,5 +41,24 @@ impl RamDisks for MemoryRamDisks {
 
     fn list(&self) -> Result<Vec<String>> {
         Ok(self.disks().keys().cloned().collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    impl crate::ramdisk::suite::Harness for MemoryRamDisks {
+        fn disks(&self) -> &dyn RamDisks {
+            self
+        }
+        fn again(&self) -> Box<dyn RamDisks + '_> {
+            Box::new(self.clone())
+        }
+    }
+
+    #[test]
+    fn contract() {
+        crate::ramdisk::suite::run(&MemoryRamDisks::new());
     }
 }

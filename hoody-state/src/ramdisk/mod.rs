@@ -8,9 +8,11 @@
 //! [`tmpfs`] is the real one, [`memory`] for tests.
 
 pub mod memory;
+#[cfg(any(test, feature = "conformance"))]
+pub mod suite;
 pub mod tmpfs;
 
-use crate::error::Result;
+use crate::error::{Code, Error, Result};
 use crate::model::mount::MountSource;
 use crate::units::Bytes;
 
@@ -26,7 +28,7 @@ pub struct Filled {
 /// Disks by name. See the [module](self).
 pub trait RamDisks: Send + Sync {
     /// Makes the disk, or gives it this size. Returns what to mount in a container; `None` with backends without files. A disk that holds more than `size`
-    /// keeps its old size. Error: `ramdisk_failed`.
+    /// keeps its old size. Errors: `ramdisk_failed`; `bad_path`: the name is not one part of a path.
     fn ensure(&self, name: &str, size: Bytes) -> Result<Option<MountSource>>;
 
     /// Forgets it with all that is in it; what a process still has open of it goes with that process. None of that name is no error.
@@ -37,4 +39,12 @@ pub trait RamDisks: Send + Sync {
 
     /// The names.
     fn list(&self) -> Result<Vec<String>>;
+}
+
+/// Refuses what is not one part of a path. Error: `bad_path`.
+fn check_name(name: &str) -> Result<()> {
+    if name.is_empty() || name.starts_with('.') || name.contains('/') {
+        return Err(Error::new(Code::BadPath, format!("{name:?} cannot be the name of a RAM disk: it must not be empty, begin with a dot or contain a slash")));
+    }
+    Ok(())
 }

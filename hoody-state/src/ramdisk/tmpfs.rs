@@ -36,9 +36,7 @@ impl TmpfsRamDisks {
     }
 
     fn at(&self, name: &str) -> Result<PathBuf> {
-        if name.is_empty() || name.starts_with('.') || name.contains('/') {
-            return Err(Error::internal(format!("{name:?} cannot be the name of a RAM disk")));
-        }
+        super::check_name(name)?;
         Ok(self.dir.join(name))
     }
 }
@@ -113,30 +111,22 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
+    struct Disks(tempfile::TempDir, TmpfsRamDisks);
+
+    impl crate::ramdisk::suite::Harness for Disks {
+        fn disks(&self) -> &dyn RamDisks {
+            &self.1
+        }
+        fn again(&self) -> Box<dyn RamDisks + '_> {
+            Box::new(TmpfsRamDisks::new(self.0.path(), 100_000).unwrap())
+        }
+    }
+
     #[test]
-    fn a_disk_is_made_filled_resized_and_removed() {
+    fn contract() {
         let dir = tempfile::tempdir().unwrap();
         let disks = TmpfsRamDisks::new(dir.path(), 100_000).unwrap();
-        assert_eq!(disks.filled("a").unwrap(), None);
-        let at = dir.path().join("a");
-        assert_eq!(disks.ensure("a", Bytes::mib(8)).unwrap().unwrap().path(), Some(&*at));
-        assert_eq!(disks.filled("a").unwrap(), Some(Filled { used: Bytes(0), size: Bytes::mib(8) }));
-        std::fs::write(at.join("f"), vec![1; 4 << 20]).unwrap();
-        // It stays what it is when it is asked for again, also by another process.
-        let again = TmpfsRamDisks::new(dir.path(), 100_000).unwrap();
-        again.ensure("a", Bytes::mib(16)).unwrap();
-        let filled = again.filled("a").unwrap().unwrap();
-        assert_eq!(filled.size, Bytes::mib(16));
-        assert!(filled.used >= Bytes::mib(4));
-        again.ensure("a", Bytes::mib(1)).unwrap();
-        assert_eq!(again.filled("a").unwrap().unwrap().size, Bytes::mib(16), "never less than it holds");
-        let full = std::fs::write(at.join("g"), vec![1; 32 << 20]).unwrap_err();
-        assert_eq!(full.raw_os_error(), Some(nix::libc::ENOSPC));
-        assert_eq!(again.list().unwrap(), ["a"]);
-        again.remove("a").unwrap();
-        again.remove("a").unwrap();
-        assert_eq!(again.filled("a").unwrap(), None);
-        assert!(again.ensure("../x", Bytes::mib(1)).is_err());
+        crate::ramdisk::suite::run(&Disks(dir, disks));
     }
 
     #[test]
