@@ -5,9 +5,11 @@
 
 use hoody_state::host::IdempotencyKey;
 use hoody_state::id::ContainerId;
-use hoody_state::model::{NewSnapshot, OnAliasConflict, OperationStatus, PageRequest, RestoreFiles, RestoreOptions, Status, Verb};
+use hoody_state::model::{
+    DiffKind, DiffLine, DiffRequest, NewSnapshot, OnAliasConflict, OperationStatus, PageRequest, RestoreFiles, RestoreOptions, Status, Verb,
+};
 use hoody_state::runtime::Runtime;
-use hoody_state::snapshot::Volume;
+use hoody_state::snapshot::{SnapshotStore, Volume};
 use hoody_state::{Caller, Code, Host, Result};
 use hoody_state_workspace::{MemoryWorld, assert_clean, container, furnish, snapshot, tiny_image};
 use std::time::Duration;
@@ -105,6 +107,32 @@ fn snapshot_create_that_replaces() {
             assert_eq!(list.len(), 1, "exactly one has the alias: {list:?}");
             assert_eq!(list[0].alias.as_ref().unwrap().as_str(), "before");
             assert!(!acknowledged || list[0].name.as_str() != "before");
+        },
+    );
+}
+
+#[test]
+fn diff_with_the_present_state() {
+    enumerate(
+        "snapshot.diff",
+        |h, c| {
+            let mut paths = Vec::new();
+            let request = DiffRequest { to: "live".into(), ..DiffRequest::default() };
+            let summary = h.diff(c, "before", &request, &|| false, &mut |line| {
+                if let DiffLine::Record(r) = line {
+                    paths.push((r.kind, r.path));
+                }
+                Ok(())
+            })?;
+            assert_eq!(paths, [(DiffKind::Modified, "/etc/passwd".to_owned())]);
+            assert_eq!((summary.records, summary.to.snapshot), (1, None));
+            Ok(())
+        },
+        |w, h, c, _| {
+            assert_eq!(status(h, c), Status::Running);
+            assert_eq!(h.snapshots(c).unwrap().snapshot_count, 1, "the temporary snapshot is in no list");
+            let staging = w.store.list(None).unwrap().into_iter().filter(|v| matches!(v, Volume::Staging(_)));
+            assert_eq!(staging.count(), 0, "and is gone");
         },
     );
 }

@@ -62,6 +62,19 @@ impl<S: Send + Sync, T: FromStr<Err = Error>> FromRequestParts<S> for Named<T> {
     }
 }
 
+/// The three parameters of the path: an id and two names.
+pub struct Twice<T>(pub T, pub String, pub String);
+
+impl<S: Send + Sync, T: FromStr<Err = Error>> FromRequestParts<S> for Twice<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let mut params = path_params(parts, state).await?.into_iter();
+        let id = params.next().unwrap_or_default().parse()?;
+        Ok(Twice(id, params.next().unwrap_or_default(), params.next().unwrap_or_default()))
+    }
+}
+
 /// The only parameter of the path: a name, with `/` written as `/` or as `%2F`.
 pub struct Name(pub String);
 

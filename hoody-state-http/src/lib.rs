@@ -12,6 +12,7 @@
 //! | `envelope.rs`, `error_map.rs`, `exit.rs` | the form of answers and errors; exit codes |
 //! | `serve/` | connections: how many, and their time limits |
 //! | `limits.rs`, `slots.rs` | how much may be open at once, in total and for each caller |
+//! | `spool.rs` | answers that are complete before they are sent |
 //! | `transport.rs`, `tls.rs` | requests to other servers; certificates |
 //! | `openapi.rs` | the OpenAPI document |
 
@@ -28,6 +29,7 @@ pub mod router;
 pub mod routes;
 pub mod serve;
 pub mod slots;
+mod spool;
 pub mod tls;
 pub mod transport;
 pub mod unix;

@@ -25,6 +25,7 @@ pub(crate) fn documented(app: &Shared) -> (Router<Shared>, utoipa::openapi::Open
         .merge(routes::inside::routes())
         .merge(routes::snapshots::routes())
         .merge(routes::restore_files::routes())
+        .merge(routes::diff::routes())
         .merge(routes::files::routes())
         .merge(routes::timeline::routes())
         .merge(routes::shares::routes())

@@ -2,6 +2,7 @@
 
 pub mod containers;
 pub mod copies;
+pub mod diff;
 pub mod environment;
 pub mod events;
 pub mod files;

@@ -49,6 +49,8 @@ const ELSEWHERE: &[(Code, &str)] = &[
     (Code::TooManyNestedVolumes, "tests/faults_space.rs"),
     (Code::RequestTimeout, "hoody-state-http/tests/http/slow.rs"),
     (Code::PeerFailed, "hoody-state-http/src/transport.rs"),
+    (Code::DiffNeedsWalk, "hoody-state/src/snapshot/btrfs/compare_tests/cases.rs"),
+    (Code::DiffUnsupported, "hoody-state/src/snapshot/btrfs/compare_tests/cases.rs"),
     (Code::FileNotFound, "tests/files/read.rs"),
     (Code::NotADirectory, "tests/files/read.rs"),
     (Code::IsADirectory, "hoody-state/src/tree/tests.rs"),
@@ -61,6 +63,7 @@ const ELSEWHERE: &[(Code, &str)] = &[
 
 /// Codes that no test produces, and why.
 const NOT_TESTED: &[(Code, &str)] = &[
+    (Code::DiffTooLarge, "it takes eight million inodes that differ"),
     (Code::IdBaseDiffers, "it takes two pools on real file systems"),
     (Code::TooManyStreams, "it takes 16 transfers at once"),
     (Code::TooManyVolumes, "it takes 10,000 subvolumes"),

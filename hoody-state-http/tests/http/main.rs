@@ -3,6 +3,7 @@
 
 mod auth;
 mod copies;
+mod diff;
 mod document;
 mod errors;
 mod events;

@@ -19,11 +19,13 @@
 //! directory that was moved brings an object to a path at which another was deleted. In all other cases the two are one record with `replaces`.
 
 pub mod extents;
+pub mod flat;
 pub mod merge;
 pub mod names;
 pub mod object;
 pub mod options;
 pub mod sorter;
+pub mod wire;
 
 pub use crate::model::FileType;
 

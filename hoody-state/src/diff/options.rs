@@ -2,6 +2,7 @@
 
 use super::Record;
 use crate::error::{Code, Error, Result};
+use std::ops::ControlFlow;
 
 /// What to compare.
 #[derive(Default, Clone)]
@@ -65,5 +66,5 @@ pub struct Compared {
     pub inodes: u64,
 }
 
-/// What takes records, in their order. An error ends the comparison.
-pub type Sink<'a> = &'a mut dyn FnMut(Record) -> Result<()>;
+/// What takes records, in their order. `Break` says that it wants no more; an error ends the comparison with that error.
+pub type Sink<'a> = &'a mut dyn FnMut(Record) -> Result<ControlFlow<()>>;

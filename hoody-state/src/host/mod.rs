@@ -5,6 +5,7 @@
 
 pub(crate) mod check;
 mod containers;
+mod diff;
 mod files;
 mod lists;
 mod operations;

@@ -1,3 +1,5 @@
+use crate::id::ContainerId;
+use crate::name::SnapshotName;
 use crate::units::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -97,4 +99,176 @@ pub struct DiffRecord {
     /// The type of what had this name in the old tree, if that is another object, and is gone from there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replaces: Option<FileType>,
+}
+
+/// What to compare a snapshot with, and how.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DiffRequest {
+    /// The new tree: a snapshot by name or alias, or `live`.
+    pub to: String,
+    /// The container that the new tree is of; `None`: the same.
+    pub to_container: Option<ContainerId>,
+    /// Only what is at or beneath this path, or was moved from there. Bytes, relative to the root; empty: everything.
+    pub path: Vec<u8>,
+    /// Counts by the first directory instead of records.
+    pub stat: bool,
+    /// Also changes of directories' times, and of times of access.
+    pub times: bool,
+    /// Read both trees completely if what changed cannot be told otherwise.
+    pub walk: bool,
+    /// Also the rows of each table of a SQLite database that differs.
+    pub databases: bool,
+    /// At most so many records.
+    pub limit: Option<u64>,
+    /// `next_cursor` of the answer before.
+    pub cursor: Option<String>,
+}
+
+/// One of the two trees of a diff.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct DiffSide {
+    /// The container.
+    pub container_id: ContainerId,
+    /// The canonical name of the snapshot; null: the present state.
+    pub snapshot: Option<SnapshotName>,
+}
+
+/// How many names differ, by kind.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct DiffCounts {
+    /// Names that only the new tree has.
+    pub added: u64,
+    /// Names that only the old tree has.
+    pub deleted: u64,
+    /// Names with other content.
+    pub modified: u64,
+    /// Names of objects that had another.
+    pub renamed: u64,
+    /// Names of which only metadata differ.
+    pub metadata: u64,
+    /// Names with an object of another type.
+    pub type_changed: u64,
+    /// Bytes in changed extents.
+    pub bytes: Bytes,
+}
+
+impl DiffCounts {
+    /// Counts one record.
+    pub fn add(&mut self, record: &DiffRecord) {
+        *match record.kind {
+            DiffKind::Added => &mut self.added,
+            DiffKind::Deleted => &mut self.deleted,
+            DiffKind::Modified => &mut self.modified,
+            DiffKind::Renamed => &mut self.renamed,
+            DiffKind::Metadata => &mut self.metadata,
+            DiffKind::TypeChanged => &mut self.type_changed,
+        } += 1;
+        if record.kind != DiffKind::Deleted {
+            self.bytes = self.bytes + record.bytes;
+        }
+    }
+
+    /// All names.
+    #[must_use]
+    pub fn names(&self) -> u64 {
+        self.added + self.deleted + self.modified + self.renamed + self.metadata + self.type_changed
+    }
+}
+
+/// The word `stat`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum StatWord {
+    /// The only value.
+    #[default]
+    Stat,
+}
+
+/// What differs in one directory: a line of the answer to a diff with `stat`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct DiffStat {
+    /// `stat`.
+    pub kind: StatWord,
+    /// The first name beneath the path that was asked for, with all that is beneath it.
+    pub path: String,
+    /// The bytes of `path`, percent-encoded, if they are not UTF-8.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path_encoded: Option<String>,
+    /// How many names.
+    #[serde(flatten)]
+    pub counts: DiffCounts,
+}
+
+/// How two trees were compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum DiffMethod {
+    /// Only what changed since the two parted was read.
+    Changes,
+    /// They share history, but when they parted is not known any more: the inodes of both were read.
+    Scan,
+    /// They share no history: both were read, and files at one path compared byte by byte.
+    Walk,
+}
+
+/// Something that a container sees and no diff covers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct NotCovered {
+    /// Where.
+    pub path: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// The word `summary`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum SummaryWord {
+    /// The only value.
+    #[default]
+    Summary,
+}
+
+/// The last line of the answer to a diff. An answer without it is not complete.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct DiffSummary {
+    /// `summary`.
+    pub kind: SummaryWord,
+    /// The old tree.
+    pub from: DiffSide,
+    /// The new tree.
+    pub to: DiffSide,
+    /// How they were compared.
+    pub method: DiffMethod,
+    /// How many inodes were looked at.
+    pub inodes: u64,
+    /// How many records came before this line, or were counted in the lines before it.
+    pub records: u64,
+    /// Of these records.
+    pub counts: DiffCounts,
+    /// Where to go on; null: these were the last.
+    pub next_cursor: Option<String>,
+    /// What is in no snapshot, so that no change there is shown.
+    pub not_covered: Vec<NotCovered>,
+}
+
+/// A line of the answer to a diff.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(untagged)]
+pub enum DiffLine {
+    /// The last line.
+    Summary(DiffSummary),
+    /// With `stat`.
+    Stat(DiffStat),
+    /// A name that differs.
+    Record(DiffRecord),
 }

@@ -3,6 +3,7 @@
 use super::copy::Copy;
 use super::create::Create;
 use super::delete::Delete;
+use super::diff::CompareLive;
 use super::file_delete::DeleteFile;
 use super::file_write::WriteFile;
 use super::image_delete::DeleteImage;
@@ -21,7 +22,7 @@ use crate::op::Entry;
 use crate::world::World;
 
 /// All operations. The journal is read by it.
-pub(crate) static ALL: [Entry<World>; 16] = [
+pub(crate) static ALL: [Entry<World>; 17] = [
     Entry::of::<Create>(),
     Entry::of::<Lifecycle>(),
     Entry::of::<Delete>(),
@@ -38,6 +39,7 @@ pub(crate) static ALL: [Entry<World>; 16] = [
     Entry::of::<DeleteImage>(),
     Entry::of::<WriteFile>(),
     Entry::of::<DeleteFile>(),
+    Entry::of::<CompareLive>(),
 ];
 
 /// Why a row of the journal cannot be read, if it cannot.

@@ -126,7 +126,7 @@ pub(super) fn copy_snapshot(
 
 /// Where one of an operation's threads puts half-made things: the operation's id with its last digits exchanged. What a crash leaves there is deleted at
 /// the next start.
-fn staging_of(op: &OperationId, number: usize) -> Result<OperationId> {
+pub(super) fn staging_of(op: &OperationId, number: usize) -> Result<OperationId> {
     format!("{}{:06x}", &op.as_str()[..26], number % 0x100_0000).parse()
 }
 

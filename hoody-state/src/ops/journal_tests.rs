@@ -52,6 +52,7 @@ fn every_row_of_the_version_before_is_read() {
         json!({ "kind": "delete_image", "image": image() }),
         json!({ "kind": "write_file", "container": C, "dir": "etc", "name": "hosts%FF", "inode": 300 }),
         json!({ "kind": "delete_file", "container": C, "dir": "", "name": "srv" }),
+        json!({ "kind": "compare_live", "container": C }),
     ];
     assert_eq!(before.len(), super::all::ALL.len());
     for intent in before {

@@ -8,6 +8,7 @@ pub(crate) mod copy;
 mod copy_base;
 pub(crate) mod create;
 pub(crate) mod delete;
+pub(crate) mod diff;
 mod discarded;
 mod exchange;
 pub(crate) mod exec;

@@ -2,9 +2,11 @@
 //!
 //! A volume's content is a map from paths to bytes; copies share the bytes, and room is counted once for what is shared. There are no nested volumes.
 
+use crate::diff::flat;
+use crate::diff::options::{Compared, Method, Options, Sink};
 use crate::error::{Code, Error, Result};
 use crate::id::{ContainerId, OperationId};
-use crate::snapshot::{Deleted, Exclusive, ExclusiveQuery, SnapshotStore, Space, Transferable, Volume, VolumeInfo, Witness};
+use crate::snapshot::{Deleted, Exclusive, ExclusiveQuery, SnapshotStore, Space, Transferable, Volume, VolumeInfo, VolumePair, Witness};
 use crate::units::{Bytes, Generation, VolumeId};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -323,6 +325,19 @@ impl SnapshotStore for MemoryStore {
         let mut seen = HashSet::new();
         let files = s.get(volume)?.files.values().filter(|f| since.is_none_or(|g| f.written > g));
         Ok(files.filter(|f| seen.insert(Arc::as_ptr(&f.data))).map(|f| Bytes(f.data.len() as u64)).sum())
+    }
+
+    fn compare(&self, pairs: &[VolumePair<'_>], options: &Options<'_>, sink: Sink<'_>) -> Result<Compared> {
+        let mut sides = [flat::Files::new(), flat::Files::new()];
+        for pair in pairs {
+            for (side, volume) in sides.iter_mut().zip([pair.old, pair.new]) {
+                let files = volume.map(|v| Ok::<_, Error>(self.state().get(v)?.files.clone())).transpose()?.unwrap_or_default();
+                let path = |p: &String| if pair.prefix.is_empty() { p.clone().into_bytes() } else { [pair.prefix, b"/", p.as_bytes()].concat() };
+                side.extend(files.into_iter().map(|(p, f)| (path(&p), f.data)));
+            }
+        }
+        let inodes = flat::compare(&sides[0], &sides[1], options, sink)?;
+        Ok(Compared { method: Method::Changes, inodes })
     }
 
     fn sync(&self) -> Result<()> {

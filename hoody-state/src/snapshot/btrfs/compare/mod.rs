@@ -53,7 +53,9 @@ impl BtrfsStore {
             if shown.is_multiple_of(256) {
                 options.check()?;
             }
-            sink(record)?;
+            if sink(record)?.is_break() {
+                break;
+            }
         }
         Ok(compared)
     }

@@ -19,7 +19,7 @@ pub(super) fn compare(h: &OnLoop, old: &Volume, new: &Volume, options: &Options<
     let pair = VolumePair { old: Some(old), new: Some(new), prefix: b"", ancestor: None, small: false };
     let done = h.store.compare(&[pair], options, &mut |r| {
         records.push(r);
-        Ok(())
+        Ok(std::ops::ControlFlow::Continue(()))
     })?;
     let key = |r: &Record| (r.path.clone(), r.kind != Kind::Deleted);
     assert!(records.is_sorted_by(|x, y| key(x) < key(y)), "sorted, and nothing twice");
