@@ -42,7 +42,7 @@ impl<'a> Side<'a> {
             let name = self.tree.dir_name(at)?.ok_or_else(|| Error::internal(format!("directory {at} of subvolume {} has no name", self.tree.id)))?;
             len += name.name.len() + 1;
             if len > LONGEST {
-                return Err(Error::new(Code::PathTooLong, format!("a path in the volume is longer than {LONGEST} bytes: shorten it")));
+                return Err(too_long());
             }
             above.push((at, name.name));
             at = name.parent;
@@ -53,6 +53,9 @@ impl<'a> Side<'a> {
         }
         for (ino, name) in above.into_iter().rev() {
             path = join(&path, &name).into();
+            if path.len() > LONGEST {
+                return Err(too_long());
+            }
             self.bytes += path.len() + 64;
             self.known.insert(ino, Rc::clone(&path));
         }
@@ -70,6 +73,10 @@ impl<'a> Side<'a> {
         places.sort();
         Ok(places)
     }
+}
+
+fn too_long() -> Error {
+    Error::new(Code::PathTooLong, format!("a path in the volume is longer than {LONGEST} bytes: shorten it"))
 }
 
 pub(super) fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {

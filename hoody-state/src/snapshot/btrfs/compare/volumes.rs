@@ -49,27 +49,32 @@ pub(super) fn pairs<'a>(mount: BorrowedFd<'a>, old: Option<u64>, new: Option<u64
     let (mut before, mut after) = (of(old)?, of(new)?);
     let mut partner: HashMap<u64, u64> = old.zip(new).into_iter().collect();
     let mut found = Vec::new();
-    let mut make = |a: &Placed, b: &Placed, partner: &mut HashMap<u64, u64>| -> Result<()> {
+    // Whether they are one volume grown further. What has no history in common was deleted and created, and its names are shown so.
+    let mut make = |a: &Placed, b: &Placed, partner: &mut HashMap<u64, u64>| -> Result<bool> {
+        let (x, y) = (Tree { mount, id: a.id }, Tree { mount, id: b.id });
+        let since = since(x, y, None)?;
+        if since == Since::Unrelated {
+            return Ok(false);
+        }
         let same_place = partner.get(&a.parent) == Some(&b.parent) && (a.dir, &a.name) == (b.dir, &b.name);
         partner.insert(a.id, b.id);
-        let (x, y) = (Tree { mount, id: a.id }, Tree { mount, id: b.id });
         found.push(PairOf {
-            since: since(x, y, None)?,
+            since,
             old: Some(Side::new(x, a.path.clone())),
             new: Some(Side::new(y, b.path.clone())),
             root: Some(FileType::Subvolume),
             renamed: !same_place,
             root_parents: (b.dir(), a.dir()),
         });
-        Ok(())
+        Ok(true)
     };
     // Parents come first, so the partner of a parent is known before its children are looked at.
     let mut rest = Vec::new();
     for b in after.drain(..) {
         let here = |a: &Placed| (partner.get(&a.parent) == Some(&b.parent) && (a.dir, &a.name) == (b.dir, &b.name)) || a.path == b.path;
         match before.iter().position(here) {
-            Some(at) => make(&before.remove(at), &b, &mut partner)?,
-            None => rest.push(b),
+            Some(at) if make(&before[at], &b, &mut partner)? => drop(before.remove(at)),
+            _ => rest.push(b),
         }
     }
     if before.len().saturating_mul(rest.len()) <= MOST_TRIES {
@@ -82,8 +87,8 @@ pub(super) fn pairs<'a>(mount: BorrowedFd<'a>, old: Option<u64>, new: Option<u64
                 }
             }
             match at {
-                Some(at) => make(&before.remove(at), &b, &mut partner)?,
-                None => rest.push(b),
+                Some(at) if make(&before[at], &b, &mut partner)? => drop(before.remove(at)),
+                _ => rest.push(b),
             }
         }
     }

@@ -3,6 +3,7 @@
 //!
 //! `HOODY_PAIRS=N` sets how many random pairs are compared, `HOODY_SEED=N` which ones come first.
 
+mod cases;
 mod changes;
 mod model;
 
