@@ -76,7 +76,9 @@ fn every_kind(host: &Host, p: &hoody_state::id::ProjectId, write: impl Fn(&Conta
     assert_eq!(begun.source.as_ref().unwrap().container_id, c);
     assert_eq!(by_id(&t)[begun.parents[0].as_str()].container_id.as_ref(), Some(&c));
     let brought = by_id(&t)[synced.parents[0].as_str()];
-    assert_eq!(by_id(&t)[brought.copy_of.as_deref().unwrap()].container_id.as_ref(), Some(&c), "what a sync brought is a copy of the source's");
+    assert_eq!(brought.container_id.as_ref(), Some(&c), "a sync descends from the source's snapshot");
+    assert_eq!(synced.parents.get(1), Some(&begun.id), "and from what the copy was, which it did not change");
+    assert_eq!(snapshot_node(&t, &copy, synced.snapshot.as_ref().unwrap().as_str()).copy_of.as_ref(), Some(&brought.id));
     assert_eq!(from(&t, only(&t, &copy, NodeKind::Now)), ["sync"]);
 
     // An image of a snapshot, and a container of it.
@@ -142,6 +144,7 @@ fn copies_and_moves_between_servers_name_the_server() {
     let t = of(&here, &c);
     let left = only(&t, &c, NodeKind::Move);
     assert_eq!((left.source.as_ref().unwrap().server_name.as_deref(), &left.source.as_ref().unwrap().container_id), (Some("beta"), &moved.target_container_id));
+    assert!(left.source.as_ref().unwrap().is_target);
     assert_eq!(from(&t, only(&t, &c, NodeKind::Now)), ["move"]);
     let t = of(&there, &moved.target_container_id);
     let came = only(&t, &moved.target_container_id, NodeKind::Move);

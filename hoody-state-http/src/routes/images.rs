@@ -9,6 +9,7 @@ use crate::slots;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::HeaderMap;
+use hoody_state::host::Caller;
 use hoody_state::id::ContainerId;
 use hoody_state::model::{Image, ImageFromSnapshot, Pagination};
 use hoody_state::{Code, Error};
@@ -47,7 +48,7 @@ pub async fn get(State(app): State<Shared>, _who: Identity, Name(name): Name) ->
     responses((status = 201, description = "Imported", body = Envelope<Image>)))]
 pub async fn import(State(app): State<Shared>, who: Identity, Name(name): Name, headers: HeaderMap, body: Body) -> Reply<Image> {
     who.check_server()?;
-    let caller = caller(&headers);
+    let caller = Caller { author: Some(who.author()), ..caller(&headers) };
     let slot = app.counted.uploads.take_now(&slots::current(), Code::UploadLimit)?;
     let image =
         upload::receive(&app, slot, body, "the image came too slowly: nothing was kept of it", move |host, tar| host.import_image(&caller, &name, tar)).await?;

@@ -44,6 +44,8 @@ pub(crate) enum Parent<'a> {
     Present(&'a ContainerId),
     /// A snapshot that exists.
     Snapshot(&'a ContainerId, &'a SnapshotName),
+    /// What a snapshot that exists is a copy of, if that is known here; else itself.
+    Original(&'a ContainerId, &'a SnapshotName),
     /// The image of this name.
     Image(&'a str),
 }
@@ -178,13 +180,24 @@ fn find(c: &Connection, parent: Parent<'_>) -> Result<Option<Seq>> {
     match parent {
         Parent::Present(id) => present(c, id),
         Parent::Snapshot(id, name) => of_snapshot(c, id, name),
+        Parent::Original(id, name) => {
+            let Some(seq) = of_snapshot(c, id, name)? else { return Ok(None) };
+            let original: Option<Seq> = c.prepare_cached("SELECT copy_of FROM history WHERE seq = ?1")?.query_row([seq], |r| r.get(0))?;
+            Ok(original.or(Some(seq)))
+        }
         Parent::Image(name) => of_image(c, name),
     }
 }
 
 /// Another container of this server, or of another one, as a node names it.
 pub(crate) fn source(server: Option<&ServerId>, server_name: Option<&str>, container: &ContainerId, snapshot: Option<&SnapshotName>) -> NodeSource {
-    NodeSource { server_id: server.cloned(), server_name: server_name.map(str::to_owned), container_id: container.clone(), snapshot: snapshot.cloned() }
+    NodeSource {
+        server_id: server.cloned(),
+        server_name: server_name.map(str::to_owned),
+        container_id: container.clone(),
+        is_target: false,
+        snapshot: snapshot.cloned(),
+    }
 }
 
 impl Tx<'_> {

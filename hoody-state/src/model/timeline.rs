@@ -85,6 +85,9 @@ pub struct NodeSource {
     pub server_name: Option<String>,
     /// The container there.
     pub container_id: ContainerId,
+    /// Of a move: whether it goes on there. Else it comes from there.
+    #[serde(default)]
+    pub is_target: bool,
     /// The snapshot of that container, if there was one.
     #[serde(default)]
     pub snapshot: Option<SnapshotName>,

@@ -18,7 +18,7 @@ use crate::catalog::history::{self, Entry, Parent};
 use crate::catalog::{Durability, Tx};
 use crate::error::{Code, Error, Result};
 use crate::id::{ContainerId, OperationId, ProjectId, RunId, ServerId};
-use crate::model::{MoveRequest, Moved, NewSnapshot, NodeKind, OperationStatus, Status};
+use crate::model::{MoveRequest, Moved, NewSnapshot, NodeKind, NodeSource, OperationStatus, Status};
 use crate::name::{ContainerName, SnapshotName};
 use crate::op::Caller;
 use crate::services::peers::wrong_answer;
@@ -305,7 +305,7 @@ impl Move {
             r.state.desired = Desired::Stopped;
             r.state.message = Some(format!("moved to server {peer} as container {copy}"));
         })?;
-        let there = history::source(Some(server), Some(peer), copy, None);
+        let there = NodeSource { is_target: true, ..history::source(Some(server), Some(peer), copy, None) };
         tx.record(&Entry::new(NodeKind::Move, container).from(Parent::Present(container)).source(there))?;
         let note = json!({ "operation_id": op, "operation": "move", "target_server_id": server, "target_container_id": copy });
         tx.emit_container("container.operation.completed", &r, note)

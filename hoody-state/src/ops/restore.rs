@@ -143,7 +143,13 @@ impl Restore {
         let mut target = snapshots::by_name(tx.conn, id, snapshot.as_str())?.ok_or_else(|| Error::internal(format!("snapshot {snapshot} has gone")))?;
         target.snapshot.last_used_at = Some(tx.now);
         tx.put_snapshot(id, &target)?;
-        tx.record(&Entry::new(self.cause.node(), id).from(Parent::Snapshot(id, snapshot)).restored(snapshot).overwrote(undo.as_ref()))?;
+        let node = Entry::new(self.cause.node(), id).restored(snapshot).overwrote(undo.as_ref());
+        tx.record(&match (self.cause, &undo) {
+            // A copy that had no changes of its own goes on from what it was.
+            (Cause::Sync, None) => node.from(Parent::Original(id, snapshot)).from(Parent::Present(id)),
+            (Cause::Sync, Some(_)) => node.from(Parent::Original(id, snapshot)),
+            _ => node.from(Parent::Snapshot(id, snapshot)),
+        })?;
         let now = tx.now;
         let c = tx.change_container(id, &self.exchange.by, Some(json!({ "restored": snapshot, "undo": undo })), |c| {
             c.state.last_used = Some(snapshot.clone());

@@ -3,6 +3,7 @@
 use crate::failure::Outcome;
 use crate::http::Client;
 use crate::output;
+use crate::style::Style;
 use serde_json::Value;
 use std::io::Write;
 
@@ -11,6 +12,10 @@ pub struct Context<'a> {
     pub client: Client,
     pub json: bool,
     pub yes: bool,
+    /// Colors, if any.
+    pub style: Style,
+    /// Columns of the terminal; `None`: the output is not one.
+    pub width: Option<usize>,
     pub out: &'a mut dyn Write,
     /// Whether somebody can be asked for confirmation.
     pub terminal: bool,

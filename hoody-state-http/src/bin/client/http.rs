@@ -137,6 +137,12 @@ impl Client {
         self.call_within(method, path, body, Some(ANSWER_TIME))
     }
 
+    /// GET of something that has to be measured: what is not known after `seconds` is missing in the answer.
+    pub fn get_measured(&self, path: &str, seconds: u64) -> Outcome<Value> {
+        let request = self.request("GET", path).header("Prefer", format!("wait={seconds}"));
+        self.data(self.send(request.body(SendBody::none()), None, Some(ANSWER_TIME))?)
+    }
+
     /// [`Client::call`] with another time limit, or none.
     pub fn call_within(&self, method: &str, path: &str, body: Option<&Value>, limit: Option<Duration>) -> Outcome<Value> {
         let request = self.request(method, path).header(header::CONTENT_TYPE, "application/json").header("Prefer", "wait=20");

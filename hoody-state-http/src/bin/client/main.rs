@@ -13,14 +13,20 @@ mod context;
 mod copies;
 mod events;
 mod failure;
+mod graph;
 mod http;
 mod image;
+mod log;
+#[cfg(test)]
+mod log_tests;
 mod operation;
 mod output;
+mod pager;
 mod pool;
 mod project;
 mod resolve;
 mod snapshot;
+mod style;
 #[cfg(test)]
 mod tests;
 mod transport;
@@ -35,9 +41,9 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let mut out = std::io::stdout().lock();
+    let mut out = pager::Out::new(pager::wanted(&cli));
     let terminal = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
-    match run(cli, &mut out, terminal).and_then(|code| out.flush().map(|()| code).map_err(Into::into)) {
+    match run(cli, &mut out, terminal).and_then(|code| out.finish().map(|()| code).map_err(Into::into)) {
         Ok(code) => ExitCode::from(code),
         Err(f) => {
             if !f.message.is_empty() {
@@ -67,6 +73,8 @@ fn run(cli: Cli, out: &mut dyn Write, terminal: bool) -> Outcome<u8> {
         client: http::Client::new(&target, token.as_deref(), ca.as_deref())?,
         json: cli.global.output == args::Output::Json,
         yes: cli.global.yes,
+        style: style::Style::choose(cli.global.colors, |name| std::env::var_os(name), std::io::stdout().is_terminal()),
+        width: pager::width(),
         out,
         terminal,
     };
@@ -75,6 +83,7 @@ fn run(cli: Cli, out: &mut dyn Write, terminal: bool) -> Outcome<u8> {
         Noun::Container(c) => return container::run(&mut cx, c),
         Noun::Snapshot(c) => snapshot::run(&mut cx, c)?,
         Noun::Checkout(a) => checkout::run(&mut cx, &a)?,
+        Noun::Log(a) => log::run(&mut cx, &a)?,
         Noun::Image(c) => image::run(&mut cx, c)?,
         Noun::Peer(c) => copies::peer(&mut cx, c)?,
         Noun::Pool(c) => pool::run(&mut cx, c)?,

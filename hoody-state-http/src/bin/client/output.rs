@@ -7,7 +7,7 @@ use serde_json::Value;
 pub type Column = (&'static str, fn(&Value) -> String);
 
 /// Text without control characters: a terminal would obey them.
-fn plain(s: &str) -> String {
+pub fn plain(s: &str) -> String {
     s.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 

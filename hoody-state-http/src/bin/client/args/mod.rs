@@ -54,6 +54,12 @@ pub struct Global {
     /// Output format: a table for people, or the data of the server's answer as JSON
     #[arg(short, long, global = true, value_enum, default_value_t = Output::Table)]
     pub output: Output,
+    /// Do not show long output in a pager. A pager is used on a terminal, where the output is longer than the screen [env: PAGER; default: less]
+    #[arg(long, global = true)]
+    pub no_pager: bool,
+    /// When to use colors; `auto`: on a terminal, unless NO_COLOR is set
+    #[arg(long, global = true, value_enum, default_value_t = Color::Auto, value_name = "WHEN")]
+    pub colors: Color,
     /// Do not ask for confirmation before something is deleted or overwritten
     #[arg(short, long, global = true)]
     pub yes: bool,
@@ -64,6 +70,14 @@ pub struct Global {
 pub enum Output {
     Table,
     Json,
+}
+
+/// When to use colors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    Auto,
+    Always,
+    Never,
 }
 
 /// What a command is about.
@@ -80,6 +94,8 @@ pub enum Noun {
     Snapshot(Snapshot),
     /// Restore single files and directories of a snapshot. The state before is kept as an undo snapshot for a day
     Checkout(Checkout),
+    /// Show where the states of containers come from: snapshots, restores, forks, copies
+    Log(LogArgs),
     /// Manage the images that containers are created from
     #[command(subcommand, visible_alias = "images")]
     Image(Image),
@@ -238,6 +254,25 @@ pub struct EventsArgs {
     /// Stop after this many events
     #[arg(long)]
     pub count: Option<u64>,
+}
+
+/// Arguments of `log`.
+#[derive(Debug, Args)]
+pub struct LogArgs {
+    /// A container (id, name or PROJECT/NAME), or a project [default: all projects]
+    pub name: Option<String>,
+    /// One line for each entry
+    #[arg(long)]
+    pub oneline: bool,
+    /// Draw how the entries come from each other
+    #[arg(long)]
+    pub graph: bool,
+    /// Show at most this many entries, beside what is now
+    #[arg(short = 'n', long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
+    pub number: Option<u64>,
+    /// Also show the other containers of the project, and snapshots that were copied along with a container
+    #[arg(long)]
+    pub all: bool,
 }
 
 fn pair(s: &str) -> Result<(String, String), String> {
