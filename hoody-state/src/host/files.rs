@@ -9,7 +9,7 @@ use crate::model::{DirectoryListing, DirectoryPage, FileCondition, FileDeleted, 
 use crate::name::SnapshotName;
 use crate::ops::{file_delete, file_write};
 use crate::services::files::{Files, Place, timestamp};
-use crate::tree::{Kind, Last, Node, TreePath, percent_encoded};
+use crate::tree::{Kind, Last, Node, TreePath, View, percent_encoded};
 use jiff::Timestamp;
 use std::fs::File;
 use std::io::Read;
@@ -62,7 +62,7 @@ impl OpenFile {
 
 impl Host {
     pub(super) fn files(&self) -> Files<'_> {
-        Files { store: &*self.0.store, databases: &self.0.databases, id_base: self.0.id_base }
+        Files { store: &*self.0.store, databases: &self.0.databases, view: View { id_base: self.0.id_base } }
     }
 
     /// The container, and the snapshot that `at` names by name or alias; none for `live`, which always means the present state.

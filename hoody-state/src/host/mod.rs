@@ -3,6 +3,7 @@
 //! A [`Host`] is cheap to clone and may be used from any thread. Its calls block (they are system calls); an asynchronous caller moves
 //! them off its own threads. [`Host::open`] gives the real thing on this machine, [`HostBuilder`](crate::HostBuilder) takes backends of your own.
 
+mod archive;
 pub(crate) mod check;
 mod containers;
 mod diff;
@@ -18,9 +19,11 @@ mod share_tests;
 mod shares;
 mod timeline;
 pub(crate) mod upkeep;
+mod versions;
 
 pub use crate::catalog::idempotency::IdempotencyKey;
 pub use crate::event::Subscription;
+pub use archive::FileArchive;
 pub use files::{OpenFile, PathContent};
 pub use peers::OfferedStream;
 

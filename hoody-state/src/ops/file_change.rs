@@ -5,7 +5,7 @@ use crate::error::{Code, Error, Result};
 use crate::id::{ContainerId, OperationId};
 use crate::model::{FileCondition, Status};
 use crate::services::files::{Files, check_reached, version};
-use crate::tree::{Node, Place, Root, TreePath, percent_encoded};
+use crate::tree::{Node, Place, Root, TreePath, View, percent_encoded};
 use crate::world::World;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -75,7 +75,7 @@ impl Target {
 }
 
 pub(super) fn files(world: &World) -> Files<'_> {
-    Files { store: &*world.store, databases: &world.databases, id_base: world.id_base }
+    Files { store: &*world.store, databases: &world.databases, view: View { id_base: world.id_base } }
 }
 
 fn c_string(name: &[u8]) -> Result<CString> {

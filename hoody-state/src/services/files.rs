@@ -6,17 +6,13 @@ use crate::error::{Code, Error, Result};
 use crate::model::FileEntry;
 use crate::name::SnapshotName;
 use crate::snapshot::{SnapshotStore, Volume};
-use crate::tree::{Kind, Last, Meta, Node, Root, Time, TreePath, encoded, shown};
+use crate::tree::{Kind, Last, Meta, Node, Root, Time, TreePath, View, encoded, shown};
 use jiff::Timestamp;
 use serde_json::json;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 /// What a running container has mounted over its volume: nothing that is written there is in the volume.
 pub(crate) const MOUNTED: [&str; 5] = ["/proc", "/sys", "/dev", "/ramdisk", "/hoody/shares"];
-
-/// How many ids a container has, and what it sees in the place of others.
-const IDS: u32 = 65_536;
-const NOBODY: u32 = 65_534;
 
 /// A volume of a container, and a path in it.
 pub(crate) struct Place {
@@ -28,7 +24,7 @@ pub(crate) struct Place {
 pub(crate) struct Files<'a> {
     pub store: &'a dyn SnapshotStore,
     pub databases: &'a Databases,
-    pub id_base: u32,
+    pub view: View,
 }
 
 impl Files<'_> {
@@ -48,7 +44,7 @@ impl Files<'_> {
     }
 
     /// The volume of the project's databases, as the snapshot has them or as they are now; `None` if the container has none or its own.
-    fn project_databases(&self, row: &ContainerRow, snapshot: Option<&SnapshotName>) -> Result<Option<Volume>> {
+    pub(crate) fn project_databases(&self, row: &ContainerRow, snapshot: Option<&SnapshotName>) -> Result<Option<Volume>> {
         match snapshot {
             None => self.databases.taken_along(row),
             Some(name) => {
@@ -62,7 +58,7 @@ impl Files<'_> {
         }
     }
 
-    fn open(&self, row: &ContainerRow, snapshot: Option<&SnapshotName>, volume: &Volume) -> Result<Root> {
+    pub(crate) fn open(&self, row: &ContainerRow, snapshot: Option<&SnapshotName>, volume: &Volume) -> Result<Root> {
         self.store.open(volume).map(Root::new).map_err(|e| match (e.code(), snapshot) {
             (Code::VolumeNotFound, Some(name)) => Error::new(Code::SnapshotNotFound, format!("snapshot {name} of container {} was deleted", row.id)),
             (Code::VolumeNotFound, None) => Error::new(Code::OperationStateConflict, format!("container {} is {}: it has no files now", row.id, row.status)),
@@ -83,15 +79,10 @@ impl Files<'_> {
 
     /// An id of the container on the host. Error: `validation_error` for one that it does not have.
     pub(crate) fn on_host(&self, field: &str, id: u32) -> Result<u32> {
-        if id < IDS {
-            return Ok(self.id_base + id);
-        }
-        Err(Error::new(Code::ValidationError, format!("{field} {id} is out of range: a container has the ids 0 to 65535")).with_data(json!({ "field": field })))
-    }
-
-    /// A host's id as the container sees it.
-    pub(crate) fn contained(&self, id: u32) -> u32 {
-        id.checked_sub(self.id_base).filter(|id| *id < IDS).unwrap_or(NOBODY)
+        let refuse = || {
+            Error::new(Code::ValidationError, format!("{field} {id} is out of range: a container has the ids 0 to 65535")).with_data(json!({ "field": field }))
+        };
+        self.view.on_host(id).ok_or_else(refuse)
     }
 
     /// What was found, as the wire shows it. `path` is where, as the container sees it. Error: that of reading a link.
@@ -106,8 +97,8 @@ impl Files<'_> {
             size: m.size,
             allocated: m.allocated,
             mode: format!("{:04o}", m.mode),
-            uid: self.contained(m.uid),
-            gid: self.contained(m.gid),
+            uid: self.view.id(m.uid),
+            gid: self.view.id(m.gid),
             mtime: rfc3339(m.modified),
             links: m.links,
             target: target.as_deref().map(shown),
@@ -124,6 +115,12 @@ impl Place {
     pub(crate) fn find(&self, last: Last) -> Result<Node> {
         self.root.find(&self.path, last)
     }
+}
+
+/// The path of a container's databases, if a directory has them in it.
+pub(crate) fn databases_in(dir: &TreePath) -> Option<TreePath> {
+    let databases = TreePath::new(DATABASES.as_bytes()).ok()?;
+    databases.beneath(dir).filter(|rest| !rest.is_root()).map(|_| databases)
 }
 
 /// Refuses changes of databases, and of what is mounted in a running container. `path` has no links in it.

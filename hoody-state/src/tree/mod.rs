@@ -15,9 +15,13 @@
 //! | `copy` | copying a name with everything in it, by reflink |
 //! | `place` | a name in an open directory; putting something finished there in one step |
 //! | `remove` | removing a name with everything in it |
+//! | `archive`, `tar` | a directory with everything in it as a tar |
+//! | `view` | what a container sees of ids |
 //! | `write` | a file that is written whole before anybody sees it |
 //! | [`staged`] | names of a snapshot that go into a volume in use |
 
+#[cfg(feature = "host")]
+mod archive;
 mod attributes;
 mod copy;
 #[cfg(test)]
@@ -30,10 +34,15 @@ mod place;
 mod remove;
 mod root;
 pub mod staged;
+#[cfg(feature = "host")]
+mod tar;
 #[cfg(test)]
 mod tests;
+mod view;
 mod write;
 
+#[cfg(feature = "host")]
+pub use archive::{Archive, LeftOut};
 pub use attributes::copy_attributes;
 pub use copy::Copier;
 pub use dir_id::DirId;
@@ -43,4 +52,5 @@ pub use path::{TreePath, encoded, percent_encoded, shown};
 pub use place::{Place, Put};
 pub use remove::remove;
 pub use root::{Last, Root};
+pub use view::View;
 pub use write::{Ownership, Staged, sync_directory};

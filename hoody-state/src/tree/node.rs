@@ -2,10 +2,12 @@
 
 use super::path::{TreePath, shorten, shown};
 use crate::error::{Code, Error, IoContext, Result};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatxFlags, StatxTimestamp};
+use crate::sys::fs::SUBVOLUME_ROOT_INO;
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, StatxFlags, StatxTimestamp};
 use rustix::io::Errno;
 use std::fs::File;
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
@@ -226,7 +228,25 @@ impl Directory {
                 name => each(name)?,
             }
         }
-        Ok(())
+        self.check_volume()
+    }
+
+    /// Fails if it is the root of a volume that has been deleted: such a one looks as if it had become empty, and so does a listing that was under way.
+    ///
+    /// # Errors
+    /// `volume_not_found`.
+    pub fn check_volume(&self) -> Result<()> {
+        let what = || "look at the root of a volume";
+        if Meta::of(self.0.as_fd()).io(what)?.inode != SUBVOLUME_ROOT_INO {
+            return Ok(());
+        }
+        let again = rustix::fs::openat(&self.0, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).io(what)?;
+        let mut buffer = [MaybeUninit::uninit(); 1024];
+        match RawDir::new(again, &mut buffer).next() {
+            Some(Err(Errno::NOENT)) => Err(Error::new(Code::VolumeNotFound, "the snapshot or volume was deleted while it was read")),
+            Some(Err(e)) => Err(e).io(what),
+            _ => Ok(()),
+        }
     }
 
     /// What `name` in it is, never following a link; `None` if it is gone.

@@ -36,6 +36,31 @@ fn parse(url: &str) -> Result<At, hoody_state::Error> {
     Ok(At { container, state, path })
 }
 
+/// A path in all states of a container.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Everywhere {
+    /// The container.
+    pub container: ContainerId,
+    /// The path.
+    pub path: TreePath,
+}
+
+impl<S: Sync> FromRequestParts<S> for Everywhere {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        Ok(parse_everywhere(parts.uri.path())?)
+    }
+}
+
+/// `…/containers/{id}/versions/{path}`.
+fn parse_everywhere(url: &str) -> Result<Everywhere, hoody_state::Error> {
+    let (_, rest) = url.split_once("/containers/").unwrap_or_default();
+    let mut parts = rest.splitn(3, '/');
+    let container = text(parts.next()).parse()?;
+    Ok(Everywhere { container, path: TreePath::decode(parts.nth(1).unwrap_or_default())? })
+}
+
 /// No id and no name has bytes that are not UTF-8: with U+FFFD in their place they are not found.
 fn text(part: Option<&str>) -> String {
     percent_decode_str(part.unwrap_or_default()).decode_utf8_lossy().into_owned()
@@ -54,6 +79,8 @@ mod tests {
         assert_eq!(at("s/files/containers/x/files/y").path.as_bytes(), b"containers/x/files/y");
         assert_eq!(at("s/files//%FF%0A").path.as_bytes(), b"\xff\n");
         assert_eq!(at("%FF/files/x").state, "\u{fffd}");
+        let all = |rest: &str| parse_everywhere(&format!("/containers/65f0c0ffee00000000000001/versions/{rest}")).unwrap().path;
+        assert_eq!((all("versions/x").as_bytes(), all("/etc/%FF").as_bytes()), (&b"versions/x"[..], &b"etc/\xff"[..]));
         assert!(parse("/containers/x/snapshots/s/files").is_err());
         assert!(parse("").is_err());
     }

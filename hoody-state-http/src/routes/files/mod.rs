@@ -5,11 +5,15 @@
 //! | `at` | the container, the state and the path in a URL, whose path may be any bytes |
 //! | `conditions` | ranges, `ETag`s and times of requests. Pure |
 //! | `content` | the bytes of a file as an answer |
+//! | `archive` | a directory as a tar |
+//! | `versions` | a file over all snapshots |
 //! | `write` | writing and deleting files |
 
+mod archive;
 mod at;
 mod conditions;
 mod content;
+mod versions;
 mod write;
 
 use super::Routes;
@@ -30,7 +34,7 @@ use utoipa_axum::routes;
 const ENTRIES: usize = 1000;
 
 pub(crate) fn routes() -> Routes {
-    Routes::new().routes(routes!(get_root)).routes(routes!(get, write::put, write::delete))
+    Routes::new().routes(routes!(get_root)).routes(routes!(get, write::put, write::delete)).routes(routes!(versions::list))
 }
 
 /// What of a path is wanted.
@@ -44,6 +48,8 @@ pub struct FileQuery {
     /// Only what the path is, as an entry of a directory. Nothing is opened, and a symbolic link in the last place is shown itself.
     #[serde(default)]
     stat: bool,
+    /// `tar` or `tar.zst`: what the path is, with everything in it, as an archive.
+    archive: Option<String>,
 }
 
 impl FileQuery {
@@ -75,7 +81,7 @@ pub async fn get_root(state: State<Shared>, who: Identity, at: At, query: Query<
     params(("id" = String, Path), ("name" = String, Path, description = "A snapshot, by name or alias; `live`: the present state"), ("path" = String, Path, description = "The path in the container, percent-encoded"), FileQuery,
         ("Range" = Option<String>, Header, description = "One range of bytes; several are answered with the whole file"), ("If-Range" = Option<String>, Header), ("If-None-Match" = Option<String>, Header)),
     responses(
-        (status = 200, description = "The bytes of a file. Of a directory its entries, as JSON", content((Vec<u8> = "application/octet-stream"), (Envelope<PathAnswer> = "application/json"))),
+        (status = 200, description = "The bytes of a file. Of a directory its entries, as JSON. With `archive` a tar", content((Vec<u8> = "application/octet-stream"), (Envelope<PathAnswer> = "application/json"))),
         (status = 206, description = "The range"), (status = 304, description = "The file is still the one that `If-None-Match` names"),
         (status = 416, description = "`range_not_satisfiable`")))]
 pub async fn get(state: State<Shared>, who: Identity, at: At, query: Query<FileQuery>, method: Method, headers: HeaderMap) -> Result<Response, ApiError> {
@@ -94,6 +100,10 @@ async fn read(
     if query.stat {
         let entry = app.look(who, container, move |host, id| host.stat_path(id, &state, &path)).await?;
         return Ok(ok("Entry", PathAnswer::Entry(entry)).into_response());
+    }
+    if let Some(format) = &query.archive {
+        let format = archive::Format::of(format)?;
+        return archive::answer(&app, who, container, state, path, format, &method).await;
     }
     let page = query.page()?;
     match app.look(who, container, move |host, id| host.open_path(id, &state, &path, &page)).await? {
