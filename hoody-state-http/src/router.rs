@@ -20,6 +20,7 @@ pub(crate) fn documented(app: &Shared) -> (Router<Shared>, utoipa::openapi::Open
         .merge(routes::projects::routes())
         .merge(routes::containers::routes())
         .merge(routes::copies::routes())
+        .merge(routes::promote::routes())
         .merge(routes::peers::routes())
         .merge(routes::environment::routes())
         .merge(routes::inside::routes())

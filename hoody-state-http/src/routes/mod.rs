@@ -12,6 +12,7 @@ pub mod inside;
 pub mod operations;
 pub mod peers;
 pub mod projects;
+pub mod promote;
 pub mod published;
 pub mod restore_files;
 pub mod shares;

@@ -12,7 +12,7 @@ use hoody_state_http::transport::HttpTransport;
 use serde_json::Value;
 use std::sync::Arc;
 
-fn server(name: &str) -> (Server, Arc<MemoryStore>) {
+pub fn server(name: &str) -> (Server, Arc<MemoryStore>) {
     let store = Arc::new(MemoryStore::new());
     let freezer = Arc::new(MemoryFreezer::new());
     let runtime = Arc::new(MemoryRuntime::with_freezer(freezer.clone()));

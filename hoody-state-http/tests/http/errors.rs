@@ -19,6 +19,9 @@ use std::time::Duration;
 const ELSEWHERE: &[(Code, &str)] = &[
     (Code::DatabasesShared, "tests/filesystem/databases.rs"),
     (Code::CopyHasChanges, "tests/transfer/local.rs"),
+    (Code::BranchPointNotFound, "tests/promote.rs"),
+    (Code::NotRelated, "tests/promote.rs"),
+    (Code::PromoteConflicts, "tests/promote.rs"),
     (Code::HandoverRefused, "tests/transfer/rights.rs"),
     (Code::HandoverTaken, "tests/transfer/rights.rs"),
     (Code::BaseMissing, "hoody-state/src/snapshot/suite/transfer.rs"),

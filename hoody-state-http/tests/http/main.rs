@@ -11,6 +11,7 @@ mod hostile;
 mod idempotency;
 mod limits;
 mod operations;
+mod promote;
 mod restores;
 mod revoked;
 mod shapes;

@@ -4,6 +4,7 @@ use super::options::{Options, Sink};
 use super::{FileType, Inode, Kind, Record};
 use crate::error::Result;
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 /// Files by path, with their bytes.
@@ -27,7 +28,7 @@ pub fn compare(old: &Files, new: &Files, options: &Options<'_>, sink: Sink<'_>) 
             path: (*path).clone(),
             kind,
             file_type: FileType::File,
-            inode: Inode { ino: 0, generation: 0 },
+            inode: inode(path),
             bytes: bytes as u64,
             content: true,
             fields: Vec::new(),
@@ -39,4 +40,11 @@ pub fn compare(old: &Files, new: &Files, options: &Options<'_>, sink: Sink<'_>) 
         }
     }
     Ok(paths.len() as u64)
+}
+
+/// Files have no numbers here: one for each path tells them apart.
+fn inode(path: &[u8]) -> Inode {
+    let mut hasher = DefaultHasher::new();
+    path.hash(&mut hasher);
+    Inode { ino: hasher.finish(), generation: 0 }
 }

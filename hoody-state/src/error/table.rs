@@ -82,6 +82,8 @@ codes! {
             "There is no such container, or the token may not see it: list the containers.";
         SourceContainerNotFound, "source_container_not_found", NotFound, retry: no,
             "The container to copy, or to sync a copy with, does not exist or is hidden from the token: list the containers.";
+        BranchPointNotFound, "branch_point_not_found", NotFound, retry: no,
+            "The snapshot from which the fork branched off was deleted: reset it to its source, or sync it, and work on from there.";
         PeerNotFound, "peer_not_found", NotFound, retry: no,
             "There is no such peer: list the peers.";
         SnapshotNotFound, "snapshot_not_found", NotFound, retry: no,
@@ -132,6 +134,10 @@ codes! {
             "Another change of the container is running: try again when it has ended.";
         NotACopy, "not_a_copy", Conflict, retry: no,
             "The container is not a copy, so there is nothing to sync it with.";
+        NotRelated, "not_related", Conflict, retry: no,
+            "The two containers are not copies of one another, nor of one and the same: name one that shares a branch point with the fork.";
+        PromoteConflicts, "promote_conflicts", Conflict, retry: no,
+            "The fork and its target changed the same differently, and nothing was changed: see `data.conflicts`, and say `prefer: fork` or `prefer: target`.";
         CopyHasChanges, "copy_has_changes", Conflict, retry: no,
             "The copy was changed since it was made and `force` is false: send `force: true` to overwrite the changes.";
         IdBaseDiffers, "id_base_differs", Conflict, retry: no,

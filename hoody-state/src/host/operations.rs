@@ -5,7 +5,8 @@ use crate::error::Result;
 use crate::id::{ContainerId, ProjectId};
 use crate::model::{
     Container, CopyRequest, FilesRestored, ForkRequest, Forked, Image, LifecycleAnswer, MoveRequest, Moved, NewContainer, NewSnapshot, ProjectDeleted,
-    RestoreFiles, RestoreOptions, Restored, SnapshotAnswer, SnapshotDeleted, SyncAnswer, SyncRequest, Verb,
+    PromoteRequest, Promoted, ResetAnswer, ResetRequest, RestoreFiles, RestoreOptions, Restored, SnapshotAnswer, SnapshotDeleted, SyncAnswer, SyncRequest,
+    Verb,
 };
 use crate::ops;
 use jiff::Timestamp;
@@ -137,6 +138,36 @@ impl Host {
     /// Those that concern all: `source_container_not_found`, `snapshot_not_found`, `validation_error`, `operation_in_progress`, `pool_full`.
     pub fn fork_container(&self, caller: &Caller, id: &ContainerId, request: &ForkRequest) -> Result<Forked> {
         ops::fork::fork(&self.0, caller, id, request)
+    }
+
+    /// Takes the changes of a fork since its branch point over into the container that it came from, or another that shares the branch point: a three-way
+    /// merge of their files. Returns when it is done, or after `caller.wait`. All or nothing: the target is exchanged in one step, what it was is kept as an undo
+    /// snapshot, and a target that ran boots. The fork stays as it is. Cost follows what both changed since the branch point; data are shared.
+    ///
+    /// # Errors
+    /// `container_not_found`, `not_a_copy`, `source_container_not_found`, `branch_point_not_found`, `not_related`, `promote_conflicts` (with `data.conflicts`),
+    /// `validation_error`, `diff_too_large`, `path_too_long`, `diff_unsupported`, `freeze_timeout`, `pool_full`, `operation_in_progress`,
+    /// `operation_state_conflict`. Nothing is changed then.
+    pub fn promote_container(&self, caller: &Caller, fork: &ContainerId, request: &PromoteRequest) -> Result<Promoted> {
+        ops::promote::promote(&self.0, caller, fork, request)
+    }
+
+    /// The container that would take a fork's changes over, for whoever decides who may ask for it.
+    ///
+    /// # Errors
+    /// `container_not_found`, `not_a_copy`, `source_container_not_found`, `invalid_id_format`.
+    pub fn target_of_promotion(&self, fork: &ContainerId, request: &PromoteRequest) -> Result<ContainerId> {
+        ops::promote::target_of(&self.0, fork, request)
+    }
+
+    /// Takes a fork back to its branch point, or to what its source is now. What it was is kept as an undo snapshot; one that ran boots. Returns when it is done,
+    /// or after `caller.wait`.
+    ///
+    /// # Errors
+    /// `container_not_found`, `not_a_copy`, `branch_point_not_found`, `source_container_not_found`, `unknown_server`, `pool_full`, `operation_in_progress`,
+    /// `operation_state_conflict`; to the source's state also those of a snapshot of the source, and what its server says.
+    pub fn reset_container(&self, caller: &Caller, id: &ContainerId, request: &ResetRequest) -> Result<ResetAnswer> {
+        ops::reset::reset(&self.0, caller, id, request)
     }
 
     /// Brings a copy up to its source. Returns when it has begun; the rest is waited for up to `caller.wait`. Cost follows what changed: on the

@@ -10,8 +10,10 @@ use super::image_delete::DeleteImage;
 use super::image_from_snapshot::ImageFromSnapshot;
 use super::import::Import;
 use super::lifecycle::Lifecycle;
+use super::promote::Promote;
 use super::receive::Receive;
 use super::relocate::Move;
+use super::reset::Reset;
 use super::restore::Restore;
 use super::restore_files::BringFiles;
 use super::snapshot::TakeSnapshot;
@@ -22,7 +24,7 @@ use crate::op::Entry;
 use crate::world::World;
 
 /// All operations. The journal is read by it.
-pub(crate) static ALL: [Entry<World>; 17] = [
+pub(crate) static ALL: [Entry<World>; 19] = [
     Entry::of::<Create>(),
     Entry::of::<Lifecycle>(),
     Entry::of::<Delete>(),
@@ -40,6 +42,8 @@ pub(crate) static ALL: [Entry<World>; 17] = [
     Entry::of::<WriteFile>(),
     Entry::of::<DeleteFile>(),
     Entry::of::<CompareLive>(),
+    Entry::of::<Reset>(),
+    Entry::of::<Promote>(),
 ];
 
 /// Why a row of the journal cannot be read, if it cannot.

@@ -3,6 +3,7 @@
 //! `all.rs` is the one list of them. An operation is added by its file, a line in that list, and a route.
 
 pub(crate) mod all;
+mod branch_point;
 pub(crate) mod copied;
 pub(crate) mod copy;
 mod copy_base;
@@ -27,9 +28,11 @@ pub(crate) mod observed;
 pub(crate) mod order;
 mod persistence;
 pub(crate) mod project_delete;
+pub(crate) mod promote;
 pub(crate) mod receive;
 pub(crate) mod received;
 pub(crate) mod relocate;
+pub(crate) mod reset;
 pub(crate) mod restore;
 pub(crate) mod restore_files;
 mod restore_paths;

@@ -46,6 +46,8 @@ pub(crate) enum Cause {
     Undo,
     /// A copy is brought up to its source.
     Sync,
+    /// A fork goes back.
+    Reset,
 }
 
 impl Cause {
@@ -59,6 +61,7 @@ impl Cause {
             Cause::Restore => NodeKind::Restore,
             Cause::Undo => NodeKind::Undo,
             Cause::Sync => NodeKind::Sync,
+            Cause::Reset => NodeKind::Reset,
         }
     }
 }

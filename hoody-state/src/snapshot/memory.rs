@@ -6,7 +6,7 @@ use crate::diff::flat;
 use crate::diff::options::{Compared, Method, Options, Sink};
 use crate::error::{Code, Error, Result};
 use crate::id::{ContainerId, OperationId};
-use crate::snapshot::{Deleted, Exclusive, ExclusiveQuery, SnapshotStore, Space, Transferable, Volume, VolumeInfo, VolumePair, Witness};
+use crate::snapshot::{Deleted, Exclusive, ExclusiveQuery, Mergeable, SnapshotStore, Space, Transferable, Volume, VolumeInfo, VolumePair, Witness};
 use crate::units::{Bytes, Generation, VolumeId};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 #[cfg(feature = "btrfs")]
 mod memory_files;
+mod merging;
 
 /// A volume's content, as [`MemoryStore::content`] gives it.
 pub type Content = BTreeMap<String, Vec<u8>>;
@@ -360,6 +361,10 @@ impl SnapshotStore for MemoryStore {
     #[cfg(feature = "btrfs")]
     fn stage_files<'a>(&'a self, request: crate::snapshot::FilesRequest<'a>) -> Result<Box<dyn crate::snapshot::StagedFiles + 'a>> {
         memory_files::begin(self, request)
+    }
+
+    fn merging(&self) -> Option<&dyn Mergeable> {
+        Some(self)
     }
 }
 

@@ -19,6 +19,7 @@
 pub mod btrfs;
 #[cfg(any(feature = "btrfs", feature = "host"))]
 pub mod memory;
+mod mergeable;
 #[cfg(feature = "btrfs")]
 mod staged_files;
 #[cfg(any(test, feature = "conformance"))]
@@ -28,6 +29,7 @@ mod transferable;
 pub use crate::model::space::{DiskUse, Space};
 pub use crate::model::volume::Volume;
 
+pub use mergeable::Mergeable;
 #[cfg(feature = "btrfs")]
 pub use staged_files::{FilesRequest, StagedFiles};
 pub use transferable::Transferable;
@@ -191,6 +193,11 @@ pub trait SnapshotStore: Send + Sync {
 
     /// Sends volumes to other servers and receives theirs, if this store can.
     fn transfer(&self) -> Option<&dyn Transferable> {
+        None
+    }
+
+    /// Takes changes of one volume over into another, if this store can.
+    fn merging(&self) -> Option<&dyn Mergeable> {
         None
     }
 

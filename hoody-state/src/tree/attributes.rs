@@ -126,6 +126,11 @@ fn flags_of(by: By<'_>, stat: &Stat) -> Result<IFlags> {
 }
 
 impl Attributes {
+    /// Whether the extended attributes are the same.
+    pub(super) fn same_named(&self, other: &Attributes) -> bool {
+        self.named == other.named
+    }
+
     /// Those of an open file.
     pub(super) fn of(by: By<'_>) -> Result<Self> {
         let stat = rustix::fs::fstat(by.fd()).io(|| "look at a file")?;

@@ -13,6 +13,7 @@
 //! | `dir_id` | directories found again by their inode numbers |
 //! | `attributes` | owner, mode, times, extended attributes and flags of a file |
 //! | `copy` | copying a name with everything in it, by reflink |
+//! | `equal` | comparing what has two names |
 //! | `place` | a name in an open directory; putting something finished there in one step |
 //! | `remove` | removing a name with everything in it |
 //! | `archive`, `tar` | a directory with everything in it as a tar |
@@ -27,6 +28,7 @@ mod copy;
 #[cfg(test)]
 mod copy_tests;
 mod dir_id;
+mod equal;
 mod list;
 mod node;
 mod path;
@@ -46,6 +48,7 @@ pub use archive::{Archive, LeftOut};
 pub use attributes::copy_attributes;
 pub use copy::Copier;
 pub use dir_id::DirId;
+pub use equal::equal;
 pub use list::Page;
 pub use node::{Directory, Kind, Meta, Node, Time};
 pub use path::{TreePath, encoded, percent_encoded, shown};

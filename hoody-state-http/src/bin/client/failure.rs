@@ -33,6 +33,12 @@ impl Failure {
             let body: String = String::from_utf8_lossy(body).trim().chars().take(300).collect();
             format!("the server answered {status}{}{body}", if body.is_empty() { "" } else { ": " })
         });
+        let listed = json.pointer("/data/conflicts").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+        let message = listed.iter().fold(message, |all, c| {
+            let part = |key: &str| c.get(key).and_then(Value::as_str).unwrap_or_default().replace('_', " ");
+            let path = c.get("path").and_then(Value::as_str).unwrap_or_default().escape_debug().to_string();
+            format!("{all}\n  {path}: the fork {}, the target {}", part("fork"), part("target"))
+        });
         Failure { exit: exit::of_status(status), message, code: text("code").or_else(|| text("error").filter(|e| !e.contains(' '))) }
     }
 }

@@ -24,6 +24,7 @@ mod output;
 mod pager;
 mod pool;
 mod project;
+mod promote;
 mod resolve;
 mod snapshot;
 mod style;
@@ -84,6 +85,8 @@ fn run(cli: Cli, out: &mut dyn Write, terminal: bool) -> Outcome<u8> {
         Noun::Snapshot(c) => snapshot::run(&mut cx, c)?,
         Noun::Checkout(a) => checkout::run(&mut cx, &a)?,
         Noun::Log(a) => log::run(&mut cx, &a)?,
+        Noun::Promote(a) => promote::promote(&mut cx, a)?,
+        Noun::Reset(a) => promote::reset(&mut cx, a)?,
         Noun::Image(c) => image::run(&mut cx, c)?,
         Noun::Peer(c) => copies::peer(&mut cx, c)?,
         Noun::Pool(c) => pool::run(&mut cx, c)?,

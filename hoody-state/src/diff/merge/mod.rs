@@ -100,12 +100,19 @@ pub enum Step {
         /// In the result. Nothing is there.
         to: Vec<u8>,
     },
-    /// Sets the content and metadata of an object that exists; of a directory only metadata.
+    /// Sets the metadata of an object that exists, and of a file its content.
     Set {
         /// In the loser's tree.
         from: Vec<u8>,
         /// In the result.
         to: Vec<u8>,
+        /// Whether the content changed too.
+        content: bool,
+    },
+    /// Makes a name what the loser's tree has there, with everything in it, or nothing. No merge has this step: it is for names that always are one tree's.
+    Mirror {
+        /// In both trees.
+        path: Vec<u8>,
     },
 }
 

@@ -1,8 +1,8 @@
 //! Where the result has what is taken from the loser, and the steps that bring it there.
 
-use super::Step;
 use super::decide::{Merge, Verdict, shown};
 use super::side::{Dir, Key, Put, join};
+use super::{Did, Step};
 use crate::diff::Inode;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -57,7 +57,7 @@ impl Merge<'_> {
         steps.extend(self.creations());
         let mut sets: Vec<Step> = Vec::new();
         for (_, t) in self.l.touches.iter().enumerate().filter(|(n, _)| self.touches[*n] == Verdict::Taken) {
-            sets.extend(self.home_of_touched(t).map(|key| Step::Set { from: t.path.clone(), to: self.path_of(&key) }));
+            sets.extend(self.home_of_touched(t).map(|key| Step::Set { from: t.path.clone(), to: self.path_of(&key), content: t.did == Did::Modified }));
         }
         // What is in a directory before the directory: it may lose the right to be written.
         sets.sort_by(|a, b| target(b).cmp(target(a)));

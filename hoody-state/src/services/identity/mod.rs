@@ -24,7 +24,6 @@ const SEEDS: [&str; 2] = ["var/lib/systemd/random-seed", "var/lib/urandom/random
 const SSH: &str = "etc/ssh";
 
 /// Whether `path`, as a container sees it, belongs to the machine and not to the work that is done on it: its id, host name, SSH host keys, random seed.
-#[allow(dead_code, reason = "a promotion leaves these files out")]
 pub(crate) fn is_own(path: &[u8]) -> bool {
     let path = path.strip_prefix(b"/").unwrap_or(path);
     let fixed = MACHINE_IDS.iter().chain(&SEEDS).any(|p| p.as_bytes() == path);

@@ -27,6 +27,7 @@ mod forged_tests;
 pub mod from_elsewhere;
 mod identity;
 mod keep_times;
+mod merging;
 mod nested;
 mod of_pool;
 mod place;
@@ -53,7 +54,7 @@ use crate::id::{ContainerId, OperationId, ProjectId};
 use crate::name::ImageName;
 use crate::pool::{Backing, layout};
 use crate::snapshot::{
-    Deleted, DiskUse, Exclusive, ExclusiveQuery, FilesRequest, SnapshotStore, Space, StagedFiles, Transferable, Volume, VolumeInfo, VolumePair,
+    Deleted, DiskUse, Exclusive, ExclusiveQuery, FilesRequest, Mergeable, SnapshotStore, Space, StagedFiles, Transferable, Volume, VolumeInfo, VolumePair,
 };
 use crate::sys::fs::{SUBVOLUME_ROOT_INO, open_dir_at};
 use crate::units::{Bytes, Generation, VolumeId};
@@ -326,6 +327,10 @@ impl SnapshotStore for BtrfsStore {
     }
 
     fn transfer(&self) -> Option<&dyn Transferable> {
+        Some(self)
+    }
+
+    fn merging(&self) -> Option<&dyn Mergeable> {
         Some(self)
     }
 }

@@ -2,10 +2,12 @@
 
 mod checkout;
 mod container;
+mod promote;
 mod snapshot;
 
 pub use checkout::Checkout;
 pub use container::{Change, Container, Copy, CreateContainer, Fork, Move, Sync};
+pub use promote::{Prefer, Promote, Reset, ResetTo};
 pub use snapshot::{OneSnapshot, Snapshot};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -96,6 +98,10 @@ pub enum Noun {
     Checkout(Checkout),
     /// Show where the states of containers come from: snapshots, restores, forks, copies
     Log(LogArgs),
+    /// Take the changes of a fork over into the container that it came from
+    Promote(Promote),
+    /// Take a fork back to where it branched off, or to what its source is now
+    Reset(Reset),
     /// Manage the images that containers are created from
     #[command(subcommand, visible_alias = "images")]
     Image(Image),

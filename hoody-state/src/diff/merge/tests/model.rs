@@ -186,9 +186,12 @@ impl Tree {
                 Step::PutBack { number, to } => assert!(t.names.insert(t.place(to), out.remove(number).unwrap()).is_none()),
                 Step::Create { from, to } => t.add(t.place(to), loser.object(from).unwrap()),
                 Step::Link { of, to } => assert!(t.names.insert(t.place(to), t.find(of).unwrap()).is_none()),
-                Step::Set { from, to } => {
+                Step::Mirror { path } => panic!("a merge does not mirror {path:?}"),
+                Step::Set { from, to, content } => {
                     let id = t.find(to).unwrap();
-                    t.objects.insert(id, loser.object(from).unwrap());
+                    let new = loser.object(from).unwrap();
+                    assert!(*content || t.objects[&id].1 == new.1, "its content changed");
+                    t.objects.insert(id, new);
                 }
             }
         }
