@@ -4,8 +4,8 @@
 
 use hoody_state::id::ContainerId;
 use hoody_state::model::{
-    CopyRequest, ForkRequest, MoveRequest, NewContainer, NewShare, NewSnapshot, OnAliasConflict, ProjectInput, RestoreOptions, Rights, ShareMode, SyncRequest,
-    Verb,
+    CopyRequest, ForkRequest, MoveRequest, NewContainer, NewShare, NewSnapshot, OnAliasConflict, ProjectInput, RestoreFiles, RestoreOptions, Rights, ShareMode,
+    SyncRequest, Verb,
 };
 use hoody_state::snapshot::SnapshotStore;
 use hoody_state::transfer::memory::MemoryNet;
@@ -197,6 +197,11 @@ fn changes_of_containers_snapshots_images_shares_and_projects_that_are_refused_l
     s.refused("deleting its project", Code::SnapshotPinned, || h.delete_project(&me(), &p, true));
     let keep = RestoreOptions { keep_current: Some("pinned".into()), ..Default::default() };
     s.refused("keeping under what is taken", Code::AliasInUse, || h.restore(&me(), c, "s", keep));
+    let files = |path: &str| RestoreFiles { paths: vec![path.into()], ..Default::default() };
+    s.refused("files of no snapshot", Code::SnapshotNotFound, || h.restore_files(&me(), c, "nowhere", files("/state")));
+    s.refused("files of no container", Code::ContainerNotFound, || h.restore_files(&me(), &"65f0c0ffee000000000000aa".parse().unwrap(), "s", files("/state")));
+    s.refused("a path with dots", Code::InvalidPath, || h.restore_files(&me(), c, "s", files("/a/../b")));
+    s.refused("what is mounted", Code::NotInVolume, || h.restore_files(&me(), c, "s", RestoreFiles { to: Some("/ramdisk".into()), ..files("/state") }));
     s.refused("nothing to undo", Code::NothingToUndo, || h.undo(&me(), c));
     s.refused("an image that exists", Code::ImageExists, || h.image_from_snapshot(&me(), "tiny", c, "s"));
     s.refused("a sync of what is no copy", Code::NotACopy, || h.sync_container(&me(), c, &SyncRequest::default()));
@@ -216,6 +221,7 @@ fn changes_of_containers_snapshots_images_shares_and_projects_that_are_refused_l
     s.refused("resuming what is not paused", Code::OperationStateConflict, || h.lifecycle(&me(), c, Verb::Resume, None));
     s.a.store.set_capacity(Bytes(1));
     s.refused("a snapshot in a full pool", Code::PoolFull, || snapshot(h, c, "new"));
+    s.refused("files in a full pool", Code::PoolFull, || h.restore_files(&me(), c, "s", files("/state")));
     s.refused("a restore in a full pool", Code::PoolFull, || h.restore(&me(), c, "s", RestoreOptions::default()));
     s.refused("a container in a full pool", Code::PoolFull, || container(h, &p, "new"));
     s.refused("an image in a full pool", Code::PoolFull, || h.image_from_snapshot(&me(), "new", c, "s"));

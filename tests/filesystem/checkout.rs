@@ -4,6 +4,7 @@ use super::{attempt, container, real};
 use hoody_state::id::ContainerId;
 use hoody_state::model::{DatabaseScope, FilesRestored, NewContainer, NewSnapshot, RestoreFiles, Verb};
 use hoody_state::{Caller, Code, Result};
+use hoody_state_workspace::http::Served;
 use hoody_state_workspace::worker::{import, line, said};
 use hoody_state_workspace::{RealHost, assert_clean, project, snapshot};
 use std::os::unix::fs::MetadataExt;
@@ -233,4 +234,52 @@ fn paths_of_any_bytes_of_stopped_and_paused_containers_and_of_nested_subvolumes(
         real.host().lifecycle(&me(), &c, if verb == Verb::Pause { Verb::Resume } else { Verb::Start }, None).unwrap();
         assert_eq!(real.sh(&c, r#"cat "$(printf '/srv/\377\nx')""#), "one");
     }
+}
+
+#[test]
+fn the_status_says_whether_all_some_or_none_were_restored() {
+    let real = real("checkout-http");
+    let p = project(real.host(), "web");
+    let c = container(&real, &p, "agent", |_| {});
+    real.sh(&c, "mkdir -p /srv; echo one > /srv/a");
+    snapshot(real.host(), &c, "s").unwrap();
+    let served = Served::new(real.host().clone(), &real.dir.join("checkout.sock"));
+    let mut client = served.client();
+    let mut call = |body: &str| client.call("POST", &format!("/containers/{c}/snapshots/s/restore-files"), Some(body));
+    let (status, all) = call(r#"{"paths": ["/srv/a"]}"#);
+    assert_eq!((status, &all["data"]["restored"][0]["path"], &all["data"]["failed"]), (200, &"/srv/a".into(), &serde_json::json!([])));
+    assert!(all["data"]["undo"].as_str().unwrap().starts_with("undo-"));
+    let (status, some) = call(r#"{"paths": ["/srv/a", "/srv/b"]}"#);
+    assert_eq!((status, &some["data"]["failed"][0]["code"], &some["data"]["restored"][0]["path"]), (207, &"file_not_found".into(), &"/srv/a".into()));
+    let (status, none) = call(r#"{"paths": ["/srv/b", "/proc/1"]}"#);
+    assert_eq!((status, &none["code"], &none["data"]["failed"][1]["code"]), (404, &"file_not_found".into(), &"not_in_volume".into()));
+    assert!(none["message"].as_str().unwrap().contains("/proc/1"), "{none}");
+}
+
+/// What a restore needs is no more than a few blocks, but a pool may have none left.
+#[test]
+fn a_full_disk_is_a_clear_failure_and_nothing_is_half_done() {
+    let real = real("checkout-full");
+    let p = project(real.host(), "web");
+    let c = container(&real, &p, "agent", |n| n.disk = Some(Some(hoody_state::units::Bytes::mib(64))));
+    real.sh(&c, "mkdir -p /srv/d; echo one > /srv/a; for i in 1 2 3 4; do echo one > /srv/d/$i; done");
+    snapshot(real.host(), &c, "s").unwrap();
+    real.sh(&c, "echo two > /srv/a; for i in 1 2 3 4; do echo two > /srv/d/$i; done; dd if=/dev/zero of=/full bs=1M 2>/dev/null; sync; true");
+    let before = real.sh(&c, "cat /srv/a /srv/d/*");
+    match restore(&real, &c, paths(&["/srv/a", "/srv/d"])) {
+        Ok(done) => {
+            // A few blocks may be left: then each path is as it was, or as it was in the snapshot.
+            assert!(done.failed.iter().all(|f| f.code == "disk_limit_reached"), "{done:?}");
+            let restored = |path: &str| done.restored.iter().any(|r| r.path == path);
+            assert_eq!(real.sh(&c, "cat /srv/a"), if restored("/srv/a") { "one\n" } else { "two\n" });
+            assert_eq!(real.sh(&c, "cat /srv/d/*"), if restored("/srv/d") { "one\n".repeat(4) } else { "two\n".repeat(4) });
+        }
+        Err(e) => {
+            assert_eq!(e.code(), Code::DiskLimitReached, "{e:?}");
+            assert_eq!(real.sh(&c, "cat /srv/a /srv/d/*"), before);
+        }
+    }
+    nothing_left(&real, &c);
+    real.sh(&c, "rm /full; sync");
+    assert!(restore(&real, &c, paths(&["/srv/a", "/srv/d"])).unwrap().failed.is_empty());
 }

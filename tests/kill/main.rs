@@ -43,6 +43,13 @@ fn before_every_step_of_restores() {
 }
 
 #[test]
+fn before_every_step_of_restores_of_files() {
+    let (mut w, c) = stage("kill-files");
+    steps::restored_files(&mut w, &c);
+    w.end();
+}
+
+#[test]
 fn before_every_step_of_operations_with_databases() {
     let (mut w, _) = stage("kill-databases");
     steps::with_databases(&mut w);

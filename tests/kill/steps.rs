@@ -167,6 +167,57 @@ pub fn restores(w: &mut World, c: &str) {
     });
 }
 
+/// Restores of single files: a file, a directory whose content goes into one that is there, one that is replaced as a whole, and one that was removed.
+pub fn restored_files(w: &mut World, c: &str) {
+    let id = c.to_owned();
+    let write = |w: &World, path: &str, text: &str| {
+        let path = w.home(&id).join("live").join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    };
+    w.bring(c, "running");
+    w.write(c, "base");
+    for path in ["merged/a", "merged/sub/b", "whole/a", "gone/deep/a"] {
+        write(w, path, "base");
+    }
+    let base = w.snapshot(c, "files");
+    for (name, delete_new) in [("files", false), ("files, without new ones", true)] {
+        let body = json!({ "paths": ["/state", "/merged", "/whole", "/gone/deep/a"], "delete_new": delete_new });
+        every_step(w, &format!("restore of {name}"), |w, n| {
+            let ruined = format!("ruined {n}");
+            w.write(&id, &ruined);
+            for path in ["merged/a", "merged/sub/b", "merged/new", "whole/a", "whole/new"] {
+                write(w, path, &ruined);
+            }
+            std::fs::remove_dir_all(w.home(&id).join("live/gone")).unwrap();
+            let (id, before, init) = (id.clone(), w.view(&id).unwrap(), w.init_of(&id));
+            Round::new(on(&id, "POST", &format!("/snapshots/{base}/restore-files")).json(&body), move |w, must| {
+                let now = runs(w, &id);
+                assert_eq!(w.init_of(&id), init, "it runs on");
+                let read = |path: &str| std::fs::read_to_string(w.home(&id).join("live").join(path)).ok();
+                let of = |path: &str| match read(path) {
+                    Some(text) if text == "base" => true,
+                    Some(text) if text == ruined => false,
+                    None if path.starts_with("gone") => false,
+                    other => panic!("{path}: {other:?} is neither state"),
+                };
+                let restored = ["state", "merged/a", "whole/a", "gone/deep/a"].map(of);
+                assert_eq!(of("merged/sub/b"), restored[1], "a directory is restored as a whole or not at all");
+                assert_eq!(read("merged/new").is_none(), delete_new && restored[1]);
+                assert_eq!(read("whole/new").is_none(), delete_new && restored[2]);
+                assert!(!must || restored.iter().all(|r| *r), "an acknowledged restore is lost: {restored:?}");
+                if restored.iter().any(|r| *r) {
+                    let kept = now.new_since(&before);
+                    assert!(kept.iter().any(|k| k.1 == before.state), "the state before is kept: {kept:?}");
+                }
+                let left = std::fs::read_dir(w.home(&id).join("live")).unwrap().flatten().find(|e| e.file_name().to_string_lossy().starts_with(".hoody"));
+                assert!(left.is_none(), "{left:?}");
+                others_untouched(&before, &now, &[]);
+            })
+        });
+    }
+}
+
 /// The databases of a project, through their mount.
 fn databases(w: &World, project: &str) -> std::path::PathBuf {
     w.server.run().join("databases").join(format!("project-{project}"))

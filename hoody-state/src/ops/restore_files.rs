@@ -196,7 +196,7 @@ pub(crate) fn restore_files(world: &World, caller: &Caller, id: &ContainerId, na
     let request = Request::parse(&files)?;
     let has_databases = world.databases.backend().is_some();
     request.check(has_databases)?;
-    let seen = world.read(|c| snapshots::get(c, id, name).and_then(|_| containers::get(c, id)))?;
+    let seen = world.read(|c| containers::get(c, id).and_then(|row| snapshots::get(c, id, name).map(|_| row)))?;
     let databases_of =
         (Paths::of(&request, has_databases).databases().is_some() && seen.spec.databases == DatabaseScope::Project).then(|| seen.project.clone());
     let mut wants = vec![Want::container(id)];

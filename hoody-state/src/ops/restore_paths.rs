@@ -210,3 +210,70 @@ fn of_path(e: Error) -> Result<Error> {
 fn failure(path: &TreePath, e: &Error) -> PathFailed {
     PathFailed { path: path.shown(), path_encoded: path.encoded(), code: e.code().as_str().to_owned(), message: e.message().to_owned() }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn request(paths: &[&str], to: Option<&str>) -> Request {
+        let paths = paths.iter().map(|p| (*p).to_owned()).collect();
+        Request::parse(&RestoreFiles { paths, to: to.map(str::to_owned), ..RestoreFiles::default() }).unwrap()
+    }
+
+    fn answer(paths: &Paths) -> (Vec<String>, Vec<(String, String)>) {
+        let a = paths.answer(&ContainerId::generate(), &"s".parse().unwrap());
+        (a.restored.into_iter().map(|r| r.path).collect(), a.failed.into_iter().map(|f| (f.path, f.code)).collect())
+    }
+
+    #[test]
+    fn a_path_beneath_another_goes_with_it() {
+        let mut paths = Paths::of(&request(&["/a/b/c", "/a", "/a/b", "/ab", "/a"], None), true);
+        let mut staged = Vec::new();
+        paths
+            .stage(|p| {
+                staged.push(p.shown());
+                Ok(staged.len() - 1)
+            })
+            .unwrap();
+        assert_eq!(staged, ["/a", "/ab"]);
+        paths.place(|n| if n == 0 { Ok(()) } else { Err(Error::new(Code::FileNotFound, "gone")) }).unwrap();
+        let (restored, failed) = answer(&paths);
+        assert_eq!(restored, ["/a/b/c", "/a", "/a/b"]);
+        assert_eq!(failed, [("/ab".to_owned(), "file_not_found".to_owned())]);
+    }
+
+    #[test]
+    fn databases_are_apart_if_there_are_any() {
+        let names = |has: bool| Paths::of(&request(&["/hoody/databases/a.db", "/srv", "/hoody/databases"], None), has).databases();
+        assert_eq!(names(false), None);
+        assert_eq!(names(true), Some(vec![PathBuf::from("")]), "the directory has the one in it");
+        let paths = Paths::of(&request(&["/hoody/databases/a.db"], Some("/srv")), true);
+        assert_eq!(answer(&paths).1, [("/hoody/databases/a.db".to_owned(), "invalid_path".to_owned())]);
+    }
+
+    #[test]
+    fn what_ends_the_operation_is_no_failure_of_a_path() {
+        for code in [Code::Crashed, Code::OperationCancelled] {
+            let mut paths = Paths::of(&request(&["/a"], None), false);
+            assert_eq!(paths.stage(|_| Err(Error::new(code, "end"))).unwrap_err().code(), code);
+        }
+    }
+
+    #[test]
+    fn places_that_are_not_on_the_disk_are_refused() {
+        let code = |path: &str, databases| allow(&TreePath::new(path.as_bytes()).unwrap(), databases).err().map(|e| e.code());
+        for (path, with, without) in [
+            ("/etc/hosts", None, None),
+            ("/", Some(Code::InvalidPath), Some(Code::InvalidPath)),
+            ("/hoody", Some(Code::InvalidPath), Some(Code::InvalidPath)),
+            ("/hoody/storage/x", None, None),
+            ("/hoody/databases/x", Some(Code::InvalidPath), None),
+            ("/hoody/shares/x", Some(Code::NotInVolume), Some(Code::NotInVolume)),
+            ("/proc/1/root", Some(Code::NotInVolume), Some(Code::NotInVolume)),
+            ("/process", None, None),
+        ] {
+            assert_eq!((code(path, true), code(path, false)), (with, without), "{path}");
+        }
+    }
+}
