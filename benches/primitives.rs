@@ -6,6 +6,7 @@ use hoody_state::id::{ContainerId, OperationId};
 use hoody_state::model::{NewSnapshot, RestoreOptions, Verb};
 use hoody_state::snapshot::btrfs::BtrfsStore;
 use hoody_state::snapshot::{SnapshotStore, Volume};
+use hoody_state::tree::TreePath;
 use hoody_state::{Caller, Host};
 use hoody_state_workspace::{RealHost, bare_delete, bare_snapshot, container, project};
 use std::path::Path;
@@ -30,6 +31,11 @@ fn snapshots(cr: &mut Criterion, live: &Path, bench: &Path, host: &Host, c: &Con
         }
         let mut g = cr.benchmark_group("snapshots");
         g.bench_function(BenchmarkId::new("list", there), |b| b.iter(|| host.snapshots(c).unwrap()));
+        // Every snapshot has another version of the first, and all have one of the second.
+        for file in ["hoody/storage/dirt", "etc/passwd"] {
+            let path = TreePath::new(file.as_bytes()).unwrap();
+            g.bench_function(BenchmarkId::new(format!("versions of {file}"), there), |b| b.iter(|| host.file_versions(c, &path, None, 100).unwrap()));
+        }
         g.bench_function(BenchmarkId::new("create", there), |b| {
             b.iter_custom(|iters| {
                 let mut total = Duration::ZERO;

@@ -1,4 +1,4 @@
-//! The programs that tests start: the server and the daemon of the databases, always as the sources are now.
+//! The programs that tests start: the server, the client and the daemon of the databases, always as the sources are now.
 //!
 //! Cargo hands a test the path of a binary of the test's own package only, and these belong to others. `cargo test` builds them before it runs a test, but not if
 //! only tests of this package are chosen. So the first test of a process that needs them asks cargo once more: with the packages and features of
@@ -13,6 +13,13 @@ use std::sync::OnceLock;
 pub fn server() -> &'static Path {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
     PATH.get_or_init(|| directory().join("hoody-state-http"))
+}
+
+/// `hoody-state`.
+#[must_use]
+pub fn client() -> &'static Path {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| directory().join("hoody-state"))
 }
 
 /// `hoody-state-fuse`.

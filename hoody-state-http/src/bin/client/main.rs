@@ -11,8 +11,11 @@ mod container;
 mod container_io;
 mod context;
 mod copies;
+mod copy_in;
+mod copy_out;
 mod events;
 mod failure;
+mod files;
 mod graph;
 mod http;
 mod image;
@@ -87,6 +90,9 @@ fn run(cli: Cli, out: &mut dyn Write, terminal: bool) -> Outcome<u8> {
         Noun::Log(a) => log::run(&mut cx, &a)?,
         Noun::Promote(a) => promote::promote(&mut cx, a)?,
         Noun::Reset(a) => promote::reset(&mut cx, a)?,
+        Noun::Cat(a) => files::cat(&mut cx, &a)?,
+        Noun::Ls(a) => files::ls(&mut cx, &a)?,
+        Noun::Cp(a) => files::cp(&mut cx, &a)?,
         Noun::Image(c) => image::run(&mut cx, c)?,
         Noun::Peer(c) => copies::peer(&mut cx, c)?,
         Noun::Pool(c) => pool::run(&mut cx, c)?,

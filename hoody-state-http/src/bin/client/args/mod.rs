@@ -2,11 +2,13 @@
 
 mod checkout;
 mod container;
+mod files;
 mod promote;
 mod snapshot;
 
 pub use checkout::Checkout;
 pub use container::{Change, Container, Copy, CreateContainer, Fork, Move, Sync};
+pub use files::{Cat, Cp, Ls};
 pub use promote::{Prefer, Promote, Reset, ResetTo};
 pub use snapshot::{OneSnapshot, Snapshot};
 
@@ -102,6 +104,12 @@ pub enum Noun {
     Promote(Promote),
     /// Take a fork back to where it branched off, or to what its source is now
     Reset(Reset),
+    /// Print files of a container, as they are or as they were in a snapshot
+    Cat(Cat),
+    /// List a directory of a container, or the versions of a file
+    Ls(Ls),
+    /// Copy files out of a container or into it. A file is written in one step
+    Cp(Cp),
     /// Manage the images that containers are created from
     #[command(subcommand, visible_alias = "images")]
     Image(Image),
