@@ -51,6 +51,35 @@ fn a_command_that_fails_is_undone_and_one_that_does_not_is_kept() {
 }
 
 #[test]
+fn the_answer_to_a_command_says_what_it_changed() {
+    let real = real("exec-diff");
+    let p = project(real.host(), "web");
+    let c = container(&real, &p, "dev", |_| {});
+    real.sh(&c, "echo old > /root/changed; echo gone > /root/gone; echo same > /root/same");
+    let (host, me) = (real.host(), Caller::default());
+    let run = |line: &str, snapshot| host.exec_recorded(&me, &c, &spec(line), &ExecRecord { snapshot, diff: true, ..Default::default() }).unwrap();
+    let seen = |done: &Executed| -> Vec<String> {
+        let diff = done.diff.as_ref().unwrap().as_ref().unwrap();
+        assert_eq!((diff.summary.records, diff.summary.next_cursor.as_ref()), (diff.records.len() as u64, None));
+        diff.records.iter().map(|r| format!("{} {}", serde_json::to_value(r.kind).unwrap().as_str().unwrap(), r.path)).collect()
+    };
+    let line = "echo new >> /root/changed; rm /root/gone; echo x > /root/added; exit 1";
+    let wanted = ["added /root/added", "modified /root/changed", "deleted /root/gone"];
+
+    let undone = run(line, Some(ExecSnapshot::OnFailureUndo));
+    assert_eq!(seen(&undone), wanted);
+    assert!(undone.undone.is_some());
+    assert_eq!(real.sh(&c, "ls /root"), "changed\ngone\nsame\n");
+
+    let had = snapshots(&real, &c);
+    let plain = run(line, None);
+    assert_eq!(seen(&plain), wanted);
+    assert_eq!((plain.snapshot, snapshots(&real, &c)), (None, had), "the state before is not kept");
+    assert_eq!(seen(&run("true", Some(ExecSnapshot::Before))), [""; 0]);
+    assert_clean(host, "after commands with a diff");
+}
+
+#[test]
 fn a_command_that_is_cut_short_is_undone() {
     let real = real("exec-cut");
     let p = project(real.host(), "web");

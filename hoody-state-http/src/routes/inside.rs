@@ -13,7 +13,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use hoody_state::Code;
 use hoody_state::id::ContainerId;
-use hoody_state::model::{DatabasesChoice, ExecRecord, ExecSnapshot, Restored, Snapshot, Status};
+use hoody_state::model::{DatabasesChoice, ExecDiff, ExecRecord, ExecSnapshot, OperationError, Restored, Snapshot, Status};
 use hoody_state::runtime::{Cancel, ExecSpec};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -57,6 +57,9 @@ pub struct ExecInput {
     /// `revert` or `keep`: what an undo does with databases that other containers use too.
     #[serde(default)]
     databases: Option<DatabasesChoice>,
+    /// `true`: the answer lists what changed in the container's files while the command ran, as it was before an undo.
+    #[serde(default)]
+    diff: bool,
 }
 
 /// The result of a command. Bytes that are not UTF-8 are shown as U+FFFD.
@@ -75,6 +78,12 @@ pub struct ExecAnswer {
     /// The snapshot that was taken before it, if one was asked for. It is deleted after a day.
     #[serde(skip_serializing_if = "Option::is_none")]
     snapshot: Option<Snapshot>,
+    /// What changed in the container's files while it ran, if that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    diff: Option<ExecDiff>,
+    /// Why `diff` is missing although it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    diff_error: Option<OperationError>,
     /// The restore of that snapshot, if the command failed and was to be undone.
     #[serde(skip_serializing_if = "Option::is_none")]
     undone: Option<Restored>,
@@ -112,9 +121,13 @@ pub async fn exec(State(app): State<Shared>, who: Identity, Id(id): Id<Container
     };
     // When the client disconnects or its token is revoked, this is dropped, and the command is killed: nobody would read its output.
     let _killed = OnDrop(cancel);
-    let record = ExecRecord { snapshot: body.snapshot, databases: body.databases, diff: false };
+    let record = ExecRecord { snapshot: body.snapshot, databases: body.databases, diff: body.diff };
     let done = app.in_slot(slot, move |host| host.exec_recorded(&caller, &id, &spec, &record)).await.map_err(ApiError::on_snapshot)?;
     let output = done.output;
+    let (diff, diff_error) = match done.diff.transpose() {
+        Ok(diff) => (diff, None),
+        Err(e) => (None, Some(OperationError { code: e.code().to_string(), message: e.message().to_owned() })),
+    };
     let answer = ExecAnswer {
         exit_code: output.exit_code,
         stdout: text(output.stdout),
@@ -122,6 +135,8 @@ pub async fn exec(State(app): State<Shared>, who: Identity, Id(id): Id<Container
         truncated: output.truncated,
         timed_out: output.timed_out,
         snapshot: done.snapshot,
+        diff,
+        diff_error,
         undone: done.undone,
     };
     ok("Command ended", answer)

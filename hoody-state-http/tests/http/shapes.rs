@@ -267,6 +267,8 @@ fn commands_and_the_console() {
     assert!(ran.get("snapshot").is_none() && ran.get("undone").is_none(), "{ran}");
     let kept = s.call("POST", &format!("/api/v1/containers/{id}/exec"), r#"{"command":["echo","hi"],"snapshot":"before"}"#).data();
     assert_eq!(s.get(&format!("/api/v1/containers/{id}/snapshots")).data()["snapshots"][0]["name"], kept["snapshot"]["name"]);
+    let shown = s.call("POST", &format!("/api/v1/containers/{id}/exec"), r#"{"command":["echo","hi"],"diff":true}"#).data();
+    assert!(shown.get("diff").is_some() != shown.get("diff_error").is_some() && shown.get("snapshot").is_none(), "{shown}");
     assert_eq!(s.call("POST", &format!("/api/v1/containers/{id}/exec"), r#"{"command":["echo"],"snapshot":"after"}"#).code(), "validation_error");
     let logs = s.get(&format!("/api/v1/containers/{id}/logs?tail=10"));
     assert_eq!((logs.status, logs.header("content-type")), (200, Some("text/plain; charset=utf-8")));

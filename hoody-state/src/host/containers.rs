@@ -6,15 +6,19 @@ use crate::error::Result;
 use crate::id::{ContainerId, ProjectId};
 use crate::model::validate;
 use crate::model::{
-    Container, ContainerDetail, ContainerStats, ContainerUpdate, EnvironmentChange, ExecRecord, Lineage, PageRequest, Paged, Status, StatusLog, UsageReport,
+    Container, ContainerDetail, ContainerStats, ContainerUpdate, DiffLine, DiffRequest, EnvironmentChange, ExecDiff, ExecRecord, LIVE, Lineage, PageRequest,
+    Paged, Status, StatusLog, UsageReport,
 };
-use crate::name::ContainerName;
+use crate::name::{ContainerName, SnapshotName};
 use crate::ops;
 use crate::runtime::{ExecOutput, ExecSpec};
 use crate::units::Bytes;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::time::Duration;
+
+/// How many names the answer to a command shows of what changed.
+const RECORDS: u64 = 1000;
 
 impl Host {
     /// A page of containers, of one project or of all, within `only`.
@@ -196,7 +200,19 @@ impl Host {
     /// # Errors
     /// Those of [`Host::exec`], [`Host::create_snapshot`] and [`Host::restore`]; `databases_shared` before the command runs.
     pub fn exec_recorded(&self, caller: &Caller, id: &ContainerId, spec: &ExecSpec, record: &ExecRecord) -> Result<Executed> {
-        ops::exec::recorded(&self.0, caller, id, spec, record)
+        ops::exec::recorded(&self.0, caller, id, spec, record, &|before| self.changes_since(id, before))
+    }
+
+    fn changes_since(&self, id: &ContainerId, before: &SnapshotName) -> Result<ExecDiff> {
+        let request = DiffRequest { to: LIVE.into(), limit: Some(RECORDS), ..DiffRequest::default() };
+        let mut records = Vec::new();
+        let summary = self.diff(id, before.as_str(), &request, &|| false, &mut |line| {
+            if let DiffLine::Record(r) = line {
+                records.push(r);
+            }
+            Ok(())
+        })?;
+        Ok(ExecDiff { records, summary })
     }
 
     /// The last bytes of the console of init; `None`: all that is kept.

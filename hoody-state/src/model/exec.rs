@@ -1,4 +1,4 @@
-use super::DatabasesChoice;
+use super::{DatabasesChoice, DiffRecord, DiffSummary};
 use serde::{Deserialize, Serialize};
 
 /// What a command does to a container is kept, undone or shown. Without any of it the command only runs.
@@ -9,7 +9,7 @@ pub struct ExecRecord {
     pub snapshot: Option<ExecSnapshot>,
     /// `revert` or `keep`: what an undo does with databases that other containers use too. Without it such a command is refused before it runs.
     pub databases: Option<DatabasesChoice>,
-    /// Whether the answer lists what the command changed in the container's files.
+    /// Whether the answer lists what changed in the container's files while the command ran. Without `snapshot` the state before is not kept.
     #[serde(default)]
     pub diff: bool,
 }
@@ -24,4 +24,14 @@ pub enum ExecSnapshot {
     /// It is restored if the command fails: an exit code other than 0, a signal, the time limit, or a client that went away. The container boots from it, and
     /// what the command left is kept as an undo snapshot.
     OnFailureUndo,
+}
+
+/// What changed in a container's files while a command ran, whoever changed it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ExecDiff {
+    /// The first 1,000 names that differ, by path.
+    pub records: Vec<DiffRecord>,
+    /// How many of which kind there are among the records. If `next_cursor` is set there are more.
+    pub summary: DiffSummary,
 }

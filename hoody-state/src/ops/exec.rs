@@ -8,7 +8,8 @@ use crate::catalog::containers;
 use crate::error::{Code, Error, Result};
 use crate::id::ContainerId;
 use crate::model::validate;
-use crate::model::{ExecRecord, ExecSnapshot, NewSnapshot, RestoreOptions, Restored, Snapshot, Status};
+use crate::model::{ExecDiff, ExecRecord, ExecSnapshot, NewSnapshot, RestoreOptions, Restored, Snapshot, Status};
+use crate::name::SnapshotName;
 use crate::op::Caller;
 use crate::runtime::{ExecOutput, ExecSpec};
 use crate::world::World;
@@ -22,15 +23,20 @@ const SHOWN: usize = 200;
 const UNDO_WAIT: Duration = Duration::from_secs(300);
 
 /// A command that has ended.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Executed {
     /// What it gave.
     pub output: ExecOutput,
     /// The snapshot that was taken before it.
     pub snapshot: Option<Snapshot>,
+    /// What changed while it ran, if that was asked for, or why that cannot be said.
+    pub diff: Option<Result<ExecDiff>>,
     /// The restore of that snapshot, if the command failed and was to be undone.
     pub undone: Option<Restored>,
 }
+
+/// Compares a snapshot with the present state.
+pub(crate) type Differ<'a> = &'a dyn Fn(&SnapshotName) -> Result<ExecDiff>;
 
 /// See [`crate::Host::exec`].
 pub(crate) fn exec(world: &World, id: &ContainerId, spec: &ExecSpec) -> Result<ExecOutput> {
@@ -52,10 +58,11 @@ fn check(spec: &ExecSpec) -> Result<()> {
 }
 
 /// See [`crate::Host::exec_recorded`].
-pub(crate) fn recorded(world: &World, caller: &Caller, id: &ContainerId, spec: &ExecSpec, record: &ExecRecord) -> Result<Executed> {
-    let Some(wanted) = record.snapshot else {
-        return Ok(Executed { output: exec(world, id, spec)?, snapshot: None, undone: None });
-    };
+pub(crate) fn recorded(world: &World, caller: &Caller, id: &ContainerId, spec: &ExecSpec, record: &ExecRecord, differ: Differ<'_>) -> Result<Executed> {
+    if record.snapshot.is_none() && !record.diff {
+        return Ok(Executed { output: exec(world, id, spec)?, snapshot: None, diff: None, undone: None });
+    }
+    let undoes = record.snapshot == Some(ExecSnapshot::OnFailureUndo);
     check(spec)?;
     let status = world.read(|c| containers::get(c, id))?.status;
     if status != Status::Running {
@@ -65,27 +72,32 @@ pub(crate) fn recorded(world: &World, caller: &Caller, id: &ContainerId, spec: &
     let caller = Caller { idempotency: None, wait: UNDO_WAIT, ..caller.clone() };
     let before = take(world, &caller, id, spec)?;
     let name = before.name.as_str();
-    if wanted == ExecSnapshot::OnFailureUndo {
+    if undoes {
         could_be_undone(world, id, &before, record).inspect_err(|_| drop_taken(world, &caller, id, &before))?;
     }
     let output = match exec(world, id, spec) {
         Ok(output) => output,
         // The client went away in the middle: what the command did is half done.
-        Err(e) if e.code() == Code::ExecCancelled && wanted == ExecSnapshot::OnFailureUndo => {
-            undo(world, &caller, id, name, record, "was ended by its caller")?;
+        Err(e) if e.code() == Code::ExecCancelled && record.snapshot.is_some() => {
+            if undoes {
+                undo(world, &caller, id, name, record, "was ended by its caller")?;
+            }
             return Err(e);
         }
         Err(e) => {
-            // It did not run.
+            // It did not run, or nobody has asked for a snapshot.
             drop_taken(world, &caller, id, &before);
             return Err(e);
         }
     };
+    let diff = record.diff.then(|| differ(&before.name));
+    if record.snapshot.is_none() {
+        drop_taken(world, &caller, id, &before);
+        return Ok(Executed { output, snapshot: None, diff, undone: None });
+    }
     let failed = output.exit_code != 0 || output.timed_out;
-    let undone = (failed && wanted == ExecSnapshot::OnFailureUndo)
-        .then(|| undo(world, &caller, id, name, record, &format!("failed with exit code {}", output.exit_code)))
-        .transpose()?;
-    Ok(Executed { output, snapshot: Some(before), undone })
+    let undone = (failed && undoes).then(|| undo(world, &caller, id, name, record, &format!("failed with exit code {}", output.exit_code))).transpose()?;
+    Ok(Executed { output, snapshot: Some(before), diff, undone })
 }
 
 fn take(world: &World, caller: &Caller, id: &ContainerId, spec: &ExecSpec) -> Result<Snapshot> {
