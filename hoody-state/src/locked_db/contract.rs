@@ -1,5 +1,6 @@
 //! The trait [`LockedDb`].
 
+use super::merge::NewNames;
 use super::status::Status;
 use super::{copy_database, merge, restore};
 use crate::error::{Code, Error, IoContext, Result};
@@ -103,15 +104,6 @@ pub trait LockedDb: Send + Sync {
     fn take_down(&self) -> Result<()> {
         Ok(())
     }
-}
-
-/// What becomes of names that the wanted tree has not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NewNames {
-    /// They stay.
-    Keep,
-    /// They are removed.
-    Delete,
 }
 
 /// How long a restore waits for other writers.

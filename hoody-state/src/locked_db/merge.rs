@@ -10,7 +10,6 @@
 //! Not reverted: times of access and of change, the modification times of databases, device nodes (no container can make one) and the flags of `chattr`.
 
 use super::attributes::{Times, give_attributes};
-use super::contract::NewNames;
 use super::copy_database::{DEPTH, names};
 use super::restore::{BESIDE, below, copy_into, has_header, is_database, passing, with};
 use crate::error::{Code, Error, IoContext, Result};
@@ -23,6 +22,15 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+/// What becomes of names that the wanted tree has not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NewNames {
+    /// They stay.
+    Keep,
+    /// They are removed.
+    Delete,
+}
 
 /// The trees of a [`merge`].
 #[derive(Clone, Copy)]

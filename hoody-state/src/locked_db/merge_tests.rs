@@ -294,3 +294,35 @@ fn holes_stay_holes() {
     assert!(same_content(&from.join("sparse"), &to.join("sparse")).unwrap());
     assert!(fs::metadata(to.join("sparse")).unwrap().blocks() * 512 < 8 << 20);
 }
+
+#[test]
+fn single_names_become_what_they_are_wanted_and_the_others_stay() {
+    let (_dir, from, to) = two_trees();
+    for d in ["sub", "sub/deep"] {
+        fs::create_dir(from.join(d)).unwrap();
+        fs::create_dir(to.join(d)).unwrap();
+    }
+    drop(database(&from.join("a.db"), 1));
+    let open = database(&to.join("a.db"), 2);
+    drop(database(&to.join("b.db"), 2));
+    drop(database(&from.join("b.db"), 1));
+    fs::write(from.join("sub/plain"), "old").unwrap();
+    fs::write(to.join("sub/plain"), "new").unwrap();
+    fs::write(to.join("sub/deep/added"), "new").unwrap();
+    let names = |names: &[&str], new| {
+        let names: Vec<PathBuf> = names.iter().map(PathBuf::from).collect();
+        let failed = merge_names(Trees { from: &from, seen: &to, to: &to }, &names, new, Duration::from_secs(1));
+        failed.into_iter().map(|e| e.first().map(Error::code)).collect::<Vec<_>>()
+    };
+    let wanted = ["a.db", "sub", "nowhere", "sub/nowhere/x", "a.db-wal", "../out", "/out"];
+    let none = Some(Code::FileNotFound);
+    assert_eq!(names(&wanted, NewNames::Keep), [None, None, none, none, Some(Code::BadPath), Some(Code::BadPath), Some(Code::BadPath)]);
+    assert_eq!(open.query_row("SELECT x FROM t", [], |r| r.get::<_, i64>(0)).unwrap(), 1, "an open connection sees it");
+    assert_eq!(first(&to.join("b.db")), 2, "another database is left alone");
+    assert_eq!((fs::read_to_string(to.join("sub/plain")).unwrap().as_str(), to.join("sub/deep/added").exists()), ("old", true));
+    assert_eq!(names(&["sub"], NewNames::Delete), [None]);
+    assert!(!to.join("sub/deep/added").exists());
+    fs::write(to.join("added"), "new").unwrap();
+    assert_eq!(names(&["added", ""], NewNames::Delete), [None, None]);
+    assert_eq!((to.join("added").exists(), first(&to.join("b.db"))), (false, 1));
+}

@@ -49,6 +49,8 @@ mod tests;
 pub use status::{FileLocks, LockUser, Status};
 
 #[cfg(feature = "host")]
-pub use contract::{DatabaseFile, LockedDb, NewNames, Quiesced, RestartListener, databases_in};
+pub use contract::{DatabaseFile, LockedDb, Quiesced, RestartListener, databases_in};
+#[cfg(feature = "host")]
+pub use merge::NewNames;
 #[cfg(feature = "host")]
 pub use restore::restore_database;

@@ -126,18 +126,6 @@ impl MemoryStore {
         Ok(self.state().get(volume)?.files.iter().map(|(k, f)| (k.clone(), f.data.to_vec())).collect())
     }
 
-    /// Removes and writes several files of a volume in one step.
-    #[cfg(feature = "btrfs")]
-    fn replace(&self, volume: &Volume, removed: &dyn Fn(&str) -> bool, files: BTreeMap<String, File>) -> Result<()> {
-        let mut s = self.state();
-        let now = Generation(s.generation);
-        let entry = s.writable(volume)?;
-        entry.files.retain(|path, _| !removed(path));
-        entry.files.extend(files.into_iter().map(|(path, f)| (path, File { data: f.data, written: now })));
-        entry.generation = now;
-        Ok(())
-    }
-
     fn state(&self) -> MutexGuard<'_, State> {
         // No method leaves the state half-changed where it could panic.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -489,6 +477,7 @@ mod tests {
 
     crate::snapshot_suite!(MemoryStore::new());
     crate::transfer_suite!(MemoryStore::new());
+    crate::staged_files_suite!(MemoryStore::new());
 
     #[test]
     fn a_full_pool_refuses_writes_and_takes_them_again_after_a_delete() {

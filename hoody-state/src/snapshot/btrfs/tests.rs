@@ -61,6 +61,7 @@ impl Harness for OnLoop {
 
 crate::snapshot_suite!(OnLoop::new());
 crate::transfer_suite!(OnLoop::new());
+crate::staged_files_suite!(OnLoop::new());
 
 /// Ends a thread beside the test, even when the test panics.
 pub(super) struct StopOnDrop<'a>(pub(super) &'a std::sync::atomic::AtomicBool);

@@ -2,8 +2,9 @@
 
 use super::{File, MemoryStore};
 use crate::error::{Code, Error, Result};
-use crate::snapshot::{FilesRequest, SnapshotStore, StagedFiles};
+use crate::snapshot::{FilesRequest, SnapshotStore, StagedFiles, Volume};
 use crate::tree::TreePath;
+use crate::units::Generation;
 use std::collections::BTreeMap;
 
 /// What a path is to be.
@@ -38,6 +39,19 @@ fn text(path: &TreePath) -> Result<String> {
 /// Whether `path` is `dir` or in it.
 fn is_at(path: &str, dir: &str) -> bool {
     path.strip_prefix(dir).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+impl MemoryStore {
+    /// Removes and writes several files of a volume in one step.
+    fn replace(&self, volume: &Volume, removed: &dyn Fn(&str) -> bool, files: BTreeMap<String, File>) -> Result<()> {
+        let mut s = self.state();
+        let now = Generation(s.generation);
+        let entry = s.writable(volume)?;
+        entry.files.retain(|path, _| !removed(path));
+        entry.files.extend(files.into_iter().map(|(path, f)| (path, File { data: f.data, written: now })));
+        entry.generation = now;
+        Ok(())
+    }
 }
 
 impl StagedFiles for Staged<'_> {

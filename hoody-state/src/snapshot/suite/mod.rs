@@ -3,9 +3,13 @@
 //! snapshotter suite.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::missing_panics_doc)]
 
+#[cfg(feature = "btrfs")]
+mod files;
 mod transfer;
 mod volumes;
 
+#[cfg(feature = "btrfs")]
+pub use files::*;
 pub use transfer::*;
 pub use volumes::*;
 
@@ -69,6 +73,18 @@ macro_rules! snapshot_suite {
                 $crate::snapshot::suite::$case(&harness);
             }
         )*
+    };
+}
+
+/// The same for the cases of [`StagedFiles`](super::StagedFiles), for a store that has files.
+#[macro_export]
+macro_rules! staged_files_suite {
+    ($make:expr) => {
+        $crate::snapshot_suite! { @ $make;
+            files_are_placed_when_they_are_complete
+            files_that_are_not_in_the_source_are_reported
+            what_is_staged_is_forgotten_by_settling
+        }
     };
 }
 
