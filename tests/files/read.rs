@@ -3,7 +3,7 @@
 use crate::client::{Stage, head, rest};
 use hoody_state::model::Rights;
 use hoody_state::{Caller, Code};
-use hoody_state_workspace::{container, project};
+use hoody_state_workspace::{RealHost, container, programs, project};
 use std::ffi::OsStr;
 use std::fs;
 use std::io::Read;
@@ -218,7 +218,7 @@ fn a_token_of_another_project_reads_nothing_and_a_read_only_one_reads() {
     container(s.real.host(), &other, "theirs").unwrap();
     let token = |p, rights, name| s.real.host().create_token(name, Some(vec![p]), rights).unwrap().1;
     let (mine, theirs) = (token(s.project.clone(), Rights::ReadOnly, "mine"), token(other, Rights::Full, "theirs"));
-    for path in ["", "/etc", "/etc/secret", "/etc/secret?stat=true"] {
+    for path in ["", "/etc", "/etc/secret", "/etc/secret?stat=true", "/etc?archive=tar", "/etc?archive=tar.zst"] {
         for state in ["one", "live"] {
             let with = |t: &str| s.get_with(state, path, &[("Authorization", &format!("Bearer {t}"))]);
             assert_eq!((with(&mine).status, with(&theirs).status, with(&theirs).code()), (200, 404, "container_not_found".into()), "{state}{path}");
@@ -236,4 +236,27 @@ fn live_is_the_present_state_even_if_a_snapshot_is_called_so() {
     let list = s.real.host().snapshots(&s.id).unwrap().snapshots;
     assert_eq!(list[0].name.as_str(), "live-2", "so that it can be named");
     assert_eq!(s.get("live-2", "/etc/x").text(), "then");
+}
+
+#[test]
+fn databases_are_those_of_the_state() {
+    let s = Stage::over(RealHost::with_databases("files-databases", programs::daemon()));
+    let write = |text: &str| s.real.sh(&s.id, &format!("echo -n {text} > /hoody/databases/x && sync"));
+    write("one");
+    s.snapshot("one");
+    write("second");
+    assert_eq!((s.get("one", "/hoody/databases/x").text(), s.get("live", "/hoody/databases/x").text()), ("one".into(), "second".into()));
+    let names = |state: &str| s.get(state, "/hoody/databases").data()["entries"].as_array().unwrap().iter().map(|e| e["name"].clone()).collect::<Vec<_>>();
+    assert_eq!((names("one"), names("live")), (vec!["x".into()], vec!["x".into()]));
+    // The archive of a directory above has them in their place.
+    for (path, name) in [("/hoody", "./databases/x"), ("/hoody/databases", "./x"), ("", "./hoody/databases/x")] {
+        let a = s.get("one", &format!("{path}?archive=tar"));
+        assert!(a.complete && a.body.windows(name.len() + 1).any(|w| w == [name.as_bytes(), b"\0"].concat()), "{path}");
+    }
+    let versions = s.request("GET", &format!("/containers/{}/versions/hoody/databases/x", s.id), &[], b"").data();
+    assert_eq!(versions["versions"].as_array().unwrap().iter().map(|v| v["entry"]["size"].as_u64().unwrap()).collect::<Vec<_>>(), [6, 3]);
+    for (method, path) in [("PUT", "/hoody/databases/x"), ("DELETE", "/hoody/databases/x"), ("DELETE", "/hoody?recursive=true")] {
+        assert_eq!(s.request(method, &s.url("live", path), &[], b"y").code(), Code::DatabaseFile.as_str(), "{method} {path}");
+    }
+    assert_eq!(s.real.sh(&s.id, "cat /hoody/databases/x"), "second");
 }
