@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod copies;
+mod forks;
 mod inotify;
 mod leftovers;
 mod outside;
@@ -68,6 +69,13 @@ fn before_every_step_of_lifecycles_and_containers() {
 fn before_every_step_of_copies_and_syncs() {
     let (mut w, c) = stage("kill-copies");
     copies::copies(&mut w, &c);
+    w.end();
+}
+
+#[test]
+fn before_every_step_of_promotions_and_resets() {
+    let (mut w, c) = stage("kill-forks");
+    forks::forks(&mut w, &c);
     w.end();
 }
 

@@ -125,7 +125,7 @@ pub fn snapshots(w: &mut World, c: &str) {
 }
 
 /// A restore or an undo of a container that is in `status`: the live content is `old` or `new`, and if `new`, the state before is kept.
-fn restored(w: &World, c: &str, before: &View, new: &str, must: bool) {
+pub fn restored(w: &World, c: &str, before: &View, new: &str, must: bool) {
     let now = w.view(c).expect("the container is there");
     let kept = now.new_since(before);
     if now.state == new {

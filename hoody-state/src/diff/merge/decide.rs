@@ -5,7 +5,7 @@
 
 use super::side::{Dir, Key, Put, Side, Touch, join, split};
 use super::{Compare, Conflict, Did};
-use crate::diff::{Inode, Record};
+use crate::diff::Record;
 use crate::error::Result;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -100,7 +100,7 @@ impl<'a> Merge<'a> {
 
     /// The loser removed the name that the base has at `base`.
     fn removal(&mut self, base: &[u8]) {
-        let moved = self.l.removed.get(base).copied().flatten();
+        let moved = self.l.moved(base);
         let key = Key::of_base(base);
         if let Some(winner_moved) = self.w.removed.get(base).copied() {
             let replaced = self.w.at.contains_key(&key);
@@ -137,8 +137,11 @@ impl<'a> Merge<'a> {
     /// The winner's change of the object at a base name, if the loser deleted that object with all its names.
     fn winner_touched(&self, base: &[u8]) -> Option<Did> {
         let t = &self.w.touches[*self.w.touched_at.get(base)?];
-        let moved = self.l.moved.get(&t.inode).is_some_and(|m| self.puts[*m] != Verdict::Dropped);
-        let gone = !moved && t.names.iter().all(|n| self.l.deleted(n));
+        let gone = t.names.iter().all(|n| match self.l.removed.get(n) {
+            Some(Some(put)) => self.puts[*put] == Verdict::Dropped,
+            Some(None) => true,
+            None => false,
+        });
         gone.then_some(t.did)
     }
 
@@ -228,7 +231,8 @@ impl<'a> Merge<'a> {
         let (key, did) = (l.key.clone(), (w.did, l.did));
         let equal = match (w.is_new, l.is_new) {
             (true, true) => w.is_dir == l.is_dir && self.compare.equal(&w.path, &l.path)?,
-            (false, false) => w.inode == l.inode,
+            // Names of one directory are in one volume: there the numbers of inodes do.
+            (false, false) => w.is_dir == l.is_dir && if w.is_dir { w.from == l.from } else { w.inode == l.inode },
             _ => false,
         };
         if equal {
@@ -255,9 +259,9 @@ impl<'a> Merge<'a> {
     /// The loser gave an object of the base another name, or one more.
     fn put_of_base(&mut self, number: usize, from: Option<Vec<u8>>) {
         let p = &self.l.puts[number];
-        let (inode, is_dir) = (p.inode, p.is_dir);
+        let is_dir = p.is_dir;
         let Some(from) = from else {
-            if self.home_of(inode, p).is_none() {
+            if self.home_of(p).is_none() {
                 self.conflict(p.key.clone(), Did::Deleted, Did::Added);
                 self.drop_put(number);
             }
@@ -290,7 +294,7 @@ impl<'a> Merge<'a> {
     /// The loser changed an object of the base.
     fn touch(&mut self, number: usize) -> Result<()> {
         let t = &self.l.touches[number];
-        let gone = t.names.iter().all(|n| self.w.deleted(n)) && !self.w.moved.contains_key(&t.inode);
+        let gone = t.names.iter().all(|n| self.w.deleted(n));
         let did = t.did;
         if gone {
             let name = t.names.first().map(|n| Key::of_base(n)).filter(|k| self.w.at.contains_key(k));
@@ -298,7 +302,7 @@ impl<'a> Merge<'a> {
             self.drop_touch(number, theirs, did);
             return Ok(());
         }
-        let Some(theirs) = self.w.touched.get(&t.inode).map(|w| &self.w.touches[*w]) else { return Ok(()) };
+        let Some(theirs) = t.names.iter().find_map(|n| self.w.touched_at.get(n)).map(|w| &self.w.touches[*w]) else { return Ok(()) };
         if theirs.is_dir == t.is_dir && self.compare.equal(&theirs.path, &t.path)? {
             self.touches[number] = Verdict::Same;
             self.same.extend(t.names.iter().map(|n| Key::of_base(n)));
@@ -318,10 +322,19 @@ impl<'a> Merge<'a> {
 
     /// A name that the result has for an object of the base that the loser changed.
     pub(super) fn home_of_touched(&self, t: &Touch) -> Option<Key> {
-        let by_loser = self.l.moved.get(&t.inode).filter(|m| self.puts[**m] != Verdict::Dropped).map(|m| &self.l.puts[*m].key);
-        let by_winner = || self.w.moved.get(&t.inode).map(|m| &self.w.puts[*m].key);
-        let stays = || t.names.iter().find(|n| !self.w.removed.contains_key(*n)).map(|n| Key::of_base(n));
-        by_loser.or_else(by_winner).cloned().or_else(stays)
+        t.names.iter().find_map(|n| self.home_of_name(n))
+    }
+
+    /// The name that the result has for the object that the base has at a name, if it is not gone.
+    fn home_of_name(&self, base: &[u8]) -> Option<Key> {
+        if let Some(put) = self.l.moved(base).filter(|m| self.puts[*m] != Verdict::Dropped) {
+            return Some(self.l.puts[put].key.clone());
+        }
+        if let Some(put) = self.w.moved(base) {
+            return Some(self.w.puts[put].key.clone());
+        }
+        let stays = !self.w.removed.contains_key(base) && (!self.l.removed.contains_key(base) || self.kept.contains_key(base));
+        stays.then(|| Key::of_base(base))
     }
 
     /// Whether the result has a directory at a name at which the loser made one.
@@ -330,19 +343,12 @@ impl<'a> Merge<'a> {
     }
 
     /// A name of an object of the base that the result has beside the put `p`: where it is moved to, or a name that it keeps.
-    pub(super) fn home_of(&self, inode: Inode, p: &Put) -> Option<Key> {
-        if let Some(moved) = self.l.moved.get(&inode).filter(|m| self.puts[**m] != Verdict::Dropped) {
-            return Some(self.l.puts[*moved].key.clone());
-        }
-        if let Some(moved) = self.w.moved.get(&inode) {
-            return Some(self.w.puts[*moved].key.clone());
-        }
+    pub(super) fn home_of(&self, p: &Put) -> Option<Key> {
         let key = self.l.key(p.link_of.as_deref()?);
-        if self.l.at.contains_key(&key) {
-            return None;
+        match self.l.at.get(&key).map(|put| &self.l.puts[*put]) {
+            Some(other) => self.home_of_name(other.from.as_ref()?),
+            None => self.home_of_name(&key.base_path()?),
         }
-        let stays = |base: &Vec<u8>| !self.w.removed.contains_key(base) && (!self.l.removed.contains_key(base) || self.kept.contains_key(base));
-        key.base_path().filter(stays).map(|_| key)
     }
 
     fn conflict(&mut self, at: Key, winner: Did, loser: Did) {

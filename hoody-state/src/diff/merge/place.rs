@@ -3,7 +3,6 @@
 use super::decide::{Merge, Verdict, shown};
 use super::side::{Dir, Key, Put, join};
 use super::{Did, Step};
-use crate::diff::Inode;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 impl Merge<'_> {
@@ -87,27 +86,32 @@ impl Merge<'_> {
         let mut puts: Vec<(Vec<u8>, usize)> =
             (0..self.l.puts.len()).filter(|n| self.puts[*n] == Verdict::Taken).map(|n| (self.path_of(&self.l.puts[n].key), n)).collect();
         puts.sort();
-        let mut home: HashMap<Inode, Vec<u8>> = HashMap::new();
+        // By the primary name in the loser's tree: what it is linked with.
+        let mut home: HashMap<&[u8], Vec<u8>> = HashMap::new();
         for (_, p) in self.l.puts.iter().enumerate().filter(|(n, p)| p.is_new && self.puts[*n] == Verdict::Same) {
-            home.insert(p.inode, self.path_of(&p.key));
+            home.insert(primary(p), self.path_of(&p.key));
         }
         let (mut steps, mut links) = (Vec::new(), Vec::new());
         for (to, number) in puts {
             let p: &Put = &self.l.puts[number];
             if p.from.is_some() {
                 steps.push(Step::PutBack { number, to });
-            } else if let (false, Some(of)) = (p.is_new, self.home_of(p.inode, p)) {
+            } else if let (false, Some(of)) = (p.is_new, self.home_of(p)) {
                 links.push(Step::Link { of: self.path_of(&of), to });
-            } else if let Some(of) = home.get(&p.inode).filter(|_| !p.is_dir) {
+            } else if let Some(of) = home.get(primary(p)).filter(|_| !p.is_dir) {
                 links.push(Step::Link { of: of.clone(), to });
             } else {
-                home.insert(p.inode, to.clone());
+                home.insert(primary(p), to.clone());
                 steps.push(Step::Create { from: p.path.clone(), to });
             }
         }
         steps.extend(links);
         steps
     }
+}
+
+fn primary(p: &Put) -> &[u8] {
+    p.link_of.as_deref().unwrap_or(&p.path)
 }
 
 fn target(step: &Step) -> &[u8] {

@@ -55,7 +55,6 @@ pub(super) struct Put {
 /// An object of the base that was changed where it is.
 #[derive(Debug)]
 pub(super) struct Touch {
-    pub inode: Inode,
     /// In this tree.
     pub path: Vec<u8>,
     /// Its names in the base, as far as this tree knows them: all but those that it removed.
@@ -73,12 +72,10 @@ pub(super) struct Side {
     /// The puts by name.
     pub at: HashMap<Key, usize>,
     pub touches: Vec<Touch>,
-    /// The touches by object.
-    pub touched: HashMap<Inode, usize>,
+    /// The touches by the primary name of the object, in this tree. Numbers of inodes do not do: nested volumes have the same ones.
+    touched: HashMap<Vec<u8>, usize>,
     /// The touches by the object's names in the base.
     pub touched_at: HashMap<Vec<u8>, usize>,
-    /// The puts of objects of the base that were moved, by object.
-    pub moved: HashMap<Inode, usize>,
     /// Names of the base whose objects got a further name.
     pub linked: HashSet<Vec<u8>>,
     /// Directories that were made or moved, by their path in this tree.
@@ -88,7 +85,7 @@ pub(super) struct Side {
 impl Side {
     pub(super) fn of(records: &[Record]) -> Self {
         let mut side = Side::default();
-        let new: HashSet<Inode> = records.iter().filter(|r| makes_object(r)).map(|r| r.inode).collect();
+        let new: HashSet<&[u8]> = records.iter().filter(|r| makes_object(r)).map(|r| &r.path[..]).collect();
         let mut sorted: Vec<&Record> = records.iter().collect();
         // Directories before what is in them.
         sorted.sort_by(|a, b| a.path.cmp(&b.path));
@@ -104,8 +101,10 @@ impl Side {
                 }
             }
         }
+        // Primary names first: the others are found by them.
+        sorted.sort_by_key(|r| r.link_of.is_some());
         for r in sorted {
-            side.add(r, new.contains(&r.inode));
+            side.add(r, new.contains(r.link_of.as_deref().unwrap_or(&r.path)));
         }
         side
     }
@@ -119,8 +118,10 @@ impl Side {
                 self.removed.entry(r.path.clone()).or_insert(None);
             }
             Kind::Added => self.put(r, is_new, None, Did::Added),
-            Kind::TypeChanged { .. } => self.put(r, is_new, None, Did::Replaced),
-            Kind::Modified if r.replaces.is_some() => self.put(r, is_new, None, Did::Replaced),
+            Kind::TypeChanged { .. } | Kind::Modified | Kind::Metadata if r.replaces.is_some() => self.put(r, is_new, None, Did::Replaced),
+            // A nested volume has become a directory, or the other way round: to a merge it is the same directory.
+            Kind::TypeChanged { .. } if r.fields.is_empty() => {}
+            Kind::TypeChanged { .. } => self.touch(r, None, Did::Metadata),
             Kind::Modified => self.touch(r, None, Did::Modified),
             Kind::Metadata => self.touch(r, None, Did::Metadata),
             Kind::Renamed { from } => {
@@ -139,9 +140,7 @@ impl Side {
         let key = self.key(&r.path);
         let number = self.puts.len();
         self.at.insert(key.clone(), number);
-        if !is_new && from.is_some() {
-            self.moved.insert(r.inode, number);
-        } else if !is_new {
+        if !is_new && from.is_none() {
             self.linked.extend(r.link_of.as_ref().and_then(|of| self.key(of).base_path()));
         }
         let (inode, is_dir, path) = (r.inode, is_dir(r.file_type), r.path.clone());
@@ -150,8 +149,9 @@ impl Side {
 
     fn touch(&mut self, r: &Record, from: Option<&Vec<u8>>, did: Did) {
         let name = from.cloned().or_else(|| self.key(&r.path).base_path());
-        let number = *self.touched.entry(r.inode).or_insert_with(|| {
-            self.touches.push(Touch { inode: r.inode, path: r.path.clone(), names: Vec::new(), is_dir: is_dir(r.file_type), did });
+        let primary = r.link_of.as_ref().unwrap_or(&r.path);
+        let number = *self.touched.entry(primary.clone()).or_insert_with(|| {
+            self.touches.push(Touch { path: r.path.clone(), names: Vec::new(), is_dir: is_dir(r.file_type), did });
             self.touches.len() - 1
         });
         let touch = &mut self.touches[number];
@@ -189,6 +189,11 @@ impl Side {
     pub(super) fn names(&self) -> impl Iterator<Item = Key> {
         let touched = self.touched_at.keys().map(|n| Key::of_base(n));
         touched.chain(self.removed.keys().map(|n| Key::of_base(n))).chain(self.at.keys().cloned())
+    }
+
+    /// The put to which the object that had this name in the base was moved.
+    pub(super) fn moved(&self, base: &[u8]) -> Option<usize> {
+        self.removed.get(base).copied().flatten()
     }
 
     /// Whether the object that had this name in the base was deleted, or at least lost this name without getting another for it.
@@ -230,9 +235,9 @@ impl Side {
 fn makes_object(r: &Record) -> bool {
     r.link_of.is_none()
         && match r.kind {
-            Kind::Added | Kind::TypeChanged { .. } => true,
-            Kind::Modified => r.replaces.is_some(),
-            _ => false,
+            Kind::Added => true,
+            Kind::Modified | Kind::Metadata | Kind::TypeChanged { .. } => r.replaces.is_some(),
+            Kind::Renamed { .. } | Kind::Deleted => false,
         }
 }
 

@@ -6,7 +6,7 @@ use super::{BtrfsStore, is_subvolume};
 use crate::diff::merge::Step;
 use crate::error::{Code, Error, IoContext, Result};
 use crate::snapshot::{Mergeable, Volume};
-use crate::tree::{Copier, Kind, Last, Place, Root, TreePath, copy_attributes, equal, remove};
+use crate::tree::{Copier, Kind, Last, Place, Root, TreePath, copy_attributes, equal, remove, shown};
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use std::ffi::{CStr, CString};
@@ -25,7 +25,7 @@ impl Mergeable for BtrfsStore {
         let mut applier = Applier { from, to, pool: self.mount(), copier, hold: None, directories: Vec::new() };
         for step in steps {
             go_on()?;
-            applier.step(step).map_err(|e| e.context("take a change over"))?;
+            applier.step(step).map_err(|e| e.context(format!("take {} over", shown(path_in(step)))))?;
         }
         applier.end()
     }
@@ -39,6 +39,14 @@ fn c_name(name: &[u8]) -> Result<CString> {
     CString::new(name).map_err(|_| Error::new(Code::InvalidPath, "a name has a NUL"))
 }
 
+/// The path that a step is about.
+fn path_in(step: &Step) -> &[u8] {
+    match step {
+        Step::Remove { at: path } | Step::TakeOut { at: path, .. } | Step::Mirror { path } => path,
+        Step::PutBack { to, .. } | Step::Create { to, .. } | Step::Link { to, .. } | Step::Set { to, .. } => to,
+    }
+}
+
 /// A name in a directory that is open.
 struct At {
     dir: OwnedFd,
@@ -49,6 +57,9 @@ impl At {
     fn of(root: &Root, path: &[u8]) -> Result<Self> {
         let path = path_of(path)?;
         let (dir, name) = root.parent(&path)?;
+        // What copies hard links asks the kernel which directory this is, which takes more than `O_PATH`.
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOATIME | OFlags::CLOEXEC;
+        let dir = rustix::fs::openat(&dir, ".", flags, Mode::empty()).io(|| format!("open the directory of {}", path.shown()))?;
         Ok(At { dir, name: c_name(name)? })
     }
 

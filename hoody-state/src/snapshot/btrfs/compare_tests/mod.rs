@@ -6,6 +6,7 @@
 mod cases;
 mod changes;
 mod model;
+mod promotions;
 
 use super::differential_tests::number;
 use super::random_trees::Rng;
