@@ -19,4 +19,5 @@ mod shares;
 mod slow;
 mod socket_io;
 mod support;
+mod timeline;
 mod uploads;
