@@ -448,7 +448,7 @@ impl Tx<'_> {
     }
 
     /// Bridges the oldest nodes of containers that have more than `most` beside the snapshots that exist.
-    fn prune_history(&mut self, most: u64) -> Result<()> {
+    pub(crate) fn prune_history(&mut self, most: u64) -> Result<()> {
         let over: Vec<(String, u64)> = {
             let mut s = self.conn.prepare(
                 "SELECT container_id, count(*) AS n FROM history WHERE container_id IS NOT NULL AND (snapshot IS NULL OR deleted_ms IS NOT NULL)

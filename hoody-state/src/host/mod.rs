@@ -18,6 +18,8 @@ mod reconcile;
 mod share_tests;
 mod shares;
 mod timeline;
+#[cfg(test)]
+mod timeline_tests;
 pub(crate) mod upkeep;
 mod versions;
 

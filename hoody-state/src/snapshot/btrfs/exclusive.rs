@@ -9,7 +9,7 @@ use crate::error::{IoContext, Result};
 use crate::snapshot::{Exclusive, ExclusiveQuery, Volume, Witness};
 use crate::units::{Bytes, Generation, VolumeId};
 use btrfs_uapi::inode::logical_ino;
-use btrfs_uapi::raw::{BTRFS_EXTENT_DATA_KEY, BTRFS_FIRST_FREE_OBJECTID, BTRFS_ROOT_ITEM_KEY, BTRFS_ROOT_TREE_OBJECTID};
+use btrfs_uapi::raw::{BTRFS_EXTENT_DATA_KEY, BTRFS_FIRST_FREE_OBJECTID, BTRFS_ROOT_BACKREF_KEY, BTRFS_ROOT_ITEM_KEY, BTRFS_ROOT_TREE_OBJECTID};
 use btrfs_uapi::tree_search::{Key, SearchFilter, tree_search_v2};
 use nix::errno::Errno;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -55,22 +55,23 @@ fn extents(mount: BorrowedFd<'_>, id: u64, since: Generation, mut found: impl Fn
     }
 }
 
-/// The generation of a subvolume as the last transaction left it; `None` if it is gone or being deleted. Reads a `struct btrfs_root_item`: generation at 160,
-/// references at 216.
+/// The generation of a subvolume as the last transaction left it; `None` if it is gone or being deleted. Reads its `struct btrfs_root_item` (generation at
+/// 160), and whether a directory still refers to it: that ends with the call that deletes it, before its transaction is committed.
 pub(super) fn generation_of(mount: BorrowedFd<'_>, id: u64) -> Result<Option<Generation>> {
-    let key = |offset| Key { objectid: id, item_type: BTRFS_ROOT_ITEM_KEY, offset };
-    let filter = SearchFilter { tree_id: u64::from(BTRFS_ROOT_TREE_OBJECTID), start: key(0), end: key(u64::MAX), min_transid: 0, max_transid: u64::MAX };
-    let mut found = None;
+    let key = |item_type, offset| Key { objectid: id, item_type, offset };
+    let (start, end) = (key(BTRFS_ROOT_ITEM_KEY, 0), key(BTRFS_ROOT_BACKREF_KEY, u64::MAX));
+    let filter = SearchFilter { tree_id: u64::from(BTRFS_ROOT_TREE_OBJECTID), start, end, min_transid: 0, max_transid: u64::MAX };
+    let (mut generation, mut named) = (None, false);
     tree_search_v2(mount, filter, None, |item, data| {
-        if item.item_type == BTRFS_ROOT_ITEM_KEY && item.objectid == id {
-            let generation = data.get(160..168).and_then(|b| b.try_into().ok()).map(u64::from_le_bytes);
-            let references = data.get(216..220).and_then(|b| b.try_into().ok()).map(u32::from_le_bytes);
-            found = generation.filter(|_| references.is_some_and(|n| n > 0)).map(Generation);
+        match item.item_type {
+            BTRFS_ROOT_ITEM_KEY => generation = data.get(160..168).and_then(|b| b.try_into().ok()).map(u64::from_le_bytes),
+            BTRFS_ROOT_BACKREF_KEY => named = true,
+            _ => {}
         }
         Ok(())
     })
     .io(|| format!("look for subvolume {id}"))?;
-    Ok(found)
+    Ok(generation.filter(|_| named).map(Generation))
 }
 
 /// A volume and what is nested in it, by id; nothing if it is not there.
@@ -107,11 +108,7 @@ fn holder(mount: BorrowedFd<'_>, disk: u64, own: &HashSet<u64>, known: &mut Hash
         for root in others {
             let alive = match known.get(&root) {
                 Some(g) => *g,
-                // One that is deleted, but not yet committed as such, can no longer be opened.
-                None => {
-                    let there = nested::open_root(mount, root)?.is_some();
-                    *known.entry(root).or_insert(if there { generation_of(mount, root)? } else { None })
-                }
+                None => *known.entry(root).or_insert(generation_of(mount, root)?),
             };
             if alive.is_some() {
                 return Ok(Holder::Other(root));

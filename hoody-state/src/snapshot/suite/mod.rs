@@ -3,11 +3,13 @@
 //! snapshotter suite.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::missing_panics_doc)]
 
+mod exclusive;
 #[cfg(feature = "btrfs")]
 mod files;
 mod transfer;
 mod volumes;
 
+pub use exclusive::*;
 #[cfg(feature = "btrfs")]
 pub use files::*;
 pub use transfer::*;
@@ -59,6 +61,7 @@ macro_rules! snapshot_suite {
             emptying_the_trash_can_be_repeated
             delta_counts_what_was_written_since
             space_follows_what_is_written
+            what_only_one_volume_holds_is_counted
             staging_is_found_and_cleared
             the_store_works_from_many_threads
             nested_volumes_follow_their_volume
