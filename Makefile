@@ -4,7 +4,7 @@ DATA ?= $(CURDIR)/.demo
 PORT ?= 7878
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: run stop demo test unit setup build bench openapi fuzz power-cuts faults package clean
+.PHONY: run stop demo test unit setup build bench openapi fuzz power-cuts faults oracle package clean
 
 ## run: install what is needed, build, start a server on a loop-image pool, show the story, leave the server up
 run: setup build
@@ -42,6 +42,11 @@ power-cuts: setup
 FAULTS ?= 100
 faults: setup
 	$(SUDO) env "PATH=$$PATH" "HOME=$$HOME" HOODY_FAULTS=$(FAULTS) cargo test --locked --test faults -- --nocapture
+
+## oracle: PAIRS random pairs of trees are compared, and each difference is applied to the old tree (ten minutes)
+PAIRS ?= 1000
+oracle: setup
+	$(SUDO) env "PATH=$$PATH" "HOME=$$HOME" HOODY_PAIRS=$(PAIRS) cargo test --locked -p hoody-state --lib the_difference_applied -- --nocapture
 
 ## package: pack the three crates as for crates.io and build each from its package (ten minutes); nothing is uploaded
 package: setup

@@ -13,6 +13,7 @@ mod context;
 mod copies;
 mod copy_in;
 mod copy_out;
+mod diff;
 mod events;
 mod failure;
 mod files;
@@ -86,6 +87,7 @@ fn run(cli: Cli, out: &mut dyn Write, terminal: bool) -> Outcome<u8> {
         Noun::Project(c) => project::run(&mut cx, c)?,
         Noun::Container(c) => return container::run(&mut cx, c),
         Noun::Snapshot(c) => snapshot::run(&mut cx, c)?,
+        Noun::Diff(a) => diff::run(&mut cx, &a)?,
         Noun::Checkout(a) => checkout::run(&mut cx, &a)?,
         Noun::Log(a) => log::run(&mut cx, &a)?,
         Noun::Promote(a) => promote::promote(&mut cx, a)?,

@@ -3,12 +3,14 @@
 mod checkout;
 mod container;
 mod files;
+mod diff;
 mod promote;
 mod snapshot;
 
 pub use checkout::Checkout;
 pub use container::{Change, Container, Copy, CreateContainer, Fork, Move, Sync};
 pub use files::{Cat, Cp, Ls};
+pub use diff::{Color, Diff};
 pub use promote::{Prefer, Promote, Reset, ResetTo};
 pub use snapshot::{OneSnapshot, Snapshot};
 
@@ -19,6 +21,7 @@ const EXAMPLES: &str = "\
 Examples:
   hoody-state container create box --project dev    Create a container and start it
   hoody-state snapshot create box before-upgrade    Take a snapshot of it
+  hoody-state diff box:before-upgrade               See what has changed since
   hoody-state snapshot restore box before-upgrade   Restore that snapshot
   hoody-state snapshot undo box                     Undo the restore";
 
@@ -96,6 +99,8 @@ pub enum Noun {
     /// Take, restore and manage snapshots of a container
     #[command(subcommand, visible_alias = "snapshots")]
     Snapshot(Snapshot),
+    /// Show what differs between a snapshot and another state of a container
+    Diff(Diff),
     /// Restore single files and directories of a snapshot. The state before is kept as an undo snapshot for a day
     Checkout(Checkout),
     /// Show where the states of containers come from: snapshots, restores, forks, copies

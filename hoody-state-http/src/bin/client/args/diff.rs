@@ -1,0 +1,35 @@
+//! Arguments of `hoody-state diff`.
+
+use clap::{Args, ValueEnum};
+use std::ffi::OsString;
+
+#[derive(Debug, Args)]
+pub struct Diff {
+    /// The old state, as CONTAINER:SNAPSHOT
+    #[arg(value_name = "A")]
+    pub old: String,
+    /// The new state: a SNAPSHOT of the same container, CONTAINER:SNAPSHOT, or `live` [default: live]; then a PATH, to see only what is there
+    #[arg(value_name = "B|PATH", num_args = 0..=2)]
+    pub rest: Vec<OsString>,
+    /// Show counts by directory instead of names
+    #[arg(long)]
+    pub stat: bool,
+    /// Also show changes of directories' times, and of times of access
+    #[arg(long)]
+    pub times: bool,
+    /// Read both states completely if what changed cannot be told otherwise
+    #[arg(long)]
+    pub walk: bool,
+    /// When to use colors
+    #[arg(long, value_enum, default_value_t = Color::Auto)]
+    pub color: Color,
+}
+
+/// When to use colors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    /// On a terminal, unless NO_COLOR is set
+    Auto,
+    Always,
+    Never,
+}

@@ -1,0 +1,170 @@
+//! `diff`: what differs between a snapshot and another state.
+
+use crate::args::{Color, Diff};
+use crate::context::Context;
+use crate::failure::{Failure, Outcome, exit};
+use crate::http::segment;
+use crate::output::line;
+use crate::resolve;
+use hoody_state::model::{DiffCounts, DiffKind, DiffLine, DiffMethod, DiffRecord, DiffStat, DiffSummary, FileType, LIVE};
+use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
+use std::ffi::OsString;
+use std::io::{BufRead, BufReader, IsTerminal};
+use std::os::unix::ffi::OsStrExt;
+
+/// What is asked: the new state as the user named it, and a path.
+fn rest(args: &[OsString]) -> Outcome<(&str, Option<&OsString>)> {
+    let usage = |what: &str| Failure::new(exit::USAGE, format!("{what}: write `diff CONTAINER:SNAPSHOT [SNAPSHOT|CONTAINER:SNAPSHOT|live] [PATH]`"));
+    let is_path = |a: &OsString| a.as_bytes().starts_with(b"/");
+    match args {
+        [] => Ok((LIVE, None)),
+        [path] if is_path(path) => Ok((LIVE, Some(path))),
+        [b, path @ ..] if !is_path(b) => {
+            let b = b.to_str().ok_or_else(|| usage("the name of a snapshot is not UTF-8"))?;
+            Ok((b, path.first()))
+        }
+        _ => Err(usage("the path comes last")),
+    }
+}
+
+/// Runs the command.
+pub fn run(cx: &mut Context<'_>, a: &Diff) -> Outcome {
+    let (b, path) = rest(&a.rest)?;
+    let (container, old) =
+        a.old.split_once(':').ok_or_else(|| Failure::new(exit::USAGE, format!("{:?} names no snapshot: write CONTAINER:SNAPSHOT", a.old)))?;
+    let id = resolve::container(cx, container)?;
+    let mut query = Vec::new();
+    let new = match b.split_once(':') {
+        Some((other, new)) => {
+            query.push(format!("container={}", resolve::container(cx, other)?));
+            new
+        }
+        None => b,
+    };
+    query.extend(path.map(|p| format!("path={}", percent_encode(p.as_bytes(), NON_ALPHANUMERIC))));
+    for (name, on) in [("stat", a.stat), ("times", a.times), ("walk", a.walk)] {
+        query.extend(on.then(|| format!("{name}=true")));
+    }
+    let url = format!("/containers/{id}/snapshots/{}/diff/{}?{}", segment(old), segment(new), query.join("&"));
+    let answer = cx.client.stream(&url, "application/x-ndjson", None)?;
+    let colors = match a.color {
+        Color::Always => true,
+        Color::Never => false,
+        Color::Auto => std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()),
+    };
+    let mut complete = false;
+    for text in BufReader::new(answer.into_body().into_reader()).lines() {
+        let text = text.map_err(|e| Failure::new(exit::UNREACHABLE, format!("the answer broke off: {e}")))?;
+        let parsed: DiffLine = serde_json::from_str(&text).map_err(|e| Failure::other(format!("the server sent a line that is none of a diff: {e}")))?;
+        complete = matches!(parsed, DiffLine::Summary(_));
+        if cx.json {
+            writeln!(cx.out, "{text}")?;
+        } else {
+            write!(cx.out, "{}", shown(&parsed, colors))?;
+        }
+    }
+    if complete { Ok(()) } else { Err(Failure::new(exit::UNREACHABLE, "the answer broke off before its end")) }
+}
+
+fn shown(l: &DiffLine, colors: bool) -> String {
+    match l {
+        DiffLine::Record(r) => record(r, colors),
+        DiffLine::Stat(s) => stat(s),
+        DiffLine::Summary(s) => summary(s),
+    }
+}
+
+/// A name: bytes that are not UTF-8 are shown as escapes.
+fn name(path: &str, encoded: Option<&String>, file_type: FileType) -> String {
+    let mut name = encoded.map_or(path, String::as_str).to_owned();
+    if matches!(file_type, FileType::Directory | FileType::Subvolume) && name != "/" {
+        name.push('/');
+    }
+    name
+}
+
+fn record(r: &DiffRecord, colors: bool) -> String {
+    let (sign, color) = match r.kind {
+        DiffKind::Added => ('+', 32),
+        DiffKind::Deleted => ('-', 31),
+        DiffKind::Modified => ('M', 33),
+        DiffKind::Renamed => ('R', 36),
+        DiffKind::Metadata => ('m', 34),
+        DiffKind::TypeChanged => ('T', 35),
+    };
+    let mut text = format!("{sign} ");
+    match (r.kind, &r.from) {
+        (DiffKind::Renamed, Some(from)) => {
+            text.push_str(&format!("{} -> ", name(from, r.from_encoded.as_ref(), r.file_type)));
+            text.push_str(&name(&r.path, r.path_encoded.as_ref(), r.file_type));
+        }
+        (DiffKind::TypeChanged, Some(from)) => {
+            text.push_str(&format!("{} ({from} -> {})", name(&r.path, r.path_encoded.as_ref(), r.file_type), r.to.unwrap_or(r.file_type).as_str()));
+        }
+        _ => text.push_str(&name(&r.path, r.path_encoded.as_ref(), r.file_type)),
+    }
+    let mut notes = Vec::new();
+    notes.extend((r.bytes.0 > 0).then(|| r.bytes.to_string()));
+    notes.extend((!r.fields.is_empty()).then(|| r.fields.join(", ")));
+    notes.extend(r.link_of.as_ref().map(|l| format!("same file as {}", r.link_of_encoded.as_ref().unwrap_or(l))));
+    if !notes.is_empty() {
+        text.push_str(&format!("  ({})", notes.join("; ")));
+    }
+    let text = line(&text);
+    if colors { format!("\x1b[{color}m{}\x1b[0m\n", text.trim_end_matches('\n')) } else { text }
+}
+
+fn counts(c: &DiffCounts) -> String {
+    let all = [
+        (c.added, "added"),
+        (c.deleted, "deleted"),
+        (c.modified, "modified"),
+        (c.renamed, "renamed"),
+        (c.metadata, "with other metadata"),
+        (c.type_changed, "of another type"),
+    ];
+    let mut parts: Vec<String> = all.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
+    parts.extend((c.bytes.0 > 0).then(|| c.bytes.to_string()));
+    if parts.is_empty() { "nothing differs".into() } else { parts.join(", ") }
+}
+
+fn stat(s: &DiffStat) -> String {
+    line(&format!("{}  {}", s.path_encoded.as_ref().unwrap_or(&s.path), counts(&s.counts)))
+}
+
+fn summary(s: &DiffSummary) -> String {
+    let how = match s.method {
+        DiffMethod::Changes => "",
+        DiffMethod::Scan => "; the inodes of both states were read",
+        DiffMethod::Walk => "; both states were read completely",
+    };
+    let outside: Vec<&str> = s.not_covered.iter().map(|n| n.path.as_str()).collect();
+    format!("{}{}", line(&format!("{}{how}", counts(&s.counts))), line(&format!("not covered: {}", outside.join(" "))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_arguments_after_the_first_are_a_state_and_a_path() {
+        let of = |args: &[&str]| rest(&args.iter().map(OsString::from).collect::<Vec<_>>()).map(|(b, p)| (b.to_owned(), p.cloned()));
+        let path = |p: &str| Some(OsString::from(p));
+        assert_eq!(of(&[]), Ok(("live".into(), None)));
+        assert_eq!(of(&["/etc"]), Ok(("live".into(), path("/etc"))));
+        assert_eq!(of(&["after", "/etc"]), Ok(("after".into(), path("/etc"))));
+        assert_eq!(of(&["box:after", "etc"]), Ok(("box:after".into(), path("etc"))));
+        assert!(of(&["/etc", "after"]).is_err());
+    }
+
+    #[test]
+    fn each_kind_has_a_sign_and_no_name_reaches_the_terminal_as_it_is() {
+        let of = |json: &str, colors| shown(&serde_json::from_str(json).unwrap_or_else(|e| panic!("{e}")), colors);
+        let text = of(r#"{"kind":"renamed","path":"/a\u001b[31m","from":"/b","type":"directory","bytes":0}"#, false);
+        assert_eq!(text, "R /b/ -> /a\u{fffd}[31m/\n");
+        let text = of(r#"{"kind":"modified","path":"/x","type":"file","bytes":2048,"fields":["mode"],"link_of":"/y"}"#, true);
+        assert_eq!(text, "\x1b[33mM /x  (2.0 KiB; mode; same file as /y)\x1b[0m\n");
+        let text = of(r#"{"kind":"type_changed","path":"/t","from":"file","to":"symlink","type":"symlink","bytes":0}"#, false);
+        assert_eq!(text, "T /t (file -> symlink)\n");
+    }
+}
