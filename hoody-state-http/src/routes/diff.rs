@@ -99,7 +99,6 @@ fn request(q: DiffQuery, to: String, raw: &str) -> Result<DiffRequest, Error> {
         stat: q.stat,
         times: q.times,
         walk: q.walk,
-        databases: false,
         limit: limit.transpose()?,
         cursor: q.cursor,
     })

@@ -116,8 +116,6 @@ pub struct DiffRequest {
     pub times: bool,
     /// Read both trees completely if what changed cannot be told otherwise.
     pub walk: bool,
-    /// Also the rows of each table of a SQLite database that differs.
-    pub databases: bool,
     /// At most so many records.
     pub limit: Option<u64>,
     /// `next_cursor` of the answer before.

@@ -1,15 +1,16 @@
 //! `diff`: what differs between a snapshot and another state.
 
-use crate::args::{Color, Diff};
+use crate::args::Diff;
 use crate::context::Context;
 use crate::failure::{Failure, Outcome, exit};
 use crate::http::segment;
 use crate::output::line;
 use crate::resolve;
+use crate::style::{Look, Style};
 use hoody_state::model::{DiffCounts, DiffKind, DiffLine, DiffMethod, DiffRecord, DiffStat, DiffSummary, FileType, LIVE};
 use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 use std::ffi::OsString;
-use std::io::{BufRead, BufReader, IsTerminal};
+use std::io::{BufRead, BufReader};
 use std::os::unix::ffi::OsStrExt;
 
 /// What is asked: the new state as the user named it, and a path.
@@ -47,11 +48,7 @@ pub fn run(cx: &mut Context<'_>, a: &Diff) -> Outcome {
     }
     let url = format!("/containers/{id}/snapshots/{}/diff/{}?{}", segment(old), segment(new), query.join("&"));
     let answer = cx.client.stream(&url, "application/x-ndjson", None)?;
-    let colors = match a.color {
-        Color::Always => true,
-        Color::Never => false,
-        Color::Auto => std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()),
-    };
+    let style = cx.style;
     let mut complete = false;
     for text in BufReader::new(answer.into_body().into_reader()).lines() {
         let text = text.map_err(|e| Failure::new(exit::UNREACHABLE, format!("the answer broke off: {e}")))?;
@@ -60,15 +57,15 @@ pub fn run(cx: &mut Context<'_>, a: &Diff) -> Outcome {
         if cx.json {
             writeln!(cx.out, "{text}")?;
         } else {
-            write!(cx.out, "{}", shown(&parsed, colors))?;
+            write!(cx.out, "{}", shown(&parsed, style))?;
         }
     }
     if complete { Ok(()) } else { Err(Failure::new(exit::UNREACHABLE, "the answer broke off before its end")) }
 }
 
-fn shown(l: &DiffLine, colors: bool) -> String {
+fn shown(l: &DiffLine, style: Style) -> String {
     match l {
-        DiffLine::Record(r) => record(r, colors),
+        DiffLine::Record(r) => record(r, style),
         DiffLine::Stat(s) => stat(s),
         DiffLine::Summary(s) => summary(s),
     }
@@ -83,14 +80,14 @@ fn name(path: &str, encoded: Option<&String>, file_type: FileType) -> String {
     name
 }
 
-fn record(r: &DiffRecord, colors: bool) -> String {
-    let (sign, color) = match r.kind {
-        DiffKind::Added => ('+', 32),
-        DiffKind::Deleted => ('-', 31),
-        DiffKind::Modified => ('M', 33),
-        DiffKind::Renamed => ('R', 36),
-        DiffKind::Metadata => ('m', 34),
-        DiffKind::TypeChanged => ('T', 35),
+fn record(r: &DiffRecord, style: Style) -> String {
+    let sign = match r.kind {
+        DiffKind::Added => '+',
+        DiffKind::Deleted => '-',
+        DiffKind::Modified => 'M',
+        DiffKind::Renamed => 'R',
+        DiffKind::Metadata => 'm',
+        DiffKind::TypeChanged => 'T',
     };
     let mut text = format!("{sign} ");
     match (r.kind, &r.from) {
@@ -110,8 +107,7 @@ fn record(r: &DiffRecord, colors: bool) -> String {
     if !notes.is_empty() {
         text.push_str(&format!("  ({})", notes.join("; ")));
     }
-    let text = line(&text);
-    if colors { format!("\x1b[{color}m{}\x1b[0m\n", text.trim_end_matches('\n')) } else { text }
+    format!("{}\n", style.paint(Look::Change(r.kind), line(&text).trim_end_matches('\n')))
 }
 
 fn counts(c: &DiffCounts) -> String {
@@ -144,7 +140,9 @@ fn summary(s: &DiffSummary) -> String {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::args::Color;
 
     #[test]
     fn the_arguments_after_the_first_are_a_state_and_a_path() {
@@ -159,7 +157,8 @@ mod tests {
 
     #[test]
     fn each_kind_has_a_sign_and_no_name_reaches_the_terminal_as_it_is() {
-        let of = |json: &str, colors| shown(&serde_json::from_str(json).unwrap_or_else(|e| panic!("{e}")), colors);
+        let style = |colors| Style::choose(if colors { Color::Always } else { Color::Never }, |_| None, false);
+        let of = |json: &str, colors| shown(&serde_json::from_str(json).unwrap(), style(colors));
         let text = of(r#"{"kind":"renamed","path":"/a\u001b[31m","from":"/b","type":"directory","bytes":0}"#, false);
         assert_eq!(text, "R /b/ -> /a\u{fffd}[31m/\n");
         let text = of(r#"{"kind":"modified","path":"/x","type":"file","bytes":2048,"fields":["mode"],"link_of":"/y"}"#, true);

@@ -1,6 +1,7 @@
 //! Colors of a terminal.
 
 use crate::args::Color;
+use hoody_state::model::DiffKind;
 use std::ffi::OsString;
 
 /// How a piece of text looks.
@@ -18,6 +19,8 @@ pub enum Look {
     Dim,
     /// A line of the graph, by its column.
     Lane(usize),
+    /// A name that differs between two states.
+    Change(DiffKind),
 }
 
 /// Whether there are colors.
@@ -52,6 +55,12 @@ impl Style {
             Look::Mark => "1;35",
             Look::Dim => "2",
             Look::Lane(n) => LANES[n % LANES.len()],
+            Look::Change(DiffKind::Added) => "32",
+            Look::Change(DiffKind::Deleted) => "31",
+            Look::Change(DiffKind::Modified) => "33",
+            Look::Change(DiffKind::Renamed) => "36",
+            Look::Change(DiffKind::Metadata) => "34",
+            Look::Change(DiffKind::TypeChanged) => "35",
         };
         format!("\u{1b}[{code}m{text}\u{1b}[0m")
     }

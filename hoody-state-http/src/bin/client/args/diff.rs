@@ -1,6 +1,6 @@
 //! Arguments of `hoody-state diff`.
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use std::ffi::OsString;
 
 #[derive(Debug, Args)]
@@ -20,16 +20,4 @@ pub struct Diff {
     /// Read both states completely if what changed cannot be told otherwise
     #[arg(long)]
     pub walk: bool,
-    /// When to use colors
-    #[arg(long, value_enum, default_value_t = Color::Auto)]
-    pub color: Color,
-}
-
-/// When to use colors.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Color {
-    /// On a terminal, unless NO_COLOR is set
-    Auto,
-    Always,
-    Never,
 }

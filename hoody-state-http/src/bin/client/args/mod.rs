@@ -11,6 +11,7 @@ pub use checkout::Checkout;
 pub use container::{Change, Container, Copy, CreateContainer, Fork, Move, Sync};
 pub use files::{Cat, Cp, Ls};
 pub use diff::{Color, Diff};
+pub use diff::Diff;
 pub use promote::{Prefer, Promote, Reset, ResetTo};
 pub use snapshot::{OneSnapshot, Snapshot};
 
