@@ -2,16 +2,15 @@
 
 mod checkout;
 mod container;
-mod files;
 mod diff;
+mod files;
 mod promote;
 mod snapshot;
 
 pub use checkout::Checkout;
 pub use container::{Change, Container, Copy, CreateContainer, Fork, Move, Sync};
-pub use files::{Cat, Cp, Ls};
-pub use diff::{Color, Diff};
 pub use diff::Diff;
+pub use files::{Cat, Cp, Ls};
 pub use promote::{Prefer, Promote, Reset, ResetTo};
 pub use snapshot::{OneSnapshot, Snapshot};
 
