@@ -62,9 +62,9 @@ pub fn run(cx: &mut Context<'_>, command: Container) -> Outcome<u8> {
         Container::Sync(a) => copies::sync(cx, a)?,
         Container::Move(a) => copies::relocate(cx, a)?,
         Container::Logs { container, follow, tail } => container_io::logs(cx, &container, follow, tail)?,
-        Container::Exec { container, env, cwd, interactive, timeout_ms, snapshot, undo_on_failure, databases, command } => {
+        Container::Exec { container, env, cwd, interactive, timeout_ms, snapshot, undo_on_failure, diff, databases, command } => {
             let snapshot = if undo_on_failure { Some("on_failure_undo") } else { snapshot.then_some("before") };
-            return container_io::exec(cx, &container, &container_io::Exec { env, cwd, interactive, timeout_ms, snapshot, databases, command });
+            return container_io::exec(cx, &container, &container_io::Exec { env, cwd, interactive, timeout_ms, snapshot, diff, databases, command });
         }
         Container::Stats { container } => {
             let data = cx.client.get(&path(cx, &container, "/stats")?)?;

@@ -3,8 +3,10 @@
 use crate::container::path;
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
+use crate::style::Style;
+use hoody_state::model::{DiffLine, ExecDiff};
 use serde_json::{Map, Value, json};
-use std::io::{Read, Write};
+use std::io::{IsTerminal, Read, Write};
 
 /// A command to run.
 pub struct Exec {
@@ -14,6 +16,7 @@ pub struct Exec {
     pub timeout_ms: u64,
     /// `before` or `on_failure_undo`.
     pub snapshot: Option<&'static str>,
+    pub diff: bool,
     pub databases: Option<String>,
     pub command: Vec<String>,
 }
@@ -30,6 +33,7 @@ pub fn exec(cx: &mut Context<'_>, container: &str, e: &Exec) -> Outcome<u8> {
     }
     body.insert("timeout_ms".to_owned(), json!(e.timeout_ms));
     body.extend(e.snapshot.map(|s| ("snapshot".to_owned(), json!(s))));
+    body.extend(e.diff.then(|| ("diff".to_owned(), json!(true))));
     body.extend(e.databases.as_ref().map(|d| ("databases".to_owned(), json!(d))));
     if e.interactive {
         let mut input = String::new();
@@ -49,6 +53,15 @@ pub fn exec(cx: &mut Context<'_>, container: &str, e: &Exec) -> Outcome<u8> {
         }
         if data["timed_out"].as_bool() == Some(true) {
             writeln!(err, "(the command was killed after {} ms: see --timeout-ms)", e.timeout_ms)?;
+        }
+    }
+    if !cx.json && e.diff {
+        let style = if std::io::stderr().is_terminal() { cx.style } else { Style::default() };
+        match serde_json::from_value::<ExecDiff>(data["diff"].clone()) {
+            Ok(d) => {
+                d.records.into_iter().map(DiffLine::Record).chain([DiffLine::Summary(d.summary)]).for_each(|l| eprint!("{}", crate::diff::shown(&l, style)))
+            }
+            Err(_) => eprintln!("(what changed cannot be shown: {})", data["diff_error"]["message"].as_str().unwrap_or("the server does not say why")),
         }
     }
     if !cx.json

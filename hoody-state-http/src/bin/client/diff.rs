@@ -63,7 +63,8 @@ pub fn run(cx: &mut Context<'_>, a: &Diff) -> Outcome {
     if complete { Ok(()) } else { Err(Failure::new(exit::UNREACHABLE, "the answer broke off before its end")) }
 }
 
-fn shown(l: &DiffLine, style: Style) -> String {
+/// A line of the answer, for people.
+pub fn shown(l: &DiffLine, style: Style) -> String {
     match l {
         DiffLine::Record(r) => record(r, style),
         DiffLine::Stat(s) => stat(s),

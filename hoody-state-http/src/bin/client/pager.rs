@@ -19,7 +19,7 @@ pub fn width() -> Option<usize> {
 /// The pager's command and the rows of the screen, if the command prints something to read and standard output is a terminal.
 pub fn wanted(cli: &Cli) -> Option<(String, usize)> {
     let prints = match &cli.noun {
-        Noun::Log(_) | Noun::Diff(_) => true,
+        Noun::Log(_) | Noun::Diff(_) | Noun::Ls(_) => true,
         Noun::Project(c) => matches!(c, Project::List | Project::Show { .. }),
         Noun::Container(c) => match c {
             Container::List { .. } | Container::Show { .. } | Container::Stats { .. } => true,

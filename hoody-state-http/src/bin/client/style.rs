@@ -24,7 +24,7 @@ pub enum Look {
 }
 
 /// Whether there are colors.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Style {
     colors: bool,
 }

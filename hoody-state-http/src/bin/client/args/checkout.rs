@@ -1,15 +1,16 @@
 //! Arguments of `hoody-state checkout`.
 
-use super::{OneSnapshot, Wait};
+use super::Wait;
 use clap::Args;
 use std::ffi::OsString;
 
 #[derive(Debug, Args)]
 pub struct Checkout {
-    #[command(flatten)]
-    pub one: OneSnapshot,
+    /// The snapshot, as CONTAINER:SNAPSHOT, or with one path as CONTAINER:SNAPSHOT:/PATH
+    #[arg(value_name = "CONTAINER:SNAPSHOT")]
+    pub from: OsString,
     /// Files and directories, by their paths in the container
-    #[arg(required = true, value_name = "PATH")]
+    #[arg(value_name = "PATH")]
     pub paths: Vec<OsString>,
     /// Put them into this directory of the container, under their own names
     #[arg(long, value_name = "DIR")]

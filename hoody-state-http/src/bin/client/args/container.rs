@@ -91,6 +91,9 @@ pub enum Container {
         /// Take a snapshot before the command runs, and restore it if the command fails
         #[arg(long)]
         undo_on_failure: bool,
+        /// Show what changed in the files of the container while the command ran
+        #[arg(long)]
+        diff: bool,
         /// What an undo does with databases that other containers use too
         #[arg(long, value_name = "WHAT", value_parser = ["revert", "keep"], requires = "undo_on_failure")]
         databases: Option<String>,
