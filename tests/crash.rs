@@ -124,8 +124,10 @@ fn diff_with_the_present_state() {
                 }
                 Ok(())
             })?;
-            assert_eq!(paths, [(DiffKind::Modified, "/etc/passwd".to_owned())]);
-            assert_eq!((summary.records, summary.to.snapshot), (1, None));
+            // As the stage has changed them since that snapshot.
+            let wanted = [(DiffKind::Modified, "/etc/conf.d/a"), (DiffKind::Added, "/etc/new"), (DiffKind::Modified, "/etc/passwd")];
+            assert_eq!(paths, wanted.map(|(kind, path)| (kind, path.to_owned())));
+            assert_eq!((summary.records, summary.to.snapshot), (3, None));
             Ok(())
         },
         |w, h, c, _| {
