@@ -93,63 +93,82 @@ pub struct NodeSource {
     pub snapshot: Option<SnapshotName>,
 }
 
-/// A state that existed, or the present one.
+/// A state that existed, or the present one. What is null is left out of the answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct TimelineNode {
     /// Its id. It never changes and is never used again.
     pub id: String,
     /// What made it. Null: the caller may not see it (`hidden`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<NodeKind>,
     /// The nodes that it comes from. Each is in this timeline (on this page or an older one) or in `outside`.
     pub parents: Vec<String>,
     /// The container; null: an image, or hidden.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container_id: Option<ContainerId>,
     /// The name of the container: of a deleted one, its last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container_name: Option<String>,
     /// The container's project.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub project_id: Option<ProjectId>,
     /// When it was made. A node is never dated before its parents.
     #[serde(with = "rfc3339")]
     #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
     pub created_at: Timestamp,
     /// Who asked for it: the name of a token, `root`, or what acts by itself (`sync`, `expiry`). Null: not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub author: Option<String>,
     /// The operation that made it. Operations are kept for a while only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operation_id: Option<OperationId>,
     /// Of a snapshot: its name. Of a restore: what was restored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot: Option<SnapshotName>,
     /// Of a snapshot: its alias.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alias: Option<Alias>,
     /// Of a snapshot: its description.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
     /// Of an image, and of a container that was made from one: the image's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
     /// Of a snapshot: bytes of file data it added since the one before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<Bytes>,
     /// Of a snapshot: bytes of file data on the disk that come back when it is deleted. Null: not known (yet).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub frees_bytes: Option<Bytes>,
     /// Of "now": bytes of file data written since the newest snapshot of its line. Null: not known (yet).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unsaved_bytes: Option<Bytes>,
     /// Of a snapshot: why it must be kept; null: it need not be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pinned: Option<String>,
     /// Of a snapshot: the tier of the policy that took it. Always null: there are no policies yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tier: Option<String>,
     /// Of a snapshot: when it will be deleted.
-    #[serde(with = "rfc3339::option")]
+    #[serde(default, with = "rfc3339::option", skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime))]
     pub expires_at: Option<Timestamp>,
     /// Of a restore, and of what else replaces the live state: the node of the snapshot that keeps the state before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overwrote: Option<String>,
     /// Of a snapshot that was copied along with a container: the node it is a copy of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub copy_of: Option<String>,
     /// The other container of a copy, a sync or a move, which may be on another server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<NodeSource>,
     /// When it was deleted: it is only a placeholder, because others come from it.
-    #[serde(with = "rfc3339::option")]
+    #[serde(default, with = "rfc3339::option", skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime))]
     pub deleted_at: Option<Timestamp>,
     /// It belongs to a project that the caller may not see. Nothing but its id is said of it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub hidden: bool,
 }
 
