@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use hoody_state::id::ContainerId;
-use hoody_state::model::{ForkRequest, Prefer, PromoteRequest, ResetRequest, Status};
+use hoody_state::model::{DiffLine, DiffMethod, DiffRequest, ForkRequest, NewSnapshot, Prefer, PromoteRequest, ResetRequest, ResetTo, Status};
 use hoody_state::units::Bytes;
 use hoody_state::{Caller, Code, Host};
 use hoody_state_workspace::{RealHost, assert_clean, at_rest, container, project};
@@ -67,6 +67,53 @@ fn the_work_of_a_fork_is_in_its_source_that_runs_and_worked_on() {
     assert_eq!(real.sh(&fork, "cat /srv/app/main"), "1\n");
     assert!(back.undo.is_some());
     assert_clean(real.host(), "reset");
+}
+
+/// What differs between a snapshot and the present state, and how that was found out.
+fn changed(host: &Host, id: &ContainerId, since: &str) -> (DiffMethod, Vec<String>) {
+    let request = DiffRequest { to: "live".into(), walk: true, ..Default::default() };
+    let mut lines = Vec::new();
+    let summary = host.diff(id, since, &request, &|| false, &mut |line| {
+        if let DiffLine::Record(r) = line {
+            lines.push(format!("{} {}", serde_json::to_value(r.kind).unwrap().as_str().unwrap(), r.path));
+        }
+        Ok(())
+    });
+    (summary.unwrap().method, lines)
+}
+
+/// The list of snapshots says what a state grew from. It must be true when the volumes between are gone.
+#[test]
+fn a_diff_is_right_after_a_promotion_or_reset_whose_volumes_are_gone() {
+    let real = RealHost::new("lines");
+    let (host, me) = (real.host(), Caller::default());
+    let p = project(host, "web");
+    let source = container(host, &p, "agent").unwrap();
+    let write = |c: &ContainerId, name: &str, text: &str| std::fs::write(real.live(c).join("root").join(name), text).unwrap();
+    host.create_snapshot(&me, &source, NewSnapshot { alias: Some("base".into()), ..Default::default() }).unwrap();
+    let forks = forked(host, &source, 2, false);
+    write(&forks[0], "a", "fork");
+    hoody_state_workspace::snapshot(host, &forks[1], "own").unwrap();
+    // After the fork has written: a comparison that begins here would miss it.
+    write(&source, "b", "source");
+    host.create_snapshot(&me, &source, NewSnapshot { alias: Some("later".into()), ..Default::default() }).unwrap();
+    promote(host, &forks[0], Some(Prefer::Fork)).unwrap();
+    host.delete_container(&me, &forks[0]).unwrap();
+    at_rest(host);
+    let (method, lines) = changed(host, &source, "later");
+    assert_eq!(lines, ["added /root/a"], "{method:?}");
+
+    write(&forks[1], "c", "fork");
+    host.create_snapshot(&me, &forks[1], NewSnapshot { alias: Some("mine".into()), ..Default::default() }).unwrap();
+    let to_source = ResetRequest { to: Some(ResetTo::Source), ..Default::default() };
+    host.reset_container(&Caller { wait: Duration::from_secs(60), ..me.clone() }, &forks[1], &to_source).unwrap();
+    for s in host.snapshots(&source).unwrap().snapshots {
+        host.delete_snapshot(&me, &source, s.name.as_str()).unwrap();
+    }
+    at_rest(host);
+    let (method, lines) = changed(host, &forks[1], "mine");
+    assert_eq!(lines, ["added /root/a", "added /root/b", "deleted /root/c"], "{method:?}");
+    assert_clean(host, "after diffs");
 }
 
 /// Bytes in use, once nothing is being reclaimed any more, as `GET /pool` shows them.

@@ -182,9 +182,10 @@ fn volumes(world: &World, (old, before): (&Tree, &Volumes), (new, after): (&Tree
     Ok(Outcome { compared: compared.map_err(named)?, databases })
 }
 
-/// A snapshot that both trees grew from, as the list of snapshots says.
+/// A snapshot that both trees grew from, as the list of snapshots says. Not of copies: a sync or a reset puts a state of the source into their list, behind a
+/// snapshot that it did not grow from.
 fn ancestor(world: &World, old: &Tree, new: &Tree) -> Result<Option<Volume>> {
-    if old.container.id != new.container.id {
+    if old.container.id != new.container.id || old.container.spec.source.is_some() {
         return Ok(None);
     }
     let id = &old.container.id;

@@ -14,7 +14,7 @@ use super::{Begun, Claim, Ended, Op, Operation, Recovery, Want};
 use crate::catalog::containers::{self, ContainerRow};
 use crate::catalog::history::{Entry, Parent};
 use crate::catalog::snapshots::SnapshotRow;
-use crate::catalog::{Durability, Tx};
+use crate::catalog::{Durability, Tx, snapshots};
 use crate::diff::merge::{Compare, Merged, Step, merge};
 use crate::diff::options::{Method, Options};
 use crate::diff::{Kind, Record};
@@ -296,9 +296,15 @@ impl Promote {
         }
         let undo = kept.map(|k| k.snapshot.name.clone());
         tx.record(&Entry::new(NodeKind::Promote, id).from(Parent::Present(id)).from(Parent::Present(&self.fork)).overwrote(undo.as_ref()))?;
+        // What began from the fork grew from the branch point, and from no later snapshot of the target: a diff relies on that.
+        let point = &self.branch_point;
+        let grown_from = match snapshots::by_name(tx.conn, id, point.snapshot.as_str())? {
+            Some(s) if point.container_id == *id => Some(s.snapshot.name),
+            _ => None,
+        };
         let now = tx.now;
         let c = tx.change_container(id, &self.exchange.by, Some(json!({ "promoted": self.fork, "undo": undo })), |c| {
-            let head = c.state.head.clone();
+            let head = if self.prefer == Some(Prefer::Fork) { grown_from.clone() } else { c.state.head.clone() };
             self.exchange.note(c, now, head, undo.clone(), boot);
         })?;
         tx.emit_container("container.promoted", &c, json!({ "fork_id": self.fork, "undo": undo, "changes": self.outcome.changes }))?;
