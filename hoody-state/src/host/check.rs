@@ -22,6 +22,7 @@ use crate::snapshot::{SnapshotStore, Volume};
 use crate::sys::inside::Inside;
 use crate::sys::mountinfo;
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::time::Duration;
 
 impl Host {
@@ -251,7 +252,9 @@ impl Look<'_> {
     fn sees_databases(&self, r: &ContainerRow) -> bool {
         let (Some(db), Ok(Some(run))) = (self.places.databases, self.runtime.running(&r.id)) else { return true };
         let name = volume_name(r);
-        let (Ok(Some((device, root))), Ok(mounts)) = (mountinfo::shown_at(&db.path(&name)), Inside::of(run.pid).and_then(|i| i.mounts())) else { return true };
+        // The run directory may be behind a symbolic link.
+        let shown = |path: &Path| mountinfo::shown_at(&std::fs::canonicalize(path)?);
+        let (Ok(Some((device, root))), Ok(mounts)) = (shown(&db.path(&name)), Inside::of(run.pid).and_then(|i| i.mounts())) else { return true };
         // Wherever it is: a container may rename what is above.
         mounts.iter().any(|m| m.device == device && m.root == root)
     }
