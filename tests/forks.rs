@@ -62,6 +62,8 @@ fn the_work_of_a_fork_is_in_its_source_that_runs_and_worked_on() {
     assert_eq!(real.sh(&source, "cat /srv/app/main"), "4\n");
     promote(real.host(), &fork, Some(Prefer::Fork)).unwrap();
     assert_eq!(real.sh(&source, "cat /srv/program/main /srv/program/lib/a /etc/machine-id"), "2\n3\n0123\n");
+    let again = promote(real.host(), &fork, Some(Prefer::Fork)).unwrap();
+    assert_eq!((again.changes, again.undo), (Some(0), None), "the fork has not changed since");
     assert_clean(real.host(), "preferred");
     let back = real.host().reset_container(&Caller { wait: Duration::from_secs(60), ..Caller::default() }, &fork, &ResetRequest::default()).unwrap();
     assert_eq!(real.sh(&fork, "cat /srv/app/main"), "1\n");

@@ -59,13 +59,13 @@ pub async fn restore(State(app): State<Shared>, who: Identity, path: Named<Conta
 }
 
 /// Undoes the last restore.
-#[utoipa::path(post, path = "/containers/{id}/undo", tag = "snapshots", operation_id = "undo_restore",
+#[utoipa::path(post, path = "/containers/{id}/undo", tag = "snapshots", operation_id = "undo_restore", request_body = Option<RestoreOptions>,
     params(("id" = String, Path), ("Idempotency-Key" = Option<String>, Header, description = "Makes a repeated request safe: the same key with the same request gets the first answer again"),
         ("Prefer" = Option<String>, Header, description = "`wait=N`: wait up to N seconds, at most 25, for the end of the change")),
     responses((status = 200, description = "Undone, or still being undone: poll the operation", body = Envelope<Restored>)))]
-pub async fn undo(State(app): State<Shared>, who: Identity, Id(id): Id<ContainerId>, input: Input<Nothing>) -> Reply<Restored> {
+pub async fn undo(State(app): State<Shared>, who: Identity, Id(id): Id<ContainerId>, input: Input<RestoreOptions>) -> Reply<Restored> {
     let input = input.held_to_the_end();
-    let restored = app.alter(who, id, move |host, id| host.undo(&input.caller, id)).await.map_err(ApiError::on_snapshot)?;
+    let restored = app.alter(who, id, move |host, id| host.undo_with(&input.caller, id, input.body)).await.map_err(ApiError::on_snapshot)?;
     ok(restored.message.clone(), restored)
 }
 

@@ -103,7 +103,15 @@ impl Host {
     /// # Errors
     /// `nothing_to_undo`, and as for [`Host::restore`].
     pub fn undo(&self, caller: &Caller, id: &ContainerId) -> Result<Restored> {
-        ops::restore::undo(&self.0, caller, id)
+        self.undo_with(caller, id, RestoreOptions::default())
+    }
+
+    /// The same with options, as a restore has them.
+    ///
+    /// # Errors
+    /// Those of [`Host::undo`].
+    pub fn undo_with(&self, caller: &Caller, id: &ContainerId, options: RestoreOptions) -> Result<Restored> {
+        ops::restore::undo(&self.0, caller, id, options)
     }
 
     /// Restores single paths of a snapshot into a container, whatever it is doing. Each is copied by reflink to where nobody sees it, then put in its place in

@@ -45,6 +45,9 @@ pub(crate) fn exec(world: &World, id: &ContainerId, spec: &ExecSpec) -> Result<E
     match r.status {
         Status::Running => world.runtime.exec(id, spec),
         Status::Paused => Err(Error::new(Code::ContainerPaused, format!("container {id} is paused: resume it first"))),
+        Status::Creating | Status::Copying => {
+            Err(Error::new(Code::ContainerNotRunning, format!("container {id} is still {}: wait until it runs (GET /containers/{id})", r.status)))
+        }
         other => {
             let why = r.state.message.map_or_else(String::new, |why| format!(" ({why})"));
             Err(Error::new(Code::ContainerNotRunning, format!("container {id} is {other}{why}: start it first")))
@@ -69,12 +72,13 @@ pub(crate) fn recorded(world: &World, caller: &Caller, id: &ContainerId, spec: &
         // Refused before a snapshot is taken for it, with the reason.
         exec(world, id, spec)?;
     }
+    if undoes {
+        // What could not be undone is refused before anything is done for it.
+        world.databases.require_choice(&world.read(|c| containers::get(c, id))?, record.databases)?;
+    }
     let caller = Caller { idempotency: None, wait: UNDO_WAIT, ..caller.clone() };
     let before = take(world, &caller, id, spec)?;
     let name = before.name.as_str();
-    if undoes {
-        could_be_undone(world, id, &before, record).inspect_err(|_| drop_taken(world, &caller, id, &before))?;
-    }
     let output = match exec(world, id, spec) {
         Ok(output) => output,
         // The client went away in the middle: what the command did is half done.
@@ -104,24 +108,6 @@ fn take(world: &World, caller: &Caller, id: &ContainerId, spec: &ExecSpec) -> Re
     let command: String = spec.command.join(" ").chars().take(SHOWN).collect();
     let new = NewSnapshot { description: Some(format!("taken before the command {command}")), expiry: Some(KEPT_DAYS.into()), ..Default::default() };
     Ok(snapshot::create(world, caller, id, new)?.snapshot)
-}
-
-/// Refuses what could not be undone without a decision about databases that others use too.
-fn could_be_undone(world: &World, id: &ContainerId, before: &Snapshot, record: &ExecRecord) -> Result<()> {
-    let row = world.read(|c| containers::get(c, id))?;
-    let plan = world.databases.plan(&row, &before.name, record.databases);
-    plan.map(drop).map_err(|e| match e.code() {
-        Code::DatabasesShared => {
-            let message = "other containers use this container's databases too: say databases: \"revert\" to undo them for all, or \"keep\" to leave them as they are; the command was not run";
-            let data = e.data().cloned();
-            let error = Error::new(Code::DatabasesShared, message);
-            match data {
-                Some(data) => error.with_data(data),
-                None => error,
-            }
-        }
-        _ => e,
-    })
 }
 
 fn undo(world: &World, caller: &Caller, id: &ContainerId, name: &str, record: &ExecRecord, ended: &str) -> Result<Restored> {

@@ -153,12 +153,20 @@ impl Promote {
         let base = Volume::Snapshot(self.branch_point.container_id.clone(), self.branch_point.snapshot.clone());
         let (fork, own) = split_own(changes(op, &base, &Self::capture(&op.id, 1)?)?);
         let mut sides = Sides { fork, target: changes(op, &base, &Self::capture(&op.id, 2)?)?, own };
+        if self.prefer == Some(Prefer::Fork) && self.merged(op, &sides, None)?.conflicts.is_empty() {
+            // Nobody need be preferred: the changes go into the target as it is.
+            self.prefer = None;
+        }
         let mut merged = self.merge(op, &sides)?;
         if sides.fork.is_empty() {
             return self.end_unchanged(op);
         }
         let _still = self.stand_still(op, world, &base, &mut sides, &mut merged)?;
         self.outcome = conflicts::outcome(&merged, self.prefer);
+        if self.prefer == Some(Prefer::Fork) {
+            // The steps are those that put the target's own changes into the fork's state.
+            self.outcome.changes = sides.fork.len() as u64;
+        }
         if merged.steps.is_empty() && self.prefer != Some(Prefer::Fork) {
             return self.end_unchanged(op);
         }
@@ -254,16 +262,21 @@ impl Promote {
 
     /// Error: `promote_conflicts`, unless somebody is preferred.
     fn merge(&self, op: &Op, sides: &Sides) -> Result<Merged> {
-        let (fork, target) = (Self::capture(&op.id, 1)?, Self::capture(&op.id, 2)?);
-        let fork_wins = self.prefer == Some(Prefer::Fork);
-        let (winner, loser) = if fork_wins { (&fork, &target) } else { (&target, &fork) };
-        let compare = Captures { store: merging(&op.world)?, winner, loser };
-        let (w, l) = if fork_wins { (&sides.fork, &sides.target) } else { (&sides.target, &sides.fork) };
-        let merged = merge(w, l, &compare)?;
+        let merged = self.merged(op, sides, self.prefer)?;
         if self.prefer.is_none() && !merged.conflicts.is_empty() {
             return Err(conflicts::refused(&self.fork, self.target(), &merged));
         }
         Ok(merged)
+    }
+
+    #[allow(clippy::unused_self)]
+    fn merged(&self, op: &Op, sides: &Sides, prefer: Option<Prefer>) -> Result<Merged> {
+        let (fork, target) = (Self::capture(&op.id, 1)?, Self::capture(&op.id, 2)?);
+        let fork_wins = prefer == Some(Prefer::Fork);
+        let (winner, loser) = if fork_wins { (&fork, &target) } else { (&target, &fork) };
+        let compare = Captures { store: merging(&op.world)?, winner, loser };
+        let (w, l) = if fork_wins { (&sides.fork, &sides.target) } else { (&sides.target, &sides.fork) };
+        merge(w, l, &compare)
     }
 
     fn apply(&self, op: &Op, sides: &Sides, merged: &Merged) -> Result<()> {

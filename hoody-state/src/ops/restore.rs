@@ -187,7 +187,7 @@ pub(crate) fn restore(world: &World, caller: &Caller, id: &ContainerId, name: &s
 }
 
 /// See [`crate::Host::undo`].
-pub(crate) fn undo(world: &World, caller: &Caller, id: &ContainerId) -> Result<Restored> {
+pub(crate) fn undo(world: &World, caller: &Caller, id: &ContainerId, options: RestoreOptions) -> Result<Restored> {
     if let Some(t) = world.engine.replay(caller)? {
         return Ok(t);
     }
@@ -197,7 +197,7 @@ pub(crate) fn undo(world: &World, caller: &Caller, id: &ContainerId) -> Result<R
         return Err(Error::new(Code::NothingToUndo, message));
     };
     // By its canonical name: another snapshot may have been given it as an alias.
-    restore_found(world, caller, id, RestoreOptions::default(), Cause::Undo, |c| {
+    restore_found(world, caller, id, options, Cause::Undo, |c| {
         snapshots::by_name(c, id, undo.as_str())?
             .ok_or_else(|| Error::new(Code::SnapshotNotFound, format!("snapshot {undo} has gone: nothing is left to undo")))
     })

@@ -60,6 +60,9 @@ pub fn fork(cx: &mut Context<'_>, a: Fork) -> Outcome {
         ("new_identity", a.same_identity.then_some(json!(false))),
     ]);
     let forked = cx.client.post(&path(cx, &a.container, "/fork")?, &body)?;
+    for copy in rows(&forked, "results").iter().map(|r| &r["container"]).filter(|c| c.is_object()) {
+        wait::running(cx, copy.clone(), &a.wait)?;
+    }
     let failed = rows(&forked, "results").iter().filter(|r| r["error"].is_object()).count();
     cx.print(&forked, |d| {
         let one = |r: &Value| match r["error"]["message"].as_str() {

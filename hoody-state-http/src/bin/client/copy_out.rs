@@ -20,6 +20,12 @@ fn target(from: &Place, to: &Path) -> PathBuf {
 }
 
 pub fn run(cx: &mut Context<'_>, from: &Place, a: &Cp) -> Outcome {
+    if a.to == "-" && a.recursive {
+        return Err(Failure::new(
+            exit::USAGE,
+            "a directory cannot be written to standard output: name a directory here, or get an archive over HTTP (?archive=tar)",
+        ));
+    }
     if a.to == "-" && !a.recursive {
         pump(&mut open(cx, from)?, cx.out)?;
         return Ok(cx.out.flush()?);

@@ -17,19 +17,27 @@ pub fn promote(cx: &mut Context<'_>, a: Promote) -> Outcome {
         Prefer::Fork => "fork",
         Prefer::Target => "target",
     });
+    let target = a.into.clone().unwrap_or_else(|| "the container that it came from".into());
+    confirm(cx, &format!("put the changes of {} into {target}, which boots afresh if it runs", a.fork))?;
     let body = object([("into", into.map(Value::from)), ("prefer", prefer.map(Value::from))]);
     let data = cx.client.post(&url, &body)?;
     wait::operation(cx, &data, &a.wait)?;
-    let target = a.into.clone().unwrap_or_else(|| "its source".into());
     let kept = data["undo"].as_str().map_or_else(String::new, |u| format!("; what it was is kept as {u}"));
     let message = match (data["changes"].as_u64(), data["conflict_count"].as_u64()) {
         (Some(_), _) if data["undo"].is_null() => format!("nothing of {} was to be taken over", a.fork),
-        (Some(n), Some(0)) => format!("{n} changes of {} are in {target}{kept}", a.fork),
-        (Some(n), Some(c)) => format!("{n} changes of {} are in {target}, {c} conflicts were resolved{kept}", a.fork),
+        (Some(n), Some(0)) => format!("{} of {} in {target}{kept}", counted(n, "change is", "changes are"), a.fork),
+        (Some(n), Some(c)) => {
+            let (changes, conflicts) = (counted(n, "change is", "changes are"), counted(c, "conflict was", "conflicts were"));
+            format!("{changes} of {} in {target}, {conflicts} resolved{kept}", a.fork)
+        }
         _ if a.wait.no_wait => format!("the changes of {} are being taken over", a.fork),
         _ => format!("the changes of {} are in {target}", a.fork),
     };
     cx.say(&data, message)
+}
+
+fn counted(n: u64, one: &str, many: &str) -> String {
+    format!("{n} {}", if n == 1 { one } else { many })
 }
 
 pub fn reset(cx: &mut Context<'_>, a: Reset) -> Outcome {

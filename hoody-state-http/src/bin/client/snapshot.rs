@@ -67,10 +67,11 @@ pub fn run(cx: &mut Context<'_>, command: Snapshot) -> Outcome {
                 data["undo"].as_str().map(|u| format!("; the state before is kept as snapshot {u} (undo with `hoody-state snapshot undo {}`)", one.container));
             cx.say(&data, format!("restored {} to {}{}", one.container, one.snapshot, undo.unwrap_or_default()))
         }
-        Snapshot::Undo(change) => {
+        Snapshot::Undo { change, databases } => {
             let (container, path) = (&change.container, path(cx, &change.container, "/undo")?);
             confirm(cx, &format!("undo the last restore of the container {container}"))?;
-            let data = cx.client.call("POST", &path, None)?;
+            let body = databases.map(|d| json!({ "databases": d }));
+            let data = cx.client.call("POST", &path, body.as_ref())?;
             wait::operation(cx, &data, &change.wait)?;
             cx.say(&data, format!("undid the last restore of {container}"))
         }

@@ -39,6 +39,19 @@ pub(super) fn shares_them(me: &ContainerRow, other: &ContainerRow) -> bool {
         && !matches!(other.status, Status::Deleting | Status::Deleted)
 }
 
+/// What is said of databases that these other containers use too, with their names as data; nothing if there are none.
+pub(super) fn shared(others: &[ContainerRow]) -> Option<(String, serde_json::Value)> {
+    if others.is_empty() {
+        return None;
+    }
+    let names: Vec<&str> = others.iter().map(|o| o.name.as_str()).collect();
+    let message = format!(
+        "the databases of this container are used by {} too: say databases: \"revert\" to take them back for all, or \"keep\" to leave them as they are; nothing was changed",
+        names.join(", ")
+    );
+    Some((message, json!({ "containers": others.iter().map(|o| json!({ "id": o.id, "name": o.name })).collect::<Vec<_>>() })))
+}
+
 /// `others` are the other containers that use the databases; `both_empty` tells whether there is no database, neither in the snapshot nor now.
 /// Error: `databases_shared`, naming the other containers.
 pub(super) fn decide(s: &Situation<'_>, others: &[ContainerRow], both_empty: impl FnOnce() -> bool) -> Result<DatabasesPlan> {
@@ -50,12 +63,12 @@ pub(super) fn decide(s: &Situation<'_>, others: &[ContainerRow], both_empty: imp
         None if both_empty() => return Ok(DatabasesPlan::Keep),
         None => {}
     }
+    let (_, data) = shared(others).unwrap_or_default();
     let names: Vec<&str> = others.iter().map(|o| o.name.as_str()).collect();
     let message = format!(
         "the databases of snapshot {} are used by {} too: say databases: \"revert\" to take them back for all, or \"keep\" to leave them as they are; nothing was changed",
         s.snapshot,
         names.join(", ")
     );
-    let data = json!({ "containers": others.iter().map(|o| json!({ "id": o.id, "name": o.name })).collect::<Vec<_>>() });
     Err(Error::new(Code::DatabasesShared, message).with_data(data))
 }

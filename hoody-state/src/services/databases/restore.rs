@@ -1,7 +1,7 @@
 //! What a restore does with databases, by its [`DatabasesPlan`]: plan, prepare, then exchange or revert, then keep what they were before. Each may be repeated.
 
 use super::component::{Databases, project_volume};
-use super::plan::{DatabasesPlan, Situation, decide, shares_them};
+use super::plan::{DatabasesPlan, Situation, decide, shared, shares_them};
 use crate::catalog::Durability;
 use crate::catalog::containers::{self, ContainerRow};
 use crate::error::{Code, Error, Result};
@@ -25,10 +25,27 @@ impl Databases {
         }
         let Some(present) = self.taken_along(r)? else { return Ok(DatabasesPlan::Keep) };
         let Some(info) = self.store.info(&present)? else { return Ok(DatabasesPlan::Keep) };
+        let others = self.sharing(r)?;
+        decide(&Situation { container: r, snapshot, present: info.id, choice }, &others, || self.is_empty(&taken) && self.is_empty(&present))
+    }
+
+    /// Refuses to take the project's databases back without a decision, if other containers use them too. What a later restore of a snapshot that is taken now
+    /// would say. Error: `databases_shared`, naming the other containers.
+    pub(crate) fn require_choice(&self, r: &ContainerRow, choice: Option<DatabasesChoice>) -> Result<()> {
+        if choice.is_some() || self.taken_along(r)?.is_none_or(|v| self.is_empty(&v)) {
+            return Ok(());
+        }
+        shared(&self.sharing(r)?).map_or(Ok(()), |(message, data)| Err(Error::new(Code::DatabasesShared, message).with_data(data)))
+    }
+
+    fn sharing(&self, r: &ContainerRow) -> Result<Vec<ContainerRow>> {
         let mut others = self.records.read(|c| containers::all(c, Some(&r.project)))?;
         others.retain(|o| shares_them(r, o));
-        let empty = |v: &Volume| self.store.path(v).is_some_and(|p| std::fs::read_dir(p).is_ok_and(|mut d| d.next().is_none()));
-        decide(&Situation { container: r, snapshot, present: info.id, choice }, &others, || empty(&taken) && empty(&present))
+        Ok(others)
+    }
+
+    fn is_empty(&self, v: &Volume) -> bool {
+        self.store.path(v).is_some_and(|p| std::fs::read_dir(p).is_ok_and(|mut d| d.next().is_none()))
     }
 
     /// Before the exchange of the container's volume: clones what the databases will be, or snapshots as `keep` what they are.

@@ -166,6 +166,8 @@ pub struct Fork {
     /// Keep the machine id, SSH host keys and random seed of the source
     #[arg(long)]
     pub same_identity: bool,
+    #[command(flatten)]
+    pub wait: Wait,
 }
 
 #[derive(Debug, Args)]

@@ -49,7 +49,13 @@ pub enum Snapshot {
         wait: Wait,
     },
     /// Undo the last restore
-    Undo(Change),
+    Undo {
+        #[command(flatten)]
+        change: Change,
+        /// Whether to revert databases that other containers use too
+        #[arg(long, value_parser = ["revert", "keep"])]
+        databases: Option<String>,
+    },
     /// Change the alias of a snapshot
     Rename {
         #[command(flatten)]
