@@ -4,13 +4,15 @@ use axum::body::Body;
 use bytes::Bytes;
 use futures_util::stream;
 use hoody_state::error::IoContext;
-use hoody_state::{Error, Result};
+use hoody_state::{Code, Error, Result};
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 
 /// What is kept in memory.
 const IN_MEMORY: usize = 4 << 20;
+/// The longest answer. What is longer would fill the disk of temporary files.
+const LONGEST: u64 = 1 << 30;
 /// What is read at a time.
 const PIECE: u64 = 256 << 10;
 
@@ -31,6 +33,9 @@ impl Spool {
     }
 
     fn spill(&mut self) -> Result<()> {
+        if self.written + self.memory.len() as u64 > LONGEST {
+            return Err(Error::new(Code::DiffTooLarge, "the answer is longer than 1 GiB: ask for a path, for pages (limit, cursor) or for counts (stat)"));
+        }
         let what = || format!("write an answer to {}", std::env::temp_dir().display());
         if self.file.is_none() {
             let file = File::options().read(true).write(true).custom_flags(nix::libc::O_TMPFILE).mode(0o600).open(std::env::temp_dir());
@@ -75,6 +80,13 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use http_body_util::BodyExt;
+
+    #[test]
+    fn an_answer_that_would_fill_the_disk_is_refused() {
+        let mut spool = Spool { written: LONGEST, ..Spool::default() };
+        let long = "x".repeat(IN_MEMORY);
+        assert_eq!(spool.line(&long).unwrap_err().code(), Code::DiffTooLarge);
+    }
 
     #[tokio::test]
     async fn a_large_answer_comes_back_as_it_was_written() {

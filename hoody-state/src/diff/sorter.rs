@@ -1,7 +1,7 @@
 //! Sorts records by path in bounded memory: what does not fit is kept as sorted runs in a temporary file without a name.
 
 use super::{Field, FileType, Inode, Kind, Record};
-use crate::error::{Error, IoContext, Result};
+use crate::error::{Code, Error, IoContext, Result};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::fs::File;
@@ -10,6 +10,8 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 
 /// What is kept in memory before a run is written.
 const RUN_BYTES: usize = 16 << 20;
+/// The most that is written to a temporary file.
+const MOST_SPILLED: u64 = 2 << 30;
 /// What is read of a run at a time.
 const READ_BYTES: usize = 64 << 10;
 
@@ -79,6 +81,9 @@ impl Sorter {
     }
 
     fn spill(&mut self) -> Result<()> {
+        if self.written > MOST_SPILLED {
+            return Err(Error::new(Code::DiffTooLarge, "the names that differ take more than 2 GiB: ask for a path"));
+        }
         let what = || format!("write records of a diff to {}", std::env::temp_dir().display());
         self.entries.sort_by(|x, y| x.key().cmp(&y.key()));
         if self.spilled.is_none() {

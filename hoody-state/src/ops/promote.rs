@@ -23,6 +23,7 @@ use crate::freeze::FreezeGuard;
 use crate::id::{ContainerId, OperationId};
 use crate::model::{BranchPoint, NodeKind, Prefer, PromoteRequest, Promoted, Status};
 use crate::op::{Caller, cancelled};
+use crate::progress::Progress;
 use crate::services::databases::DatabasesPlan;
 use crate::services::identity::is_own;
 use crate::snapshot::{Mergeable, Volume, VolumePair};
@@ -118,10 +119,14 @@ struct Captures<'a> {
     store: &'a dyn Mergeable,
     winner: &'a Volume,
     loser: &'a Volume,
+    progress: &'a Progress,
 }
 
 impl Compare for Captures<'_> {
     fn equal(&self, winner: &[u8], loser: &[u8]) -> Result<bool> {
+        if self.progress.must_stop() {
+            return Err(cancelled());
+        }
         self.store.equal((self.winner, winner), (self.loser, loser))
     }
 }
@@ -274,7 +279,7 @@ impl Promote {
         let (fork, target) = (Self::capture(&op.id, 1)?, Self::capture(&op.id, 2)?);
         let fork_wins = prefer == Some(Prefer::Fork);
         let (winner, loser) = if fork_wins { (&fork, &target) } else { (&target, &fork) };
-        let compare = Captures { store: merging(&op.world)?, winner, loser };
+        let compare = Captures { store: merging(&op.world)?, winner, loser, progress: &op.progress };
         let (w, l) = if fork_wins { (&sides.fork, &sides.target) } else { (&sides.target, &sides.fork) };
         merge(w, l, &compare)
     }

@@ -20,9 +20,11 @@ use std::io::Read;
 use std::os::fd::AsFd;
 
 /// The deepest directory, each of which is open.
-const DEEPEST: usize = 256;
+const DEEPEST: usize = 128;
 /// The most files with several names that are remembered. Further ones are in the archive once for each name.
 const MOST_LINKS: usize = 1 << 20;
+/// The most bytes of their names.
+const MOST_LINK_BYTES: usize = 64 << 20;
 /// How much of a file is read at once.
 const PIECE: u64 = 128 << 10;
 
@@ -35,6 +37,7 @@ pub struct Archive {
     ready: Vec<u8>,
     /// The name in the archive of each file with several names, by device and inode.
     links: HashMap<((u32, u32), u64), Vec<u8>>,
+    link_bytes: usize,
     /// Another volume that stands in the place of a directory.
     graft: Option<(TreePath, Root)>,
     left_out: LeftOut,
@@ -76,7 +79,7 @@ impl Archive {
     /// `not_a_regular_file` for what is neither a directory nor a file; those of opening it.
     pub fn of(node: &Node, path: &TreePath, view: View, graft: Option<(TreePath, Root)>) -> Result<Self> {
         let (levels, links, left_out) = (Vec::new(), HashMap::new(), LeftOut::default());
-        let mut archive = Archive { view, levels, copying: None, ready: Vec::new(), links, graft, left_out, ended: false };
+        let mut archive = Archive { view, levels, copying: None, ready: Vec::new(), links, link_bytes: 0, graft, left_out, ended: false };
         match node.meta.kind {
             Kind::Directory => archive.directory(node, b".".to_vec(), path.clone())?,
             Kind::File => archive.file(node, path.split().map_or(&b""[..], |(_, name)| name), path)?,
@@ -190,7 +193,8 @@ impl Archive {
                 }
             }
         }
-        if several && link_of.is_none() && self.links.len() < MOST_LINKS {
+        if several && link_of.is_none() && self.links.len() < MOST_LINKS && self.link_bytes + name.len() <= MOST_LINK_BYTES {
+            self.link_bytes += name.len();
             self.links.insert(inode, name.to_vec());
         }
         let m = Member { path: name, meta, target: target.filter(|_| link_of.is_none()), link_of: link_of.as_deref(), attributes: &attributes };

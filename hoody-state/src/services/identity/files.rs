@@ -10,6 +10,8 @@ use std::path::Path;
 
 /// A larger file is something else.
 const MOST: u64 = 64 << 10;
+/// A machine has a few of them. Where there are more, somebody else has put them there.
+const MOST_FILES: usize = 64;
 
 /// A file that is there.
 pub(super) struct Found {
@@ -31,7 +33,7 @@ pub(super) fn all<'a>(root: &Root, paths: impl IntoIterator<Item = &'a str>) -> 
     paths.into_iter().filter_map(|p| one(root, p).transpose()).collect()
 }
 
-/// The regular files in a directory whose names `f` takes, in the order of their names.
+/// The regular files in a directory whose names `f` takes, in the order of their names. None if there are more than a machine has.
 pub(super) fn beneath(root: &Root, dir: &str, f: fn(&[u8]) -> bool) -> Result<Vec<Found>> {
     let path = TreePath::new(dir.as_bytes())?;
     let Some(node) = absent(root.find(&path, Last::Follow))? else { return Ok(Vec::new()) };
@@ -40,11 +42,15 @@ pub(super) fn beneath(root: &Root, dir: &str, f: fn(&[u8]) -> bool) -> Result<Ve
     }
     let mut names = Vec::new();
     node.open_directory(&path)?.names(&mut |name| {
-        if f(name) {
+        if f(name) && names.len() <= MOST_FILES {
             names.extend(std::str::from_utf8(name).map(str::to_owned));
         }
         Ok(())
     })?;
+    if names.len() > MOST_FILES {
+        tracing::warn!(directory = dir, "there are more than {MOST_FILES} files that identify the machine: they are left as they are");
+        return Ok(Vec::new());
+    }
     names.sort();
     names.iter().filter_map(|n| one(root, &format!("{dir}/{n}")).transpose()).collect()
 }

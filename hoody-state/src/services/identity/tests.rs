@@ -100,6 +100,16 @@ fn what_is_no_such_file_is_left_alone() {
 }
 
 #[test]
+fn more_host_keys_than_a_machine_has_are_left_alone() {
+    let dir = machine();
+    let key = dir.path().join("etc/ssh/ssh_host_rsa_key");
+    (0..1000).for_each(|n| fs::hard_link(&key, dir.path().join(format!("etc/ssh/ssh_host_{n}_key"))).unwrap());
+    let known = all().renew(dir.path(), &CopiedIdentity::default(), "copy").unwrap().unwrap();
+    assert_eq!((known.renewed.len(), known.removed.len()), (3, 0), "{known:?}");
+    assert_eq!(fs::read_dir(dir.path().join("etc/ssh")).unwrap().count(), 1004);
+}
+
+#[test]
 fn only_the_chosen_parts_are_exchanged() {
     let dir = machine();
     let some = Identities { parts: vec![IdentityPart::RandomSeed] };
