@@ -61,6 +61,17 @@ impl LoopPool {
         self.pool = None;
     }
 
+    /// Has the effect of a power cut, and opens the pool again: it has what was on the disk when this was called. No store of it is open any more.
+    pub fn cut_power(&mut self) {
+        let (image, copy) = (self.config.data.join("pool.img"), self.config.data.join("pool.img.cut"));
+        let copied = std::process::Command::new("cp").arg("--sparse=always").args([&image, &copy]).status().expect("cp");
+        assert!(copied.success(), "the image was not copied");
+        self.close();
+        reboot(&self.config);
+        std::fs::rename(&copy, &image).expect("the copy takes the place of the image");
+        self.open();
+    }
+
     /// Opens it again.
     pub fn open(&mut self) {
         self.close();

@@ -36,7 +36,8 @@ pub trait StagedFiles {
     /// `volume_read_only` for a read-only nested volume; `pool_full`, `disk_limit_reached`; what `allow` and `go_on` say. Nothing of the path is left then.
     fn stage(&mut self, path: &TreePath) -> Result<usize>;
 
-    /// Puts what was staged under a number in its place. Not durable until [`sync`](crate::snapshot::SnapshotStore::sync).
+    /// Puts what was staged under a number in its place. Not durable until [`sync`](crate::snapshot::SnapshotStore::sync). A power cut before that leaves the
+    /// path before or after too, also if somebody syncs single files or directories of the volume meanwhile.
     ///
     /// # Errors
     /// `file_not_found` when its directory was removed meanwhile; those of the system calls.

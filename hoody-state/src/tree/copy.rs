@@ -169,7 +169,11 @@ impl<'a> Copier<'a> {
         if attributes.stat.st_size > 0 {
             match rustix::fs::ioctl_ficlone(&target, &source) {
                 // Files with checksums and files without (`chattr +C`) share no extents, and the flag does not always tell which it is.
-                Err(Errno::INVAL) => self.data(&source, &target, &attributes)?,
+                Err(Errno::INVAL) => {
+                    self.data(&source, &target, &attributes)?;
+                    // Shared extents are on the disk and become part of the file with a transaction. Data that were written are neither until they are synced.
+                    target.sync_all().io(|| "write out its data")?;
+                }
                 done => done.io(|| "share its data")?,
             }
         }

@@ -21,7 +21,8 @@ impl BtrfsStore {
     pub(super) fn begin_files<'a>(&'a self, request: FilesRequest<'a>) -> Result<Box<dyn StagedFiles + 'a>> {
         let FilesRequest { from, into, staging, options, allow, go_on } = request;
         let roots = (Root::new(self.existing(from)?), Root::new(self.existing(into)?));
-        Ok(Box::new(Staged::begin(self.mount(), roots, staging.as_str(), options, allow, go_on)?))
+        let barrier = Box::new(|| self.barrier());
+        Ok(Box::new(Staged::begin(self.mount(), roots, staging.as_str(), options, allow, go_on, barrier)?))
     }
 
     pub(super) fn end_files(&self, into: &Volume, staging: &OperationId) -> Result<()> {

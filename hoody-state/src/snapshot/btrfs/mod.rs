@@ -12,6 +12,7 @@
 //! consistent with each other, freeze or stop the container first.
 
 mod apply;
+mod barrier;
 mod compare;
 #[cfg(test)]
 mod compare_tests;

@@ -56,6 +56,9 @@ pub struct Options {
 /// Refuses a place of the container, given as an absolute path without links, that nothing can be restored to.
 pub type Allow<'a> = &'a dyn Fn(&TreePath) -> Result<()>;
 
+/// Sees to it that no power cut keeps what is changed after this call and loses what was changed before it.
+pub type Barrier<'a> = Box<dyn Fn() -> Result<()> + 'a>;
+
 /// A path that is staged.
 enum Ready {
     /// A copy that takes a name in one step.
@@ -78,12 +81,14 @@ pub struct Staged<'a> {
     options: Options,
     allow: Allow<'a>,
     copier: Copier<'a>,
+    barrier: Barrier<'a>,
     areas: BTreeMap<u64, Area>,
     ready: Vec<Ready>,
 }
 
 impl<'a> Staged<'a> {
     /// Makes the area in the volume `into`. `id`: letters and digits by which [`settle`] finds it. `go_on` is asked before each name that is copied.
+    /// `barrier` is called between the copies and their placement: no name may lead to a copy that a power cut takes away.
     ///
     /// # Errors
     /// `pool_full`, `disk_limit_reached`; those of the system calls.
@@ -94,10 +99,11 @@ impl<'a> Staged<'a> {
         options: Options,
         allow: Allow<'a>,
         go_on: &'a dyn Fn() -> Result<()>,
+        barrier: Barrier<'a>,
     ) -> Result<Self> {
         let top = DirId::of(into.as_fd())?.volume;
         let copier = Copier::new(pool, go_on);
-        let mut staged = Staged { pool, from, into, top, id: id.to_owned(), options, allow, copier, areas: BTreeMap::new(), ready: Vec::new() };
+        let mut staged = Staged { pool, from, into, top, id: id.to_owned(), options, allow, copier, barrier, areas: BTreeMap::new(), ready: Vec::new() };
         staged.area(top)?;
         Ok(staged)
     }
@@ -285,9 +291,12 @@ impl<'a> Staged<'a> {
     /// The path if it must be staged again.
     fn try_place(&mut self, number: usize) -> Result<Option<TreePath>> {
         let name = number_of(number)?;
+        if let Some(Ready::Merge) = self.ready.get(number) {
+            return self.place_merge(number, &name).map(|()| None);
+        }
+        (self.barrier)()?;
         let done = match self.ready.get(number) {
-            None => return Err(Error::internal("a path that was not staged cannot be placed")),
-            Some(Ready::Merge) => return self.place_merge(number, &name).map(|()| None),
+            None | Some(Ready::Merge) => return Err(Error::internal("a path that was not staged cannot be placed")),
             Some(Ready::Unit { target, name: to }) => {
                 let (waiting, dir) = self.pair(*target, &name)?;
                 Place::new(waiting.as_fd(), NEW).put(Place::new(dir.as_fd(), to)).map(drop).map_err(|e| not_placed(to, e))
@@ -324,6 +333,8 @@ impl<'a> Staged<'a> {
         let begun = CString::new(format!("{BEGUN}{number}")).map_err(|_| Error::internal("a number contains a NUL"))?;
         let top = self.area(self.top)?;
         rustix::fs::renameat(top.dir(), name, top.dir(), &begun).io(|| "begin to put a directory in its place")?;
+        // It is finished after a power cut if any of it took place.
+        (self.barrier)()?;
         finish_merge(self.pool, self.top, &self.areas, name, &begun)?;
         // It is done: nothing of it is to be finished again.
         let pool = self.pool;

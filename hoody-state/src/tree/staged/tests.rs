@@ -66,7 +66,7 @@ impl World {
         let pool = File::open(self.pool.root()).unwrap();
         let allow = |place: &TreePath| if place.as_bytes().starts_with(b"forbidden") { Err(Error::new(Code::NotInVolume, "no")) } else { Ok(()) };
         let go_on = || Ok(());
-        let mut staged = Staged::begin(pool.as_fd(), (self.root("snap"), self.root("live")), ID, options, &allow, &go_on).unwrap();
+        let mut staged = Staged::begin(pool.as_fd(), (self.root("snap"), self.root("live")), ID, options, &allow, &go_on, Box::new(|| Ok(()))).unwrap();
         let results = paths.iter().map(|p| staged.stage(&TreePath::new(p.as_bytes()).unwrap())).collect();
         then(&mut staged, results)
     }
@@ -413,7 +413,7 @@ fn names_of_any_bytes_and_all_at_once() {
     }
     let pool = File::open(w.pool.root()).unwrap();
     let (allow, go_on) = (|_: &TreePath| Ok(()), || Ok(()));
-    let mut staged = Staged::begin(pool.as_fd(), (w.root("snap"), w.root("live")), ID, options(), &allow, &go_on).unwrap();
+    let mut staged = Staged::begin(pool.as_fd(), (w.root("snap"), w.root("live")), ID, options(), &allow, &go_on, Box::new(|| Ok(()))).unwrap();
     let paths: Vec<TreePath> = [&odd, &long]
         .iter()
         .map(|n| TreePath::new(n.as_bytes()).unwrap())
