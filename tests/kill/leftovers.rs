@@ -37,7 +37,9 @@ pub fn processes(dir: &Path) -> Vec<(u32, String)> {
 pub fn subvolumes(pool: &Path) -> BTreeSet<String> {
     let out = std::process::Command::new("btrfs").args(["subvolume", "list"]).arg(pool).output().unwrap();
     assert!(out.status.success(), "btrfs subvolume list: {}", String::from_utf8_lossy(&out.stderr));
-    String::from_utf8(out.stdout).unwrap().lines().filter_map(|l| l.split(" path ").nth(1).map(str::to_owned)).collect()
+    let out = String::from_utf8(out.stdout).unwrap();
+    // The barrier is part of the pool, and of nothing in it.
+    out.lines().filter_map(|l| l.split(" path ").nth(1)).filter(|path| !path.starts_with("barrier/")).map(str::to_owned).collect()
 }
 
 /// What a pool's cgroups hold.

@@ -17,6 +17,8 @@ pub const PROJECTS: &str = "projects";
 pub const CATALOG: &str = "catalog";
 /// Unfinished volumes, one directory for each operation.
 pub const STAGING: &str = "staging";
+/// An empty subvolume that is renamed to keep changes in order.
+pub const BARRIER: &str = "barrier";
 /// Homes of containers that are being deleted, one directory for each operation.
 pub const TRASH: &str = "trash";
 /// Consoles of containers, one file each.

@@ -25,21 +25,19 @@ use nix::fcntl::{RenameFlags, renameat2};
 use std::os::fd::AsFd;
 use std::path::Path;
 
-/// The directory of the two names, in the staging directory. No operation has this id.
-const DIR: &str = "barrier";
 /// One of these is an empty subvolume, the other an empty directory. Each barrier exchanges them.
 const NAMES: [&str; 2] = ["a", "b"];
 
 impl BtrfsStore {
     /// No power cut keeps a change that is made after this call and loses one that was made before it. Neither is durable yet.
     pub(super) fn barrier(&self) -> Result<()> {
-        let dir = Path::new(layout::STAGING).join(DIR);
+        let dir = Path::new(layout::BARRIER);
         let [a, b] = NAMES.map(|name| dir.join(name));
         let exchange = || renameat2(&self.root, &a, &self.root, &b, RenameFlags::RENAME_EXCHANGE);
         let done = match exchange() {
             Err(Errno::ENOENT) => {
-                self.make_dir(&dir)?;
-                let open = open_dir_at(&self.root, &dir).io(|| "open the directory of the barrier")?;
+                self.make_dir(dir)?;
+                let open = open_dir_at(&self.root, dir).io(|| "open the directory of the barrier")?;
                 // The subvolume first: if both names exist, one of them is the subvolume.
                 match subvolume::subvolume_create(open.as_fd(), c"a", &[]) {
                     Ok(()) | Err(Errno::EEXIST) => {}
