@@ -23,6 +23,9 @@ pub struct RestoreFiles {
     /// Names that are not in the snapshot are deleted: a directory is replaced as a whole, and a path that is not in the snapshot is removed. Default: they stay.
     #[serde(default)]
     pub delete_new: bool,
+    /// `revert`: databases among the paths go back although other containers use them too. Without it such a request is refused. `keep` means nothing here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub databases: Option<super::DatabasesChoice>,
 }
 
 /// What became of each path.

@@ -17,7 +17,7 @@ use crate::catalog::snapshots::SnapshotRow;
 use crate::catalog::{Durability, Tx, containers, ms, snapshots};
 use crate::error::{Code, Error, Result};
 use crate::id::{ContainerId, ProjectId};
-use crate::model::{DatabaseScope, FilesRestored, NodeKind, RestoreFiles};
+use crate::model::{DatabaseScope, DatabasesChoice, FilesRestored, NodeKind, RestoreFiles};
 use crate::name::SnapshotName;
 use crate::op::{Caller, cancelled};
 use crate::snapshot::{FilesRequest, Volume};
@@ -210,6 +210,13 @@ pub(crate) fn restore_files(world: &World, caller: &Caller, id: &ContainerId, na
     world.limits.check_nested(&Volume::Live(id.clone()))?;
     let (row, target) = world.read(|c| Ok((containers::get(c, id)?, snapshots::get(c, id, name)?)))?;
     require_changeable(&row)?;
+    if databases_of.is_some() {
+        if files.databases == Some(DatabasesChoice::Keep) {
+            let message = "databases: keep means nothing where single databases are restored: leave their paths out; nothing was changed";
+            return Err(Error::new(Code::ValidationError, message));
+        }
+        world.databases.require_choice(&row, files.databases)?;
+    }
     let snapshot = target.snapshot.name;
     let kept = Kept::for_undo(world, id, format!("the state before files of {snapshot} were restored"))?;
     let keep = kept.row(world.now(), row.state.head.clone());

@@ -158,7 +158,8 @@ impl Paths {
     pub(super) fn databases_done(&mut self, done: Vec<Result<()>>) {
         let paths = self.all.iter_mut().filter(|p| matches!(p.how, How::Database(_)));
         for (path, done) in paths.zip(done) {
-            path.done = Some(done);
+            // The log and the lock file of a database go with the database: nothing of their names is there to be restored.
+            path.done = Some(done.map_err(|e| if e.code() == Code::BadPath { Error::new(Code::InvalidPath, e.message()) } else { e }));
         }
     }
 

@@ -66,6 +66,7 @@ pub fn run(cx: &mut Context<'_>, a: &Checkout) -> Outcome {
         ("to", to.as_ref().and_then(|t| t.as_ref().ok()).map(|t| json!(t))),
         ("to_encoded", to.as_ref().and_then(|t| t.as_ref().err()).map(|t| json!(t))),
         ("delete_new", a.delete_new.then_some(json!(true))),
+        ("databases", a.databases.as_ref().map(|d| json!(d))),
     ]);
     let data = cx.client.post(&url, &body)?;
     wait::operation(cx, &data, &a.wait)?;

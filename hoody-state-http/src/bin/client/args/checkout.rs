@@ -18,6 +18,9 @@ pub struct Checkout {
     /// Delete what is not in the snapshot: directories are replaced as a whole
     #[arg(long)]
     pub delete_new: bool,
+    /// Also take back databases that other containers use too
+    #[arg(long, value_name = "WHAT", value_parser = ["revert"])]
+    pub databases: Option<String>,
     #[command(flatten)]
     pub wait: Wait,
 }
