@@ -8,6 +8,8 @@ mod checkout;
 mod copies;
 #[path = "filesystem/databases.rs"]
 mod databases;
+#[path = "filesystem/diff_databases.rs"]
+mod diff_databases;
 #[path = "filesystem/escape.rs"]
 mod escape;
 #[path = "filesystem/etc.rs"]

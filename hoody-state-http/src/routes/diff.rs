@@ -42,6 +42,9 @@ pub struct DiffQuery {
     /// `true`: read both trees completely if what changed cannot be told otherwise.
     #[serde(default)]
     walk: bool,
+    /// `true`: also how many rows the tables of databases beneath `/hoody/databases` have, if the database is among the records. Rows are counted, not compared.
+    #[serde(default)]
+    databases: bool,
     /// At most so many records, from 1.
     limit: Option<i64>,
     /// `next_cursor` of the answer before.
@@ -61,7 +64,7 @@ impl Drop for Leaves {
 #[utoipa::path(get, path = "/containers/{id}/snapshots/{a}/diff/{b}", tag = "snapshots", operation_id = "diff_snapshots",
     params(("id" = String, Path), ("a" = String, Path, description = "The old tree: a snapshot, by name or alias"),
         ("b" = String, Path, description = "The new tree: a snapshot, by name or alias; `live`: the present state"), DiffQuery),
-    responses((status = 200, description = "One `DiffRecord` a line (with `stat`: one `DiffStat`), then a `DiffSummary`", content((DiffLine = "application/x-ndjson")))))]
+    responses((status = 200, description = "One `DiffRecord` a line (with `stat`: one `DiffStat`), with `databases` one `DiffDatabase` for each database, then a `DiffSummary`", content((DiffLine = "application/x-ndjson")))))]
 pub async fn diff(
     State(app): State<Shared>,
     who: Identity,
@@ -99,6 +102,7 @@ fn request(q: DiffQuery, to: String, raw: &str) -> Result<DiffRequest, Error> {
         stat: q.stat,
         times: q.times,
         walk: q.walk,
+        databases: q.databases,
         limit: limit.transpose()?,
         cursor: q.cursor,
     })

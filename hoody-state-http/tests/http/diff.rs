@@ -99,6 +99,22 @@ fn a_path_counts_and_pages() {
 }
 
 #[test]
+fn a_store_without_files_says_that_it_counts_no_rows() {
+    let w = Diffs::new();
+    w.write("hoody/databases/x.db", "1");
+    let (without, summary) = w.diff("two/diff/live?path=/hoody");
+    let (lines, with) = w.diff("two/diff/live?path=/hoody&databases=true");
+    assert_eq!(lines[..without.len()], without);
+    let database = &lines[without.len()];
+    assert_eq!(
+        (&database["kind"], &database["path"], &database["error"]["code"]),
+        (&json!("database"), &json!("/hoody/databases/x.db"), &json!("files_unsupported"))
+    );
+    assert_eq!((lines.len(), &with["records"]), (without.len() + 1, &summary["records"]), "a database is no record");
+    assert_eq!(w.diff("one/diff/two?databases=true").0.len(), 1, "no database differs");
+}
+
+#[test]
 fn what_is_refused() {
     let w = Diffs::new();
     for (rest, status, code) in [

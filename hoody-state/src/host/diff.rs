@@ -9,16 +9,18 @@ use crate::id::ContainerId;
 use crate::model::{DiffCounts, DiffLine, DiffMethod, DiffRecord, DiffRequest, DiffSide, DiffStat, DiffSummary, NotCovered, StatWord, SummaryWord};
 use crate::ops;
 use crate::ops::diff::Tree;
+use crate::ops::diff_databases::Candidates;
 use crate::services::databases::DATABASES;
 use crate::services::files::MOUNTED;
 use crate::tree::{encoded, shown};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 impl Host {
     /// Gives what differs between the snapshot `at` of a container and another tree to `line`: one record for each name, in the order of the paths, or counts with
-    /// `stat`; and returns the summary. See [`crate::diff`] for what records mean. Nothing is locked and nothing is changed: for `live` a temporary snapshot
-    /// is made and deleted. `stop` is asked now and then; `true` ends the work.
+    /// `stat`; then, if asked for, a line for each database with the rows of its tables; and returns the summary. See [`crate::diff`] for what records mean.
+    /// Nothing is locked and nothing is changed: for `live` a temporary snapshot is made and deleted. `stop` is asked now and then; `true` ends the work.
     ///
     /// Cost: follows what changed since the two parted. Memory is bounded.
     ///
@@ -43,10 +45,15 @@ impl Host {
             from: cursor.as_ref().map(|c| c.path().to_vec()).unwrap_or_default(),
             stop: Some(stop),
         };
-        let mut page = Page { request, cursor, last: None, more: false, counts: DiffCounts::default(), stats: BTreeMap::new(), line };
-        let outcome = ops::diff::compare(&self.0, &Caller::default(), &old, &new, &options, &mut |r| page.take(&r))?;
+        let wanted = request.databases.then(RefCell::<Candidates>::default);
+        let mut page =
+            Page { request, cursor, last: None, more: false, counts: DiffCounts::default(), stats: BTreeMap::new(), wanted: wanted.as_ref(), line: &mut *line };
+        let outcome = ops::diff::compare(&self.0, &Caller::default(), (&old, &new), &options, &mut |r| page.take(&r), wanted.as_ref())?;
         let next_cursor = page.more.then(|| page.last.as_ref().map(Cursor::text)).flatten();
         let counts = page.end()?;
+        for database in outcome.counted.databases {
+            line(DiffLine::Database(database))?;
+        }
         Ok(DiffSummary {
             kind: SummaryWord::Summary,
             method: match outcome.compared.method {
@@ -58,6 +65,7 @@ impl Host {
             records: counts.names(),
             counts,
             next_cursor,
+            databases_left_out: outcome.counted.left_out,
             not_covered: not_covered(outcome.databases),
             from: side(old),
             to: side(new),
@@ -91,6 +99,7 @@ struct Page<'a> {
     more: bool,
     counts: DiffCounts,
     stats: BTreeMap<Vec<u8>, DiffCounts>,
+    wanted: Option<&'a RefCell<Candidates>>,
     line: &'a mut dyn FnMut(DiffLine) -> Result<()>,
 }
 
@@ -102,6 +111,7 @@ impl Page<'_> {
         }
         let shown = DiffRecord::from(record);
         if self.request.stat {
+            self.note(record);
             self.counts.add(&shown);
             self.stats.entry(self.group(record)).or_default().add(&shown);
             return Ok(ControlFlow::Continue(()));
@@ -110,10 +120,17 @@ impl Page<'_> {
             self.more = true;
             return Ok(ControlFlow::Break(()));
         }
+        self.note(record);
         self.counts.add(&shown);
         self.last = Some(place);
         (self.line)(DiffLine::Record(shown))?;
         Ok(ControlFlow::Continue(()))
+    }
+
+    fn note(&self, record: &Record) {
+        if let Some(wanted) = self.wanted {
+            wanted.borrow_mut().see(record);
+        }
     }
 
     /// The first name beneath the path that was asked for.

@@ -116,6 +116,8 @@ pub struct DiffRequest {
     pub times: bool,
     /// Read both trees completely if what changed cannot be told otherwise.
     pub walk: bool,
+    /// Also how many rows the tables of the databases have that differ.
+    pub databases: bool,
     /// At most so many records.
     pub limit: Option<u64>,
     /// `next_cursor` of the answer before.
@@ -201,6 +203,64 @@ pub struct DiffStat {
     pub counts: DiffCounts,
 }
 
+/// The word `database`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum DatabaseWord {
+    /// The only value.
+    #[default]
+    Database,
+}
+
+/// A table with another number of rows, or that only one of the trees has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct TableRows {
+    /// The table.
+    pub name: String,
+    /// Its rows in the old tree; null: it is not there.
+    pub from: Option<u64>,
+    /// Its rows in the new tree; null: it is not there.
+    pub to: Option<u64>,
+}
+
+/// Why the rows of a database were not counted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct DatabaseError {
+    /// The code of the error.
+    pub code: String,
+    /// For people.
+    pub message: String,
+}
+
+/// An SQLite database that differs: a line of the answer to a diff with `databases`. Rows are counted, not compared: a table whose rows were only changed
+/// counts as equal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct DiffDatabase {
+    /// `database`.
+    pub kind: DatabaseWord,
+    /// Its name in the new tree; if it is deleted, in the old tree.
+    pub path: String,
+    /// The bytes of `path`, percent-encoded, if they are not UTF-8.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path_encoded: Option<String>,
+    /// The tables with another number of rows, by name. Virtual tables and those of SQLite itself are not counted.
+    pub tables: Vec<TableRows>,
+    /// How many tables have the same number of rows in both.
+    pub equal_tables: u64,
+    /// Set if it could not be read in one of the trees: then nothing is known of its tables.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<DatabaseError>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_zero(n: &u64) -> bool {
+    *n == 0
+}
+
 /// How two trees were compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -254,6 +314,9 @@ pub struct DiffSummary {
     pub counts: DiffCounts,
     /// Where to go on; null: these were the last.
     pub next_cursor: Option<String>,
+    /// With `databases`: databases that have no line, because there are more than 100.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub databases_left_out: u64,
     /// What is in no snapshot, so that no change there is shown.
     pub not_covered: Vec<NotCovered>,
 }
@@ -267,6 +330,8 @@ pub enum DiffLine {
     Summary(DiffSummary),
     /// With `stat`.
     Stat(DiffStat),
+    /// With `databases`.
+    Database(DiffDatabase),
     /// A name that differs.
     Record(DiffRecord),
 }

@@ -1,9 +1,10 @@
 //! Compares a snapshot with another, or with the present state of a container.
 //!
-//! Two snapshots are only read. For the present state a temporary snapshot is made, which is what the journal is for: it is in no list, is deleted as soon as
+//! Two snapshots are only read, unless rows of databases are counted, which copies these. For the present state a temporary snapshot is made, which is what the journal is for: it is in no list, is deleted as soon as
 //! the records are known, and a crash leaves the deletion to recovery. No lock is taken: other operations on the container go on.
 
 use super::copied::staging_of;
+use super::diff_databases::{self, Candidates, Counted, Side};
 use super::{Begun, Claim, Op, Operation, Recovery};
 use crate::catalog::containers::ContainerRow;
 use crate::catalog::{Durability, containers, snapshots};
@@ -17,6 +18,7 @@ use crate::snapshot::{Volume, VolumePair};
 use crate::units::VolumeId;
 use crate::world::World;
 use serde::{Deserialize, Serialize};
+use std::cell::RefCell;
 
 /// One of two trees.
 #[derive(Debug, Clone)]
@@ -31,9 +33,11 @@ pub(crate) struct Outcome {
     pub compared: Compared,
     /// Whether the databases of the project were compared too: `false` if one of the trees does not have them.
     pub databases: bool,
+    /// The rows of databases, if they were wanted.
+    pub counted: Counted,
 }
 
-/// The intent: temporary snapshots of a container's present state exist until they have been compared.
+/// The intent: temporary snapshots of a container's present state, and copies of databases, exist until they have been compared.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct CompareLive {
     pub container: ContainerId,
@@ -109,33 +113,62 @@ fn of_snapshot(world: &World, container: &ContainerId, name: &SnapshotName) -> R
     Ok(Volumes { own: Volume::Snapshot(container.clone(), name.clone()), databases })
 }
 
-/// Gives every name in which the tree `new` differs from `old` to `sink`, in the order of the paths.
+/// Gives every name in which the tree `new` differs from `old` to `sink`, in the order of the paths; then counts the rows of the databases that `sink` has put
+/// into `wanted`.
 ///
 /// # Errors
 /// As [`crate::snapshot::SnapshotStore::compare`], `pool_full` and `operation_state_conflict` where there is no present state to take a snapshot of.
-pub(crate) fn compare(world: &World, caller: &Caller, old: &Tree, new: &Tree, options: &Options<'_>, sink: Sink<'_>) -> Result<Outcome> {
+pub(crate) fn compare(
+    world: &World,
+    caller: &Caller,
+    (old, new): (&Tree, &Tree),
+    options: &Options<'_>,
+    sink: Sink<'_>,
+    wanted: Option<&RefCell<Candidates>>,
+) -> Result<Outcome> {
     let of = |tree: &Tree| tree.snapshot.as_ref().map(|name| of_snapshot(world, &tree.container.id, name)).transpose();
-    let (before, after) = (of(old)?, of(new)?);
-    let (before, live) = match (before, after) {
-        (Some(a), Some(b)) => return volumes(world, (old, &a), (new, &b), options, sink),
-        (Some(a), None) => (a, &new.container),
-        _ => return Err(Error::new(Code::ValidationError, "the first of two trees that are compared is a snapshot")),
+    let Some(before) = of(old)? else {
+        return Err(Error::new(Code::ValidationError, "the first of two trees that are compared is a snapshot"));
     };
-    let intent = CompareLive { container: live.id.clone() };
+    let after = of(new)?;
+    if let (Some(after), None) = (&after, wanted) {
+        return volumes(world, (old, &before), (new, after), options, sink);
+    }
+    let changed = &new.container;
+    let intent = CompareLive { container: changed.id.clone() };
     let held = world.engine.lock(caller, intent.claim())?;
     let nobody = Caller { idempotency: None, ..caller.clone() };
-    let begun = Begun::journal(world, &nobody, held, Durability::Disk, intent, Some(&live.project), |_| Ok(()))?;
+    let begun = Begun::journal(world, &nobody, held, Durability::Disk, intent, Some(&changed.project), |_| Ok(()))?;
     let mut outcome = None;
     begun.run_with(|_, op| {
-        let after = snapshot_of_now(op, live)?;
+        let after = after.map_or_else(|| snapshot_of_now(op, changed), Ok)?;
         op.step("compare")?;
         let progress = std::sync::Arc::clone(&op.progress);
         let stop = || progress.must_stop() || options.stop.is_some_and(|stop| stop());
         let options = Options { stop: Some(&stop), ..options.clone() };
-        outcome = Some(volumes(world, (old, &before), (new, &after), &options, sink)?);
+        let mut done = volumes(world, (old, &before), (new, &after), &options, sink)?;
+        if let Some(wanted) = wanted {
+            op.step("count_rows")?;
+            let (old, new) = sides(&before, &after);
+            let staging = Volume::Staging(op.id.clone());
+            done.counted = diff_databases::count(&*world.store, &staging, (&old, &new), &wanted.borrow(), &stop).map_err(|e| match e.code() {
+                Code::VolumeNotFound => Error::new(Code::SnapshotNotFound, "a snapshot was deleted while rows were counted: nothing incomplete is shown"),
+                _ => e,
+            })?;
+        }
+        outcome = Some(done);
         finish(op)
     })?;
     outcome.ok_or_else(|| Error::internal("a comparison ended without an outcome"))
+}
+
+/// The volumes that have the databases that were compared.
+fn sides<'a>(before: &'a Volumes, after: &'a Volumes) -> (Side<'a>, Side<'a>) {
+    let prefix = DATABASES.trim_start_matches('/').as_bytes();
+    match (&before.databases, &after.databases) {
+        (Some(a), Some(b)) => (Side { volume: a, prefix }, Side { volume: b, prefix }),
+        _ => (Side { volume: &before.own, prefix: b"" }, Side { volume: &after.own, prefix: b"" }),
+    }
 }
 
 /// Takes the temporary snapshots.
@@ -179,7 +212,7 @@ fn volumes(world: &World, (old, before): (&Tree, &Volumes), (new, after): (&Tree
         (Code::VolumeNotFound, Some(_)) => Error::new(Code::SnapshotNotFound, "a snapshot was deleted while it was compared: nothing incomplete is shown"),
         _ => e,
     };
-    Ok(Outcome { compared: compared.map_err(named)?, databases })
+    Ok(Outcome { compared: compared.map_err(named)?, databases, counted: Counted::default() })
 }
 
 /// A snapshot that both trees grew from, as the list of snapshots says. Not of copies: a sync or a reset puts a state of the source into their list, behind a

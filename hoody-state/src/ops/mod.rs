@@ -10,6 +10,7 @@ mod copy_base;
 pub(crate) mod create;
 pub(crate) mod delete;
 pub(crate) mod diff;
+pub(crate) mod diff_databases;
 mod discarded;
 mod exchange;
 pub(crate) mod exec;

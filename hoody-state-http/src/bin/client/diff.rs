@@ -7,7 +7,7 @@ use crate::http::segment;
 use crate::output::line;
 use crate::resolve;
 use crate::style::{Look, Style};
-use hoody_state::model::{DiffCounts, DiffKind, DiffLine, DiffMethod, DiffRecord, DiffStat, DiffSummary, FileType, LIVE};
+use hoody_state::model::{DiffCounts, DiffDatabase, DiffKind, DiffLine, DiffMethod, DiffRecord, DiffStat, DiffSummary, FileType, LIVE};
 use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
@@ -43,7 +43,7 @@ pub fn run(cx: &mut Context<'_>, a: &Diff) -> Outcome {
         None => b,
     };
     query.extend(path.map(|p| format!("path={}", percent_encode(p.as_bytes(), NON_ALPHANUMERIC))));
-    for (name, on) in [("stat", a.stat), ("times", a.times), ("walk", a.walk)] {
+    for (name, on) in [("stat", a.stat), ("times", a.times), ("walk", a.walk), ("databases", a.databases)] {
         query.extend(on.then(|| format!("{name}=true")));
     }
     let url = format!("/containers/{id}/snapshots/{}/diff/{}?{}", segment(old), segment(new), query.join("&"));
@@ -68,6 +68,7 @@ pub fn shown(l: &DiffLine, style: Style) -> String {
     match l {
         DiffLine::Record(r) => record(r, style),
         DiffLine::Stat(s) => stat(s),
+        DiffLine::Database(d) => database(d),
         DiffLine::Summary(s) => summary(s),
     }
 }
@@ -129,6 +130,20 @@ fn stat(s: &DiffStat) -> String {
     line(&format!("{}  {}", s.path_encoded.as_ref().unwrap_or(&s.path), counts(&s.counts)))
 }
 
+/// A database and, a line each, the tables with another number of rows.
+fn database(d: &DiffDatabase) -> String {
+    let path = d.path_encoded.as_ref().unwrap_or(&d.path);
+    if let Some(e) = &d.error {
+        return line(&format!("rows of {path}: not counted: {}", e.message));
+    }
+    let rows = |n: Option<u64>| n.map_or_else(|| "no table".to_owned(), |n| n.to_string());
+    let mut text = line(&format!("rows of {path}: {} tables have as many as before", d.equal_tables));
+    for t in &d.tables {
+        text.push_str(&line(&format!("    {}: {} -> {}", t.name, rows(t.from), rows(t.to))));
+    }
+    text
+}
+
 fn summary(s: &DiffSummary) -> String {
     let how = match s.method {
         DiffMethod::Changes => "",
@@ -166,5 +181,10 @@ mod tests {
         assert_eq!(text, "\x1b[33mM /x  (2.0 KiB; mode; same file as /y)\x1b[0m\n");
         let text = of(r#"{"kind":"type_changed","path":"/t","from":"file","to":"symlink","type":"symlink","bytes":0}"#, false);
         assert_eq!(text, "T /t (file -> symlink)\n");
+        let text = of(
+            r#"{"kind":"database","path":"/hoody/databases/x","tables":[{"name":"a\u001b","from":null,"to":3},{"name":"b","from":1,"to":null}],"equal_tables":2}"#,
+            false,
+        );
+        assert_eq!(text, "rows of /hoody/databases/x: 2 tables have as many as before\n    a\u{fffd}: no table -> 3\n    b: 1 -> no table\n");
     }
 }

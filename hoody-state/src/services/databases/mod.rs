@@ -6,6 +6,9 @@
 //! transaction of SQLite's backup API, so that open connections stay good ([`DatabasesPlan`]).
 
 mod component;
+pub(crate) mod counts;
+#[cfg(test)]
+mod counts_tests;
 mod hold;
 mod names;
 mod plan;

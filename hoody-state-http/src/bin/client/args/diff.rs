@@ -20,4 +20,7 @@ pub struct Diff {
     /// Read both states completely if what changed cannot be told otherwise
     #[arg(long)]
     pub walk: bool,
+    /// Also show how many rows the tables of changed databases have: rows are counted, not compared
+    #[arg(long)]
+    pub databases: bool,
 }
