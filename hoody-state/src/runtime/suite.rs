@@ -212,7 +212,8 @@ fn commands(w: &dyn World) {
     });
     assert_eq!(r.exec(&c, &long).unwrap_err().code(), Code::ExecCancelled, "one that is cancelled before it begins");
     r.kill(&c).unwrap();
-    assert_eq!(r.exec(&c, &cat).unwrap_err().code(), Code::NotRunning);
+    let e = r.exec(&c, &cat).unwrap_err();
+    assert_eq!(e.code(), Code::NotRunning, "{e}");
     r.remove(&c).unwrap();
 }
 

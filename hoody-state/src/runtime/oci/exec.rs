@@ -98,7 +98,13 @@ impl OciRuntime {
     fn follow(&self, c: &ContainerId, name: &str, files: &Files, pump: &mut Pump<'_>) -> Result<End> {
         let pid = files.read_pid().ok_or_else(|| Error::new(Code::ExecFailed, "the runtime wrote no pid file for the command"))?;
         // A child that is dead but not reaped can be opened, and no other thread reaps it while it is expected.
-        let pidfd = process::pidfd_open(pid).io(|| format!("open a pidfd of the command (process {pid})"))?;
+        let pidfd = match process::pidfd_open(pid) {
+            // It is gone, and was not our child to be reaped: the container was killed meanwhile.
+            Err(e) if e.raw_os_error() == Some(nix::libc::ESRCH) => {
+                return Err(Error::new(Code::NotRunning, format!("container {c} has ended: start it first")));
+            }
+            opened => opened.io(|| format!("open a pidfd of the command (process {pid})"))?,
+        };
         self.gather(c, name, pid);
         let until = pump.run(&pidfd)?;
         if until != Until::Ended {

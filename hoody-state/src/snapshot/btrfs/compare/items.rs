@@ -107,7 +107,7 @@ impl Tree<'_> {
 
     /// The inodes with these numbers, which are ascending, as far as they exist. Reads as many as fit into memory and says how many numbers that were.
     pub(super) fn objects(&self, wanted: &[u64]) -> Result<(Vec<Object>, usize)> {
-        let mut reading = Reading { wanted, next: 0, found: Vec::new(), bytes: 0, skipped: 0 };
+        let mut reading = Reading { wanted, next: 0, found: Vec::new(), bytes: 0, object_bytes: 0, skipped: 0 };
         while let Some(&from) = reading.wanted.get(reading.next) {
             if reading.bytes > BATCH_BYTES {
                 break;
@@ -184,6 +184,8 @@ struct Reading<'a> {
     next: usize,
     found: Vec<Object>,
     bytes: usize,
+    /// Of names and attributes of the last inode found, values included.
+    object_bytes: usize,
     skipped: u32,
 }
 
@@ -221,6 +223,7 @@ impl Reading<'_> {
         if item.item_type == INODE_ITEM {
             self.found.extend(parse_inode(item.objectid, data));
             self.bytes += size_of::<Object>();
+            self.object_bytes = 0;
             return Ok(());
         }
         let Some(object) = self.current(item.objectid) else { return Ok(()) };
@@ -232,9 +235,11 @@ impl Reading<'_> {
             EXTENT_DATA => object.extents.extend(parse_extent(item.offset, data)),
             _ => {}
         }
-        let large = object.names.len() * 32 + object.xattrs.len() * 64;
         self.bytes += data.len() + 32;
-        if large > OBJECT_BYTES {
+        if matches!(item.item_type, INODE_REF | INODE_EXTREF | XATTR_ITEM) {
+            self.object_bytes += data.len() + 64;
+        }
+        if self.object_bytes > OBJECT_BYTES {
             return Err(Error::new(Code::DiffTooLarge, format!("inode {} has too many names or attributes to be compared", item.objectid)));
         }
         Ok(())

@@ -123,6 +123,8 @@ fn only_what_was_asked_for_of_times() {
     std::fs::create_dir(t.at("d")).unwrap();
     std::fs::write(t.at("d/f"), "x").unwrap();
     let a = t.take("s1");
+    // The times of files go by the ticks of the kernel's clock.
+    std::thread::sleep(std::time::Duration::from_millis(30));
     std::fs::write(t.at("d/g"), "x").unwrap();
     std::fs::remove_file(t.at("d/g")).unwrap();
     std::fs::set_permissions(t.at("d/f"), std::fs::Permissions::from_mode(0o600)).unwrap();
