@@ -25,6 +25,7 @@ pub mod names;
 pub mod object;
 pub mod options;
 pub mod sorter;
+#[cfg(feature = "host")]
 pub mod wire;
 
 pub use crate::model::FileType;

@@ -7,9 +7,9 @@
 //! **Places.** The directory of a name is looked up once, with the volume's root as `/`, and known by its inode number from then on. A link that is put in the
 //! way later leads nowhere. A directory that is moved meanwhile takes what is restored along; one that is removed makes that path fail.
 //!
-//! **Left over** after a crash: an [`Area`](area) in each subvolume that something is restored into, which [`settle`] finds and removes.
+//! **Left over** after a crash: an area of its own in each subvolume that something is restored into, which [`settle`] finds and removes.
 //!
-//! Cost: as for [`copy`](super::copy) for what differs; nothing of the size of files.
+//! Cost: as for a [`Copier`] for what differs; nothing of the size of files.
 
 mod area;
 mod merge;
