@@ -66,8 +66,9 @@ fn read_at(path: &Path, times: bool, known: &mut HashMap<(u64, u64), Ref>) -> Re
     } else {
         Content::Nothing
     };
+    // The kernel gives a file that does not compress well the flag for that, when it writes it out, and then hides the flag for compression (4).
     let flags = match m.is_file() || m.is_dir() {
-        true => rustix::fs::ioctl_getflags(std::fs::File::open(path).unwrap()).unwrap().bits() & !0x400,
+        true => rustix::fs::ioctl_getflags(std::fs::File::open(path).unwrap()).unwrap().bits() & !0x404,
         false => 0,
     };
     let node = Node {
