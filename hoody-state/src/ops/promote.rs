@@ -158,7 +158,7 @@ impl Promote {
         let base = Volume::Snapshot(self.branch_point.container_id.clone(), self.branch_point.snapshot.clone());
         let (fork, own) = split_own(changes(op, &base, &Self::capture(&op.id, 1)?)?);
         let mut sides = Sides { fork, target: changes(op, &base, &Self::capture(&op.id, 2)?)?, own };
-        if self.prefer == Some(Prefer::Fork) && self.merged(op, &sides, None)?.conflicts.is_empty() {
+        if self.prefer == Some(Prefer::Fork) && Self::merged(op, &sides, None)?.conflicts.is_empty() {
             // Nobody need be preferred: the changes go into the target as it is.
             self.prefer = None;
         }
@@ -214,7 +214,7 @@ impl Promote {
     fn take(&self, op: &Op, id: &ContainerId, number: usize) -> Result<()> {
         let world = &op.world;
         let (live, capture) = (Volume::Live(id.clone()), Self::capture(&op.id, number)?);
-        let mut gone = world.store.delete(&capture)?;
+        let gone = world.store.delete(&capture)?;
         let row = world.read(|c| containers::get(c, id))?;
         let nested = world.store.info(&live)?.is_some_and(|i| i.nested > 0);
         let hold = world.freezing.hold_for_snapshot(&row, nested)?;
@@ -222,7 +222,6 @@ impl Promote {
         world.store.snapshot(&live, &capture, &op.id)?;
         drop(still);
         hold.release();
-        gone.volumes.retain(|_| true);
         world.write(Durability::Process, |tx| tx.add_reclaim(&gone.volumes, "what a promotion compared"))
     }
 
@@ -267,15 +266,15 @@ impl Promote {
 
     /// Error: `promote_conflicts`, unless somebody is preferred.
     fn merge(&self, op: &Op, sides: &Sides) -> Result<Merged> {
-        let merged = self.merged(op, sides, self.prefer)?;
+        let merged = Self::merged(op, sides, self.prefer)?;
         if self.prefer.is_none() && !merged.conflicts.is_empty() {
             return Err(conflicts::refused(&self.fork, self.target(), &merged));
         }
         Ok(merged)
     }
 
-    #[allow(clippy::unused_self)]
-    fn merged(&self, op: &Op, sides: &Sides, prefer: Option<Prefer>) -> Result<Merged> {
+    /// The merge in which `prefer` decides conflicts; of none, the target keeps what it has.
+    fn merged(op: &Op, sides: &Sides, prefer: Option<Prefer>) -> Result<Merged> {
         let (fork, target) = (Self::capture(&op.id, 1)?, Self::capture(&op.id, 2)?);
         let fork_wins = prefer == Some(Prefer::Fork);
         let (winner, loser) = if fork_wins { (&fork, &target) } else { (&target, &fork) };
