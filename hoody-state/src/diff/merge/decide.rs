@@ -204,7 +204,7 @@ impl<'a> Merge<'a> {
         if let Some(base) = key.base_path() {
             match (self.w.removed.get(&base), self.l.removed.contains_key(&base)) {
                 // Both moved its old object, to the same name.
-                (Some(_), true) if self.kept.get(&base) == Some(&Verdict::Same) && self.moved_alike(&base) => {}
+                (Some(_), true) if self.moved_alike(&base) => {}
                 (Some(_), true) => {
                     let theirs = self.w.did(&key);
                     self.conflict(key, theirs, did);

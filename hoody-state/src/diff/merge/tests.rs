@@ -145,6 +145,24 @@ fn hard_links_arrive_as_hard_links() {
 }
 
 #[test]
+fn a_name_whose_object_both_moved_alike_is_free_for_what_one_of_them_puts_there() {
+    let base = tree(&[("a", 1), ("x", 2)]);
+    let (mut w, mut made, mut moved) = (base.clone(), base.clone(), base.clone());
+    for t in [&mut w, &mut made, &mut moved] {
+        t.rename("a", "d");
+    }
+    made.make("a", 3);
+    moved.rename("x", "a");
+    for (l, wanted) in [(&made, tree(&[("a", 3), ("d", 1), ("x", 2)])), (&moved, tree(&[("a", 2), ("d", 1)]))] {
+        for (w, l) in [(&w, l), (l, &w)] {
+            let (m, result) = merged(&base, w, l);
+            assert_eq!(m.conflicts, vec![]);
+            assert_eq!(result.shape(), wanted.shape());
+        }
+    }
+}
+
+#[test]
 fn a_database_of_which_both_changed_a_part_is_one_conflict() {
     let base = tree(&[("db", 1), ("db-wal", 1), ("db-shm", 1), ("x", 1)]);
     let (mut w, mut l) = (base.clone(), base.clone());
@@ -165,6 +183,11 @@ fn a_database_of_which_both_changed_a_part_is_one_conflict() {
     assert_eq!(result.shape(), tree(&[("db", 3), ("db-shm", 2), ("x", 3)]).shape());
 }
 
+/// As many as `PROPTEST_CASES` says.
+fn cases() -> u32 {
+    std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(3000)
+}
+
 type Edits = Vec<(u8, u8, u8, u8)>;
 
 fn edits(most: usize) -> impl Strategy<Value = Edits> {
@@ -172,7 +195,7 @@ fn edits(most: usize) -> impl Strategy<Value = Edits> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 3000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(), ..ProptestConfig::default() })]
 
     #[test]
     fn without_changes_of_the_other_a_tree_is_the_result(base in edits(14), changes in edits(12)) {
