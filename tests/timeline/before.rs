@@ -1,17 +1,20 @@
 //! A catalog of the version before has no history: what it knows is shown.
 
 use super::{from, me, of, only, snapshot_node};
-use hoody_state::model::{CopyRequest, NodeKind};
+use hoody_state::model::{CopyRequest, NodeKind, Trigger};
 use hoody_state_workspace::{MemoryWorld, assert_clean, at_rest, container, furnish, snapshot};
 
 /// Takes a catalog back to the version before there was a history.
 fn back(world: &MemoryWorld) {
     let catalog = rusqlite::Connection::open(world.catalog_file()).unwrap();
     let version: i64 = catalog.query_row("PRAGMA user_version", [], |r| r.get(0)).unwrap();
-    assert_eq!(version, 7, "later migrations must be taken back here first");
+    assert_eq!(version, 8, "later migrations must be taken back here first");
     catalog
         .execute_batch(
-            "DROP TABLE history; DROP TABLE history_edges; DROP INDEX operations_of; ALTER TABLE operations DROP COLUMN author; PRAGMA user_version = 6",
+            "DROP TABLE policies; DROP TABLE schedules; DROP TABLE trash; DROP INDEX snapshots_by_schedule;
+             ALTER TABLE snapshots DROP COLUMN trigger; ALTER TABLE snapshots DROP COLUMN schedule; ALTER TABLE snapshots DROP COLUMN scheduled_ms;
+             ALTER TABLE snapshots DROP COLUMN missed; ALTER TABLE snapshots DROP COLUMN replaced_alias;
+             DROP TABLE history; DROP TABLE history_edges; DROP INDEX operations_of; ALTER TABLE operations DROP COLUMN author; PRAGMA user_version = 6",
         )
         .unwrap();
 }
@@ -33,6 +36,9 @@ fn a_catalog_of_the_version_before_shows_what_it_knows() {
     drop(host);
     back(&world);
     let host = world.host();
+    let triggers = host.snapshots(&c).unwrap().snapshots.iter().map(|s| (s.alias.is_some(), s.trigger)).collect::<Vec<_>>();
+    let (made, undo) = ((true, Trigger::Manual), (false, Trigger::Restore));
+    assert_eq!(triggers, [undo, made, made, made], "snapshots of that version have the trigger that can be told from them");
     let t = of(&host, &c);
     assert_eq!(from(&t, only(&t, &c, NodeKind::Create)), ["image_import"]);
     assert_eq!(from(&t, snapshot_node(&t, &c, "one")), ["create"]);

@@ -51,7 +51,7 @@ ALTER TABLE copies_elsewhere ADD COLUMN source_id TEXT;
 ALTER TABLE tokens ADD COLUMN host_network INTEGER NOT NULL DEFAULT 0;
 ", "
 ALTER TABLE projects ADD COLUMN disk INTEGER;
-", include_str!("history.sql")];
+", include_str!("history.sql"), include_str!("policies.sql")];
 
 /// Brings the catalog to this version.
 ///

@@ -17,13 +17,15 @@ pub(crate) struct SnapshotRow {
     pub generation: Generation,
 }
 
-const COLUMNS: &str = "name, alias, created_ms, last_used_ms, expires_ms, size, generation, parent, description, labels, pinned, consistency";
+const COLUMNS: &str = "name, alias, created_ms, last_used_ms, expires_ms, size, generation, parent, description, labels, pinned, consistency, \
+    trigger, schedule, scheduled_ms, missed";
 
 fn row(r: &Row<'_>) -> rusqlite::Result<Result<SnapshotRow>> {
     let (name, alias, created): (String, Option<String>, i64) = (r.get(0)?, r.get(1)?, r.get(2)?);
     let (last_used, expires, size, generation): (Option<i64>, Option<i64>, u64, u64) = (r.get(3)?, r.get(4)?, r.get(5)?, r.get(6)?);
     let (parent, description, labels): (Option<String>, Option<String>, String) = (r.get(7)?, r.get(8)?, r.get(9)?);
     let (pinned, consistency): (Option<String>, String) = (r.get(10)?, r.get(11)?);
+    let (trigger, schedule, scheduled, missed): (String, Option<String>, Option<i64>, Option<u64>) = (r.get(12)?, r.get(13)?, r.get(14)?, r.get(15)?);
     Ok((|| {
         Ok(SnapshotRow {
             snapshot: Snapshot {
@@ -41,6 +43,10 @@ fn row(r: &Row<'_>) -> rusqlite::Result<Result<SnapshotRow>> {
                 labels: if labels == "{}" { std::collections::BTreeMap::new() } else { json(&labels, "snapshot")? },
                 pinned,
                 consistency: if consistency == "crash" { Consistency::Crash } else { Consistency::DatabasesQuiesced },
+                trigger: trigger.parse()?,
+                schedule,
+                scheduled_for: scheduled.map(time),
+                missed,
             },
             generation: Generation(generation),
         })
@@ -149,8 +155,9 @@ impl Tx<'_> {
         let s = &r.snapshot;
         self.conn
             .prepare_cached(
-                "INSERT INTO snapshots(container_id, name, alias, created_ms, last_used_ms, expires_ms, size, generation, parent, description, labels, pinned, consistency)
-                 VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
+                "INSERT INTO snapshots(container_id, name, alias, created_ms, last_used_ms, expires_ms, size, generation, parent, description, labels, pinned, consistency,
+                 trigger, schedule, scheduled_ms, missed)
+                 VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)
                  ON CONFLICT(container_id, name) DO UPDATE SET alias = excluded.alias, last_used_ms = excluded.last_used_ms, expires_ms = excluded.expires_ms,
                  size = excluded.size, generation = excluded.generation, parent = excluded.parent, description = excluded.description, labels = excluded.labels,
                  pinned = excluded.pinned",
@@ -168,7 +175,11 @@ impl Tx<'_> {
                 s.description,
                 to_json(&s.labels)?,
                 s.pinned,
-                if s.consistency == Consistency::Crash { "crash" } else { "databases_quiesced" }
+                if s.consistency == Consistency::Crash { "crash" } else { "databases_quiesced" },
+                s.trigger.as_str(),
+                s.schedule,
+                s.scheduled_for.map(ms),
+                s.missed
             ])
             .map_err(|e| {
                 if e.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation) {

@@ -1,4 +1,5 @@
 use crate::clock::rfc3339;
+use crate::error::{Code, Error, Result};
 use crate::id::{ContainerId, OperationId, ProjectId};
 use crate::name::{Alias, SnapshotName};
 use crate::units::Bytes;
@@ -15,6 +16,82 @@ pub enum Consistency {
     DatabasesQuiesced,
     /// As after a power cut at one instant.
     Crash,
+}
+
+/// Why a snapshot was taken.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Trigger {
+    /// Somebody asked for it.
+    #[default]
+    Manual,
+    /// A schedule of a policy.
+    Schedule,
+    /// The container was stopped.
+    Stop,
+    /// The kernel killed a process of the container for lack of memory.
+    Oom,
+    /// The state before a restore, sync, promotion, reset or restore of single files: an undo snapshot.
+    Restore,
+    /// Asked for with a command, and taken before it.
+    Exec,
+    /// A command failed.
+    ExecFailure,
+    /// The container was about to be deleted.
+    BeforeDelete,
+    /// Taken for a copy, a sync or a move; or it came with a copy from another container.
+    Copy,
+}
+
+impl Trigger {
+    /// All of them.
+    pub const ALL: [Trigger; 9] = [
+        Trigger::Manual,
+        Trigger::Schedule,
+        Trigger::Stop,
+        Trigger::Oom,
+        Trigger::Restore,
+        Trigger::Exec,
+        Trigger::ExecFailure,
+        Trigger::BeforeDelete,
+        Trigger::Copy,
+    ];
+
+    /// Its word on the wire and in the catalog.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Trigger::Manual => "manual",
+            Trigger::Schedule => "schedule",
+            Trigger::Stop => "stop",
+            Trigger::Oom => "oom",
+            Trigger::Restore => "restore",
+            Trigger::Exec => "exec",
+            Trigger::ExecFailure => "exec_failure",
+            Trigger::BeforeDelete => "before_delete",
+            Trigger::Copy => "copy",
+        }
+    }
+}
+
+impl std::fmt::Display for Trigger {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl std::str::FromStr for Trigger {
+    type Err = Error;
+
+    /// Error: `validation_error`.
+    fn from_str(s: &str) -> Result<Self> {
+        Trigger::ALL.into_iter().find(|t| t.as_str() == s).ok_or_else(|| {
+            let known = Trigger::ALL.map(Trigger::as_str).join(", ");
+            let shown: String = s.chars().take(50).collect();
+            Error::new(Code::ValidationError, format!("no snapshot has the trigger {shown:?}: it is one of {known}"))
+        })
+    }
 }
 
 /// A snapshot, as the wire shows it.
@@ -51,6 +128,19 @@ pub struct Snapshot {
     pub pinned: Option<String>,
     /// What it promises.
     pub consistency: Consistency,
+    /// Why it was taken. An older server leaves it out: `manual`.
+    #[serde(default, deserialize_with = "trigger")]
+    pub trigger: Trigger,
+    /// The name of the schedule that took it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<String>,
+    /// The time by that schedule, which is before `created_at` by the spread of the schedule, or by as long as the server was down.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "rfc3339::option")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime))]
+    pub scheduled_for: Option<Timestamp>,
+    /// How many earlier runs of that schedule were missed, and are made up for by this one. Absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missed: Option<u64>,
     /// Bytes of file data on the disk that come back when it is deleted; only in the answer for one snapshot. Absent: not known (yet).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub frees_bytes: Option<Bytes>,
@@ -177,4 +267,36 @@ pub struct Restored {
     /// The operation that restores it, if it had not ended when the answer was given (`Prefer: wait`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operation_id: Option<OperationId>,
+}
+
+/// A trigger that only a newer server knows is read as [`Trigger::Copy`]: its snapshots can be copied to this one.
+fn trigger<'de, D: serde::Deserializer<'de>>(d: D) -> std::result::Result<Trigger, D::Error> {
+    let word = std::borrow::Cow::<'_, str>::deserialize(d)?;
+    Ok(word.parse().unwrap_or(Trigger::Copy))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn snapshots_of_older_and_newer_servers_are_read() {
+        let of = |trigger: Option<&str>| {
+            let mut s = serde_json::json!({
+                "name": "a", "alias": null, "created_at": "2026-11-23T10:05:00Z", "last_used_at": null, "expires_at": null, "stateful": false,
+                "size": 0, "parent": null, "description": null, "labels": {}, "pinned": null, "consistency": "crash"
+            });
+            if let Some(t) = trigger {
+                s["trigger"] = t.into();
+            }
+            serde_json::from_value::<Snapshot>(s).unwrap()
+        };
+        assert_eq!((of(None).trigger, of(Some("teleported")).trigger), (Trigger::Manual, Trigger::Copy));
+        for t in Trigger::ALL {
+            assert_eq!(of(Some(t.as_str())).trigger, t);
+            assert_eq!((serde_json::to_value(t).unwrap(), t.as_str().parse::<Trigger>().unwrap()), (t.as_str().into(), t));
+        }
+        assert_eq!("teleported".parse::<Trigger>().unwrap_err().code(), Code::ValidationError);
+    }
 }

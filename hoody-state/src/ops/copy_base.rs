@@ -3,7 +3,7 @@
 use crate::catalog::snapshots::{self, SnapshotRow};
 use crate::error::Result;
 use crate::id::ContainerId;
-use crate::model::NewSnapshot;
+use crate::model::{NewSnapshot, Trigger};
 use crate::name::SnapshotName;
 use crate::op::Caller;
 use crate::world::World;
@@ -15,7 +15,7 @@ pub(super) fn base(world: &World, caller: &Caller, id: &ContainerId, named: Opti
     }
     let plain = Caller { idempotency: None, ..caller.clone() };
     let new = NewSnapshot { description: Some(why.to_owned()), expiry: days.map(Into::into), ..Default::default() };
-    let taken = super::snapshot::create(world, &plain, id, new)?.snapshot.name;
+    let taken = super::snapshot::create_for(world, &plain, id, new, Trigger::Copy)?.snapshot.name;
     world.read(|c| snapshots::get(c, id, taken.as_str()))
 }
 

@@ -11,7 +11,7 @@ use crate::catalog::snapshots::SnapshotRow;
 use crate::catalog::{Durability, Tx, ms};
 use crate::error::{Code, Error, Result};
 use crate::id::{ContainerId, RunId};
-use crate::model::{Snapshot, Status};
+use crate::model::{Snapshot, Status, Trigger};
 use crate::name::{Alias, SnapshotName};
 use crate::runtime::Running;
 use crate::services::databases::DatabasesPlan;
@@ -66,7 +66,7 @@ impl Kept {
     /// Its row, as far as it is known before the volume exists.
     pub(super) fn row(self, now: Timestamp, parent: Option<SnapshotName>) -> Box<SnapshotRow> {
         let Kept { name, alias, expires_at, why } = self;
-        let snapshot = Snapshot { expires_at, parent, description: Some(why), ..unmeasured(name, alias, now) };
+        let snapshot = Snapshot { expires_at, parent, description: Some(why), trigger: Trigger::Restore, ..unmeasured(name, alias, now) };
         Box::new(SnapshotRow { snapshot, generation: Generation(0) })
     }
 }

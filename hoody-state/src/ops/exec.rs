@@ -8,7 +8,7 @@ use crate::catalog::containers;
 use crate::error::{Code, Error, Result};
 use crate::id::ContainerId;
 use crate::model::validate;
-use crate::model::{ExecDiff, ExecRecord, ExecSnapshot, NewSnapshot, RestoreOptions, Restored, Snapshot, Status};
+use crate::model::{ExecDiff, ExecRecord, ExecSnapshot, NewSnapshot, RestoreOptions, Restored, Snapshot, Status, Trigger};
 use crate::name::SnapshotName;
 use crate::op::Caller;
 use crate::runtime::{ExecOutput, ExecSpec};
@@ -107,7 +107,7 @@ pub(crate) fn recorded(world: &World, caller: &Caller, id: &ContainerId, spec: &
 fn take(world: &World, caller: &Caller, id: &ContainerId, spec: &ExecSpec) -> Result<Snapshot> {
     let command: String = spec.command.join(" ").chars().take(SHOWN).collect();
     let new = NewSnapshot { description: Some(format!("taken before the command {command}")), expiry: Some(KEPT_DAYS.into()), ..Default::default() };
-    Ok(snapshot::create(world, caller, id, new)?.snapshot)
+    Ok(snapshot::create_for(world, caller, id, new, Trigger::Exec)?.snapshot)
 }
 
 fn undo(world: &World, caller: &Caller, id: &ContainerId, name: &str, record: &ExecRecord, ended: &str) -> Result<Restored> {

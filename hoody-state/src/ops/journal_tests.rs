@@ -69,13 +69,15 @@ fn every_row_of_the_version_before_is_read() {
 #[test]
 fn what_a_row_says_is_kept() {
     let key_answer = json!({ "container_id": C });
+    let mut kept = kept();
+    kept["trigger"] = "restore".into();
     let text = json!({
-        "kind": "restore", "container": C, "snapshot": "before", "keep": kept(), "live": 256, "boot": true, "was_running": true, "run": run(), "by": "sync",
+        "kind": "restore", "container": C, "snapshot": "before", "keep": kept, "live": 256, "boot": true, "was_running": true, "run": run(), "by": "sync",
         "databases": { "how": "exchange", "project": P, "was": 257 }, "discard": true, "told": key_answer
     });
     let restore: Restore = serde_json::from_value(text.clone()).unwrap();
     let mut written: Value = serde_json::to_value(&restore).unwrap();
-    written["keep"]["created_at"] = kept()["created_at"].clone();
+    written["keep"]["created_at"] = kept["created_at"].clone();
     written["kind"] = "restore".into();
     assert_eq!(written, text, "a version before can read what this one writes");
     assert_eq!((restore.exchange.discard, restore.key_answer.as_ref()), (true, Some(&key_answer)));

@@ -18,7 +18,7 @@ use crate::catalog::history::{self, Entry, Parent};
 use crate::catalog::{Durability, Tx};
 use crate::error::{Code, Error, Result};
 use crate::id::{ContainerId, OperationId, ProjectId, RunId, ServerId};
-use crate::model::{MoveRequest, Moved, NewSnapshot, NodeKind, NodeSource, OperationStatus, Status};
+use crate::model::{MoveRequest, Moved, NewSnapshot, NodeKind, NodeSource, OperationStatus, Status, Trigger};
 use crate::name::{ContainerName, SnapshotName};
 use crate::op::Caller;
 use crate::services::peers::wrong_answer;
@@ -193,7 +193,7 @@ impl Move {
         let labels = BTreeMap::from([(LABEL.to_owned(), self.copy.to_string())]);
         let new = NewSnapshot { description: Some(why.to_owned()), labels: Some(labels), ..Default::default() };
         let caller = Caller { by: "move".into(), ..Caller::default() };
-        Ok(take_within(&op.world, &caller, op.held()?, &self.container, new)?.snapshot.name)
+        Ok(take_within(&op.world, &caller, op.held()?, &self.container, new, Trigger::Copy)?.snapshot.name)
     }
 
     /// Asks the peer to take over, and acts on its answer. May be repeated.

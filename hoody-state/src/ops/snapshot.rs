@@ -10,7 +10,7 @@ use crate::catalog::{Durability, Tx, containers, ms, snapshots};
 use crate::error::{Code, Error, Result};
 use crate::id::ContainerId;
 use crate::model::validate;
-use crate::model::{Consistency, DatabaseScope, NewSnapshot, OnAliasConflict, Snapshot, SnapshotAnswer, Status};
+use crate::model::{Consistency, DatabaseScope, NewSnapshot, OnAliasConflict, Snapshot, SnapshotAnswer, Status, Trigger};
 use crate::name::{Alias, SnapshotName};
 use crate::op::Caller;
 use crate::snapshot::Volume;
@@ -135,19 +135,24 @@ fn claim_of(c: &ContainerRow) -> Claim {
 
 /// See [`crate::Host::create_snapshot`].
 pub(crate) fn create(world: &World, caller: &Caller, id: &ContainerId, new: NewSnapshot) -> Result<SnapshotAnswer> {
+    create_for(world, caller, id, new, Trigger::Manual)
+}
+
+/// As [`create`], for another reason than that somebody asked for a snapshot.
+pub(crate) fn create_for(world: &World, caller: &Caller, id: &ContainerId, new: NewSnapshot, trigger: Trigger) -> Result<SnapshotAnswer> {
     if let Some(t) = world.engine.replay(caller)? {
         return Ok(t);
     }
     // What is wrong with the request is said before that another operation is under way.
-    let wanted = Wanted::of(new, world.now())?;
+    let wanted = Wanted::of(new, trigger, world.now())?;
     let row = world.read(|c| containers::get(c, id))?;
     let held = world.engine.lock(caller, claim_of(&row))?;
     take_under(world, caller, held, id, wanted)
 }
 
 /// Takes a snapshot within an operation that holds the container's lock.
-pub(super) fn take_within(world: &World, caller: &Caller, held: Held, id: &ContainerId, new: NewSnapshot) -> Result<SnapshotAnswer> {
-    let wanted = Wanted::of(new, world.now())?;
+pub(super) fn take_within(world: &World, caller: &Caller, held: Held, id: &ContainerId, new: NewSnapshot, trigger: Trigger) -> Result<SnapshotAnswer> {
+    let wanted = Wanted::of(new, trigger, world.now())?;
     let mut claim = claim_of(&world.read(|c| containers::get(c, id))?);
     // Its own lock is held already.
     claim.wants.retain(|w| *w != Want::container(id));
@@ -163,20 +168,21 @@ struct Wanted {
     expires_at: Option<Timestamp>,
     description: Option<String>,
     labels: BTreeMap<String, String>,
+    trigger: Trigger,
 }
 
 impl Wanted {
-    fn of(new: NewSnapshot, now: Timestamp) -> Result<Self> {
+    fn of(new: NewSnapshot, trigger: Trigger, now: Timestamp) -> Result<Self> {
         let alias = new.alias.as_deref().map(str::parse::<Alias>).transpose()?;
         let expires_at = expiry(new.expiry.as_ref(), now)?;
         validate::text("description", new.description.as_deref(), 16_000)?;
-        Ok(Wanted { now, alias, on_alias_conflict: new.on_alias_conflict, expires_at, description: new.description, labels: labels(new.labels)? })
+        Ok(Wanted { now, alias, on_alias_conflict: new.on_alias_conflict, expires_at, description: new.description, labels: labels(new.labels)?, trigger })
     }
 }
 
 fn take_under(world: &World, caller: &Caller, held: Held, id: &ContainerId, wanted: Wanted) -> Result<SnapshotAnswer> {
     let room = world.limits.check_space().and_then(|()| world.limits.check_nested(&Volume::Live(id.clone())));
-    let Wanted { now, alias, on_alias_conflict, expires_at, description, labels } = wanted;
+    let Wanted { now, alias, on_alias_conflict, expires_at, description, labels, trigger } = wanted;
     let (container, name, parent, replaced) = world.read(|c| {
         let r = containers::get(c, id)?;
         room?;
@@ -197,7 +203,7 @@ fn take_under(world: &World, caller: &Caller, held: Held, id: &ContainerId, want
         };
         Ok((r, free_name(c, id, SnapshotName::canonical(alias.as_ref(), now))?, parent, replaced))
     })?;
-    let snapshot = Snapshot { expires_at, parent, description, labels, ..unmeasured(name, alias, now) };
+    let snapshot = Snapshot { expires_at, parent, description, labels, trigger, ..unmeasured(name, alias, now) };
     let replace = replaced.map(|old| old.snapshot.name);
     let replaces = replace.is_some();
     let databases = world.databases.taken_along(&container)?.is_some();

@@ -4,7 +4,7 @@ use crate::catalog::containers;
 use crate::catalog::snapshots::{self, SnapshotRow};
 use crate::error::{Error, Result};
 use crate::id::ContainerId;
-use crate::model::{Consistency, LIVE, Snapshot};
+use crate::model::{Consistency, LIVE, Snapshot, Trigger};
 use crate::name::{Alias, SnapshotName};
 use crate::snapshot::Volume;
 use crate::units::{Bytes, Generation};
@@ -59,6 +59,10 @@ pub(super) fn unmeasured(name: SnapshotName, alias: Option<Alias>, now: Timestam
         pinned: None,
         // Until it is known better.
         consistency: Consistency::Crash,
+        trigger: Trigger::Manual,
+        schedule: None,
+        scheduled_for: None,
+        missed: None,
         databases: None,
         frees_bytes: None,
     }

@@ -12,7 +12,7 @@ use crate::catalog::containers::{self, ContainerRow};
 use crate::catalog::snapshots::{self, SnapshotRow};
 use crate::error::{Code, Error, Result};
 use crate::id::ContainerId;
-use crate::model::{NewSnapshot, Status};
+use crate::model::{NewSnapshot, Status, Trigger};
 use crate::name::SnapshotName;
 use crate::op::Caller;
 use crate::services::peers::wrong_answer;
@@ -256,7 +256,7 @@ pub(crate) fn news(world: &World, source: &ContainerId, copy: &ContainerId, know
         labels: Some(BTreeMap::from([(LABEL.to_owned(), copy.to_string())])),
         ..Default::default()
     };
-    let name = take_within(world, &caller, held.clone(), source, new)?.snapshot.name;
+    let name = take_within(world, &caller, held.clone(), source, new, Trigger::Copy)?.snapshot.name;
     let taken = world.read(|c| snapshots::get(c, source, name.as_str()))?;
     let same = match &base {
         Some(b) => !snapshots_differ(world, source, &b.snapshot.name, &name)?,
