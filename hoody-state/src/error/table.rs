@@ -337,6 +337,8 @@ codes! {
             "The container's root must be an absolute path in UTF-8.";
         InvalidSize, "invalid_size", Invalid, retry: no,
             "This is not a size: write a number of bytes, or one such as `512M` or `20G`.";
+        InvalidAge, "invalid_age", Invalid, retry: no,
+            "This is not an age: write a number and a unit, such as `90s`, `15m`, `6h`, `7d` or `2w`; at most 3650 days.";
         InvalidTokenName, "invalid_token_name", Invalid, retry: no,
             "This is not a valid name for a token: use the characters and the length that the message names.";
         LimitBelowUsage, "limit_below_usage", Conflict, retry: no,
