@@ -257,14 +257,8 @@ impl AutomaticSnapshots {
 impl Keep {
     /// The rules with their names and numbers; a rule of 0 is one that is absent.
     pub fn rules(&self) -> impl Iterator<Item = (&'static str, u32)> + use<> {
-        let all = [
-            ("last", self.last),
-            ("hourly", self.hourly),
-            ("daily", self.daily),
-            ("weekly", self.weekly),
-            ("monthly", self.monthly),
-            ("yearly", self.yearly),
-        ];
+        let all =
+            [("last", self.last), ("hourly", self.hourly), ("daily", self.daily), ("weekly", self.weekly), ("monthly", self.monthly), ("yearly", self.yearly)];
         all.into_iter().filter_map(|(name, n)| n.filter(|n| *n > 0).map(|n| (name, n)))
     }
 }
