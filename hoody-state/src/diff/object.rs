@@ -15,6 +15,17 @@ pub struct Name {
     pub name: Vec<u8>,
 }
 
+/// An entry of a directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DirEntry {
+    /// Its number, which no other entry of the directory has at the same time.
+    pub index: u64,
+    /// The inode that it leads to; `None`: a subvolume.
+    pub ino: Option<u64>,
+    /// The length of its name in bytes.
+    pub len: usize,
+}
+
 /// What a tree says of one inode.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Object {
@@ -24,7 +35,7 @@ pub struct Object {
     pub generation: u64,
     /// When it was made.
     pub made: Time,
-    /// Bytes; of a directory, without meaning here.
+    /// Bytes; of a directory, twice the sum of the lengths of the names in it.
     pub size: u64,
     /// Type and permissions, as in stat(2).
     pub mode: u32,
@@ -50,6 +61,10 @@ pub struct Object {
     pub extents: Vec<Extent>,
     /// Whether there are more extents than were read.
     pub more_extents: bool,
+    /// The entries of a directory in the order of their numbers; none if `more_entries`.
+    pub entries: Vec<DirEntry>,
+    /// Whether there may be entries that were not read.
+    pub more_entries: bool,
 }
 
 /// The flags that somebody sets (`chattr`), not those that the file system sets by itself: `NODATASUM` 1, `NODATACOW` 2, `READONLY` 4, `SYNC` 32,

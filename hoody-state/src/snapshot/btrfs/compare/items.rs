@@ -4,7 +4,7 @@
 //! (little-endian).
 
 use crate::diff::extents::{Extent, Place};
-use crate::diff::object::{Name, Object, Time};
+use crate::diff::object::{DirEntry, Name, Object, Time};
 use crate::error::{Code, Error, Result};
 use btrfs_uapi::raw::{BTRFS_EXTENT_DATA_KEY, BTRFS_FIRST_FREE_OBJECTID};
 use btrfs_uapi::tree_search::{Key, SearchFilter, SearchHeader, tree_search_v2};
@@ -25,12 +25,22 @@ const LAST_INO: u64 = u64::MAX - 255;
 
 /// For searches through much of a tree.
 const LARGE: usize = 256 << 10;
-/// For a few inodes.
+/// For inodes that are close together.
+const MIDDLE: usize = 32 << 10;
+/// For one inode. No buffer may be smaller than the largest item of a tree with blocks of 16 KiB: `tree_search_v2` goes on with freed memory after it has enlarged one.
 const SMALL: usize = 16 << 10;
+/// Inodes whose numbers are on average so far apart at most are read in one search, with what is between them.
+const CLOSE: u64 = 8;
+/// So many inodes are looked at to tell whether they are close together.
+const AHEAD: usize = 4;
 /// So many items of no interest are read before a new search begins behind them.
 const SKIPPED: u32 = 64;
 /// So many extents of one file are kept in memory.
 const EXTENTS: usize = 256;
+/// So many entries of a directory are read with it. Tests have larger directories too.
+const ENTRIES: u32 = if cfg!(test) { 4 } else { 256 };
+/// So many entries are read at a time.
+pub(super) const ENTRIES_READ: usize = 4096;
 /// The most that names and attributes of inodes read at a time may take.
 const BATCH_BYTES: usize = 8 << 20;
 /// The same for one inode.
@@ -107,21 +117,25 @@ impl Tree<'_> {
 
     /// The inodes with these numbers, which are ascending, as far as they exist. Reads as many as fit into memory and says how many numbers that were.
     pub(super) fn objects(&self, wanted: &[u64]) -> Result<(Vec<Object>, usize)> {
-        let mut reading = Reading { wanted, next: 0, found: Vec::new(), bytes: 0, object_bytes: 0, skipped: 0 };
+        let mut reading = Reading { wanted, next: 0, found: Vec::new(), bytes: 0, object_bytes: 0, skipped: 0, listed: 0, close: false };
         while let Some(&from) = reading.wanted.get(reading.next) {
             if reading.bytes > BATCH_BYTES {
                 break;
             }
-            let last = wanted.last().copied().unwrap_or(from);
-            let mut ended = true;
             reading.skipped = 0;
-            self.search((key(from, 0, 0), key(last, u32::MAX, u64::MAX)), 0, SMALL, |item, data| {
+            reading.close = reading.are_close(from);
+            let (last, after, buffer) = match reading.close {
+                true => (wanted.last().copied().unwrap_or(from), wanted.len(), MIDDLE),
+                false => (from, reading.next + 1, SMALL),
+            };
+            let mut ended = true;
+            self.search((key(from, 0, 0), key(last, u32::MAX, u64::MAX)), 0, buffer, |item, data| {
                 let flow = reading.item(item, data)?;
                 ended = flow.is_continue();
                 Ok(flow)
             })?;
             if ended {
-                reading.next = wanted.len();
+                reading.next = after;
             }
         }
         let read = reading.next;
@@ -148,14 +162,14 @@ impl Tree<'_> {
         Ok(found.pop())
     }
 
-    /// The entries of a directory from `index` on: up to a few thousand, each its index and the inode that it leads to (`None`: a subvolume).
-    pub(super) fn entries(&self, dir: u64, index: u64) -> Result<Vec<(u64, Option<u64>)>> {
+    /// The entries of a directory with numbers from `from` to `to`, but only those in blocks that changed after the transaction `since`, if that is not 0;
+    /// the first `ENTRIES_READ` of them.
+    pub(super) fn entries(&self, dir: u64, (from, to): (u64, u64), since: u64) -> Result<Vec<DirEntry>> {
         let mut found = Vec::new();
-        self.search((key(dir, DIR_INDEX, index), key(dir, DIR_INDEX, u64::MAX)), 0, 64 << 10, |item, data| {
-            if let (Some(ino), Some(kind)) = (word(data, 0), data.get(8)) {
-                found.push((item.offset, (*kind != ROOT_ITEM).then_some(ino)));
-            }
-            Ok(if found.len() < 4096 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+        let since = if since == 0 { 0 } else { since.saturating_add(1) };
+        self.search((key(dir, DIR_INDEX, from), key(dir, DIR_INDEX, to)), since, 2 * MIDDLE, |item, data| {
+            found.extend(parse_entry(item.offset, data));
+            Ok(if found.len() < ENTRIES_READ { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
         })?;
         Ok(found)
     }
@@ -164,7 +178,7 @@ impl Tree<'_> {
     pub(super) fn extents(&self, ino: u64, start: u64) -> Result<Vec<Extent>> {
         let mut found = Vec::new();
         let mut last = start;
-        self.search((key(ino, EXTENT_DATA, start), key(ino, EXTENT_DATA, u64::MAX)), 0, SMALL, |item, data| {
+        self.search((key(ino, EXTENT_DATA, start), key(ino, EXTENT_DATA, u64::MAX)), 0, MIDDLE, |item, data| {
             last = item.offset;
             found.extend(parse_extent(item.offset, data));
             Ok(if found.len() < EXTENTS { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
@@ -187,9 +201,19 @@ struct Reading<'a> {
     /// Of names and attributes of the last inode found, values included.
     object_bytes: usize,
     skipped: u32,
+    /// Items that name entries of the directory that is being read.
+    listed: u32,
+    /// Whether the search goes through what is between the wanted inodes.
+    close: bool,
 }
 
 impl Reading<'_> {
+    /// Whether what is between the wanted inodes from here on is better read than searched past.
+    fn are_close(&self, from: u64) -> bool {
+        let ahead = self.next + AHEAD;
+        self.wanted.get(ahead).is_some_and(|then| *then - from <= CLOSE * AHEAD as u64)
+    }
+
     /// Takes one item. Breaks when the next wanted inode is better searched for anew.
     fn item(&mut self, item: &SearchHeader, data: &[u8]) -> Result<ControlFlow<()>> {
         while self.wanted.get(self.next).is_some_and(|w| *w < item.objectid) {
@@ -199,20 +223,31 @@ impl Reading<'_> {
             }
         }
         let Some(&wanted) = self.wanted.get(self.next) else { return Ok(ControlFlow::Break(())) };
-        let complete = matches!(item.item_type, DIR_ITEM | DIR_INDEX) || self.current(wanted).is_some_and(|o| o.more_extents);
-        if wanted != item.objectid || complete {
+        if wanted != item.objectid {
             self.skipped += 1;
-            if self.skipped <= SKIPPED {
-                return Ok(ControlFlow::Continue(()));
-            }
-            if wanted == item.objectid {
-                self.next += 1;
-            }
-            return Ok(ControlFlow::Break(()));
+            let go_on = self.close && self.skipped <= SKIPPED;
+            return Ok(if go_on { ControlFlow::Continue(()) } else { ControlFlow::Break(()) });
         }
         self.skipped = 0;
         self.take(item, data)?;
+        if self.current(wanted).is_some_and(|o| o.more_extents || o.more_entries) {
+            self.next += 1;
+            return Ok(ControlFlow::Break(()));
+        }
         Ok(ControlFlow::Continue(()))
+    }
+
+    /// Takes an item that names entries of a directory. All names come twice: by their hashes first, then by their numbers.
+    fn take_entry(&mut self, item: &SearchHeader, data: &[u8]) {
+        self.listed += 1;
+        let too_many = !self.close || self.listed > 2 * ENTRIES;
+        let Some(object) = self.current(item.objectid) else { return };
+        if too_many {
+            object.more_entries = true;
+            object.entries = Vec::new();
+        } else if item.item_type == DIR_INDEX {
+            object.entries.extend(parse_entry(item.offset, data));
+        }
     }
 
     fn current(&mut self, ino: u64) -> Option<&mut Object> {
@@ -224,6 +259,12 @@ impl Reading<'_> {
             self.found.extend(parse_inode(item.objectid, data));
             self.bytes += size_of::<Object>();
             self.object_bytes = 0;
+            self.listed = 0;
+            return Ok(());
+        }
+        if matches!(item.item_type, DIR_ITEM | DIR_INDEX) {
+            self.take_entry(item, data);
+            self.bytes += size_of::<DirEntry>();
             return Ok(());
         }
         let Some(object) = self.current(item.objectid) else { return Ok(()) };
@@ -262,6 +303,12 @@ fn parse_inode(ino: u64, data: &[u8]) -> Option<Object> {
         made: time(data, 148)?,
         ..Object::default()
     })
+}
+
+/// A `struct btrfs_dir_item`: key of the inode 0 (its type 8), length of the name 27, name from 30 on.
+fn parse_entry(index: u64, data: &[u8]) -> Option<DirEntry> {
+    let ino = (*data.get(8)? != ROOT_ITEM).then_some(word(data, 0)?);
+    Some(DirEntry { index, ino, len: short(data, 27)? })
 }
 
 fn parse_ref(parent: u64, mut data: &[u8], names: &mut Vec<Name>) {

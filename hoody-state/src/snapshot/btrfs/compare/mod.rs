@@ -5,6 +5,7 @@
 //! nothing else.
 
 mod content;
+mod entries;
 mod history;
 mod items;
 mod merge;

@@ -5,6 +5,7 @@
 //! the new tree: it is found as an entry of a directory that changed, by comparing the entries of both.
 
 use super::content;
+use super::entries::{self, Entries};
 use super::items::Tree;
 use super::paths::Side;
 use crate::diff::extents::Changed;
@@ -256,7 +257,7 @@ impl Comparing<'_, '_> {
     /// An object that only the old tree has.
     fn deleted(&mut self, old: &Object) -> Result<()> {
         if old.file_type() == FileType::Directory && matches!(self.pair.since, Since::Parted(_)) {
-            self.all_entries(true, old.ino)?;
+            self.all_entries(true, old)?;
         }
         self.one_sided(old, true)
     }
@@ -264,7 +265,7 @@ impl Comparing<'_, '_> {
     /// An object that only the new tree has.
     fn added(&mut self, new: &Object) -> Result<()> {
         if new.file_type() == FileType::Directory && matches!(self.pair.since, Since::Parted(_)) && self.old_changed {
-            self.all_entries(false, new.ino)?;
+            self.all_entries(false, new)?;
         }
         self.one_sided(new, false)
     }
@@ -302,37 +303,20 @@ impl Comparing<'_, '_> {
             return Ok(());
         }
         let (Some(a), Some(b)) = (&self.pair.old, &self.pair.new) else { return Ok(()) };
-        let (a, b) = (Entries::new(a.tree, old.ino), Entries::new(b.tree, new.ino));
-        let (mut a, mut b) = (a, b);
-        let (mut x, mut y) = (a.next()?, b.next()?);
-        loop {
-            let order = match (&x, &y) {
-                (None, None) => return Ok(()),
-                (Some(_), None) => std::cmp::Ordering::Less,
-                (None, Some(_)) => std::cmp::Ordering::Greater,
-                (Some(p), Some(q)) => p.0.cmp(&q.0),
-            };
-            if order.is_eq() {
-                if x != y {
-                    self.more.extend([x, y].into_iter().flatten().filter_map(|(_, ino)| ino));
-                }
-                (x, y) = (a.next()?, b.next()?);
-            } else if order.is_lt() {
-                self.more.extend(x.and_then(|(_, ino)| ino));
-                x = a.next()?;
-            } else {
-                // Without a change in the old tree, what is new in the new one is among the changed inodes.
-                self.more.extend(y.and_then(|(_, ino)| ino).filter(|_| self.old_changed));
-                y = b.next()?;
-            }
-        }
+        // Without a change in the old tree, what is new in the new one is among the changed inodes.
+        let (more, old_changed) = (&mut self.more, self.old_changed);
+        let since = if old_changed { Since::Forgotten } else { self.pair.since };
+        entries::compare(since, (a.tree, old), (b.tree, new), &mut |x, y| {
+            more.extend(x.and_then(|e| e.ino));
+            more.extend(y.and_then(|e| e.ino).filter(|_| old_changed || x.is_some()));
+        })
     }
 
-    fn all_entries(&mut self, of_old: bool, dir: u64) -> Result<()> {
+    fn all_entries(&mut self, of_old: bool, dir: &Object) -> Result<()> {
         let Some(side) = (if of_old { &self.pair.old } else { &self.pair.new }) else { return Ok(()) };
-        let mut entries = Entries::new(side.tree, dir);
-        while let Some((_, ino)) = entries.next()? {
-            self.more.extend(ino);
+        let mut entries = Entries::of(side.tree, dir);
+        while let Some(entry) = entries.next()? {
+            self.more.extend(entry.ino);
         }
         Ok(())
     }
@@ -385,30 +369,4 @@ fn too_large() -> Error {
         Code::DiffTooLarge,
         format!("more than {MOST} inodes differ, which is more than is compared at once: compare snapshots that are closer together"),
     )
-}
-
-/// The entries of a directory in the order of their indexes, read in pieces.
-struct Entries<'a> {
-    tree: Tree<'a>,
-    dir: u64,
-    next: Option<u64>,
-    read: std::vec::IntoIter<(u64, Option<u64>)>,
-}
-
-impl<'a> Entries<'a> {
-    fn new(tree: Tree<'a>, dir: u64) -> Self {
-        Entries { tree, dir, next: Some(0), read: Vec::new().into_iter() }
-    }
-
-    fn next(&mut self) -> Result<Option<(u64, Option<u64>)>> {
-        loop {
-            if let Some(entry) = self.read.next() {
-                return Ok(Some(entry));
-            }
-            let Some(from) = self.next else { return Ok(None) };
-            let read = self.tree.entries(self.dir, from)?;
-            self.next = read.last().and_then(|(index, _)| index.checked_add(1));
-            self.read = read.into_iter();
-        }
-    }
 }

@@ -117,6 +117,38 @@ fn links_are_told_from_files_and_count_once() {
     assert_eq!(said(&records), pairs(&[("a-third", "modified"), ("d/two", "deleted link of a-third"), ("one", "modified link of a-third")]));
 }
 
+/// Entries that leave no changed block behind: a block in which every entry was removed is freed.
+#[test]
+fn what_is_removed_from_a_large_directory_is_found_wherever_it_was() {
+    let t = Two::new();
+    std::fs::create_dir(t.at("d")).unwrap();
+    let name = |n: usize| t.at(&format!("d/{n:0200}"));
+    for n in 0..3000 {
+        std::fs::write(name(n), "x").unwrap();
+    }
+    let a = t.take("s1");
+    std::fs::remove_file(name(1500)).unwrap();
+    let b = t.take("s2");
+    std::fs::write(t.at("d/new"), "x").unwrap();
+    let c = t.take("s3");
+    (1000..1400).for_each(|n| std::fs::remove_file(name(n)).unwrap());
+    let d = t.take("s4");
+    std::fs::rename(name(10), t.at("d/moved")).unwrap();
+    std::fs::rename(name(2990), t.at("above")).unwrap();
+    std::fs::hard_link(name(2000), t.at("d/link")).unwrap();
+    std::fs::set_permissions(t.at("d"), std::fs::Permissions::from_mode(0o700)).unwrap();
+    let e = t.take("s5");
+    (0..3000).filter(|n| n % 2 == 0).for_each(|n| drop(std::fs::remove_file(name(n))));
+    (0..50).for_each(|n| std::fs::write(t.at(&format!("d/again{n}")), "x").unwrap());
+    let f = t.take("s6");
+    let count = |old: &Volume, new: &Volume| t.diff(old, new).len();
+    assert_eq!([count(&a, &b), count(&b, &c), count(&c, &d), count(&d, &e)], [1, 1, 400, 4]);
+    assert_eq!([count(&b, &a), count(&c, &b), count(&d, &c), count(&e, &d)], [1, 1, 400, 4]);
+    for (old, new) in [(&a, &f), (&f, &a), (&b, &e), (&e, &f)] {
+        assert!(count(old, new) > 400);
+    }
+}
+
 #[test]
 fn only_what_was_asked_for_of_times() {
     let t = Two::new();
