@@ -3,6 +3,10 @@ use hoody_state::Caller;
 use hoody_state::model::{ContainerUpdate, RamdiskScope, Status, Verb};
 use hoody_state::units::Bytes;
 use hoody_state_workspace::{assert_clean, project};
+use std::time::Duration;
+
+/// How long a command may try to fill a RAM disk. It ends in an error, is killed, or waits for memory that the kernel does not find.
+const FILLING: Duration = Duration::from_secs(20);
 
 #[test]
 fn a_ram_disk_is_charged_to_its_container_before_and_after_a_restart() {
@@ -28,10 +32,11 @@ fn a_ram_disk_is_charged_to_its_container_before_and_after_a_restart() {
     let spec = hoody_state::runtime::ExecSpec {
         command: ["sh", "-c", "cat /dev/zero > /ramdisk/g"].map(String::from).to_vec(),
         output_limit: 4096,
+        timeout: Some(FILLING),
         ..Default::default()
     };
     let out = real.host().exec(&c, &spec);
-    assert!(out.is_err() || out.unwrap().exit_code != 0);
+    assert!(out.is_err() || out.is_ok_and(|o| o.timed_out || o.exit_code != 0));
     let b = container(&real, &p, "neighbour", |_| {});
     assert_eq!(real.sh(&b, "echo fine"), "fine\n");
     assert!(matches!(real.host().container(&c).unwrap().status, Status::Running | Status::Stopped));
@@ -88,7 +93,7 @@ fn containers_together_leave_memory_to_the_host() {
         let spec = hoody_state::runtime::ExecSpec {
             command: ["sh", "-c", "head -c 150000000 /dev/zero > /ramdisk/f"].map(String::from).to_vec(),
             output_limit: 4096,
-            timeout: Some(std::time::Duration::from_secs(3)),
+            timeout: Some(Duration::from_secs(3)),
             ..Default::default()
         };
         let began = std::time::Instant::now();
@@ -131,13 +136,14 @@ fn a_container_whose_ram_disk_fills_its_memory_starts_again_without_it() {
     let spec = hoody_state::runtime::ExecSpec {
         command: ["sh", "-c", "cat /dev/zero > /ramdisk/f"].map(String::from).to_vec(),
         output_limit: 4096,
+        timeout: Some(FILLING),
         ..Default::default()
     };
     drop(real.host().exec(&c, &spec));
-    let again = real.host().lifecycle(&me, &c, Verb::Restart, Some(std::time::Duration::ZERO));
+    let again = real.host().lifecycle(&me, &c, Verb::Restart, Some(Duration::ZERO));
     println!("with a full disk: {:?}", again.map(|a| a.status).map_err(|e| e.message().to_owned()));
     real.host().update_container(&me, &c, ContainerUpdate { ramdisk: Some(false), ..Default::default() }).unwrap();
-    real.host().lifecycle(&me, &c, Verb::Restart, Some(std::time::Duration::ZERO)).unwrap();
+    real.host().lifecycle(&me, &c, Verb::Restart, Some(Duration::ZERO)).unwrap();
     assert_eq!(real.sh(&c, "echo fine"), "fine\n");
     assert_clean(real.host(), "after a disk was let go");
 }
