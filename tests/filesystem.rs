@@ -56,7 +56,8 @@ pub fn container(real: &RealHost, project: &ProjectId, name: &str, f: impl FnOnc
 
 /// A shell line in a container, however it ends.
 pub fn attempt(real: &RealHost, c: &ContainerId, line: &str) -> ExecOutput {
-    let spec = ExecSpec { command: vec!["/bin/sh".into(), "-c".into(), line.into()], output_limit: 1 << 16, ..Default::default() };
+    let timeout = Some(std::time::Duration::from_secs(60));
+    let spec = ExecSpec { command: vec!["/bin/sh".into(), "-c".into(), line.into()], output_limit: 1 << 16, timeout, ..Default::default() };
     real.host().exec(c, &spec).unwrap()
 }
 

@@ -315,7 +315,7 @@ fn answer(mount: &Mount, ask: Ask, held: &mut Option<Held>, gone: &dyn Fn() -> b
         Ask::RemoveVolume { volume } => done(mount.remove_volume(OsStr::new(&volume))),
         Ask::Rebind { volume, backing } => done(mount.rebind(OsStr::new(&volume), &backing)),
         Ask::Quiesce { volumes, timeout_ms, lease_ms } => quiesce(mount, &volumes, timeout_ms, lease_ms, held, gone),
-        Ask::Release {} => Reply::Released { whole: held.take().is_some_and(Held::release) },
+        Ask::Release {} => Reply::Released { throughout: held.take().is_some_and(Held::release) },
         Ask::Park { pids } => {
             let threads = threads(&pids);
             Reply::Parked { count: mount.locks().park(&|tid| threads.contains(&tid)) }

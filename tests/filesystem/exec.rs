@@ -11,7 +11,8 @@ use hoody_state_workspace::{RealHost, assert_clean, project};
 use std::time::Duration;
 
 fn spec(line: &str) -> ExecSpec {
-    ExecSpec { command: vec!["/bin/sh".into(), "-c".into(), line.into()], output_limit: 1 << 20, ..Default::default() }
+    let timeout = Some(Duration::from_secs(120));
+    ExecSpec { command: vec!["/bin/sh".into(), "-c".into(), line.into()], output_limit: 1 << 20, timeout, ..Default::default() }
 }
 
 fn run(real: &RealHost, c: &ContainerId, line: &str, snapshot: ExecSnapshot) -> Result<Executed> {

@@ -27,7 +27,7 @@ pub(super) async fn receive<T: Send + 'static>(
     call: impl FnOnce(&Host, &mut dyn Read) -> Result<T> + Send + 'static,
 ) -> Result<T, ApiError> {
     let (sender, receiver) = mpsc::channel(PIECES);
-    let work = app.in_slot(slot, move |host| call(host, &mut Upload { receiver, piece: Bytes::new(), whole: false }));
+    let work = app.in_slot(slot, move |host| call(host, &mut Upload { receiver, piece: Bytes::new(), complete: false }));
     tokio::pin!(work);
     tokio::select! {
         ended = &mut work => ended,
@@ -67,15 +67,15 @@ async fn pump(mut body: BodyDataStream, sender: mpsc::Sender<Piece>) -> bool {
 struct Upload {
     receiver: mpsc::Receiver<Piece>,
     piece: Bytes,
-    whole: bool,
+    complete: bool,
 }
 
 impl Read for Upload {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        while self.piece.is_empty() && !self.whole {
+        while self.piece.is_empty() && !self.complete {
             match self.receiver.blocking_recv() {
                 Some(Piece::Data(data)) => self.piece = data,
-                Some(Piece::End) => self.whole = true,
+                Some(Piece::End) => self.complete = true,
                 Some(Piece::Broken(why)) => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, format!("the upload broke off: {why}"))),
                 None => return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the client went away")),
             }

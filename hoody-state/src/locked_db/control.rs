@@ -103,7 +103,8 @@ pub enum Reply {
     /// To `release`: whether it was held to the end.
     Released {
         /// No lease had run out.
-        whole: bool,
+        #[serde(rename = "whole")]
+        throughout: bool,
     },
     /// To `park`: how many waits ended.
     Parked {

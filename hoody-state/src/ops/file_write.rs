@@ -193,7 +193,7 @@ fn put(op: &mut Op, target: &Target, path: &TreePath, options: &WriteOptions, st
         let now = target.node()?;
         replaceable(path, now.as_ref())?;
         check_condition(&options.condition, path, now.as_ref())?;
-        dress(&op.world, &staged, options, now.as_ref())?;
+        set_attributes(&op.world, &staged, options, now.as_ref())?;
         if !name_it(op, target, &staged, now.is_some(), &temporary)? {
             continue;
         }
@@ -208,7 +208,7 @@ fn put(op: &mut Op, target: &Target, path: &TreePath, options: &WriteOptions, st
 }
 
 /// Owner, mode and attributes; durable.
-fn dress(world: &World, staged: &Staged, options: &WriteOptions, now: Option<&Node>) -> Result<()> {
+fn set_attributes(world: &World, staged: &Staged, options: &WriteOptions, now: Option<&Node>) -> Result<()> {
     let owner = |field, given: Option<u32>, before: Option<u32>| match (given, before) {
         (Some(id), _) => files(world).on_host(field, id),
         (None, Some(before)) => Ok(before),

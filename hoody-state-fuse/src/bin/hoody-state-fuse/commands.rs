@@ -52,7 +52,7 @@ pub(crate) fn quiesce(args: QuiesceArgs) -> Result<ExitCode> {
         command.env("BACKING", backing);
     }
     let ended = command.args(rest).status().map_err(|e| format!("{program} cannot be run: {e}"));
-    let Reply::Released { whole: held_throughout } = client.ask(&Ask::Release {})? else { return Err(UNEXPECTED.into()) };
+    let Reply::Released { throughout: held_throughout } = client.ask(&Ask::Release {})? else { return Err(UNEXPECTED.into()) };
     let ended = ended?;
     if !held_throughout {
         let why = format!("{program} took longer than the lease of {lease_ms} ms: writes continued before it ended, so what it read may be inconsistent");

@@ -89,7 +89,7 @@ struct Hold(Client);
 impl Quiesced for Hold {
     fn release(mut self: Box<Self>) -> Result<bool> {
         match self.0.ask(&Ask::Release {})? {
-            Reply::Released { whole } => Ok(whole),
+            Reply::Released { throughout } => Ok(throughout),
             _ => Ok(false),
         }
     }

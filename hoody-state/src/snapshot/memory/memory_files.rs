@@ -13,7 +13,7 @@ struct Ready {
     place: String,
     files: BTreeMap<String, File>,
     /// Names that are not among `files` go.
-    whole: bool,
+    replaces_all: bool,
 }
 
 struct Staged<'a> {
@@ -69,16 +69,16 @@ impl StagedFiles for Staged<'_> {
         if files.is_empty() && !(options.delete_new && present && options.to.is_none()) {
             return Err(Error::new(Code::FileNotFound, format!("there is nothing at /{path} in the snapshot")));
         }
-        self.ready.push(Ready { place, files, whole: options.delete_new });
+        self.ready.push(Ready { place, files, replaces_all: options.delete_new });
         Ok(self.ready.len() - 1)
     }
 
     fn place(&mut self, number: usize) -> Result<()> {
         let ready = self.ready.get(number).ok_or_else(|| Error::internal("a path that was not staged cannot be placed"))?;
-        let Ready { place, files, whole } = ready;
+        let Ready { place, files, replaces_all } = ready;
         // A file that takes the place of a directory, or a directory that of a file.
         let is_file = files.contains_key(place);
-        let removed = |p: &str| is_at(p, place) && (*whole || is_file || p == place);
+        let removed = |p: &str| is_at(p, place) && (*replaces_all || is_file || p == place);
         self.store.replace(self.request.into, &removed, files.clone())
     }
 }
