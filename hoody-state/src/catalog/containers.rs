@@ -412,11 +412,12 @@ impl Tx<'_> {
         self.emit_container(&format!("container.{}", r.status.as_str()), r, extra)
     }
 
-    /// Deletes the row of a container with everything that is of it alone: snapshots, status log, shares. The receivers of the shares that end with it are to
+    /// Deletes the row of a container with everything that is of it alone: snapshots, status log, shares, policy. The receivers of the shares that end with it are to
     /// be brought in line after the commit: `world.shares.ended(&shares)`.
     pub(crate) fn delete_container(&mut self, id: &ContainerId) -> Result<EndedShares> {
         let ended = self.delete_shares_of(id)?;
         self.forget_container(id)?;
+        self.forget_policies_of(id)?;
         for sql in ["DELETE FROM snapshots WHERE container_id = ?1", "DELETE FROM status_logs WHERE container_id = ?1", "DELETE FROM containers WHERE id = ?1"]
         {
             self.conn.execute(sql, [id.as_str()])?;

@@ -16,6 +16,7 @@ pub(crate) mod idempotency;
 pub(crate) mod images;
 pub(crate) mod operations;
 pub(crate) mod peers;
+pub(crate) mod policies;
 pub(crate) mod projects;
 mod read_only;
 pub(crate) mod records;
