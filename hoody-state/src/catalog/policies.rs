@@ -181,7 +181,7 @@ mod tests {
             }
             for (id, scope) in ids.iter().zip(scopes.iter().rev()) {
                 assert_eq!(effective(tx.conn, id)?, Some((policy(scope.as_str()), scope.clone())));
-                assert_eq!(containers_under(tx.conn, scope)?, [id.clone()], "{scope}");
+                assert_eq!(containers_under(tx.conn, scope)?, std::slice::from_ref(id), "{scope}");
             }
             assert_eq!(effective_in(tx.conn, &project)?.unwrap().1, scopes[1]);
             assert_eq!(effective_in(tx.conn, &other)?.unwrap().1, scopes[0]);
