@@ -34,6 +34,8 @@ mod revoke;
 mod share_limits;
 #[path = "filesystem/shares.rs"]
 mod shares;
+#[path = "filesystem/snapshots.rs"]
+mod snapshots;
 #[path = "filesystem/subvolumes.rs"]
 mod subvolumes;
 

@@ -4,15 +4,15 @@ use hoody_state::{Caller, Host};
 use hoody_state_workspace::{assert_clean, at_rest, project, snapshot};
 
 #[test]
-fn a_container_has_its_four_paths() {
+fn a_container_has_its_five_paths() {
     let real = real("paths");
     let p = project(real.host(), "web");
     let c = container(&real, &p, "dev", |_| {});
     let mounts = real.sh(&c, "grep -E ' /(hoody/[a-z]+|ramdisk) ' /proc/mounts | cut -d' ' -f2,3 | sort");
-    assert_eq!(mounts, "/hoody/databases fuse\n/hoody/shares tmpfs\n/ramdisk tmpfs\n");
+    assert_eq!(mounts, "/hoody/databases fuse\n/hoody/shares tmpfs\n/hoody/snapshots btrfs\n/ramdisk tmpfs\n");
     assert_eq!(real.sh(&c, "stat -c '%u:%g %a' /hoody/storage /hoody/databases /ramdisk"), "0:0 755\n0:0 755\n0:0 1777\n");
     let shown: Vec<String> = real.host().container_detail(&c).unwrap().mounts.into_iter().map(|m| m.path).collect();
-    assert_eq!(shown, ["/hoody/storage", "/hoody/databases", "/ramdisk"]);
+    assert_eq!(shown, ["/hoody/storage", "/hoody/databases", "/ramdisk", "/hoody/snapshots"]);
     real.sh(&c, "for d in /hoody/storage /hoody/databases /ramdisk; do echo x > $d/f; done");
     let e = real
         .host()
@@ -90,8 +90,11 @@ fn projects_do_not_see_each_others_databases() {
     let (a, b, other) = (container(&real, &p, "a", |_| {}), container(&real, &p, "b", |_| {}), container(&real, &q, "other", |_| {}));
     real.sh(&a, "echo secret > /hoody/databases/f; ln -s /hoody/databases/.. /hoody/databases/up; ln -s ../../../../.. /hoody/databases/out");
     assert_eq!(real.sh(&b, "cat /hoody/databases/f"), "secret\n", "one project, the same files");
-    assert_eq!(real.sh(&other, "ls -A /hoody/databases /hoody/databases/.."), "/hoody/databases:\n\n/hoody/databases/..:\ndatabases\nshares\nstorage\n");
-    assert_eq!(real.sh(&a, "ls /hoody/databases/up; ls -d /hoody/databases/out/etc"), "databases\nshares\nstorage\n/hoody/databases/out/etc\n");
+    assert_eq!(
+        real.sh(&other, "ls -A /hoody/databases /hoody/databases/.."),
+        "/hoody/databases:\n\n/hoody/databases/..:\ndatabases\nshares\nsnapshots\nstorage\n"
+    );
+    assert_eq!(real.sh(&a, "ls /hoody/databases/up; ls -d /hoody/databases/out/etc"), "databases\nshares\nsnapshots\nstorage\n/hoody/databases/out/etc\n");
     // Not by a link between mounts either.
     assert_ne!(
         real.host()

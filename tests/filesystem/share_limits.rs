@@ -36,7 +36,7 @@ fn a_received_share_cannot_be_shared_again_so_there_are_no_cycles() {
     say(&real, &a, &s, true);
     assert_eq!(
         real.sh(&a, "ls /hoody/shares/hoody /hoody/shares/hoody/shares"),
-        "/hoody/shares/hoody:\ndatabases\nshares\nstorage\n\n/hoody/shares/hoody/shares:\n"
+        "/hoody/shares/hoody:\ndatabases\nshares\nsnapshots\nstorage\n\n/hoody/shares/hoody/shares:\n"
     );
     real.sh(&a, "ln -s /hoody/shares/hoody /hoody/storage/docs/round");
     assert_ne!(attempt(&real, &b, "ls /hoody/shares/docs/round/").exit_code, 0, "a link is the reader's own");

@@ -1,5 +1,6 @@
 /* What a container does with subvolumes:
  *     subvolumes create DIR NAME | destroy DIR NAME | destroy-by-id DIR ID | id DIR | snapshot FROM DIR NAME
+ *     subvolumes children DIR | name DIR ID DIRECTORY | unseal DIR
  * Says "ok", an id, or the error. With AS_USER in the environment it is that user. */
 #include <errno.h>
 #include <fcntl.h>
@@ -14,6 +15,9 @@ int main(int argc, char **argv) {
     static struct btrfs_ioctl_vol_args v1;
     static struct btrfs_ioctl_vol_args_v2 v2;
     static struct btrfs_ioctl_ino_lookup_args look;
+    static struct btrfs_ioctl_get_subvol_rootref_args refs;
+    static struct btrfs_ioctl_ino_lookup_user_args user;
+    static __u64 none;
     if (getenv("AS_USER") && (setgid(atoi(getenv("AS_USER"))) || setuid(atoi(getenv("AS_USER")))))
         return 1;
     int r = -1, dir = open(argv[2], O_RDONLY | O_DIRECTORY);
@@ -31,6 +35,18 @@ int main(int argc, char **argv) {
         v2.fd = dir;
         strncpy(v2.name, argv[4], sizeof v2.name - 1);
         r = ioctl(open(argv[3], O_RDONLY | O_DIRECTORY), BTRFS_IOC_SNAP_CREATE_V2, &v2);
+    } else if (!strcmp(argv[1], "children")) {
+        r = ioctl(dir, BTRFS_IOC_GET_SUBVOL_ROOTREF, &refs);
+        for (int i = 0; r == 0 && i < refs.num_items; i++)
+            printf("%llu ", (unsigned long long)refs.rootref[i].treeid);
+    } else if (!strcmp(argv[1], "name")) {
+        user.treeid = strtoull(argv[3], 0, 10);
+        user.dirid = strtoull(argv[4], 0, 10);
+        r = ioctl(dir, BTRFS_IOC_INO_LOOKUP_USER, &user);
+        if (r == 0)
+            printf("%s%s ", user.path, user.name);
+    } else if (!strcmp(argv[1], "unseal")) {
+        r = ioctl(dir, BTRFS_IOC_SUBVOL_SETFLAGS, &none);
     } else if (!strcmp(argv[1], "id")) {
         look.objectid = 256;
         r = ioctl(dir, BTRFS_IOC_INO_LOOKUP, &look);

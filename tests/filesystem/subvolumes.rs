@@ -8,7 +8,7 @@ use std::process::Command;
 
 const PROGRAM: &str = include_str!("subvolumes.c");
 
-fn install(real: &RealHost, containers: &[&ContainerId]) {
+pub fn install(real: &RealHost, containers: &[&ContainerId]) {
     let source = real.dir.join("subvolumes.c");
     std::fs::write(&source, PROGRAM).unwrap();
     let program = real.dir.join("subvolumes");

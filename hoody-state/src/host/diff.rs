@@ -6,6 +6,7 @@ use crate::diff::wire::Cursor;
 use crate::diff::{Kind, Record};
 use crate::error::Result;
 use crate::id::ContainerId;
+use crate::model::mount::SNAPSHOTS;
 use crate::model::{DiffCounts, DiffLine, DiffMethod, DiffRecord, DiffRequest, DiffSide, DiffStat, DiffSummary, NotCovered, StatWord, SummaryWord};
 use crate::ops;
 use crate::ops::diff::Tree;
@@ -82,6 +83,7 @@ fn not_covered(databases: bool) -> Vec<NotCovered> {
         path: (*path).to_owned(),
         reason: match *path {
             "/ramdisk" => "the RAM disk is in memory, and in no snapshot",
+            SNAPSHOTS => "it shows the container's snapshots, and is an empty directory in each of them",
             "/hoody/shares" => "shares are directories of other containers, and in no snapshot",
             _ => "it is mounted in the running container, and in no snapshot",
         }

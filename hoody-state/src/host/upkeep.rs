@@ -13,6 +13,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 /// How long a look at all that is being reclaimed takes at least, if anything is left.
 const PASS: Duration = Duration::from_millis(100);
+/// How long the next look is put off at most while nothing comes back: a program in a container may keep a file of a deleted snapshot open for days, and each
+/// look commits the pool.
+const LONGEST_PASS: Duration = Duration::from_secs(30);
 /// How many volumes are looked at before those that are gone are forgotten, which takes a commit of the pool.
 const RECLAIMED_AT_ONCE: usize = 100;
 
@@ -66,6 +69,7 @@ fn start_reclaim(wake: &Wake, host: &Host) {
 }
 
 fn watch_reclaim(host: &WeakWorld, wake: &Wake) {
+    let mut pause = PASS;
     loop {
         let Some(inner) = host.upgrade() else { return };
         let rows = match inner.catalog.read(operations::reclaiming) {
@@ -80,13 +84,16 @@ fn watch_reclaim(host: &WeakWorld, wake: &Wake) {
             return;
         }
         let began = Instant::now();
+        // What did not come back in the last look is only asked for.
+        let patience = if pause == PASS { Duration::from_millis(500) } else { Duration::from_millis(1) };
+        let mut came_back = false;
         for some in rows.chunks(RECLAIMED_AT_ONCE) {
             let mut gone = Vec::new();
             for r in some {
                 if wake.is_closed() {
                     return;
                 }
-                match inner.store.reclaimed(r.volume, Duration::from_millis(500)) {
+                match inner.store.reclaimed(r.volume, patience) {
                     Ok(true) => gone.push(r.volume),
                     Ok(false) => {}
                     Err(e) => {
@@ -95,6 +102,7 @@ fn watch_reclaim(host: &WeakWorld, wake: &Wake) {
                     }
                 }
             }
+            came_back |= !gone.is_empty();
             if let Err(e) = end_reclaim(&inner, &gone) {
                 tracing::warn!(error = %e, "cannot note that space has come back");
                 return;
@@ -102,7 +110,10 @@ fn watch_reclaim(host: &WeakWorld, wake: &Wake) {
         }
         drop(inner);
         // A store may say "not yet" at once.
-        std::thread::sleep(PASS.saturating_sub(began.elapsed()));
+        pause = if came_back { PASS } else { (pause * 2).min(LONGEST_PASS) };
+        if wake.wait_for_reclaim(pause.saturating_sub(began.elapsed())) {
+            pause = PASS;
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use rustix::fs::{self, FileType, Mode, OFlags, ResolveFlags};
 const PROGRAMS: [&str; 5] = ["sbin/init", "bin/sh", "usr/bin/sh", "usr/sbin/init", "init"];
 
 /// Directories that are created if missing, with their modes. The first group are mount points and must be real directories.
-const MOUNT_POINTS: [(&str, u32); 8] = [
+const MOUNT_POINTS: [(&str, u32); 9] = [
     ("proc", 0o555),
     ("sys", 0o555),
     ("dev", 0o755),
@@ -16,6 +16,7 @@ const MOUNT_POINTS: [(&str, u32); 8] = [
     ("hoody/storage", 0o755),
     ("hoody/databases", 0o755),
     ("hoody/shares", 0o755),
+    ("hoody/snapshots", 0o755),
     ("ramdisk", 0o1777),
 ];
 const USUAL: [(&str, u32); 4] = [("tmp", 0o1777), ("run", 0o755), ("etc", 0o755), ("root", 0o700)];

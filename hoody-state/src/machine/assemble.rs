@@ -86,6 +86,7 @@ fn assemble(parts: Assembly) -> Result<Host> {
     let ramdisks = Arc::new(Ramdisks::new(ramdisks, dirs));
     let shares = Arc::new(Shares::new(shares, Arc::clone(&roots), Arc::clone(&runtime), Arc::clone(&databases), records.clone(), wake.clone()));
     let starter = Starter {
+        store: Arc::clone(&store),
         roots: Arc::clone(&roots),
         runtime: Arc::clone(&runtime),
         databases: Arc::clone(&databases),

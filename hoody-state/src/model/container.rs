@@ -260,7 +260,7 @@ pub struct SnapshotUsage {
 pub struct Mount {
     /// Where.
     pub path: String,
-    /// `storage`, `databases`, `ramdisk`, `share`.
+    /// `storage`, `databases`, `ramdisk`, `snapshots`, `share`.
     pub kind: String,
 }
 

@@ -12,6 +12,9 @@ use std::sync::Arc;
 /// Where a container sees the directories that others share with it: mounts below this place can be added and taken away while it runs.
 pub const RECEIVED: &str = "/hoody/shares";
 
+/// Where a container sees its own snapshots, each under its name.
+pub const SNAPSHOTS: &str = "/hoody/snapshots";
+
 /// Tells one directory from another, and how it may be used. What is mounted is compared by it with what should be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Identity {

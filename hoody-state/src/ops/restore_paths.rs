@@ -271,6 +271,7 @@ mod tests {
             ("/hoody/storage/x", None, None),
             ("/hoody/databases/x", Some(Code::InvalidPath), None),
             ("/hoody/shares/x", Some(Code::NotInVolume), Some(Code::NotInVolume)),
+            ("/hoody/snapshots/s/etc", Some(Code::NotInVolume), Some(Code::NotInVolume)),
             ("/proc/1/root", Some(Code::NotInVolume), Some(Code::NotInVolume)),
             ("/process", None, None),
         ] {

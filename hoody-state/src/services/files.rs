@@ -4,6 +4,7 @@ use super::databases::{DATABASES, Databases};
 use crate::catalog::containers::ContainerRow;
 use crate::error::{Code, Error, Result};
 use crate::model::FileEntry;
+use crate::model::mount::SNAPSHOTS;
 use crate::name::SnapshotName;
 use crate::snapshot::{SnapshotStore, Volume};
 use crate::tree::{Kind, Last, Meta, Node, Root, Time, TreePath, View, encoded, shown};
@@ -12,7 +13,7 @@ use serde_json::json;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 /// What a running container has mounted over its volume: nothing that is written there is in the volume.
-pub(crate) const MOUNTED: [&str; 5] = ["/proc", "/sys", "/dev", "/ramdisk", "/hoody/shares"];
+pub(crate) const MOUNTED: [&str; 6] = ["/proc", "/sys", "/dev", "/ramdisk", "/hoody/shares", SNAPSHOTS];
 
 /// A volume of a container, and a path in it.
 pub(crate) struct Place {

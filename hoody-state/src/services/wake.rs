@@ -2,8 +2,8 @@
 
 use crate::error::Result;
 use crate::sys::alarm::{Alarm, Woken};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
 
 #[derive(Default)]
 struct State {
@@ -26,22 +26,30 @@ pub(crate) struct Due {
 
 /// Wakes the upkeep thread. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Wake(Arc<(Mutex<State>, Alarm)>);
+pub(crate) struct Wake(Arc<Shared>);
+
+struct Shared {
+    state: Mutex<State>,
+    alarm: Alarm,
+    /// For the thread that watches the pool reclaim space.
+    changed: Condvar,
+}
 
 impl Wake {
     /// # Errors
     /// No descriptor is left.
     pub(crate) fn new() -> Result<Self> {
-        Ok(Wake(Arc::new((Mutex::default(), Alarm::new()?))))
+        Ok(Wake(Arc::new(Shared { state: Mutex::default(), alarm: Alarm::new()?, changed: Condvar::new() })))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn set(&self, f: impl FnOnce(&mut State)) {
         f(&mut self.state());
-        self.0.1.ring();
+        self.0.changed.notify_all();
+        self.0.alarm.ring();
     }
 
     /// An expiry may have come nearer, or something has to be tried again.
@@ -65,7 +73,7 @@ impl Wake {
 
     /// Waits until the host's clock shows `until`, or until somebody wakes the upkeep.
     pub(crate) fn wait(&self, until: Option<SystemTime>) -> Result<Woken> {
-        self.0.1.wait(until)
+        self.0.alarm.wait(until)
     }
 
     /// Takes out what is due now. After `reclaim` the caller must call [`Wake::reclaim_ended`] or [`Wake::reclaim_not_started`].
@@ -77,6 +85,14 @@ impl Wake {
             s.reclaiming = true;
         }
         Due { closed: s.closed, expiry: std::mem::take(&mut s.expiry), reclaim }
+    }
+
+    /// For the thread that watches the pool: waits for this long, for the next deletion, or for the end of the host. Whether something was deleted meanwhile,
+    /// which that thread then has to watch as well.
+    pub(crate) fn wait_for_reclaim(&self, timeout: Duration) -> bool {
+        let waiting = self.0.changed.wait_timeout_while(self.state(), timeout, |s| !s.closed && !s.reclaim);
+        let (mut state, _) = waiting.unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut state.reclaim)
     }
 
     /// The thread that watched the pool has ended: what was deleted meanwhile is due.

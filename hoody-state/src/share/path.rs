@@ -2,6 +2,7 @@
 
 use super::RECEIVED;
 use crate::error::{Code, Error, Result};
+use crate::model::mount::SNAPSHOTS;
 
 /// Where the kernel's own trees and the host's are: never shared.
 const REFUSED: [&str; 6] = ["/proc", "/sys", "/dev", "/boot", "/run", "/var/run"];
@@ -18,7 +19,8 @@ pub enum Part {
 /// Reads a source path: absolute, of `A-Za-z0-9/-_.`, at most 4096 bytes; `//`, `/.` and a `/` at the end are taken away.
 ///
 /// # Errors
-/// `invalid_path`: with `..`, of a kernel's tree, of `/ramdisk` (memory is not shared), or below `/hoody/shares` (what was received is not passed on).
+/// `invalid_path`: with `..`, of a kernel's tree, of `/ramdisk` (memory is not shared), or below `/hoody/shares` (what was received is not passed on),
+/// or below `/hoody/snapshots` (a snapshot may be deleted at any time: what is shared is part of the present state).
 pub fn normalise(path: &str) -> Result<String> {
     let refuse = |why: &str| Error::new(Code::InvalidPath, format!("{:?} cannot be shared: {why}", path.chars().take(200).collect::<String>()));
     if !path.starts_with('/') || path.len() > 4096 {
@@ -43,6 +45,9 @@ pub fn normalise(path: &str) -> Result<String> {
     }
     if below(&clean, RECEIVED) {
         return Err(refuse("what was received is not passed on; its owner can share it with others"));
+    }
+    if below(&clean, SNAPSHOTS) {
+        return Err(refuse("snapshots are not shared; restore what others need from one, and share that"));
     }
     Ok(clean)
 }
@@ -104,6 +109,8 @@ mod tests {
             "/ramdisk/x",
             "/hoody/shares",
             "/hoody/shares/x",
+            "/hoody/snapshots",
+            "/hoody/snapshots/s/etc",
             &long,
             &longer,
         ] {

@@ -252,6 +252,16 @@ pub trait SnapshotStore: Send + Sync {
         Ok(())
     }
 
+    /// A directory in which each snapshot of the container stands under its name for as long as it exists, to be mounted read-only in that container. Every id of
+    /// containers may list it; on the host nobody else reaches it. Nothing in it is another container's. `None` with stores without files, and for a container
+    /// without a home.
+    ///
+    /// # Errors
+    /// Of the system calls.
+    fn snapshots_dir(&self, _container: &ContainerId) -> Result<Option<OwnedFd>> {
+        Ok(None)
+    }
+
     /// The directory at which the volume's tree can be reached on this host, where there is one.
     fn path(&self, _volume: &Volume) -> Option<PathBuf> {
         None

@@ -267,7 +267,9 @@ fn owners_modes_links_and_nodes() {
     assert!(meta("disk").file_type().is_block_device() && meta("disk").rdev() == rustix::fs::makedev(1, 3));
     assert_eq!(meta("late").mtime(), 5);
     assert_eq!((meta("").mode() & 0o7777, meta("").uid(), meta("").mtime()), (0o751, BASE, 1_700_000_000));
-    for (dir, mode) in [("tmp", 0o1777), ("proc", 0o555), ("hoody/shares", 0o755), ("ramdisk", 0o1777), ("root", 0o700), ("bin", 0o755)] {
+    for (dir, mode) in
+        [("tmp", 0o1777), ("proc", 0o555), ("hoody/shares", 0o755), ("hoody/snapshots", 0o755), ("ramdisk", 0o1777), ("root", 0o700), ("bin", 0o755)]
+    {
         assert_eq!((meta(dir).mode() & 0o7777, meta(dir).uid(), meta(dir).gid()), (mode, BASE, BASE), "{dir}");
     }
     assert_eq!(report.skipped.len(), 2, "{:?}", report.skipped);

@@ -87,6 +87,7 @@ fn make_source(root: &Path) {
         "hoody/storage",
         "hoody/databases",
         "hoody/shares",
+        "hoody/snapshots",
         "ramdisk",
     ] {
         std::fs::create_dir_all(root.join(dir)).unwrap();

@@ -22,6 +22,7 @@
 /* They are tried on the descriptor -1, which gives EBADF when the filter lets the call through. */
 #define SNAP_DESTROY 0x5000940fUL
 #define SNAP_DESTROY_V2 0x5000943fUL
+#define GET_SUBVOL_ROOTREF 0xd000943dUL
 #define NEWUSER 0x10000000UL
 #define NEWNET 0x40000000UL
 
@@ -75,6 +76,9 @@ static const struct call CALLS[] = {
     {"ioctl-almost-destroy-by-id", SYS_ioctl, 54, {NONE, SNAP_DESTROY_V2 ^ 0x80000000UL, 0}},
     {"ioctl-destroy-by-id", SYS_ioctl, 54, {NONE, SNAP_DESTROY_V2, 0}},
     {"ioctl-destroy-by-id-high", SYS_ioctl, 54, {NONE, SNAP_DESTROY_V2 | HIGH, 0}},
+    {"ioctl-almost-subvolumes", SYS_ioctl, 54, {NONE, GET_SUBVOL_ROOTREF ^ 0x80000000UL, 0}},
+    {"ioctl-subvolumes", SYS_ioctl, 54, {NONE, GET_SUBVOL_ROOTREF, 0}},
+    {"ioctl-subvolumes-high", SYS_ioctl, 54, {NONE, GET_SUBVOL_ROOTREF | HIGH, 0}},
     {"keyctl", SYS_keyctl, 288, {0, 0}},
     {"add_key", SYS_add_key, 286, {0, 0, 0, 0, 0}},
     {"request_key", SYS_request_key, 287, {0, 0, 0, 0}},

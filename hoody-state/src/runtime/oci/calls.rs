@@ -11,7 +11,7 @@ use std::time::Duration;
 
 const PROGRAM: &str = include_str!("calls.c");
 /// What a program in a container may do. Everything else that the program tries must be refused.
-const PERMITTED: [&str; 17] = [
+const PERMITTED: [&str; 18] = [
     "socket-unix",
     "socket-inet",
     "socket-inet6",
@@ -28,6 +28,7 @@ const PERMITTED: [&str; 17] = [
     "ioctl-all-ones",
     "ioctl-destroy-by-name",
     "ioctl-almost-destroy-by-id",
+    "ioctl-almost-subvolumes",
     "getpid",
 ];
 

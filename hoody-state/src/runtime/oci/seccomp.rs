@@ -142,11 +142,18 @@ mod tests {
         }
 
         #[test]
-        fn every_ioctl_but_the_deletion_of_a_subvolume_by_number(request in any::<u64>(), high in any::<u32>(), bit in 0..32u32) {
-            let destroy = u64::from(high) << 32 | 0x5000_943f;
-            prop_assert!(!allows("ioctl", &[3, destroy, 0]));
-            prop_assert!(allows("ioctl", &[3, destroy ^ 1 << bit, 0]));
-            prop_assert_eq!(allows("ioctl", &[3, request, 0]), request & 0xffff_ffff != 0x5000_943f);
+        fn every_ioctl_but_two_that_reach_subvolumes_of_others(request in any::<u64>(), high in any::<u32>(), bit in 0..32u32, other in 0..32u32) {
+            // SNAP_DESTROY_V2 and GET_SUBVOL_ROOTREF.
+            let refused = [0x5000_943f, 0xd000_943d];
+            for one in refused {
+                let call = u64::from(high) << 32 | one;
+                prop_assert!(!allows("ioctl", &[3, call, 0]));
+                let near = [call ^ 1 << bit, call ^ 1 << bit ^ 1 << other];
+                for near in near {
+                    prop_assert_eq!(allows("ioctl", &[3, near, 0]), !refused.contains(&(near & 0xffff_ffff)), "{:x}", near);
+                }
+            }
+            prop_assert_eq!(allows("ioctl", &[3, request, 0]), !refused.contains(&(request & 0xffff_ffff)));
         }
     }
 }

@@ -227,8 +227,9 @@ fn mounts(spec: &RunSpec, host: &Host<'_>) -> Result<Vec<OciMount>> {
         mounts.push(mount("/etc/resolv.conf", "bind", path, &options)?);
     }
     for (i, m) in spec.mounts.iter().enumerate() {
-        // It keeps the flags of its source.
-        let options: &[&str] = if m.read_only { &["bind", "ro"] } else { &["bind"] };
+        // It keeps the flags of its source. A tree is read-only already: a remount would have to repeat all its flags, which the user namespace locks.
+        let named = m.source.path().is_some();
+        let options: &[&str] = if m.read_only && named { &["bind", "ro"] } else { &["bind"] };
         if let Some(from) = source_of(m, host.bundle, i) {
             mounts.push(mount(&m.target, "bind", from, options)?);
         }

@@ -40,7 +40,7 @@ impl Shares {
                     read_only,
                     // Beside the lock broker nobody may write a database.
                     not_above: if private { vec![databases.clone()] } else { Vec::new() },
-                    not_within: vec![databases, "hoody/shares".into(), "ramdisk".into()],
+                    not_within: vec![databases, "hoody/shares".into(), "hoody/snapshots".into(), "ramdisk".into()],
                 }
             }
             Part::Databases(p) => {

@@ -1,6 +1,6 @@
 //! Starting containers: what a container has besides its own volume is made ready, then the runtime starts it.
 //!
-//! `/hoody/storage` is in its volume; `/hoody/databases`, `/ramdisk` and `/hoody/shares` are mounted.
+//! `/hoody/storage` is in its volume; `/hoody/databases`, `/ramdisk`, `/hoody/snapshots` and `/hoody/shares` are mounted.
 
 mod etc;
 mod init;
@@ -13,19 +13,21 @@ use super::shares::Shares;
 use crate::catalog::Durability;
 use crate::catalog::containers::ContainerRow;
 use crate::catalog::records::Records;
-use crate::error::Result;
+use crate::error::{IoContext, Result};
 use crate::id::{ContainerId, RunId};
-use crate::model::mount::{Mount, RECEIVED};
+use crate::model::mount::{Mount, RECEIVED, SNAPSHOTS, Tree};
 use crate::model::{CopiedIdentity, Status};
 use crate::rootfs::RootFs;
 use crate::runtime::{Limits, RunSpec, Running, Runtime};
 use crate::settings::HostNetwork;
+use crate::snapshot::SnapshotStore;
 use crate::units::Bytes;
 use std::path::Path;
 use std::sync::Arc;
 
 /// Starts containers.
 pub(crate) struct Starter {
+    pub(crate) store: Arc<dyn SnapshotStore>,
     pub(crate) roots: Arc<dyn RootFs>,
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) databases: Arc<Databases>,
@@ -122,7 +124,19 @@ impl Starter {
         let databases = self.databases.serve_and_wait(r, root, IfServed::Exchange)?;
         let mut own: Vec<Mount> = databases.iter().map(|d| Mount::new(d.source.clone(), DATABASES)).collect();
         own.extend(self.ramdisks.mounts_for(r)?);
+        own.extend(self.snapshots_of(r, root)?);
         Ok(Mounts { own, shares: self.shares.mounts_for(r)?, databases })
+    }
+
+    /// The container's snapshots, to be seen in it. Without set-user-ID bits, as all mounts by descriptor: an old program may have a hole that is closed since.
+    fn snapshots_of(&self, r: &ContainerRow, root: Option<&Path>) -> Result<Option<Mount>> {
+        let (Some(root), Some(dir)) = (root, self.store.snapshots_dir(&r.id)?) else { return Ok(None) };
+        if self.dirs.open_or_make(root, &["hoody", "snapshots"])?.is_none() {
+            tracing::warn!(container = %r.id, "something else is at {SNAPSHOTS}: the container does not see its snapshots there");
+            return Ok(None);
+        }
+        let tree = Tree::new(dir, true).io(|| format!("ask for the directory of the snapshots of container {}", r.id))?;
+        Ok(Some(Mount::new(tree, SNAPSHOTS)))
     }
 
     /// The paths of its own that a container has, by kind, as they are now.
@@ -131,6 +145,9 @@ impl Starter {
         let mut all = vec![mount("/hoody/storage", "storage")];
         all.extend(self.databases.backend().map(|_| mount(DATABASES, "databases")));
         all.extend(self.ramdisks.paths(r).iter().map(|path| mount(path, "ramdisk")));
+        if self.roots.path(&r.id).is_some() {
+            all.push(mount(SNAPSHOTS, "snapshots"));
+        }
         if matches!(r.status, Status::Running | Status::Paused) {
             all.extend(self.shares.seen_by(&r.id)?.into_iter().map(|name| mount(&format!("{RECEIVED}/{name}"), "share")));
         }

@@ -69,6 +69,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use uuid::Uuid;
 
+/// The mode of the directory of a container's snapshots, which that container sees.
+const SNAPSHOTS_MODE: u32 = 0o755;
+
 /// The volumes of one mounted pool. Keeps the pool's root open: drop it before the pool is unmounted.
 #[derive(Debug)]
 pub struct BtrfsStore {
@@ -325,6 +328,22 @@ impl SnapshotStore for BtrfsStore {
 
     fn path(&self, volume: &Volume) -> Option<PathBuf> {
         Some(self.path.join(layout::path(volume)))
+    }
+
+    fn snapshots_dir(&self, container: &ContainerId) -> Result<Option<OwnedFd>> {
+        let path = Path::new(layout::CONTAINERS).join(container.as_str()).join(layout::SNAPSHOTS);
+        let what = || format!("open {}", self.path.join(&path).display());
+        let dir = match open_dir_at(&self.root, &path) {
+            Ok(dir) => dir,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(Error::io(what(), e)),
+        };
+        // It stays the host's root's: the kernel lets the owner of a directory of the pool's own subvolume do more with that subvolume than read it. The home
+        // above is closed, so that everybody may read it.
+        if fstat(&dir).io(what)?.st_mode & 0o7777 != SNAPSHOTS_MODE {
+            fchmod(&dir, Mode::from_bits_truncate(SNAPSHOTS_MODE)).io(what)?;
+        }
+        Ok(Some(dir))
     }
 
     fn transfer(&self) -> Option<&dyn Transferable> {
