@@ -4,20 +4,20 @@
 use super::{Tx, json, ms, time, to_json};
 use crate::error::Result;
 use crate::id::{ContainerId, ProjectId};
-use crate::model::{PolicyScope, SnapshotPolicy};
+use crate::model::{PolicyTarget, SnapshotPolicy};
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use std::collections::BTreeSet;
 
 /// The policy that is set on this scope itself.
-pub(crate) fn get(c: &Connection, scope: &PolicyScope) -> Result<Option<SnapshotPolicy>> {
+pub(crate) fn get(c: &Connection, scope: &PolicyTarget) -> Result<Option<SnapshotPolicy>> {
     let mut s = c.prepare_cached("SELECT policy FROM policies WHERE scope = ?1 AND id = ?2")?;
     let text: Option<String> = s.query_row([scope.as_str(), scope.id()], |r| r.get(0)).optional()?;
     text.map(|t| json(&t, "snapshot policy")).transpose()
 }
 
 /// The policy that applies to a container, and what it is set on: its own, else its project's, else the server's. Nothing is merged.
-pub(crate) fn effective(c: &Connection, id: &ContainerId) -> Result<Option<(SnapshotPolicy, PolicyScope)>> {
+pub(crate) fn effective(c: &Connection, id: &ContainerId) -> Result<Option<(SnapshotPolicy, PolicyTarget)>> {
     let sql = "SELECT p.scope, p.id, p.policy FROM containers c JOIN policies p
                  ON (p.scope = 'container' AND p.id = c.id) OR (p.scope = 'project' AND p.id = c.project_id) OR (p.scope = 'server' AND p.id = '')
                WHERE c.id = ?1 ORDER BY CASE p.scope WHEN 'container' THEN 0 WHEN 'project' THEN 1 ELSE 2 END LIMIT 1";
@@ -25,28 +25,28 @@ pub(crate) fn effective(c: &Connection, id: &ContainerId) -> Result<Option<(Snap
 }
 
 /// The same for the containers of a project that have no policy of their own.
-pub(crate) fn effective_in(c: &Connection, id: &ProjectId) -> Result<Option<(SnapshotPolicy, PolicyScope)>> {
+pub(crate) fn effective_in(c: &Connection, id: &ProjectId) -> Result<Option<(SnapshotPolicy, PolicyTarget)>> {
     let sql = "SELECT scope, id, policy FROM policies WHERE (scope = 'project' AND id = ?1) OR (scope = 'server' AND id = '') ORDER BY scope LIMIT 1";
     nearest(c, sql, id.as_str())
 }
 
-fn nearest(c: &Connection, sql: &str, id: &str) -> Result<Option<(SnapshotPolicy, PolicyScope)>> {
+fn nearest(c: &Connection, sql: &str, id: &str) -> Result<Option<(SnapshotPolicy, PolicyTarget)>> {
     let found: Option<(String, String, String)> = c.prepare_cached(sql)?.query_row([id], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?))).optional()?;
     let Some((word, id, policy)) = found else { return Ok(None) };
     let scope = match word.as_str() {
-        "container" => PolicyScope::Container(id.parse()?),
-        "project" => PolicyScope::Project(id.parse()?),
-        _ => PolicyScope::Server,
+        "container" => PolicyTarget::Container(id.parse()?),
+        "project" => PolicyTarget::Project(id.parse()?),
+        _ => PolicyTarget::Server,
     };
     Ok(Some((json(&policy, "snapshot policy")?, scope)))
 }
 
 /// The containers to which the policy of this scope applies, or would apply if it had one. Those that are being deleted are left out.
-pub(crate) fn containers_under(c: &Connection, scope: &PolicyScope) -> Result<Vec<ContainerId>> {
+pub(crate) fn containers_under(c: &Connection, scope: &PolicyTarget) -> Result<Vec<ContainerId>> {
     let wanted = match scope {
-        PolicyScope::Container(_) => "c.id = ?1",
-        PolicyScope::Project(_) => "c.project_id = ?1 AND NOT EXISTS(SELECT 1 FROM policies p WHERE p.scope = 'container' AND p.id = c.id)",
-        PolicyScope::Server => {
+        PolicyTarget::Container(_) => "c.id = ?1",
+        PolicyTarget::Project(_) => "c.project_id = ?1 AND NOT EXISTS(SELECT 1 FROM policies p WHERE p.scope = 'container' AND p.id = c.id)",
+        PolicyTarget::Server => {
             "?1 = '' AND NOT EXISTS(SELECT 1 FROM policies p WHERE (p.scope = 'container' AND p.id = c.id) OR (p.scope = 'project' AND p.id = c.project_id))"
         }
     };
@@ -116,7 +116,7 @@ pub(crate) fn first_start(c: &Connection) -> Result<Option<Timestamp>> {
 
 impl Tx<'_> {
     /// Sets the policy of a scope. The schedules of the containers under it are to be brought in line within the same transaction.
-    pub(crate) fn put_policy(&mut self, scope: &PolicyScope, policy: &SnapshotPolicy) -> Result<()> {
+    pub(crate) fn put_policy(&mut self, scope: &PolicyTarget, policy: &SnapshotPolicy) -> Result<()> {
         self.conn.execute(
             "INSERT INTO policies(scope, id, policy, updated_ms) VALUES(?1, ?2, ?3, ?4)
              ON CONFLICT(scope, id) DO UPDATE SET policy = excluded.policy, updated_ms = excluded.updated_ms",
@@ -126,7 +126,7 @@ impl Tx<'_> {
     }
 
     /// Deletes the policy of a scope; whether it had one.
-    pub(crate) fn delete_policy(&mut self, scope: &PolicyScope) -> Result<bool> {
+    pub(crate) fn delete_policy(&mut self, scope: &PolicyTarget) -> Result<bool> {
         Ok(self.conn.execute("DELETE FROM policies WHERE scope = ?1 AND id = ?2", [scope.as_str(), scope.id()])? > 0)
     }
 
@@ -152,7 +152,7 @@ impl Tx<'_> {
 
     /// Deletes the policy and the schedules of a container that is deleted.
     pub(crate) fn forget_policies_of(&mut self, id: &ContainerId) -> Result<()> {
-        self.delete_policy(&PolicyScope::Container(id.clone()))?;
+        self.delete_policy(&PolicyTarget::Container(id.clone()))?;
         self.keep_schedules(id, &BTreeSet::new())
     }
 }
@@ -169,7 +169,7 @@ mod tests {
         let (project, other): (ProjectId, ProjectId) = (ProjectId::generate(), ProjectId::generate());
         let ids = [ContainerId::generate(), ContainerId::generate(), ContainerId::generate()];
         let policy = |zone: &str| SnapshotPolicy { timezone: zone.into(), ..Default::default() };
-        let scopes = [PolicyScope::Server, PolicyScope::Project(project.clone()), PolicyScope::Container(ids[0].clone())];
+        let scopes = [PolicyTarget::Server, PolicyTarget::Project(project.clone()), PolicyTarget::Container(ids[0].clone())];
         c.write(Durability::Process, Timestamp::UNIX_EPOCH, |tx| {
             for (id, p) in ids.iter().zip([&project, &project, &other]) {
                 let sql = "INSERT INTO containers(id, project_id, name, status, status_ms, spec, state, created_ms, updated_ms) VALUES(?1, ?2, ?1, 'stopped', 0, '', '', 0, 0)";
@@ -186,10 +186,10 @@ mod tests {
             assert_eq!(effective_in(tx.conn, &project)?.unwrap().1, scopes[1]);
             assert_eq!(effective_in(tx.conn, &other)?.unwrap().1, scopes[0]);
             assert!(tx.delete_policy(&scopes[1])? && !tx.delete_policy(&scopes[1])?);
-            assert_eq!(effective(tx.conn, &ids[1])?, Some((policy("server"), PolicyScope::Server)));
+            assert_eq!(effective(tx.conn, &ids[1])?, Some((policy("server"), PolicyTarget::Server)));
             assert_eq!((get(tx.conn, &scopes[1])?, get(tx.conn, &scopes[2])?), (None, Some(policy("container"))));
             tx.forget_policies_of(&ids[0])?;
-            assert_eq!(containers_under(tx.conn, &PolicyScope::Server)?.len(), 3);
+            assert_eq!(containers_under(tx.conn, &PolicyTarget::Server)?.len(), 3);
             Ok(())
         })
         .unwrap();

@@ -1,7 +1,7 @@
 use super::{Tx, ms, time};
 use crate::error::{Code, Error, Result};
 use crate::id::{ProjectId, UserId};
-use crate::model::{PageRequest, PolicyScope, Project};
+use crate::model::{PageRequest, PolicyTarget, Project};
 use crate::name::ProjectAlias;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
@@ -114,7 +114,7 @@ impl Tx<'_> {
     /// Deletes the row of a project and its snapshot policy.
     pub(crate) fn delete_project(&mut self, id: &ProjectId) -> Result<()> {
         self.conn.execute("DELETE FROM projects WHERE id = ?1", [id.as_str()])?;
-        self.delete_policy(&PolicyScope::Project(id.clone()))?;
+        self.delete_policy(&PolicyTarget::Project(id.clone()))?;
         Ok(())
     }
 }

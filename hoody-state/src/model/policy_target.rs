@@ -3,7 +3,7 @@ use std::fmt;
 
 /// What a snapshot policy is set on.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum PolicyScope {
+pub enum PolicyTarget {
     /// The server: for the containers for which nothing nearer is set.
     Server,
     /// A project: for its containers that have no policy of their own.
@@ -12,14 +12,14 @@ pub enum PolicyScope {
     Container(ContainerId),
 }
 
-impl PolicyScope {
+impl PolicyTarget {
     /// Its word on the wire: `server`, `project` or `container`.
     #[must_use]
     pub const fn as_str(&self) -> &'static str {
         match self {
-            PolicyScope::Server => "server",
-            PolicyScope::Project(_) => "project",
-            PolicyScope::Container(_) => "container",
+            PolicyTarget::Server => "server",
+            PolicyTarget::Project(_) => "project",
+            PolicyTarget::Container(_) => "container",
         }
     }
 
@@ -27,19 +27,19 @@ impl PolicyScope {
     #[must_use]
     pub fn id(&self) -> &str {
         match self {
-            PolicyScope::Server => "",
-            PolicyScope::Project(id) => id.as_str(),
-            PolicyScope::Container(id) => id.as_str(),
+            PolicyTarget::Server => "",
+            PolicyTarget::Project(id) => id.as_str(),
+            PolicyTarget::Container(id) => id.as_str(),
         }
     }
 }
 
-impl fmt::Display for PolicyScope {
+impl fmt::Display for PolicyTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            PolicyScope::Server => f.write_str("the server"),
-            PolicyScope::Project(id) => write!(f, "project {id}"),
-            PolicyScope::Container(id) => write!(f, "container {id}"),
+            PolicyTarget::Server => f.write_str("the server"),
+            PolicyTarget::Project(id) => write!(f, "project {id}"),
+            PolicyTarget::Container(id) => write!(f, "container {id}"),
         }
     }
 }
