@@ -121,6 +121,15 @@ pub fn settled(host: &Host) {
     }
 }
 
+/// Waits until something is so.
+pub fn eventually(f: impl Fn() -> bool) {
+    let end = Instant::now() + Duration::from_secs(20);
+    while !f() {
+        assert!(Instant::now() < end, "it did not come about");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 pub fn names(host: &Host, id: &ContainerId) -> Vec<String> {
     host.snapshots(id).unwrap().snapshots.into_iter().rev().map(|s| s.name.to_string()).collect()
 }

@@ -1,4 +1,4 @@
-use super::{idle, names};
+use super::{eventually, idle, names};
 use hoody_state::Code;
 use hoody_state::host::IdempotencyKey;
 use hoody_state::model::{CopyRequest, ForkRequest, Status, SyncRequest, Verb};
@@ -24,14 +24,6 @@ fn to(host: &Host, c: &hoody_state::id::ContainerId, name: &str) -> CopyRequest 
 }
 
 /// Waits for what the upkeep does behind.
-fn eventually(f: impl Fn() -> bool) {
-    let end = std::time::Instant::now() + std::time::Duration::from_secs(10);
-    while !f() {
-        assert!(std::time::Instant::now() < end, "it did not come about");
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
-}
-
 #[test]
 fn a_copy_is_the_live_state_with_all_snapshots() {
     let (w, host, c) = staged();

@@ -1,4 +1,4 @@
-use super::{B, Two, idle, settled};
+use super::{B, Two, eventually, idle, settled};
 use hoody_state::Caller;
 use hoody_state::id::ContainerId;
 use hoody_state::model::{MoveRequest, Status};
@@ -120,8 +120,8 @@ fn a_container_in_a_move_runs_on_when_the_target_is_removed_as_a_peer() {
     two.net.set_fault(|url, what| (url == B && what == "hand_over").then_some(Fault::Unreachable));
     let me = Caller { wait: std::time::Duration::from_millis(200), ..Caller::default() };
     let moved = two.here.move_container(&me, &two.source, &request(&two)).unwrap();
-    assert_eq!(two.here.container(&two.source).unwrap().status, Status::Paused);
-    assert_eq!(two.there.container(&moved.target_container_id).unwrap().status, Status::Stopped);
+    eventually(|| two.here.container(&two.source).unwrap().status == Status::Paused);
+    eventually(|| two.there.container(&moved.target_container_id).unwrap().status == Status::Stopped);
     two.here.remove_peer("b").unwrap();
     settled(&two.here);
     assert_eq!(two.here.container(&two.source).unwrap().status, Status::Running);
@@ -145,8 +145,9 @@ fn a_target_that_refuses_the_token_after_a_hand_over_does_not_end_it() {
     });
     let me = Caller { wait: std::time::Duration::from_millis(1500), ..Caller::default() };
     let moved = two.here.move_container(&me, &two.source, &request(&two)).unwrap();
-    assert_eq!(two.here.container(&two.source).unwrap().status, Status::Paused, "it waits for a word");
-    assert_eq!(running(&two, Some(&moved.target_container_id)), (false, true));
+    // It waits for a word.
+    eventually(|| two.here.container(&two.source).unwrap().status == Status::Paused);
+    eventually(|| running(&two, Some(&moved.target_container_id)) == (false, true));
     two.net.set_fault(|_, _| None);
     let token = two.there.create_token("again", None, hoody_state::model::Rights::Replication).unwrap().1;
     let peer = hoody_state::model::NewPeer { name: Some("b".into()), url: B.into(), token, ca: None };
