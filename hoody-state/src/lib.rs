@@ -23,6 +23,7 @@
 //! | [`pool`] | the BTRFS file system that everything lives in; on a loop image or a device |
 //! | [`transfer`] | [`Transport`](transfer::Transport): containers between servers; in memory, over HTTP in `hoody-state-http` |
 //! | [`tree`] | the files of a volume, read beneath its root and nowhere else |
+//! | [`retention`] | snapshot policies: when a schedule runs, and which of its snapshots are removed |
 //! | [`image`] | golden images, made of tars or of snapshots |
 //! | [`op`] | how anything changes: intents, locks, steps |
 //! | [`model`] | what the API shows, serialised as the wire has it |
@@ -78,6 +79,8 @@ pub mod pool;
 #[cfg(any(feature = "host", feature = "transfer"))]
 mod progress;
 pub mod ramdisk;
+#[cfg(feature = "host")]
+pub mod retention;
 #[cfg(feature = "host")]
 pub mod rootfs;
 pub mod runtime;

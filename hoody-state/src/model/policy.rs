@@ -116,6 +116,40 @@ pub struct Keep {
     pub yearly: Option<u32>,
 }
 
+/// A rule of [`Keep`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum Tier {
+    /// `last`
+    Last,
+    /// `hourly`
+    Hourly,
+    /// `daily`
+    Daily,
+    /// `weekly`
+    Weekly,
+    /// `monthly`
+    Monthly,
+    /// `yearly`
+    Yearly,
+}
+
+impl Tier {
+    /// The name of its field.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Tier::Last => "last",
+            Tier::Hourly => "hourly",
+            Tier::Daily => "daily",
+            Tier::Weekly => "weekly",
+            Tier::Monthly => "monthly",
+            Tier::Yearly => "yearly",
+        }
+    }
+}
+
 /// Which events take a snapshot. What is absent takes none.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -255,11 +289,17 @@ impl AutomaticSnapshots {
 }
 
 impl Keep {
-    /// The rules with their names and numbers; a rule of 0 is one that is absent.
-    pub fn rules(&self) -> impl Iterator<Item = (&'static str, u32)> + use<> {
-        let all =
-            [("last", self.last), ("hourly", self.hourly), ("daily", self.daily), ("weekly", self.weekly), ("monthly", self.monthly), ("yearly", self.yearly)];
-        all.into_iter().filter_map(|(name, n)| n.filter(|n| *n > 0).map(|n| (name, n)))
+    /// The rules with their numbers; a rule of 0 is one that is absent.
+    pub fn rules(&self) -> impl Iterator<Item = (Tier, u32)> + use<> {
+        let all = [
+            (Tier::Last, self.last),
+            (Tier::Hourly, self.hourly),
+            (Tier::Daily, self.daily),
+            (Tier::Weekly, self.weekly),
+            (Tier::Monthly, self.monthly),
+            (Tier::Yearly, self.yearly),
+        ];
+        all.into_iter().filter_map(|(tier, n)| n.filter(|n| *n > 0).map(|n| (tier, n)))
     }
 }
 
@@ -315,8 +355,8 @@ impl Schedule {
         if self.keep.rules().next().is_none() {
             return Err(self.invalid(index, "keep", "it keeps nothing: give at least one of last, hourly, daily, weekly, monthly and yearly a number above 0"));
         }
-        if let Some((rule, n)) = self.keep.rules().find(|(_, n)| *n > MAX_KEEP) {
-            return Err(self.invalid(index, &format!("keep.{rule}"), format!("{n} is out of range: at most {MAX_KEEP}")));
+        if let Some((tier, n)) = self.keep.rules().find(|(_, n)| *n > MAX_KEEP) {
+            return Err(self.invalid(index, &format!("keep.{}", tier.as_str()), format!("{n} is out of range: at most {MAX_KEEP}")));
         }
         match self.spread {
             Some(spread) if spread > Age::days(1) => Err(self.invalid(index, "spread", format!("{spread} is too long: at most a day"))),
