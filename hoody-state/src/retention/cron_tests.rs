@@ -30,7 +30,10 @@ fn an_hour_that_is_repeated_has_two_hourly_runs_and_one_daily_one() {
     assert_eq!(runs("45 2 * * *", "Europe/Berlin", "2026-10-25T01:10:00Z", 1), ["26 02:45+01:00"]);
     assert_eq!(runs("45 2 * * *", "Europe/Berlin", "2026-10-25T00:10:00Z", 1), ["25 02:45+02:00"]);
     // On Lord Howe the clocks go back by half an hour.
-    assert_eq!(runs("*/30 * * * *", "Australia/Lord_Howe", "2026-04-04T14:10:00Z", 4), ["05 01:30+11:00", "05 01:30+10:30", "05 02:00+10:30", "05 02:30+10:30"]);
+    assert_eq!(
+        runs("*/30 * * * *", "Australia/Lord_Howe", "2026-04-04T14:10:00Z", 4),
+        ["05 01:30+11:00", "05 01:30+10:30", "05 02:00+10:30", "05 02:30+10:30"]
+    );
 }
 
 #[test]

@@ -40,7 +40,8 @@ fn left(stamps: &mut Vec<Stamp>, plan: &Plan, now: &str) -> Vec<String> {
     let mut places = decisions.iter();
     stamps.retain(|s| {
         let decision = places.next().unwrap();
-        let because: Vec<String> = decision.reasons.iter().map(|r| format!("{} {} {}{}", r.tier.as_str(), r.nth, r.bucket, if r.oldest { " oldest" } else { "" })).collect();
+        let because: Vec<String> =
+            decision.reasons.iter().map(|r| format!("{} {} {}{}", r.tier.as_str(), r.nth, r.bucket, if r.oldest { " oldest" } else { "" })).collect();
         let line = format!("{}: {}", s.name, because.join(", "));
         if decision.action == Action::Keep {
             kept.push(decision.protected_by.map_or_else(|| line.clone(), |p| format!("{line} ({p:?})")));
@@ -89,10 +90,8 @@ fn at_the_end_of_summer_time_the_repeated_hour_is_two_buckets() {
 
 #[test]
 fn two_schedules_on_one_container_decide_about_their_own_snapshots_alone() {
-    let plan = plan(
-        "UTC",
-        json!([{ "name": "hourly", "cron": "@hourly", "keep": { "last": 3 } }, { "name": "daily", "cron": "@daily", "keep": { "daily": 2 } }]),
-    );
+    let plan =
+        plan("UTC", json!([{ "name": "hourly", "cron": "@hourly", "keep": { "last": 3 } }, { "name": "daily", "cron": "@daily", "keep": { "daily": 2 } }]));
     let mut stamps = taken_by(&plan, "hourly", "2026-11-27T23:00:00Z", "2026-11-29T12:00:00Z");
     stamps.extend(taken_by(&plan, "daily", "2026-11-24T23:00:00Z", "2026-11-29T12:00:00Z"));
     stamps.push(stamp("of-another-policy", "weekly", at("2020-01-01T00:00:00Z")));
@@ -139,8 +138,15 @@ fn nothing_that_is_protected_is_removed() {
     let kept = left(&mut stamps, &plan, "2026-11-29T12:00:00Z");
     assert_eq!(stamps.len(), before - 1);
     assert!(!names(&stamps).contains(&"plain"), "{kept:?}");
-    for (name, why) in [("of-restore", "Undo"), ("of-stop", "Event"), ("of-manual", "Manual"), ("pinned", "Pinned"), ("base", "Base"), ("incomplete", "Incomplete"), ("newest", "Newest")]
-    {
+    for (name, why) in [
+        ("of-restore", "Undo"),
+        ("of-stop", "Event"),
+        ("of-manual", "Manual"),
+        ("pinned", "Pinned"),
+        ("base", "Base"),
+        ("incomplete", "Incomplete"),
+        ("newest", "Newest"),
+    ] {
         assert!(kept.iter().any(|k| k.starts_with(&format!("{name}:")) && k.ends_with(&format!("({why})"))), "{name}: {kept:#?}");
     }
 }
@@ -149,10 +155,7 @@ fn nothing_that_is_protected_is_removed() {
 fn the_oldest_is_kept_while_a_rule_is_not_full() {
     let plan = plan("UTC", json!([{ "name": "s", "cron": "@hourly", "keep": { "monthly": 2 } }]));
     let mut stamps = taken_by(&plan, "s", "2026-11-01T23:30:00Z", "2026-11-03T12:00:00Z");
-    assert_eq!(
-        left(&mut stamps, &plan, "2026-11-03T12:00:00Z"),
-        ["s-1793577600: monthly 2 2026-11 oldest", "s-1793707200: monthly 1 2026-11 (Newest)"]
-    );
+    assert_eq!(left(&mut stamps, &plan, "2026-11-03T12:00:00Z"), ["s-1793577600: monthly 2 2026-11 oldest", "s-1793707200: monthly 1 2026-11 (Newest)"]);
     // A second month fills the rule: the oldest is no longer needed.
     stamps.push(stamp("december", "s", at("2026-12-01T00:00:00Z")));
     assert_eq!(left(&mut stamps, &plan, "2026-12-01T00:00:00Z"), ["s-1793707200: monthly 2 2026-11", "december: monthly 1 2026-12 (Newest)"]);

@@ -139,7 +139,8 @@ impl PlannedSchedule {
             warnings.push(format!("schedule {name:?}: spread ({spread}) is not shorter than the time between two runs: some runs may be left out"));
         }
         if let Some(max_age) = self.schedule.max_age
-            && let Some((tier, n)) = self.schedule.keep.rules().find(|(tier, n)| shortest(*tier).is_some_and(|seconds| u64::from(*n) * seconds > max_age.as_secs()))
+            && let Some((tier, n)) =
+                self.schedule.keep.rules().find(|(tier, n)| shortest(*tier).is_some_and(|seconds| u64::from(*n) * seconds > max_age.as_secs()))
         {
             warnings.push(format!("schedule {name:?}: max_age ({max_age}) removes what keep.{} = {n} would keep", tier.as_str()));
         }
