@@ -26,6 +26,7 @@ use utoipa::openapi::{ContentBuilder, HttpMethod, Ref, RefOr, ResponseBuilder};
         (name = "copies", description = "Copying, forking, syncing and moving containers; peers"),
         (name = "replication", description = "Requests between servers, with a replication token"),
         (name = "snapshots", description = "Snapshots: taking, restoring, undoing"),
+        (name = "trash", description = "Deleted containers that can be recovered"),
         (name = "files", description = "Files of a container, in a snapshot or as they are now"),
         (name = "timeline", description = "Where the states of containers come from"),
         (name = "shares", description = "Directories that one container shares with others"),

@@ -29,6 +29,7 @@ pub(crate) fn documented(app: &Shared) -> (Router<Shared>, utoipa::openapi::Open
         .merge(routes::diff::routes())
         .merge(routes::files::routes())
         .merge(routes::timeline::routes())
+        .merge(routes::trash::routes())
         .merge(routes::shares::routes())
         .merge(routes::images::routes())
         .merge(routes::operations::routes())

@@ -9,6 +9,7 @@ use crate::model::{Container, Server};
 use crate::op::{Engine, Engined};
 use crate::rootfs::RootFs;
 use crate::runtime::Runtime;
+use crate::services::automatic::Automatic;
 use crate::services::databases::Databases;
 use crate::services::exits::Exits;
 use crate::services::freezing::Freezing;
@@ -147,6 +148,8 @@ pub(crate) struct Parts {
     /// Shows containers as the wire has them.
     pub view: View,
     pub upkeep: Wake,
+    /// How often automatic snapshots are taken.
+    pub automatic: Automatic,
     /// Looks after the pool's file system.
     pub pool_watch: Arc<PoolWatch>,
 }

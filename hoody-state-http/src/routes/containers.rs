@@ -10,7 +10,7 @@ use axum::extract::State;
 use hoody_state::host::Host;
 use hoody_state::id::{ContainerId, ProjectId};
 use hoody_state::model::{
-    Container, ContainerDetail, ContainerStats, ContainerUpdate, LifecycleAnswer, NewContainer, Pagination, StatusLog, UsageReport, Verb,
+    Container, ContainerDetail, ContainerStats, ContainerUpdate, DeleteOptions, LifecycleAnswer, NewContainer, Pagination, StatusLog, UsageReport, Verb,
 };
 use hoody_state::{Code, Error};
 use serde::{Deserialize, Serialize};
@@ -107,10 +107,19 @@ pub async fn update(State(app): State<Shared>, who: Identity, Id(id): Id<Contain
     ok("Container updated", container)
 }
 
-/// Deletes a container and its snapshots.
-#[utoipa::path(delete, path = "/containers/{id}", tag = "containers", operation_id = "delete_container", params(("id" = String, Path)), responses((status = 200, description = "Deleted, or being deleted", body = Envelope<Null>)))]
-pub async fn delete(State(app): State<Shared>, who: Identity, Id(id): Id<ContainerId>, input: Input<Nothing>) -> Reply<Null> {
-    app.alter(who, id, move |host, id| host.delete_container(&input.caller, id)).await?;
+/// Options of the deletion of a container.
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct DeleteQuery {
+    /// `false`: it is deleted for good, whatever its policy says (`on.before_delete`).
+    trash: Option<bool>,
+}
+
+/// Deletes a container and its snapshots. If its policy says so (`on.before_delete`), it can be recovered from the trash for a while.
+#[utoipa::path(delete, path = "/containers/{id}", tag = "containers", operation_id = "delete_container", params(("id" = String, Path), DeleteQuery), responses((status = 200, description = "Deleted, or being deleted", body = Envelope<Null>)))]
+pub async fn delete(State(app): State<Shared>, who: Identity, Id(id): Id<ContainerId>, Query(q): Query<DeleteQuery>, input: Input<Nothing>) -> Reply<Null> {
+    let options = DeleteOptions { permanently: q.trash == Some(false) };
+    app.alter(who, id, move |host, id| host.delete_container_with(&input.caller, id, options)).await?;
     ok("Container deleted", Null(()))
 }
 

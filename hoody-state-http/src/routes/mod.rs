@@ -18,6 +18,7 @@ pub mod restore_files;
 pub mod shares;
 pub mod snapshots;
 pub mod timeline;
+pub mod trash;
 mod upload;
 
 use serde::Serialize;

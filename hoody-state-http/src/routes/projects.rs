@@ -7,7 +7,7 @@ use crate::envelope::{Envelope, Reply, created, ok};
 use crate::extract::{Id, Input, Nothing, PageQuery, Query};
 use axum::extract::State;
 use hoody_state::id::ProjectId;
-use hoody_state::model::{Pagination, Project, ProjectDeleted, ProjectInput};
+use hoody_state::model::{DeleteOptions, Pagination, Project, ProjectDeleted, ProjectInput};
 use serde::{Deserialize, Serialize};
 use utoipa_axum::routes;
 
@@ -62,6 +62,8 @@ pub struct DeleteQuery {
     /// Whether to list the deleted containers.
     #[serde(default)]
     include_deleted_items: bool,
+    /// `false`: its containers are deleted for good, whatever their policies say (`on.before_delete`).
+    trash: Option<bool>,
 }
 
 /// Deletes a project and its containers.
@@ -75,5 +77,6 @@ pub async fn delete(
     input: Input<Nothing>,
 ) -> Reply<ProjectDeleted> {
     who.check_project(&id)?;
-    ok("Project deleted", app.change(move |host| host.delete_project(&input.caller, &id, q.include_deleted_items)).await?)
+    let options = DeleteOptions { permanently: q.trash == Some(false) };
+    ok("Project deleted", app.change(move |host| host.delete_project_with(&input.caller, &id, q.include_deleted_items, options)).await?)
 }

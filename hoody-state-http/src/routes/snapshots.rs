@@ -4,11 +4,12 @@ use super::Routes;
 use crate::app::Shared;
 use crate::auth::Identity;
 use crate::envelope::{ApiError, Envelope, Reply, ok};
-use crate::extract::{Id, Input, Measuring, Named, Nothing, invalid};
+use crate::extract::{Id, Input, Measuring, Named, Nothing, Query, invalid};
 use axum::extract::State;
 use hoody_state::Error;
 use hoody_state::id::ContainerId;
-use hoody_state::model::{NewSnapshot, RestoreOptions, Restored, SnapshotAnswer, SnapshotDeleted, SnapshotList, present};
+use hoody_state::model::{NewSnapshot, RestoreOptions, Restored, SnapshotAnswer, SnapshotDeleted, SnapshotFilter, SnapshotList, Trigger, present};
+use hoody_state::units::Age;
 use jiff::Timestamp;
 use serde::Deserialize;
 use utoipa_axum::routes;
@@ -23,10 +24,61 @@ pub(crate) fn routes() -> Routes {
         .routes(routes!(undo))
 }
 
+/// Which snapshots are listed. `label` may be repeated.
+#[derive(Debug, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+#[allow(dead_code, reason = "describes the parameters, which are read one by one: one of them may be repeated")]
+pub struct FilterQuery {
+    /// `KEY=VALUE`, or `KEY` for any value. Of several, all must be there.
+    label: Option<Vec<String>>,
+    /// Taken at this time or later: a time in RFC 3339, or an age such as `7d`.
+    since: Option<String>,
+    /// Taken before this time.
+    until: Option<String>,
+    /// Why it was taken.
+    trigger: Option<Trigger>,
+    /// What its alias begins with, or the alias that it had until it was replaced.
+    alias: Option<String>,
+}
+
+fn filter(query: Vec<(String, String)>, now: Timestamp) -> Result<SnapshotFilter, Error> {
+    let mut filter = SnapshotFilter::default();
+    for (name, value) in query {
+        match name.as_str() {
+            "label" => filter.labels.push(label(&value)?),
+            "since" => filter.since = Some(moment("since", &value, now)?),
+            "until" => filter.until = Some(moment("until", &value, now)?),
+            "trigger" => filter.trigger = Some(value.parse().map_err(|e: Error| invalid("trigger", e.message()))?),
+            "alias" => filter.alias = Some(value),
+            _ => {}
+        }
+    }
+    match (filter.since, filter.until) {
+        (Some(since), Some(until)) if since >= until => Err(invalid("since", "it is not before `until`: no snapshot can be in between")),
+        _ => Ok(filter),
+    }
+}
+
+fn label(text: &str) -> Result<(String, Option<String>), Error> {
+    let (key, value) = text.split_once('=').map_or((text, None), |(key, value)| (key, Some(value.to_owned())));
+    if key.is_empty() {
+        return Err(invalid("label", format!("{text:?} has no key: write KEY=VALUE, or KEY for any value")));
+    }
+    Ok((key.to_owned(), value))
+}
+
+fn moment(field: &str, text: &str, now: Timestamp) -> Result<Timestamp, Error> {
+    if let Ok(age) = text.parse::<Age>() {
+        return Ok(age.before(now));
+    }
+    text.parse().map_err(|e| invalid(field, format!("{text:?} is neither a time in RFC 3339 nor an age such as 90s, 6h or 7d: {e}")))
+}
+
 /// Lists the snapshots of a container, newest first.
-#[utoipa::path(get, path = "/containers/{id}/snapshots", tag = "snapshots", operation_id = "list_snapshots", params(("id" = String, Path)), responses((status = 200, description = "All snapshots", body = Envelope<SnapshotList>)))]
-pub async fn list(State(app): State<Shared>, who: Identity, Id(id): Id<ContainerId>) -> Reply<SnapshotList> {
-    ok("Snapshots", app.look(who, id, |host, id| host.snapshots(id)).await.map_err(ApiError::on_snapshot)?)
+#[utoipa::path(get, path = "/containers/{id}/snapshots", tag = "snapshots", operation_id = "list_snapshots", params(("id" = String, Path), FilterQuery), responses((status = 200, description = "All snapshots, or those that match", body = Envelope<SnapshotList>)))]
+pub async fn list(State(app): State<Shared>, who: Identity, Id(id): Id<ContainerId>, Query(query): Query<Vec<(String, String)>>) -> Reply<SnapshotList> {
+    let filter = filter(query, Timestamp::now())?;
+    ok("Snapshots", app.look(who, id, move |host, id| host.snapshots_matching(id, &filter)).await.map_err(ApiError::on_snapshot)?)
 }
 
 /// Takes a snapshot.
@@ -127,10 +179,13 @@ pub async fn unpin(State(app): State<Shared>, who: Identity, path: Named<Contain
 /// The time of expiry.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 pub struct ExpiryInput {
-    /// A time in RFC 3339; null: never. Required.
+    /// A time in RFC 3339; null: never. Either this or `expires_in` is required.
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<String>, format = DateTime)]
     expires_at: Option<Option<String>>,
+    /// How long from now, such as `6h` or `7d`.
+    #[serde(default)]
+    expires_in: Option<Age>,
 }
 
 /// Sets when a snapshot expires: it is then deleted.
@@ -138,8 +193,15 @@ pub struct ExpiryInput {
     responses((status = 200, description = "Changed", body = Envelope<SnapshotAnswer>)))]
 pub async fn expiry(State(app): State<Shared>, who: Identity, path: Named<ContainerId>, input: Input<ExpiryInput>) -> Reply<SnapshotAnswer> {
     let Named(id, name) = path;
-    let at = input.body.expires_at.ok_or_else(|| invalid("expires_at", "the field is missing: give a time or null"))?.map(|t| time(&t)).transpose()?;
-    let changed = app.alter(who, id, move |host, id| host.set_snapshot_expiry(&input.caller, id, &name, at)).await;
+    let changed = match (input.body.expires_at, input.body.expires_in) {
+        (Some(_), Some(_)) => return Err(invalid("expires_in", "give either it or `expires_at`, not both").into()),
+        (None, None) => return Err(invalid("expires_at", "the field is missing: give a time or null, or `expires_in`").into()),
+        (None, Some(age)) => app.alter(who, id, move |host, id| host.set_snapshot_expiry_in(&input.caller, id, &name, age)).await,
+        (Some(at), None) => {
+            let at = at.map(|t| time(&t)).transpose()?;
+            app.alter(who, id, move |host, id| host.set_snapshot_expiry(&input.caller, id, &name, at)).await
+        }
+    };
     ok("Snapshot updated", changed.map_err(ApiError::on_snapshot)?)
 }
 

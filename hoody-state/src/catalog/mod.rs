@@ -26,6 +26,7 @@ pub(crate) mod shares;
 pub(crate) mod snapshots;
 pub(crate) mod timeline;
 pub(crate) mod tokens;
+pub(crate) mod trash;
 
 use crate::error::{Code, Error, Kind, Result};
 use crate::event::Bus;

@@ -95,6 +95,12 @@ pub(crate) fn any(c: &Connection) -> Result<bool> {
     Ok(c.query_row("SELECT EXISTS(SELECT 1 FROM shares)", [], |r| r.get(0))?)
 }
 
+/// How many shares a container offers or is offered by name.
+pub(crate) fn count_of(c: &Connection, container: &ContainerId) -> Result<u64> {
+    let sql = "SELECT count(*) FROM shares WHERE source_container_id = ?1 OR target_container_id = ?1";
+    Ok(c.prepare_cached(sql)?.query_row([container.as_str()], |r| r.get(0))?)
+}
+
 impl Tx<'_> {
     /// Writes a share, new or changed. Error: `share_already_exists`.
     pub(crate) fn put_share(&mut self, s: &Share) -> Result<()> {

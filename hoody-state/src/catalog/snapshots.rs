@@ -18,7 +18,7 @@ pub(crate) struct SnapshotRow {
 }
 
 const COLUMNS: &str = "name, alias, created_ms, last_used_ms, expires_ms, size, generation, parent, description, labels, pinned, consistency, \
-    trigger, schedule, scheduled_ms, missed";
+    trigger, schedule, scheduled_ms, missed, replaced_alias";
 
 fn row(r: &Row<'_>) -> rusqlite::Result<Result<SnapshotRow>> {
     let (name, alias, created): (String, Option<String>, i64) = (r.get(0)?, r.get(1)?, r.get(2)?);
@@ -26,6 +26,7 @@ fn row(r: &Row<'_>) -> rusqlite::Result<Result<SnapshotRow>> {
     let (parent, description, labels): (Option<String>, Option<String>, String) = (r.get(7)?, r.get(8)?, r.get(9)?);
     let (pinned, consistency): (Option<String>, String) = (r.get(10)?, r.get(11)?);
     let (trigger, schedule, scheduled, missed): (String, Option<String>, Option<i64>, Option<u64>) = (r.get(12)?, r.get(13)?, r.get(14)?, r.get(15)?);
+    let replaced: Option<String> = r.get(16)?;
     Ok((|| {
         Ok(SnapshotRow {
             snapshot: Snapshot {
@@ -33,6 +34,7 @@ fn row(r: &Row<'_>) -> rusqlite::Result<Result<SnapshotRow>> {
                 frees_bytes: None,
                 name: name.parse()?,
                 alias: alias.map(|a| a.parse::<Alias>()).transpose()?,
+                replaced_alias: replaced.map(|a| a.parse::<Alias>()).transpose()?,
                 created_at: time(created),
                 last_used_at: last_used.map(time),
                 expires_at: expires.map(time),
@@ -156,11 +158,11 @@ impl Tx<'_> {
         self.conn
             .prepare_cached(
                 "INSERT INTO snapshots(container_id, name, alias, created_ms, last_used_ms, expires_ms, size, generation, parent, description, labels, pinned, consistency,
-                 trigger, schedule, scheduled_ms, missed)
-                 VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)
+                 trigger, schedule, scheduled_ms, missed, replaced_alias)
+                 VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)
                  ON CONFLICT(container_id, name) DO UPDATE SET alias = excluded.alias, last_used_ms = excluded.last_used_ms, expires_ms = excluded.expires_ms,
                  size = excluded.size, generation = excluded.generation, parent = excluded.parent, description = excluded.description, labels = excluded.labels,
-                 pinned = excluded.pinned",
+                 pinned = excluded.pinned, replaced_alias = excluded.replaced_alias",
             )?
             .execute(params![
                 id.as_str(),
@@ -179,7 +181,8 @@ impl Tx<'_> {
                 s.trigger.as_str(),
                 s.schedule,
                 s.scheduled_for.map(ms),
-                s.missed
+                s.missed,
+                s.replaced_alias.as_ref().map(Alias::as_str)
             ])
             .map_err(|e| {
                 if e.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation) {

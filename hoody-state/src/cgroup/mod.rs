@@ -24,6 +24,7 @@ pub(crate) use kill::describe;
 pub use layout::{Layout, LayoutKind};
 pub use limits::Limit;
 pub(crate) use limits::host_memory;
+pub(crate) use oom::OomSource;
 pub use tree::CgroupTree;
 
 #[cfg(test)]

@@ -78,6 +78,8 @@ codes! {
             "The API has no such path: see the API document.";
         ProjectNotFound, "project_not_found", NotFound, retry: no,
             "There is no such project, or the token may not see it: list the projects.";
+        TrashNotFound, "trash_not_found", NotFound, retry: no,
+            "No such container is in the trash: it was recovered, deleted for good, or never there; `GET /trash` lists what is there.";
         ContainerNotFound, "container_not_found", NotFound, retry: no,
             "There is no such container, or the token may not see it: list the containers.";
         SourceContainerNotFound, "source_container_not_found", NotFound, retry: no,

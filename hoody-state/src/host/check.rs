@@ -3,15 +3,17 @@
 //! Works beside a running server: what an open operation is changing just now is left out, and a first finding is looked at again.
 
 use super::Host;
+use super::reconcile::kept_in_trash;
 use crate::catalog::containers::ContainerRow;
 use crate::catalog::operations::OpenRow;
-use crate::catalog::{Catalog, containers, images, operations, projects, snapshots};
+use crate::catalog::{Catalog, containers, images, operations, projects, snapshots, trash};
 use crate::error::Result;
 use crate::freeze::{FreezeState, Freezer};
 use crate::id::{ContainerId, OperationId};
 use crate::locked_db::LockedDb;
 use crate::model::OperationStatus;
 use crate::model::{Finding, Status};
+use crate::ops::trash::place_of;
 use crate::ramdisk::RamDisks;
 use crate::runtime::Runtime;
 use crate::services::databases::volume_name;
@@ -77,6 +79,7 @@ enum Problem {
     SnapshotWritable,
     OrphanVolume(Volume),
     OrphanTrash(OperationId),
+    TrashMissing,
     OrphanRuntime(ContainerId),
     SaidRunning,
     RunsUnsaid(ContainerId),
@@ -102,6 +105,7 @@ impl Problem {
             Problem::SnapshotWritable => "snapshot_writable",
             Problem::OrphanVolume(_) => "orphan_volume",
             Problem::OrphanTrash(_) => "orphan_trash",
+            Problem::TrashMissing => "trash_missing",
             Problem::OrphanRuntime(_) => "orphan_cgroup",
             Problem::SaidRunning => "not_running",
             Problem::RunsUnsaid(_) => "runs_unsaid",
@@ -176,11 +180,7 @@ impl Look<'_> {
             };
             passing.push((of, format!("volume {} is in no list: --repair deletes it", crate::pool::layout::path(&v).display()), Problem::OrphanVolume(v)));
         }
-        for op in self.store.trash()? {
-            if !ops.contains(&op) {
-                p.insert(format!("the trash of operation {op} was not emptied: --repair empties it"), Problem::OrphanTrash(op));
-            }
-        }
+        passing.extend(self.trash(&ops)?);
         let known: BTreeSet<&ContainerId> = rows.iter().map(|r| &r.id).collect();
         for c in self.runtime.list()? {
             if !known.contains(&c) {
@@ -198,6 +198,22 @@ impl Look<'_> {
         ops.extend(later_ops);
         p.extend(passing.into_iter().filter(|(of, _, _)| !busy.contains(of)).map(|(_, m, p)| (m, p)));
         p.extend(self.operations()?);
+        Ok(p)
+    }
+
+    /// What is in the pool's trash for nobody, and what should be there and is not.
+    fn trash(&self, ops: &BTreeSet<OperationId>) -> Result<Vec<(String, String, Problem)>> {
+        let (kept, ids) = self.catalog.read(|c| Ok((kept_in_trash(c)?, trash::ids(c)?)))?;
+        let there = self.store.trash()?;
+        let mut p = Vec::new();
+        for id in ids {
+            if !there.contains(&place_of(&id)?) {
+                p.push((id.to_string(), format!("container {id} is in the trash without its volumes: delete it from the trash"), Problem::TrashMissing));
+            }
+        }
+        for op in there.into_iter().filter(|op| !ops.contains(op) && !kept.contains(op)) {
+            p.push((String::new(), format!("the trash of operation {op} was not emptied: --repair empties it"), Problem::OrphanTrash(op)));
+        }
         Ok(p)
     }
 

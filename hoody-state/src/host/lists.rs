@@ -4,7 +4,7 @@ use super::Host;
 use crate::catalog::{containers, images, snapshots};
 use crate::error::Result;
 use crate::id::ContainerId;
-use crate::model::{Image, PageRequest, Paged, SnapshotAnswer, SnapshotList};
+use crate::model::{Image, PageRequest, Paged, SnapshotAnswer, SnapshotFilter, SnapshotList};
 use std::time::Duration;
 
 impl Host {
@@ -13,7 +13,16 @@ impl Host {
     /// # Errors
     /// `container_not_found`.
     pub fn snapshots(&self, id: &ContainerId) -> Result<SnapshotList> {
-        let (row, list) = self.0.catalog.read(|c| Ok((containers::get(c, id)?, snapshots::all(c, id)?)))?;
+        self.snapshots_matching(id, &SnapshotFilter::default())
+    }
+
+    /// Those that match, newest first. `snapshot_count` is their number.
+    ///
+    /// # Errors
+    /// `container_not_found`.
+    pub fn snapshots_matching(&self, id: &ContainerId, filter: &SnapshotFilter) -> Result<SnapshotList> {
+        let (row, mut list) = self.0.catalog.read(|c| Ok((containers::get(c, id)?, snapshots::all(c, id)?)))?;
+        list.retain(|r| filter.matches(&r.snapshot));
         Ok(SnapshotList {
             container_id: id.clone(),
             project_id: row.project,

@@ -20,6 +20,7 @@ mod shares;
 mod timeline;
 #[cfg(test)]
 mod timeline_tests;
+mod trash;
 pub(crate) mod upkeep;
 mod versions;
 

@@ -4,11 +4,12 @@ use super::{Caller, Host};
 use crate::error::Result;
 use crate::id::{ContainerId, ProjectId};
 use crate::model::{
-    Container, CopyRequest, FilesRestored, ForkRequest, Forked, Image, LifecycleAnswer, MoveRequest, Moved, NewContainer, NewSnapshot, ProjectDeleted,
-    PromoteRequest, Promoted, ResetAnswer, ResetRequest, RestoreFiles, RestoreOptions, Restored, SnapshotAnswer, SnapshotDeleted, SyncAnswer, SyncRequest,
-    Verb,
+    Container, CopyRequest, DeleteOptions, FilesRestored, ForkRequest, Forked, Image, LifecycleAnswer, MoveRequest, Moved, NewContainer, NewSnapshot,
+    ProjectDeleted, PromoteRequest, Promoted, ResetAnswer, ResetRequest, RestoreFiles, RestoreOptions, Restored, SnapshotAnswer, SnapshotDeleted, SyncAnswer,
+    SyncRequest, Verb,
 };
 use crate::ops;
+use crate::units::Age;
 use jiff::Timestamp;
 use std::io::Read;
 use std::time::Duration;
@@ -34,12 +35,13 @@ impl Host {
         ops::lifecycle::lifecycle(&self.0, caller, id, verb, timeout)
     }
 
-    /// Deletes a container with all its snapshots. It is `deleting` for good when this returns, however many snapshots it has; the rest is done in the background.
+    /// Deletes a container with all its snapshots, or puts it into the trash, if its policy says so (`on.before_delete`). It is `deleting` for good when this
+    /// returns, however many snapshots it has; the rest is done in the background.
     ///
     /// # Errors
     /// `container_not_found`, `operation_in_progress`, `snapshot_pinned`.
     pub fn delete_container(&self, caller: &Caller, id: &ContainerId) -> Result<()> {
-        ops::delete::delete(&self.0, caller, id)
+        self.delete_container_with(caller, id, DeleteOptions::default())
     }
 
     /// Takes a snapshot of the disk of a container, whatever it is doing. Durable when it returns.
@@ -83,6 +85,14 @@ impl Host {
     /// `container_not_found`, `snapshot_not_found`, `snapshot_ambiguous`, `invalid_expiry` for a time in the past, `operation_in_progress`.
     pub fn set_snapshot_expiry(&self, caller: &Caller, id: &ContainerId, name: &str, at: Option<Timestamp>) -> Result<SnapshotAnswer> {
         ops::snapshot_edit::set_expiry(&self.0, caller, id, name, at)
+    }
+
+    /// Sets how long from now a snapshot is kept.
+    ///
+    /// # Errors
+    /// Those of [`Host::set_snapshot_expiry`].
+    pub fn set_snapshot_expiry_in(&self, caller: &Caller, id: &ContainerId, name: &str, age: Age) -> Result<SnapshotAnswer> {
+        ops::snapshot_edit::set_expiry_in(&self.0, caller, id, name, age)
     }
 
     /// Puts a snapshot in the place of a container's live volume and boots it fresh, if it ran or was paused before (or `options.start` says so). The
@@ -237,6 +247,6 @@ impl Host {
     /// `project_not_found`; `operation_in_progress` when one of the containers is being changed, `snapshot_pinned` when one
     /// has a pinned snapshot: nothing is deleted then.
     pub fn delete_project(&self, caller: &Caller, id: &ProjectId, items: bool) -> Result<ProjectDeleted> {
-        ops::project_delete::delete(&self.0, caller, id, items)
+        self.delete_project_with(caller, id, items, DeleteOptions::default())
     }
 }

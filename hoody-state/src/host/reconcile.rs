@@ -2,18 +2,24 @@
 
 use super::{Caller, Host};
 use crate::catalog::containers::{ContainerRow, Desired};
-use crate::catalog::{Durability, containers, operations};
+use crate::catalog::{Durability, containers, operations, trash};
 use crate::error::Result;
 use crate::id::{ContainerId, OperationId};
 use crate::model::{Status, Verb};
 use crate::op::{Claim, Want, take_up_all};
 use crate::ops::observed::{Observed, note_observed, observe, thaw};
-use crate::ops::{self, copied::is_staging_of};
+use crate::ops::{self, copied::is_staging_of, trash::place_of};
 use crate::snapshot::Volume;
 use crate::units::VolumeId;
 use serde_json::json;
 use std::collections::HashSet;
 use std::time::Duration;
+
+/// The names in the pool's trash of what can be recovered, or is being put there or taken from there.
+pub(crate) fn kept_in_trash(c: &rusqlite::Connection) -> Result<HashSet<OperationId>> {
+    let under_way = operations::open(c)?.into_iter().filter(|r| r.resource_type == "container").filter_map(|r| r.resource_id.parse::<ContainerId>().ok());
+    trash::ids(c)?.into_iter().chain(under_way).map(|id| place_of(&id)).collect()
+}
 
 impl Host {
     /// Brings catalog and world together. Called once, before anything else may change either.
@@ -67,7 +73,8 @@ impl Host {
                 },
             }
         }
-        for op in self.0.store.trash()?.into_iter().filter(|op| !open.contains(op)) {
+        let kept = self.0.read(kept_in_trash)?;
+        for op in self.0.store.trash()?.into_iter().filter(|op| !open.contains(op) && !kept.contains(op)) {
             let gone = self.0.store.empty_trash(&op, &mut |_, _| {})?;
             self.write(Durability::Process, |tx| tx.add_reclaim(&gone.volumes, "a deleted container"))?;
         }
@@ -116,6 +123,9 @@ impl Host {
                     Ok(())
                 })?;
                 drop(lock);
+                if !rebooted {
+                    ops::automatic::at_unseen_end(&self.0, id);
+                }
                 if again { self.autostart(id) } else { Ok(()) }
             }
             (_, observed) => self.write(Durability::Process, |tx| note_observed(tx, id, &observed)),

@@ -3,12 +3,13 @@
 
 use super::{Caller, Host};
 use crate::Code;
-use crate::catalog::{Durability, operations, snapshots};
+use crate::catalog::{Durability, operations, snapshots, trash};
 use crate::error::{Kind, Result};
 use crate::services::wake::Wake;
 use crate::sys::alarm::Woken;
 use crate::units::VolumeId;
 use crate::world::{WeakWorld, World};
+use jiff::Timestamp;
 use std::time::{Duration, Instant, SystemTime};
 
 /// How long a look at all that is being reclaimed takes at least, if anything is left.
@@ -45,6 +46,12 @@ fn run(wake: &Wake, host: &WeakWorld) {
         let host = Host(inner);
         if due.reclaim {
             start_reclaim(wake, &host);
+        }
+        if due.room {
+            let caller = Caller { by: "expiry".into(), patience: Duration::ZERO, ..Caller::default() };
+            if let Err(e) = crate::ops::trash::make_room(&host.0, &caller) {
+                tracing::warn!(error = %e, "could not delete a container in the trash to make room");
+            }
         }
         if due.expiry || woken.due || woken.clock_changed {
             let after = host.expire_due().unwrap_or_else(|e| {
@@ -154,11 +161,37 @@ impl Host {
                 }
             }
         }
+        let (trash, failed) = self.expire_trash(&caller, now)?;
+        again |= failed;
         if more && !again {
             return Ok(Some(Duration::from_millis(1)));
         }
-        let until = next.map(|t| Duration::from_millis(u64::try_from((t.as_millisecond() - now.as_millisecond()).max(1)).unwrap_or(1)));
-        let until = until.into_iter().chain(shares).min();
+        let until = next.map(|t| until(now, t));
+        let until = until.into_iter().chain(shares).chain(trash).min();
         Ok(if again { Some(until.map_or(Duration::from_secs(5), |u| u.min(Duration::from_secs(5)))) } else { until })
     }
+
+    /// Deletes what has been in the trash for long enough; when the next one will have been, and whether one must be tried again.
+    fn expire_trash(&self, caller: &Caller, now: Timestamp) -> Result<(Option<Duration>, bool)> {
+        let (due, next) = self.0.catalog.read(|c| trash::expired(c, now))?;
+        let mut again = false;
+        for id in due {
+            match crate::ops::trash::expire(&self.0, caller, &id) {
+                Ok(()) => {}
+                Err(e) if e.is_not_found() => {}
+                Err(e) => {
+                    if e.kind() != Kind::Busy {
+                        tracing::warn!(container = %id, error = %e, "could not delete a container whose time in the trash is over");
+                    }
+                    again = true;
+                }
+            }
+        }
+        Ok((next.map(|t| until(now, t)), again))
+    }
+}
+
+/// From now until then, at least a millisecond.
+fn until(now: Timestamp, then: Timestamp) -> Duration {
+    Duration::from_millis(u64::try_from((then.as_millisecond() - now.as_millisecond()).max(1)).unwrap_or(1))
 }

@@ -15,6 +15,7 @@ use crate::pool::Pool;
 use crate::ramdisk::RamDisks;
 use crate::rootfs::RootFs;
 use crate::runtime::Runtime;
+use crate::services::automatic::Automatic;
 use crate::services::databases::Databases;
 use crate::services::dirs::ContainerDirs;
 use crate::services::exits::Exits;
@@ -101,7 +102,7 @@ fn assemble(parts: Assembly) -> Result<Host> {
     let sizes = Arc::new(Sizes::new(Arc::clone(&store), records.clone()));
     let user = catalog.user().clone();
     Ok(Host(World::new(Parts {
-        limits: Limits::new(Arc::clone(&store), records.clone(), &settings),
+        limits: Limits::new(Arc::clone(&store), records.clone(), &settings, wake.clone()),
         view: View { server: server.clone(), user },
         freezing: Freezing::new(Arc::clone(&freezer), Arc::clone(&databases), settings.freeze_timeout),
         freezer,
@@ -124,6 +125,7 @@ fn assemble(parts: Assembly) -> Result<Host> {
         meters,
         sizes,
         upkeep: wake,
+        automatic: Automatic::default(),
         pool_watch,
     })))
 }
@@ -144,6 +146,18 @@ fn listen(host: &Host, runtime: &dyn Runtime) {
             inner.exits.lock_freed(id);
         }
     });
+    let weak = host.0.downgrade();
+    host.0.exits.on_noted(move |id, exit| {
+        if let Some(world) = weak.upgrade() {
+            ops::automatic::at_end(&world, id, exit);
+        }
+    });
+    let weak = host.0.downgrade();
+    runtime.set_oom_listener(Box::new(move |id| {
+        if let Some(world) = weak.upgrade() {
+            ops::automatic::at_oom(&world, id);
+        }
+    }));
     let weak = host.0.downgrade();
     runtime.set_exit_listener(Box::new(move |id, run, exit| {
         if let Some(inner) = weak.upgrade() {

@@ -26,6 +26,7 @@ mod stats;
 mod timeline;
 mod token;
 mod transfer;
+mod trash;
 pub(crate) mod validate;
 pub mod volume;
 
@@ -52,6 +53,7 @@ pub use stats::*;
 pub use timeline::*;
 pub use token::*;
 pub use transfer::*;
+pub use trash::*;
 
 /// Tells an absent field from one that is null: `#[serde(default, deserialize_with = "present")]` on an `Option<Option<T>>`.
 ///

@@ -2,7 +2,7 @@ use crate::clock::rfc3339;
 use crate::error::{Code, Error, Result};
 use crate::id::{ContainerId, OperationId, ProjectId};
 use crate::name::{Alias, SnapshotName};
-use crate::units::Bytes;
+use crate::units::{Age, Bytes};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -102,6 +102,9 @@ pub struct Snapshot {
     pub name: SnapshotName,
     /// May be changed.
     pub alias: Option<Alias>,
+    /// The alias that it had until a newer snapshot replaced it (`keep_replaced`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaced_alias: Option<Alias>,
     /// When it was taken.
     #[serde(with = "rfc3339")]
     #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
@@ -207,7 +210,7 @@ pub enum OnAliasConflict {
     /// 409.
     #[default]
     Error,
-    /// The new snapshot exists first, then the old one goes, unless it is pinned.
+    /// The new snapshot exists first, then the old one is deleted, unless it is pinned. With `keep_replaced` it is kept for a while, without its alias.
     Replace,
 }
 
@@ -224,9 +227,44 @@ pub struct NewSnapshot {
     pub description: Option<String>,
     /// At most 64.
     pub labels: Option<BTreeMap<String, String>>,
+    /// After how long it is deleted, such as `6h` or `7d`: in place of `expiry`.
+    #[serde(default)]
+    pub expires_in: Option<Age>,
     /// Default `error`.
     #[serde(default)]
     pub on_alias_conflict: OnAliasConflict,
+    /// With `on_alias_conflict: replace`: how many of the snapshots that had this alias before are kept, without it; older ones are deleted. At most 1000.
+    /// Default 0.
+    #[serde(default)]
+    pub keep_replaced: Option<u32>,
+}
+
+/// Which snapshots a list has: those that have all of what is set.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SnapshotFilter {
+    /// Labels that it has, each with this value or with any.
+    pub labels: Vec<(String, Option<String>)>,
+    /// Taken at this time or later.
+    pub since: Option<Timestamp>,
+    /// Taken before this time.
+    pub until: Option<Timestamp>,
+    /// Why it was taken.
+    pub trigger: Option<Trigger>,
+    /// What its alias, or the alias that it had before it was replaced, begins with.
+    pub alias: Option<String>,
+}
+
+impl SnapshotFilter {
+    /// Whether a snapshot is in the list.
+    #[must_use]
+    pub fn matches(&self, s: &Snapshot) -> bool {
+        let label = |(key, value): &(String, Option<String>)| s.labels.get(key).is_some_and(|v| value.as_ref().is_none_or(|wanted| wanted == v));
+        self.labels.iter().all(label)
+            && self.since.is_none_or(|t| s.created_at >= t)
+            && self.until.is_none_or(|t| s.created_at < t)
+            && self.trigger.is_none_or(|t| s.trigger == t)
+            && self.alias.as_ref().is_none_or(|a| s.alias.iter().chain(&s.replaced_alias).any(|of| of.as_str().starts_with(a.as_str())))
+    }
 }
 
 /// How to restore. Without any of it: the present is kept as an undo snapshot that expires by itself, and what ran boots.

@@ -49,6 +49,11 @@ impl<W: Engined> Recovery<'_, W> {
         self.held.cloned().ok_or_else(|| Error::internal("an operation is recovered without its locks"))
     }
 
+    /// The recovery of an operation within this one, which has the same locks. What takes it up later finds that it has ended, or does the same once more.
+    pub(crate) fn of_inner<'b>(&'b self, id: &'b OperationId) -> Recovery<'b, W> {
+        Recovery { id, world: self.world, error: None, progress: self.progress, held: self.held }
+    }
+
     fn close(&self, f: impl FnOnce(&mut Tx<'_>) -> Result<()>) -> Result<()> {
         self.held.inspect(|h| h.ending(true));
         let closed = self.world.engine().write(Durability::Disk, |tx| {

@@ -19,12 +19,13 @@ use super::restore_files::BringFiles;
 use super::snapshot::TakeSnapshot;
 use super::snapshot_delete::DeleteSnapshot;
 use super::sync::Sync;
+use super::trash::{EmptyTrash, Recover};
 use crate::catalog::operations::OpenRow;
 use crate::op::Entry;
 use crate::world::World;
 
 /// All operations. The journal is read by it.
-pub(crate) static ALL: [Entry<World>; 19] = [
+pub(crate) static ALL: [Entry<World>; 21] = [
     Entry::of::<Create>(),
     Entry::of::<Lifecycle>(),
     Entry::of::<Delete>(),
@@ -44,6 +45,8 @@ pub(crate) static ALL: [Entry<World>; 19] = [
     Entry::of::<CompareLive>(),
     Entry::of::<Reset>(),
     Entry::of::<Promote>(),
+    Entry::of::<Recover>(),
+    Entry::of::<EmptyTrash>(),
 ];
 
 /// Why a row of the journal cannot be read, if it cannot.

@@ -3,6 +3,7 @@
 //! Order of the steps: stop, prepare `next`, swap, boot, keep the old state. Until [`Exchange::swap`] everything can be undone ([`Exchange::undo`]), after it
 //! everything can be finished ([`Exchange::keep_old`], [`Exchange::boot_if_needed`]). Which of the two is due is read from the pool ([`Exchange::took_place`]).
 
+use super::event_limits::limits;
 use super::observed::{Observed, boot_again, note_failed, note_observed, observe, thaw_unless_paused};
 use super::snapshot_row::{free_name, measured, unmeasured};
 use super::{Op, Recovery};
@@ -11,7 +12,7 @@ use crate::catalog::snapshots::SnapshotRow;
 use crate::catalog::{Durability, Tx, ms};
 use crate::error::{Code, Error, Result};
 use crate::id::{ContainerId, RunId};
-use crate::model::{Snapshot, Status, Trigger};
+use crate::model::{AutomaticEvent, Snapshot, Status, Trigger};
 use crate::name::{Alias, SnapshotName};
 use crate::runtime::Running;
 use crate::services::databases::DatabasesPlan;
@@ -59,8 +60,12 @@ impl Kept {
     pub(super) fn for_undo(world: &World, id: &ContainerId, why: String) -> Result<Self> {
         let now = world.now();
         let wanted = now.strftime("undo-%Y%m%d-%H%M%S").to_string().parse()?;
-        let name = world.read(|c| free_name(c, id, wanted))?;
-        Ok(Kept { name, alias: None, expires_at: now.checked_add(world.settings.undo_expiry).ok(), why })
+        let (name, kept) = world.read(|c| Ok((free_name(c, id, wanted)?, limits(c, id, AutomaticEvent::Restore)?)))?;
+        let expires_at = match kept.and_then(|l| l.max_age) {
+            Some(age) => Some(age.after(now)),
+            None => now.checked_add(world.settings.undo_expiry).ok(),
+        };
+        Ok(Kept { name, alias: None, expires_at, why })
     }
 
     /// Its row, as far as it is known before the volume exists.

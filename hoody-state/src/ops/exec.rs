@@ -3,12 +3,13 @@
 //! No lock is held while the command runs, which may be an hour: others may take snapshots meanwhile, and an undo takes back what they did in the container too. If the server ends before the
 //! command does, nothing is undone; the snapshot is there.
 
+use super::automatic::{self, Occasion};
 use super::{restore, snapshot, snapshot_delete};
 use crate::catalog::containers;
 use crate::error::{Code, Error, Result};
 use crate::id::ContainerId;
 use crate::model::validate;
-use crate::model::{ExecDiff, ExecRecord, ExecSnapshot, NewSnapshot, RestoreOptions, Restored, Snapshot, Status, Trigger};
+use crate::model::{AutomaticEvent, ExecDiff, ExecRecord, ExecSnapshot, NewSnapshot, RestoreOptions, Restored, Snapshot, Status, Trigger};
 use crate::name::SnapshotName;
 use crate::op::Caller;
 use crate::runtime::{ExecOutput, ExecSpec};
@@ -40,6 +41,24 @@ pub(crate) type Differ<'a> = &'a dyn Fn(&SnapshotName) -> Result<ExecDiff>;
 
 /// See [`crate::Host::exec`].
 pub(crate) fn exec(world: &World, id: &ContainerId, spec: &ExecSpec) -> Result<ExecOutput> {
+    let output = run(world, id, spec)?;
+    if failed(&output) {
+        keep_failed(world, id, spec, &output)?;
+    }
+    Ok(output)
+}
+
+fn failed(output: &ExecOutput) -> bool {
+    output.exit_code != 0 || output.timed_out
+}
+
+/// The snapshot after a command that failed, if the policy asks for one.
+fn keep_failed(world: &World, id: &ContainerId, spec: &ExecSpec, output: &ExecOutput) -> Result<()> {
+    let how = if output.timed_out { "ran out of time".to_owned() } else { format!("failed with exit code {}", output.exit_code) };
+    automatic::take(world, id, Occasion { event: AutomaticEvent::ExecFailure, why: &format!("taken after the command {} {how}", shown(spec)) })
+}
+
+fn run(world: &World, id: &ContainerId, spec: &ExecSpec) -> Result<ExecOutput> {
     check(spec)?;
     let r = world.read(|c| containers::get(c, id))?;
     match r.status {
@@ -70,7 +89,7 @@ pub(crate) fn recorded(world: &World, caller: &Caller, id: &ContainerId, spec: &
     let status = world.read(|c| containers::get(c, id))?.status;
     if status != Status::Running {
         // Refused before a snapshot is taken for it, with the reason.
-        exec(world, id, spec)?;
+        run(world, id, spec)?;
     }
     if undoes {
         // What could not be undone is refused before anything is done for it.
@@ -79,7 +98,7 @@ pub(crate) fn recorded(world: &World, caller: &Caller, id: &ContainerId, spec: &
     let caller = Caller { idempotency: None, wait: UNDO_WAIT, ..caller.clone() };
     let before = take(world, &caller, id, spec)?;
     let name = before.name.as_str();
-    let output = match exec(world, id, spec) {
+    let output = match run(world, id, spec) {
         Ok(output) => output,
         // The client went away in the middle: what the command did is half done.
         Err(e) if e.code() == Code::ExecCancelled && record.snapshot.is_some() => {
@@ -97,17 +116,27 @@ pub(crate) fn recorded(world: &World, caller: &Caller, id: &ContainerId, spec: &
     let diff = record.diff.then(|| differ(&before.name));
     if record.snapshot.is_none() {
         drop_taken(world, &caller, id, &before);
+        if failed(&output) {
+            keep_failed(world, id, spec, &output)?;
+        }
         return Ok(Executed { output, snapshot: None, diff, undone: None });
     }
-    let failed = output.exit_code != 0 || output.timed_out;
+    let failed = failed(&output);
+    if failed && !undoes {
+        keep_failed(world, id, spec, &output)?;
+    }
+    // What is undone is in the undo snapshot.
     let undone = (failed && undoes).then(|| undo(world, &caller, id, name, record, &format!("failed with exit code {}", output.exit_code))).transpose()?;
     Ok(Executed { output, snapshot: Some(before), diff, undone })
 }
 
 fn take(world: &World, caller: &Caller, id: &ContainerId, spec: &ExecSpec) -> Result<Snapshot> {
-    let command: String = spec.command.join(" ").chars().take(SHOWN).collect();
-    let new = NewSnapshot { description: Some(format!("taken before the command {command}")), expiry: Some(KEPT_DAYS.into()), ..Default::default() };
+    let new = NewSnapshot { description: Some(format!("taken before the command {}", shown(spec))), expiry: Some(KEPT_DAYS.into()), ..Default::default() };
     Ok(snapshot::create_for(world, caller, id, new, Trigger::Exec)?.snapshot)
+}
+
+fn shown(spec: &ExecSpec) -> String {
+    spec.command.join(" ").chars().take(SHOWN).collect()
 }
 
 fn undo(world: &World, caller: &Caller, id: &ContainerId, name: &str, record: &ExecRecord, ended: &str) -> Result<Restored> {

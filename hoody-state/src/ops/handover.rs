@@ -10,7 +10,7 @@ use crate::catalog::containers::{self, ContainerRow, Desired, Handover};
 use crate::catalog::history::{self, Entry, Parent};
 use crate::error::{Code, Error, Kind, Result};
 use crate::id::{ContainerId, OperationId};
-use crate::model::{CopyState, NodeKind, OperationStatus, Status, Verb};
+use crate::model::{CopyState, DeleteOptions, NodeKind, OperationStatus, Status, Verb};
 use crate::name::SnapshotName;
 use crate::op::Caller;
 use crate::snapshot::Volume;
@@ -86,7 +86,7 @@ pub(crate) fn discard_copy(world: &World, id: &ContainerId, handover: &Operation
         // Cancelled, a copy that is being made goes by itself.
         world.engine.cancel(&op.id)?;
     } else {
-        super::delete::delete(world, &Caller { by: "move".into(), ..Caller::default() }, id)?;
+        super::delete::delete(world, &Caller { by: "move".into(), ..Caller::default() }, id, DeleteOptions { permanently: true })?;
     }
     Ok(state)
 }

@@ -1,12 +1,14 @@
 //! Starts, stops, restarts, pauses and resumes a container.
 
+use super::automatic::{self, Occasion};
 use super::observed::{Observed, lifecycle_answer, note_observed, observe, recover_start, thaw};
-use super::{Begun, Claim, Ended, Op, Operation, Recovery, Want};
+use super::snapshot;
+use super::{Begun, Claim, Ended, Held, Op, Operation, Recovery, Want};
 use crate::catalog::containers::Desired;
 use crate::catalog::{Durability, containers, ms};
 use crate::error::{Code, Error, Result};
 use crate::id::{ContainerId, RunId};
-use crate::model::{LifecycleAnswer, Status, Verb};
+use crate::model::{AutomaticEvent, LifecycleAnswer, Status, Verb};
 use crate::op::Caller;
 use crate::runtime::Running;
 use crate::world::World;
@@ -64,6 +66,9 @@ impl Operation for Lifecycle {
         let world = op.world.clone();
         let id = &self.container;
         let started = self.act(op, &world)?;
+        if self.verb == Verb::Stop {
+            self.keep_stopped(&world, &op.held()?)?;
+        }
         let status = self.status_after();
         let answer = op.finish(Durability::Process, |tx| {
             let r = tx.change_container(id, &self.by, None, |r| {
@@ -102,6 +107,10 @@ impl Operation for Lifecycle {
             }
             Verb::Stop | Verb::ForceStop => {
                 world.runtime.kill(id)?;
+                if verb == Verb::Stop {
+                    snapshot::recover_inner(r, id)?;
+                    self.keep_stopped(world, &r.held()?)?;
+                }
                 r.finished(|tx| {
                     let row = tx.change_container(id, "system", None, |r| {
                         r.status = Status::Stopped;
@@ -131,6 +140,21 @@ impl Operation for Lifecycle {
 }
 
 impl Lifecycle {
+    /// The snapshot at a stop, if the policy asks for one. It is taken of a container that is stopped, within this operation: after a crash it is not forgotten.
+    fn keep_stopped(&self, world: &World, held: &Held) -> Result<()> {
+        let id = &self.container;
+        if !automatic::is_wanted(world, id, AutomaticEvent::Stop)? {
+            return Ok(());
+        }
+        world.write(Durability::Process, |tx| {
+            tx.change_container(id, &self.by, None, |r| {
+                r.status = Status::Stopped;
+                r.state.message = None;
+            })
+        })?;
+        automatic::take_under(world, held, id, Occasion { event: AutomaticEvent::Stop, why: "taken when the container was stopped" })
+    }
+
     fn act(&self, op: &Op, world: &World) -> Result<Option<Running>> {
         let id = &self.container;
         let timeout = self.stop_timeout.unwrap_or(world.settings.stop_timeout);

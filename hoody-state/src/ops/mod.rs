@@ -3,6 +3,7 @@
 //! `all.rs` is the one list of them. An operation is added by its file, a line in that list, and a route.
 
 pub(crate) mod all;
+pub(crate) mod automatic;
 mod branch_point;
 pub(crate) mod copied;
 pub(crate) mod copy;
@@ -12,6 +13,7 @@ pub(crate) mod delete;
 pub(crate) mod diff;
 pub(crate) mod diff_databases;
 mod discarded;
+mod event_limits;
 mod exchange;
 pub(crate) mod exec;
 mod file_change;
@@ -43,6 +45,7 @@ pub(crate) mod snapshot_edit;
 mod snapshot_row;
 pub(crate) mod sync;
 pub(crate) mod synced;
+pub(crate) mod trash;
 
 use crate::op::{Begun, Claim, Ended, Held, Key, Lane, Operation, Want};
 use crate::world::World;

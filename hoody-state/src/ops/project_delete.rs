@@ -1,17 +1,17 @@
 //! Deletes a project and its containers, each by the operation that deletes a container. All or nothing.
 
-use super::delete::{Delete, mark_deleting};
+use super::delete::{claim_of, mark_deleting, planned};
 use super::{Begun, Claim, Key, Want};
 use crate::catalog::{Durability, containers, projects};
 use crate::error::{Code, Error, Result};
 use crate::id::ProjectId;
-use crate::model::{DeletedContainer, DeletedCounts, DeletedItems, ProjectDeleted, Status};
+use crate::model::{DeleteOptions, DeletedContainer, DeletedCounts, DeletedItems, ProjectDeleted, Status};
 use crate::op::Caller;
 use crate::world::World;
 use std::time::Duration;
 
-/// See [`crate::Host::delete_project`].
-pub(crate) fn delete(world: &World, caller: &Caller, id: &ProjectId, items: bool) -> Result<ProjectDeleted> {
+/// See [`crate::Host::delete_project_with`].
+pub(crate) fn delete(world: &World, caller: &Caller, id: &ProjectId, items: bool, options: DeleteOptions) -> Result<ProjectDeleted> {
     if let Some(t) = world.engine.replay(caller)? {
         return Ok(t);
     }
@@ -22,9 +22,8 @@ pub(crate) fn delete(world: &World, caller: &Caller, id: &ProjectId, items: bool
     let live: Vec<_> = rows.iter().filter(|r| r.status != Status::Deleting).collect();
     let mut deletions = Vec::new();
     for r in &live {
-        let intent = Delete { container: r.id.clone() };
-        let held = world.engine.lock(caller, crate::op::Operation::claim(&intent))?;
-        deletions.push(Begun::planned(world, held, intent));
+        let held = world.engine.lock(caller, claim_of(&r.id))?;
+        deletions.push(Begun::planned(world, held, planned(world, r, options)?));
     }
     let whole_project = vec![Key::Databases(id.clone()).into(), Want::from(Key::Project(id.clone()))];
     let _project = world.engine.lock(caller, Claim::short("project.delete", whole_project))?;

@@ -6,7 +6,7 @@ use super::snapshot_row::{free_name, measured, unmeasured};
 use super::{Begun, Claim, Held, Key, Op, Operation, Recovery, Want};
 use crate::catalog::containers::ContainerRow;
 use crate::catalog::snapshots::{SnapshotRow, alias_in_use};
-use crate::catalog::{Durability, Tx, containers, ms, snapshots};
+use crate::catalog::{Durability, Tx, containers, ms, operations, snapshots};
 use crate::error::{Code, Error, Result};
 use crate::id::ContainerId;
 use crate::model::validate;
@@ -27,8 +27,11 @@ pub(crate) struct TakeSnapshot {
     pub container: ContainerId,
     /// What the list is to have, but for what is only known once the volume exists.
     pub row: Box<SnapshotRow>,
-    /// The snapshot that had the alias, which is deleted afterwards.
+    /// The snapshot that has the alias until then. It is deleted afterwards, unless it is among the `keep_replaced`.
     pub replace: Option<SnapshotName>,
+    /// How many of those that had the alias are kept, without it.
+    #[serde(default)]
+    pub keep_replaced: u32,
     /// Whether the project's databases come along.
     #[serde(default)]
     pub databases: bool,
@@ -57,11 +60,11 @@ impl Operation for TakeSnapshot {
         op.step("snapshot")?;
         self.row.snapshot.consistency = take_volumes(&world, op, &id, &self.row.snapshot.name, self.databases)?;
         let row = measured(&world, &id, (*self.row).clone())?;
-        let follow = self.replaced(&world, op.held()?)?;
+        let gone = self.replaced(&world, &op.held()?)?;
         // The intent is on the disk and the snapshot too: after a power cut recovery comes to the same row.
-        let answer = op.finish(Durability::Process, |tx| insert(tx, &id, &row, follow.as_ref()))?;
-        if let Some(follow) = follow {
-            follow.run_here_or_later()?;
+        let answer = op.finish(Durability::Process, |tx| self.insert(tx, &row, &gone))?;
+        for deletion in gone {
+            deletion.run_here_or_later()?;
         }
         Ok(answer)
     }
@@ -76,9 +79,9 @@ impl Operation for TakeSnapshot {
         world.store.delete(&Volume::Staging(r.id.clone()))?;
         if all_there && r.error.is_none() {
             let row = measured(world, id, (*self.row).clone())?;
-            let follow = self.replaced(world, r.held()?)?;
-            // What it replaces is deleted by the operation that this journals.
-            return r.finished(|tx| insert(tx, id, &row, follow.as_ref()));
+            let gone = self.replaced(world, &r.held()?)?;
+            // What it replaces is deleted by the operations that this journals.
+            return r.finished(|tx| self.insert(tx, &row, &gone));
         }
         let mut gone = world.store.delete(&volume)?;
         gone.volumes.extend(world.store.delete(&along)?.volumes);
@@ -89,12 +92,67 @@ impl Operation for TakeSnapshot {
 }
 
 impl TakeSnapshot {
-    /// The deletion of what it replaces, to be journalled with its end.
-    fn replaced(&self, world: &World, held: Held) -> Result<Option<Begun<DeleteSnapshot>>> {
-        let Some(name) = &self.replace else { return Ok(None) };
-        let row = world.read(|c| snapshots::by_name(c, &self.container, name.as_str()))?;
-        Ok(row.map(|row| Begun::planned(world, held, DeleteSnapshot::of(&self.container, &row))))
+    /// The deletions of what it replaces, to be journalled with its end.
+    fn replaced(&self, world: &World, held: &Held) -> Result<Vec<Begun<DeleteSnapshot>>> {
+        let Some(name) = &self.replace else { return Ok(Vec::new()) };
+        let rows = world.read(|c| match self.keep_replaced {
+            0 => Ok(snapshots::by_name(c, &self.container, name.as_str())?.into_iter().collect()),
+            keep => beyond(snapshots::all(c, &self.container)?, name, self.row.snapshot.alias.as_ref(), keep),
+        })?;
+        Ok(rows.iter().map(|row| Begun::planned(world, held.clone(), DeleteSnapshot::of(&self.container, row))).collect())
     }
+
+    /// Puts the snapshot into the list, as what the live volume grows from now on. What it replaces leaves the list, or loses its alias.
+    fn insert(&self, tx: &mut Tx<'_>, row: &SnapshotRow, gone: &[Begun<DeleteSnapshot>]) -> Result<SnapshotAnswer> {
+        let id = &self.container;
+        let before = match &self.replace {
+            Some(name) if self.keep_replaced > 0 => snapshots::by_name(tx.conn, id, name.as_str())?,
+            _ => None,
+        };
+        match (before, &row.snapshot.alias) {
+            (Some(mut old), Some(alias)) => {
+                old.snapshot.alias = alias_of_replaced(tx.conn, id, &old.snapshot, alias)?;
+                old.snapshot.replaced_alias = Some(alias.clone());
+                tx.put_snapshot(id, &old)?;
+            }
+            _ => gone.iter().try_for_each(|d| remove_from_list(tx, d))?,
+        }
+        tx.put_snapshot(id, row)?;
+        let c = tx.change_container(id, "user", None, |c| {
+            c.state.head = Some(row.snapshot.name.clone());
+            c.state.since_ms = ms(row.snapshot.created_at);
+        })?;
+        if self.keep_replaced > 0 {
+            // The new one may grow from one of them.
+            gone.iter().try_for_each(|d| remove_from_list(tx, d))?;
+        }
+        let listed = snapshots::by_name(tx.conn, id, row.snapshot.name.as_str())?.unwrap_or_else(|| row.clone()).snapshot;
+        tx.emit_container("container.snapshot.created", &c, json!({ "snapshot": listed }))?;
+        Ok(SnapshotAnswer { container_id: id.clone(), project_id: c.project, snapshot: listed })
+    }
+}
+
+/// Of all snapshots, the newest first: those that had the alias, beyond the newest `keep`. `name` has it still. Pinned ones stay and do not count.
+fn beyond(all: Vec<SnapshotRow>, name: &SnapshotName, alias: Option<&Alias>, keep: u32) -> Result<Vec<SnapshotRow>> {
+    let had = |s: &Snapshot| s.name == *name || (s.replaced_alias.is_some() && s.replaced_alias.as_ref() == alias);
+    Ok(all.into_iter().filter(|r| had(&r.snapshot) && r.snapshot.pinned.is_none()).skip(keep as usize).collect())
+}
+
+/// What a replaced snapshot is called from now on: by its name, or by an alias with its time if it would be confused with another then.
+fn alias_of_replaced(c: &rusqlite::Connection, id: &ContainerId, old: &Snapshot, alias: &Alias) -> Result<Option<Alias>> {
+    let confused = old.name.as_str() == alias.as_str() || snapshots::by_alias(c, id, old.name.as_str())?.is_some_and(|o| o.snapshot.name != old.name);
+    if !confused {
+        return Ok(None);
+    }
+    let short: String = alias.as_str().chars().take(70).collect();
+    let dated = format!("{short}-{}", old.created_at.strftime("%Y%m%d-%H%M%S"));
+    let mut wanted = dated.clone();
+    let mut n = 2;
+    while !snapshots::is_free(c, id, &wanted)? {
+        wanted = format!("{dated}-{n}");
+        n += 1;
+    }
+    wanted.parse().map(Some)
 }
 
 /// Makes the volumes of a snapshot, while nobody writes the databases. `databases`: whether the project's come along.
@@ -150,6 +208,26 @@ pub(crate) fn create_for(world: &World, caller: &Caller, id: &ContainerId, new: 
     take_under(world, caller, held, id, wanted)
 }
 
+/// Recovers a snapshot that an operation had begun when it was cut short, before that operation goes on: another one could get its name.
+pub(super) fn recover_inner(r: &Recovery<'_>, id: &ContainerId) -> Result<()> {
+    let world = r.world;
+    for row in world.read(operations::open)?.into_iter().filter(|o| o.resource_id == id.as_str() && o.id != *r.id) {
+        let Ok(inner) = serde_json::from_str::<Tagged>(&row.intent) else { continue };
+        if inner.kind == TakeSnapshot::TAG && world.engine.registry.get(&row.id).is_none() {
+            inner.intent.recover(&r.of_inner(&row.id))?;
+        }
+    }
+    Ok(())
+}
+
+/// A row of the journal.
+#[derive(Deserialize)]
+struct Tagged {
+    kind: String,
+    #[serde(flatten)]
+    intent: TakeSnapshot,
+}
+
 /// Takes a snapshot within an operation that holds the container's lock.
 pub(super) fn take_within(world: &World, caller: &Caller, held: Held, id: &ContainerId, new: NewSnapshot, trigger: Trigger) -> Result<SnapshotAnswer> {
     let wanted = Wanted::of(new, trigger, world.now())?;
@@ -165,6 +243,7 @@ struct Wanted {
     now: Timestamp,
     alias: Option<Alias>,
     on_alias_conflict: OnAliasConflict,
+    keep_replaced: u32,
     expires_at: Option<Timestamp>,
     description: Option<String>,
     labels: BTreeMap<String, String>,
@@ -174,15 +253,25 @@ struct Wanted {
 impl Wanted {
     fn of(new: NewSnapshot, trigger: Trigger, now: Timestamp) -> Result<Self> {
         let alias = new.alias.as_deref().map(str::parse::<Alias>).transpose()?;
-        let expires_at = expiry(new.expiry.as_ref(), now)?;
+        let expires_at = expires_at(&new, now)?;
+        let keep_replaced = keep_replaced(&new)?;
         validate::text("description", new.description.as_deref(), 16_000)?;
-        Ok(Wanted { now, alias, on_alias_conflict: new.on_alias_conflict, expires_at, description: new.description, labels: labels(new.labels)?, trigger })
+        Ok(Wanted {
+            now,
+            alias,
+            on_alias_conflict: new.on_alias_conflict,
+            keep_replaced,
+            expires_at,
+            description: new.description,
+            labels: labels(new.labels)?,
+            trigger,
+        })
     }
 }
 
 fn take_under(world: &World, caller: &Caller, held: Held, id: &ContainerId, wanted: Wanted) -> Result<SnapshotAnswer> {
     let room = world.limits.check_space().and_then(|()| world.limits.check_nested(&Volume::Live(id.clone())));
-    let Wanted { now, alias, on_alias_conflict, expires_at, description, labels, trigger } = wanted;
+    let Wanted { now, alias, on_alias_conflict, keep_replaced, expires_at, description, labels, trigger } = wanted;
     let (container, name, parent, replaced) = world.read(|c| {
         let r = containers::get(c, id)?;
         room?;
@@ -192,13 +281,15 @@ fn take_under(world: &World, caller: &Caller, held: Held, id: &ContainerId, want
             (None, _) => None,
             (Some(_), OnAliasConflict::Error) => return Err(alias_in_use(alias.as_ref())),
             (Some(old), OnAliasConflict::Replace) => {
-                unpinned(&old.snapshot)?;
+                if keep_replaced == 0 {
+                    unpinned(&old.snapshot)?;
+                }
                 Some(old)
             }
         };
         // The new one cannot grow from one that is about to be deleted.
         let parent = match &replaced {
-            Some(old) if r.state.head.as_ref() == Some(&old.snapshot.name) => old.snapshot.parent.clone(),
+            Some(old) if keep_replaced == 0 && r.state.head.as_ref() == Some(&old.snapshot.name) => old.snapshot.parent.clone(),
             _ => r.state.head.clone(),
         };
         Ok((r, free_name(c, id, SnapshotName::canonical(alias.as_ref(), now))?, parent, replaced))
@@ -208,7 +299,7 @@ fn take_under(world: &World, caller: &Caller, held: Held, id: &ContainerId, want
     let replaces = replace.is_some();
     let databases = world.databases.taken_along(&container)?.is_some();
     let row = Box::new(SnapshotRow { snapshot, generation: Generation(0) });
-    let intent = TakeSnapshot { container: id.clone(), row, replace, databases };
+    let intent = TakeSnapshot { container: id.clone(), row, replace, keep_replaced, databases };
     let answer = Begun::journal(world, caller, held, Durability::Disk, intent, Some(&container.project), |_| Ok(()))?.run_here();
     if expires_at.is_some() || replaces {
         world.upkeep.expiry();
@@ -231,18 +322,25 @@ fn may_be_snapshotted(world: &World, c: &rusqlite::Connection, r: &ContainerRow)
     Ok(())
 }
 
-/// Puts a snapshot into the list, as what the live volume grows from now on. The one it replaces leaves the list.
-fn insert(tx: &mut Tx<'_>, id: &ContainerId, row: &SnapshotRow, replaced: Option<&Begun<DeleteSnapshot>>) -> Result<SnapshotAnswer> {
-    if let Some(replaced) = replaced {
-        remove_from_list(tx, replaced)?;
+/// When a new snapshot expires.
+fn expires_at(new: &NewSnapshot, now: Timestamp) -> Result<Option<Timestamp>> {
+    match (&new.expiry, new.expires_in) {
+        (Some(_), Some(_)) => Err(Error::new(Code::InvalidExpiry, "expiry and expires_in are two words for one thing: give one of them; nothing was created")),
+        (None, Some(age)) => Ok(Some(age.after(now))),
+        (days, None) => expiry(days.as_ref(), now),
     }
-    tx.put_snapshot(id, row)?;
-    let c = tx.change_container(id, "user", None, |c| {
-        c.state.head = Some(row.snapshot.name.clone());
-        c.state.since_ms = ms(row.snapshot.created_at);
-    })?;
-    tx.emit_container("container.snapshot.created", &c, json!({ "snapshot": row.snapshot }))?;
-    Ok(SnapshotAnswer { container_id: id.clone(), project_id: c.project, snapshot: row.snapshot.clone() })
+}
+
+/// How many replaced snapshots are kept.
+fn keep_replaced(new: &NewSnapshot) -> Result<u32> {
+    let keep = new.keep_replaced.unwrap_or(0);
+    if keep > 1000 {
+        return Err(Error::new(Code::ValidationError, format!("keep_replaced {keep} is out of range: 0 to 1000")));
+    }
+    if new.keep_replaced.is_some() && new.on_alias_conflict != OnAliasConflict::Replace {
+        return Err(Error::new(Code::ValidationError, "keep_replaced has no meaning without on_alias_conflict: replace"));
+    }
+    Ok(keep)
 }
 
 /// Whole days, 1–3650, as a time.

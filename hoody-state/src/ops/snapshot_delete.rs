@@ -150,10 +150,15 @@ pub(super) fn delete_within(
 
 /// Deletes a snapshot by its name within an operation that holds the container's lock. One that has gone or is pinned is left as it is.
 pub(super) fn delete_named(world: &World, held: &Held, id: &ContainerId, name: &SnapshotName) -> Result<()> {
+    delete_unpinned(world, held, id, name, "sync")
+}
+
+/// The same, by somebody else than a sync.
+pub(super) fn delete_unpinned(world: &World, held: &Held, id: &ContainerId, name: &SnapshotName, by: &str) -> Result<()> {
     let found = |c: &rusqlite::Connection| {
         snapshots::by_name(c, id, name.as_str())?.ok_or_else(|| Error::new(Code::SnapshotNotFound, format!("there is no snapshot {name}")))
     };
-    match delete_within(world, &Caller { by: "sync".into(), ..Caller::default() }, held, id, found) {
+    match delete_within(world, &Caller { by: by.into(), ..Caller::default() }, held, id, found) {
         Err(e) if e.is_not_found() || e.code() == Code::SnapshotPinned => Ok(()),
         r => r.map(drop),
     }

@@ -10,6 +10,7 @@ use crate::model::validate;
 use crate::model::{Snapshot, SnapshotAnswer, Status};
 use crate::name::Alias;
 use crate::op::Caller;
+use crate::units::Age;
 use crate::world::World;
 use jiff::Timestamp;
 use serde_json::json;
@@ -48,7 +49,13 @@ fn edit(world: &World, caller: &Caller, id: &ContainerId, name: &str, event: Opt
 /// See [`crate::Host::rename_snapshot`].
 pub(crate) fn rename(world: &World, caller: &Caller, id: &ContainerId, name: &str, alias: Option<String>) -> Result<SnapshotAnswer> {
     let alias = alias.map(|a| a.parse::<Alias>()).transpose()?;
-    edit(world, caller, id, name, Some("container.snapshot.renamed"), |s| s.alias = alias)
+    edit(world, caller, id, name, Some("container.snapshot.renamed"), |s| {
+        if alias.is_some() {
+            // It has a purpose of its own now: it is not deleted because others were replaced.
+            s.replaced_alias = None;
+        }
+        s.alias = alias;
+    })
 }
 
 /// See [`crate::Host::pin_snapshot`].
@@ -67,4 +74,9 @@ pub(crate) fn set_expiry(world: &World, caller: &Caller, id: &ContainerId, name:
     let answer = edit(world, caller, id, name, None, |s| s.expires_at = at)?;
     world.upkeep.expiry();
     Ok(answer)
+}
+
+/// See [`crate::Host::set_snapshot_expiry_in`].
+pub(crate) fn set_expiry_in(world: &World, caller: &Caller, id: &ContainerId, name: &str, age: Age) -> Result<SnapshotAnswer> {
+    set_expiry(world, caller, id, name, Some(age.after(world.now())))
 }

@@ -48,6 +48,7 @@ pub(super) fn unmeasured(name: SnapshotName, alias: Option<Alias>, now: Timestam
     Snapshot {
         name,
         alias,
+        replaced_alias: None,
         created_at: now,
         last_used_at: None,
         expires_at: None,

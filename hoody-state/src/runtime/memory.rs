@@ -1,6 +1,6 @@
 //! In memory: runs are rows. For tests of what stands above.
 
-use super::{ExecOutput, ExecSpec, Exit, ExitListener, Limits, RunSpec, Running, Runtime, RuntimeStats};
+use super::{ExecOutput, ExecSpec, Exit, ExitListener, Limits, OomListener, RunSpec, Running, Runtime, RuntimeStats};
 use crate::cgroup::Limit;
 use crate::error::{Code, Error, Result};
 use crate::freeze::Freezer;
@@ -17,6 +17,7 @@ use std::time::Duration;
 pub struct MemoryRuntime {
     world: Arc<Mutex<World>>,
     listener: OnceLock<ExitListener>,
+    oom_listener: OnceLock<OomListener>,
     freezer: Option<Arc<dyn Freezer>>,
 }
 
@@ -50,12 +51,19 @@ impl MemoryRuntime {
     /// Another on the same world, as after a restart of the server: it has no listener and has adopted nothing.
     #[must_use]
     pub fn restarted(&self) -> Self {
-        MemoryRuntime { world: Arc::clone(&self.world), listener: OnceLock::new(), freezer: self.freezer.clone() }
+        MemoryRuntime { world: Arc::clone(&self.world), listener: OnceLock::new(), oom_listener: OnceLock::new(), freezer: self.freezer.clone() }
     }
 
     /// The container's init exits with `code`, and it is reported. False when it does not run.
     pub fn crash(&self, container: &ContainerId, code: i32) -> bool {
         self.end(container, Some(code))
+    }
+
+    /// Something in the container is killed for lack of memory; init goes on.
+    pub fn use_up_memory(&self, container: &ContainerId) {
+        if let Some(listener) = self.oom_listener.get() {
+            listener(container);
+        }
     }
 
     /// The next start fails with `start_failed`.
@@ -110,6 +118,12 @@ impl Runtime for MemoryRuntime {
     fn set_exit_listener(&self, listener: ExitListener) {
         if self.listener.set(listener).is_err() {
             tracing::warn!("the exit listener was set twice; the first stays");
+        }
+    }
+
+    fn set_oom_listener(&self, listener: OomListener) {
+        if self.oom_listener.set(listener).is_err() {
+            tracing::warn!("the listener for lack of memory was set twice; the first stays");
         }
     }
 
@@ -171,7 +185,8 @@ impl Runtime for MemoryRuntime {
             }
         }
         let keep = spec.stdin.len().min(spec.output_limit);
-        Ok(ExecOutput { stdout: spec.stdin[..keep].to_vec(), truncated: keep < spec.stdin.len(), timed_out, ..ExecOutput::default() })
+        let exit_code = i32::from(spec.command.first().is_some_and(|c| c == "false"));
+        Ok(ExecOutput { exit_code, stdout: spec.stdin[..keep].to_vec(), truncated: keep < spec.stdin.len(), timed_out, ..ExecOutput::default() })
     }
 
     fn remount(&self, _container: &ContainerId, _mount: &Mount) -> Result<()> {

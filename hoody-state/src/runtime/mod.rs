@@ -135,6 +135,9 @@ pub struct ExecOutput {
 /// Called when a run ends; must return quickly.
 pub type ExitListener = Box<dyn Fn(&ContainerId, &RunId, Exit) + Send + Sync>;
 
+/// Called when the kernel kills something in a container that runs because its memory is used up; must return quickly.
+pub type OomListener = Box<dyn Fn(&ContainerId) + Send + Sync>;
+
 /// Runs containers. See the [module](self).
 pub trait Runtime: Send + Sync {
     /// Its name, for people: `runc`.
@@ -145,6 +148,10 @@ pub trait Runtime: Send + Sync {
 
     /// Who is told of exits. Set once, before anything is started.
     fn set_exit_listener(&self, listener: ExitListener);
+
+    /// Who is told when the kernel kills something in a container that runs for lack of memory, perhaps a moment before it does. Set once, before anything is
+    /// started. The default is that of a runtime that learns of it only by the exit ([`Exit::killed_for_memory`]).
+    fn set_oom_listener(&self, _listener: OomListener) {}
 
     /// Makes the container's cgroup, or puts its limits right. May be repeated. Error: `invalid_limit`.
     fn prepare(&self, container: &ContainerId, limits: &Limits) -> Result<()>;

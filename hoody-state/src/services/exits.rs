@@ -10,22 +10,31 @@ use crate::runtime::Exit;
 use crate::units::Bytes;
 use nix::sys::signal::Signal;
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// How runs ended, until the catalog says so.
 pub(crate) struct Exits {
     records: Records,
     /// Ends that no transaction has noted yet.
     pending: Mutex<HashMap<ContainerId, (RunId, Exit)>>,
+    on_noted: OnceLock<OnNoted>,
 }
+
+/// Called after a container was noted to have stopped by itself, and with how it ended.
+type OnNoted = Box<dyn Fn(&ContainerId, &Exit) + Send + Sync>;
 
 impl Exits {
     pub(crate) fn new(records: Records) -> Self {
-        Exits { records, pending: Mutex::default() }
+        Exits { records, pending: Mutex::default(), on_noted: OnceLock::new() }
     }
 
     fn pending(&self) -> MutexGuard<'_, HashMap<ContainerId, (RunId, Exit)>> {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Calls `f` after each container that was noted to have stopped by itself. Set once.
+    pub(crate) fn on_noted(&self, f: impl Fn(&ContainerId, &Exit) + Send + Sync + 'static) {
+        let _ = self.on_noted.set(Box::new(f));
     }
 
     /// A run has ended. Called on the runtime's thread. While an operation has the container locked it may be the cause, and it writes down itself what has
@@ -57,6 +66,7 @@ impl Exits {
     pub(crate) fn note(&self, id: &ContainerId) -> Result<()> {
         let ended = self.pending().get(id).cloned();
         let Some((run, exit)) = ended else { return Ok(()) };
+        let mut stopped = false;
         let done = self.records.write(Durability::Process, |tx| {
             let Some(r) = containers::find(tx.conn, id)? else { return Ok(true) };
             if r.state.run.as_ref() != Some(&run) {
@@ -69,6 +79,7 @@ impl Exits {
                     r.state.message = Some(why.clone());
                     r.state.desired = Desired::Stopped;
                 })?;
+                stopped = true;
                 return Ok(true);
             }
             Ok(false)
@@ -79,6 +90,9 @@ impl Exits {
             if pending.get(id).is_some_and(|(r, _)| *r == run) {
                 pending.remove(id);
             }
+        }
+        if let (true, Some(f)) = (stopped, self.on_noted.get()) {
+            f(id, &exit);
         }
         Ok(())
     }

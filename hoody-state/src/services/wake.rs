@@ -10,6 +10,7 @@ struct State {
     closed: bool,
     expiry: bool,
     reclaim: bool,
+    room: bool,
     /// A thread watches the pool reclaim space.
     reclaiming: bool,
 }
@@ -22,6 +23,8 @@ pub(crate) struct Due {
     pub expiry: bool,
     /// Something was deleted, and no thread watches the pool reclaim space yet.
     pub reclaim: bool,
+    /// Something was refused because the pool is full.
+    pub room: bool,
 }
 
 /// Wakes the upkeep thread. Cheap to clone.
@@ -62,6 +65,11 @@ impl Wake {
         self.set(|s| s.reclaim = true);
     }
 
+    /// Something was refused because the pool is full.
+    pub(crate) fn no_room(&self) {
+        self.set(|s| s.room = true);
+    }
+
     /// The host ends.
     pub(crate) fn close(&self) {
         self.set(|s| s.closed = true);
@@ -84,7 +92,7 @@ impl Wake {
             s.reclaim = false;
             s.reclaiming = true;
         }
-        Due { closed: s.closed, expiry: std::mem::take(&mut s.expiry), reclaim }
+        Due { closed: s.closed, expiry: std::mem::take(&mut s.expiry), reclaim, room: std::mem::take(&mut s.room) }
     }
 
     /// For the thread that watches the pool: waits for this long, for the next deletion, or for the end of the host. Whether something was deleted meanwhile,

@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use uuid::Uuid;
 
+mod homes;
 #[cfg(feature = "btrfs")]
 mod memory_files;
 mod merging;
@@ -50,7 +51,7 @@ impl Entry {
 struct State {
     volumes: BTreeMap<Volume, Entry>,
     homes: BTreeSet<ContainerId>,
-    trash: BTreeMap<OperationId, Vec<Entry>>,
+    trash: BTreeMap<OperationId, BTreeMap<Volume, Entry>>,
     generation: u64,
     last_id: u64,
     capacity: Bytes,
@@ -186,7 +187,7 @@ impl State {
 
     fn used(&self) -> Bytes {
         let mut seen = HashSet::new();
-        let entries = self.volumes.values().chain(self.trash.values().flatten());
+        let entries = self.volumes.values().chain(self.trash.values().flat_map(BTreeMap::values));
         let files = entries.flat_map(|e| e.files.values());
         files.filter(|f| seen.insert(Arc::as_ptr(&f.data))).map(|f| Bytes(f.data.len() as u64)).sum()
     }
@@ -203,14 +204,12 @@ impl SnapshotStore for MemoryStore {
     }
 
     fn trash_home(&self, container: &ContainerId, op: &OperationId) -> Result<()> {
-        let mut s = self.state();
-        if s.homes.remove(container) {
-            let (out, kept) = std::mem::take(&mut s.volumes).into_iter().partition(|(v, _)| container_of(v) == Some(container));
-            s.volumes = kept;
-            let out: BTreeMap<Volume, Entry> = out;
-            s.trash.entry(op.clone()).or_default().extend(out.into_values());
-        }
+        self.state().trash_home(container, op);
         Ok(())
+    }
+
+    fn recover_home(&self, container: &ContainerId, op: &OperationId) -> Result<()> {
+        self.state().recover_home(container, op)
     }
 
     fn empty_trash(&self, op: &OperationId, progress: &mut dyn FnMut(u64, u64)) -> Result<Deleted> {
@@ -218,7 +217,7 @@ impl SnapshotStore for MemoryStore {
         for i in 1..=gone.len() {
             progress(i as u64, gone.len() as u64);
         }
-        Ok(Deleted { volumes: gone.iter().map(|e| e.id).collect() })
+        Ok(Deleted { volumes: gone.values().map(|e| e.id).collect() })
     }
 
     fn trash(&self) -> Result<Vec<OperationId>> {

@@ -121,6 +121,10 @@ pub trait SnapshotStore: Send + Sync {
     /// nothing if there is none. Constant cost, durable when it returns.
     fn trash_home(&self, container: &ContainerId, op: &OperationId) -> Result<()>;
 
+    /// Puts the home that `trash_home` took away under `op` back in its place, in one rename. Does nothing if there is none. Error: `volume_exists` if the
+    /// container has a home already. Constant cost, durable when it returns.
+    fn recover_home(&self, container: &ContainerId, op: &OperationId) -> Result<()>;
+
     /// Deletes what `trash_home` put away under `op`, calling `progress(done, total)` after each volume. Cost: a fraction of a
     /// millisecond a volume. May be repeated after a crash.
     fn empty_trash(&self, op: &OperationId, progress: &mut dyn FnMut(u64, u64)) -> Result<Deleted>;

@@ -9,6 +9,7 @@ use crate::failure::Outcome;
 use crate::http::{object, segment};
 use crate::output::{Column, bytes, fields, table, text, time};
 use crate::resolve::{self, all_rows};
+use crate::trash;
 use crate::wait;
 use serde_json::{Map, Value, json};
 
@@ -51,11 +52,12 @@ pub fn run(cx: &mut Context<'_>, command: Container) -> Outcome<u8> {
         Container::Pause(c) => lifecycle(cx, &c, "pause", &Value::Null)?,
         Container::Resume(c) => lifecycle(cx, &c, "resume", &Value::Null)?,
         Container::Delete(c) => {
-            let path = path(cx, &c.container, "")?;
-            confirm(cx, &format!("delete the container {} and all its snapshots", c.container))?;
-            let data = cx.client.delete(&path)?;
-            wait::operation(cx, &data, &c.wait)?;
-            cx.say(&data, format!("deleted {}", c.container))?;
+            let (name, id) = (&c.change.container, resolve::container(cx, &c.change.container)?);
+            confirm(cx, &format!("delete the container {name} and all its snapshots"))?;
+            let data = cx.client.delete(&format!("/containers/{id}{}", if c.permanently { "?trash=false" } else { "" }))?;
+            wait::operation(cx, &data, &c.change.wait)?;
+            let kept = if c.permanently { None } else { trash::recoverable(cx, &id) };
+            cx.say(&data, format!("deleted {name}{}", kept.unwrap_or_default()))?;
         }
         Container::Copy(a) => copies::copy(cx, a)?,
         Container::Fork(a) => copies::fork(cx, a)?,

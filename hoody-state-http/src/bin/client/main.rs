@@ -35,6 +35,7 @@ mod style;
 #[cfg(test)]
 mod tests;
 mod transport;
+mod trash;
 mod wait;
 
 use args::{Cli, Noun};
@@ -96,6 +97,7 @@ fn run(cli: Cli, out: &mut dyn Write, terminal: bool) -> Outcome<u8> {
         Noun::Ls(a) => files::ls(&mut cx, &a)?,
         Noun::Cp(a) => files::cp(&mut cx, &a)?,
         Noun::Image(c) => image::run(&mut cx, c)?,
+        Noun::Trash(c) => trash::run(&mut cx, c)?,
         Noun::Peer(c) => copies::peer(&mut cx, c)?,
         Noun::Pool(c) => pool::run(&mut cx, c)?,
         Noun::Operation(c) => operation::run(&mut cx, c)?,

@@ -29,10 +29,10 @@ pub fn run(cx: &mut Context<'_>, command: Project) -> Outcome {
             let data = cx.client.get(&format!("/projects/{id}"))?;
             cx.print(&data, fields)
         }
-        Project::Delete { project } => {
+        Project::Delete { project, permanently } => {
             let id = resolve::project(cx, &project)?;
             confirm(cx, &format!("delete the project {project} and all its containers"))?;
-            let data = cx.client.delete(&format!("/projects/{id}"))?;
+            let data = cx.client.delete(&format!("/projects/{id}{}", if permanently { "?trash=false" } else { "" }))?;
             cx.say(&data, format!("deleted {project} and {} containers", text(&data["deleted"]["containers"])))
         }
     }

@@ -1,6 +1,6 @@
 //! `snapshot …`
 
-use crate::args::{OneSnapshot, Snapshot};
+use crate::args::{Filter, OneSnapshot, Snapshot};
 use crate::confirm::confirm;
 use crate::container::path;
 use crate::context::Context;
@@ -11,12 +11,13 @@ use crate::wait;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value, json};
 
-const COLUMNS: [Column; 7] = [
+const COLUMNS: [Column; 8] = [
     ("NAME", |s| text(&s["name"])),
-    ("ALIAS", |s| text(&s["alias"])),
+    ("ALIAS", |s| s["replaced_alias"].as_str().map_or_else(|| text(&s["alias"]), |was| crate::output::plain(&format!("(was {was})")))),
     ("CREATED", |s| time(&s["created_at"])),
     ("EXPIRES", |s| time(&s["expires_at"])),
     ("SIZE", |s| bytes(&s["size"])),
+    ("TRIGGER", |s| text(&s["trigger"])),
     ("PARENT", |s| text(&s["parent"])),
     ("PINNED", |s| text(&s["pinned"])),
 ];
@@ -33,18 +34,20 @@ fn inner(data: &Value) -> &Value {
 /// Runs the command.
 pub fn run(cx: &mut Context<'_>, command: Snapshot) -> Outcome {
     match command {
-        Snapshot::List { container } => {
-            let data = cx.client.get(&path(cx, &container, "/snapshots")?)?;
+        Snapshot::List { container, filter } => {
+            let data = cx.client.get(&format!("{}{}", path(cx, &container, "/snapshots")?, query(&filter)))?;
             cx.print(&data, |d| table(&rows(d, "snapshots"), &COLUMNS))
         }
-        Snapshot::Create { container, alias, expiry, description, labels, replace } => {
+        Snapshot::Create { container, alias, expiry, expires_in, description, labels, replace, keep_replaced } => {
             let labels: Map<String, Value> = labels.into_iter().map(|(k, v)| (k, json!(v))).collect();
             let body = object([
                 ("alias", alias.map(Value::from)),
                 ("expiry", expiry.map(Value::from)),
+                ("expires_in", expires_in.map(Value::from)),
                 ("description", description.map(Value::from)),
                 ("labels", (!labels.is_empty()).then_some(Value::Object(labels))),
                 ("on_alias_conflict", replace.then(|| json!("replace"))),
+                ("keep_replaced", keep_replaced.map(Value::from)),
             ]);
             let data = cx.client.post(&path(cx, &container, "/snapshots")?, &body)?;
             cx.print(&data, |d| table(std::slice::from_ref(inner(d)), &COLUMNS))
@@ -79,6 +82,9 @@ pub fn run(cx: &mut Context<'_>, command: Snapshot) -> Outcome {
         Snapshot::Pin { one, reason } => change(cx, &one, "PUT", "/pin", Some(&json!({ "reason": reason }))),
         Snapshot::Unpin(one) => change(cx, &one, "DELETE", "/pin", None),
         Snapshot::Expire { one, when } => {
+            if let Some(age) = when.expires_in {
+                return change(cx, &one, "PUT", "/expiry", Some(&json!({ "expires_in": age })));
+            }
             let at = match (when.days, when.at) {
                 (Some(days), _) => Some(in_days(Timestamp::now(), days)?),
                 (None, at) => at,
@@ -92,6 +98,14 @@ pub fn run(cx: &mut Context<'_>, command: Snapshot) -> Outcome {
             cx.say(&data, format!("deleted {}", one.snapshot))
         }
     }
+}
+
+/// The query of a list.
+fn query(filter: &Filter) -> String {
+    let others = [("since", &filter.since), ("until", &filter.until), ("trigger", &filter.trigger), ("alias", &filter.alias)];
+    let others = others.into_iter().filter_map(|(name, value)| value.as_ref().map(|v| (name, v)));
+    let pairs: Vec<String> = filter.labels.iter().map(|l| ("label", l)).chain(others).map(|(name, value)| format!("{name}={}", segment(value))).collect();
+    if pairs.is_empty() { String::new() } else { format!("?{}", pairs.join("&")) }
 }
 
 fn change(cx: &mut Context<'_>, one: &OneSnapshot, method: &str, rest: &str, body: Option<&Value>) -> Outcome {

@@ -1,16 +1,19 @@
 //! Exits of containers: one thread that sleeps in epoll on a pidfd for each init (and on the consoles).
 
+mod oom;
+
 use super::console::Consoles;
 use super::record::{Before, Dirs, Record};
 use crate::cgroup::CgroupTree;
 use crate::error::{Code, Error, IoContext, Result};
 use crate::id::{ContainerId, RunId};
-use crate::runtime::{Exit, ExitListener};
+use crate::runtime::{Exit, ExitListener, OomListener};
 use crate::sys::process;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::EventFd;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use oom::OomWatch;
 use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Child, Command};
@@ -33,6 +36,7 @@ struct Shared {
     epoll: Epoll,
     wake: EventFd,
     listener: OnceLock<ExitListener>,
+    oom_listener: OnceLock<OomListener>,
     cgroups: CgroupTree,
     dirs: Dirs,
     consoles: Arc<Consoles>,
@@ -43,6 +47,8 @@ struct Shared {
 struct Inner {
     last_token: u64,
     watches: HashMap<u64, Watch>,
+    /// What notifies of lack of memory.
+    memory: HashMap<u64, OomWatch>,
     starting: HashSet<ContainerId>,
     /// Containers of which a process will become our child that a caller waits for: it is not an orphan.
     expecting: HashMap<ContainerId, usize>,
@@ -75,7 +81,7 @@ impl Watcher {
             epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, CONSOLE)).io(|| "watch the consoles")?;
         }
         let inner = Mutex::new(Inner { last_token: CONSOLE, ..Inner::default() });
-        let shared = Arc::new(Shared { epoll, wake, listener: OnceLock::new(), cgroups, dirs, consoles, inner });
+        let shared = Arc::new(Shared { epoll, wake, listener: OnceLock::new(), oom_listener: OnceLock::new(), cgroups, dirs, consoles, inner });
         let of_thread = Arc::clone(&shared);
         let thread =
             std::thread::Builder::new().name("hoody-exits".to_owned()).spawn(move || of_thread.run()).io(|| "start the thread that waits for exits")?;
@@ -114,6 +120,7 @@ impl Watcher {
     /// Reports the end of this init once. Does nothing if it is watched already.
     pub fn watch(&self, container: &ContainerId, record: &Record, pid: i32, pidfd: OwnedFd) -> Result<()> {
         let run = &record.run;
+        self.watch_memory(container);
         let polled = self.shared.consoles.watch(container);
         let mut inner = self.shared.lock();
         if polled && inner.poll_at.is_none() {
@@ -240,6 +247,7 @@ impl Shared {
                         }
                     }
                     CONSOLE => self.console_ready(),
+                    token if self.memory_ready(token) => {}
                     token => self.exited(token, e.events().contains(EpollFlags::EPOLLHUP)),
                 }
             }
@@ -317,6 +325,9 @@ impl Shared {
         let Some(w) = inner.watches.remove(&token) else { return };
         let _ = self.epoll.delete(&w.pidfd);
         let others = inner.watches.values().any(|o| o.container == w.container);
+        if !others {
+            self.drop_memory(&mut inner.memory, |o| o.container == w.container);
+        }
         drop(inner);
         if !others {
             self.consoles.unwatch(&w.container);

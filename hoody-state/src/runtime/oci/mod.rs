@@ -27,7 +27,7 @@ mod stop;
 
 pub use config::{CONTAINER_TASKS, OciConfig};
 
-use super::{ExecOutput, ExecSpec, ExitListener, Limits, RunSpec, Running, Runtime, RuntimeStats};
+use super::{ExecOutput, ExecSpec, ExitListener, Limits, OomListener, RunSpec, Running, Runtime, RuntimeStats};
 use crate::cgroup::CgroupTree;
 use crate::error::{Code, Error, IoContext, Result};
 use crate::freeze::FreezeState;
@@ -145,6 +145,10 @@ impl Runtime for OciRuntime {
 
     fn set_exit_listener(&self, listener: ExitListener) {
         self.watcher.set_listener(listener);
+    }
+
+    fn set_oom_listener(&self, listener: OomListener) {
+        self.watcher.set_oom_listener(listener);
     }
 
     fn prepare(&self, container: &ContainerId, limits: &Limits) -> Result<()> {

@@ -178,6 +178,17 @@ impl SnapshotStore for BtrfsStore {
         }
     }
 
+    fn recover_home(&self, container: &ContainerId, op: &OperationId) -> Result<()> {
+        let (home, trash) = (Path::new(layout::CONTAINERS).join(container.as_str()), Path::new(layout::TRASH).join(op.as_str()));
+        match renameat2(&self.root, &trash.join(container.as_str()), &self.root, &home, RenameFlags::RENAME_NOREPLACE) {
+            Ok(()) | Err(Errno::ENOENT) => {}
+            Err(Errno::EEXIST) => return Err(Error::new(Code::VolumeExists, format!("container {container} has a home already"))),
+            Err(e) => return Err(Error::io(format!("move {} out of the trash", self.path.join(&home).display()), e)),
+        }
+        staging::remove_empty_dir(self, &trash)?;
+        self.commit()
+    }
+
     fn empty_trash(&self, op: &OperationId, progress: &mut dyn FnMut(u64, u64)) -> Result<Deleted> {
         let of = self.names(&Path::new(layout::TRASH).join(op.as_str()))?.iter().find_map(|n| n.parse().ok());
         self.beyond_limits(of.as_ref(), || reclaim::empty_trash(self, op, progress))

@@ -58,6 +58,7 @@ macro_rules! snapshot_suite {
             space_is_free_again_after_a_delete
             list_returns_one_container_or_all
             trash_home_removes_everything_at_once
+            recover_home_puts_everything_back
             emptying_the_trash_can_be_repeated
             delta_counts_what_was_written_since
             space_follows_what_is_written

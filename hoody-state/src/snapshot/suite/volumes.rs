@@ -309,6 +309,31 @@ pub fn trash_home_removes_everything_at_once(h: &dyn Harness) {
     assert_eq!(s.list(None).unwrap(), [live]);
 }
 
+/// `recover_home` puts back what `trash_home` took away, and replaces nothing.
+pub fn recover_home_puts_everything_back(h: &dyn Harness) {
+    let s = h.store();
+    let (c, live) = container(h);
+    let (o, snap) = (op(), named(&c, "s"));
+    h.write(&live, "f", b"kept").unwrap();
+    s.snapshot(&live, &snap, &op()).unwrap();
+    s.recover_home(&c, &o).unwrap();
+    s.trash_home(&c, &o).unwrap();
+    s.create_home(&c).unwrap();
+    assert_eq!(s.recover_home(&c, &o).unwrap_err().code(), Code::VolumeExists);
+    let other = op();
+    s.trash_home(&c, &other).unwrap();
+    s.empty_trash(&other, &mut |_, _| {}).unwrap();
+    s.recover_home(&c, &o).unwrap();
+    s.recover_home(&c, &o).unwrap();
+    assert_eq!(s.trash().unwrap(), []);
+    holds(h, &live, "f", "kept");
+    holds(h, &snap, "f", "kept");
+    assert!(s.info(&snap).unwrap().unwrap().read_only);
+    h.write(&live, "f", b"written again").unwrap();
+    assert_eq!(s.empty_trash(&o, &mut |_, _| {}).unwrap().volumes, []);
+    holds(h, &live, "f", "written again");
+}
+
 /// `empty_trash` may be repeated, and touches one operation's trash only.
 pub fn emptying_the_trash_can_be_repeated(h: &dyn Harness) {
     let s = h.store();

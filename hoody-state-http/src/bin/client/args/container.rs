@@ -47,9 +47,9 @@ pub enum Container {
     Pause(Change),
     /// Resume a paused container
     Resume(Change),
-    /// Delete a container and all its snapshots
+    /// Delete a container and all its snapshots. If its policy says so, it can be recovered from the trash for a while
     #[command(visible_alias = "rm")]
-    Delete(Change),
+    Delete(DeleteContainer),
     /// Copy a container with all its snapshots, on this server or to another
     Copy(Copy),
     /// Create several copies of a container at once
@@ -257,4 +257,14 @@ pub struct CreateContainer {
     /// Command to run as its init, instead of the image's
     #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<String>,
+}
+
+/// Arguments of `container delete`.
+#[derive(Debug, Args)]
+pub struct DeleteContainer {
+    #[command(flatten)]
+    pub change: Change,
+    /// Delete it for good, whatever its policy says
+    #[arg(long)]
+    pub permanently: bool,
 }

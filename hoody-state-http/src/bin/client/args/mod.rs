@@ -6,13 +6,15 @@ mod diff;
 mod files;
 mod promote;
 mod snapshot;
+mod trash;
 
 pub use checkout::Checkout;
 pub use container::{Change, Container, Copy, CreateContainer, Fork, Move, Sync};
 pub use diff::Diff;
 pub use files::{Cat, Cp, Ls};
 pub use promote::{Prefer, Promote, Reset, ResetTo};
-pub use snapshot::{OneSnapshot, Snapshot};
+pub use snapshot::{Filter, OneSnapshot, Snapshot};
+pub use trash::Trash;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -118,6 +120,9 @@ pub enum Noun {
     /// Manage the images that containers are created from
     #[command(subcommand, visible_alias = "images")]
     Image(Image),
+    /// List, recover and delete containers that were deleted and are kept for a while
+    #[command(subcommand)]
+    Trash(Trash),
     /// Manage the other servers that containers can be copied and moved to
     #[command(subcommand, visible_alias = "peers")]
     Peer(Peer),
@@ -163,6 +168,9 @@ pub enum Project {
     Delete {
         /// Id or alias of the project
         project: String,
+        /// Delete its containers for good, whatever their policies say
+        #[arg(long)]
+        permanently: bool,
     },
 }
 

@@ -10,6 +10,8 @@ pub enum Snapshot {
     List {
         /// Id or name of the container
         container: String,
+        #[command(flatten)]
+        filter: Filter,
     },
     /// Take a snapshot
     Create {
@@ -20,6 +22,9 @@ pub enum Snapshot {
         /// Delete the snapshot after this many days
         #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=3650))]
         expiry: Option<u32>,
+        /// Delete the snapshot after this time, such as 90s, 15m, 6h, 7d or 2w
+        #[arg(long, value_name = "AGE", conflicts_with = "expiry")]
+        expires_in: Option<String>,
         /// A description
         #[arg(long)]
         description: Option<String>,
@@ -29,6 +34,9 @@ pub enum Snapshot {
         /// Replace the snapshot that has this alias
         #[arg(long, requires = "alias")]
         replace: bool,
+        /// Keep this many of the snapshots that had this alias before, without it; delete older ones
+        #[arg(long, value_name = "COUNT", requires = "replace")]
+        keep_replaced: Option<u32>,
     },
     /// Show a snapshot
     Show(OneSnapshot),
@@ -89,6 +97,26 @@ pub enum Snapshot {
     Delete(OneSnapshot),
 }
 
+/// Which snapshots are listed: those that match all of it.
+#[derive(Debug, Args)]
+pub struct Filter {
+    /// Only snapshots with this label; may be repeated
+    #[arg(short, long = "label", value_name = "KEY[=VALUE]")]
+    pub labels: Vec<String>,
+    /// Only snapshots taken since then: a time such as 2026-12-31T12:00:00Z, or an age such as 7d
+    #[arg(long, value_name = "WHEN")]
+    pub since: Option<String>,
+    /// Only snapshots taken before then
+    #[arg(long, value_name = "WHEN")]
+    pub until: Option<String>,
+    /// Only snapshots taken for this reason: manual, schedule, stop, oom, restore, exec, exec_failure, copy
+    #[arg(long)]
+    pub trigger: Option<String>,
+    /// Only snapshots whose alias begins like this, or began so until it was replaced
+    #[arg(long, value_name = "PREFIX")]
+    pub alias: Option<String>,
+}
+
 /// One snapshot of a container.
 #[derive(Debug, Args)]
 pub struct OneSnapshot {
@@ -104,6 +132,9 @@ pub struct Expiry {
     /// In this many days
     #[arg(long = "in", value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=3650))]
     pub days: Option<u32>,
+    /// After this time, such as 90s, 15m, 6h, 7d or 2w
+    #[arg(long, value_name = "AGE")]
+    pub expires_in: Option<String>,
     /// At this time, such as 2026-12-31T12:00:00Z
     #[arg(long, value_name = "TIME")]
     pub at: Option<jiff::Timestamp>,
