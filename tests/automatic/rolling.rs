@@ -65,7 +65,7 @@ fn without_keep_replaced_the_old_one_is_deleted_and_a_pinned_one_refused() {
     let (_w, host, c) = stage("{}");
     roll(&host, &c, 0).unwrap();
     let second = roll(&host, &c, 0).unwrap().name;
-    assert_eq!(slot(&host, &c).iter().map(|s| s.name.clone()).collect::<Vec<_>>(), [second.clone()]);
+    assert_eq!(slot(&host, &c).into_iter().map(|s| s.name).collect::<Vec<_>>(), std::slice::from_ref(&second));
     host.pin_snapshot(&Caller::default(), &c, second.as_str(), Some("kept".into())).unwrap();
     assert_eq!(roll(&host, &c, 0).unwrap_err().code(), Code::SnapshotPinned);
 }

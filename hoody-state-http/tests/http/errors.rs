@@ -197,6 +197,7 @@ fn requests(s: &Server, seen: &mut Seen) {
     seen.expect("insufficient_permissions", &s.with_token(&reader, "POST", "/api/v1/projects").send());
     let path = format!("/api/v1/projects/{}/containers", s.project("closed"));
     seen.expect("host_network_denied", &s.call("POST", &path, r#"{"network":"host"}"#));
+    seen.expect("trash_not_found", &s.call("POST", &format!("/api/v1/trash/{id}/recover"), ""));
     seen.expect("route_not_found", &s.get("/api/v1/nothing"));
     seen.expect("method_not_allowed", &s.call("DELETE", "/api/v1/projects", ""));
     seen.expect("validation_error", &s.call("POST", "/api/v1/projects", "{}"));

@@ -19,5 +19,6 @@ mod shares;
 mod slow;
 mod socket_io;
 mod support;
+mod snapshot_lists;
 mod timeline;
 mod uploads;
