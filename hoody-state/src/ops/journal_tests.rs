@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::all::unreadable;
-use super::{Operation, create::Create, lifecycle::Lifecycle, relocate::Move, restore::Restore};
+use super::{Operation, create::Create, delete::Delete, lifecycle::Lifecycle, relocate::Move, restore::Restore, snapshot::TakeSnapshot};
 use crate::catalog::operations::OpenRow;
 use crate::id::OperationId;
 use serde_json::{Value, json};
@@ -23,6 +23,22 @@ fn kept() -> Value {
     json!({
         "name": "undo-20261123-100500", "alias": null, "created_at": "2026-11-23T10:05:00Z", "last_used_at": null, "expires_at": null, "stateful": false,
         "size": 0, "parent": null, "description": null, "labels": {}, "pinned": null, "consistency": "crash", "generation": 0
+    })
+}
+
+fn trashed() -> Value {
+    json!({
+        "id": C, "project": P, "name": "agent", "size": null, "deleted_ms": 1, "expires_ms": 2,
+        "content": {
+            "ssh_public_key": null, "created_ms": 0, "snapshots": [kept()], "shares": 0,
+            "spec": {
+                "color": "#000000", "image": "debian/13", "ai": false, "autostart": true, "ramdisk": true, "ramdisk_scope": "container", "env": {}, "comment": null,
+                "source": null, "command": [], "cpu": null, "memory_mib": null, "databases": "project", "filesystem": "btrfs", "network": "none"
+            },
+            "state": {
+                "desired": "Stopped", "run": null, "started_ms": null, "head": "before", "since_ms": 0, "origin": 7, "last_used": null, "undo": null, "message": null
+            }
+        }
     })
 }
 
@@ -58,6 +74,8 @@ fn every_row_of_the_version_before_is_read() {
             "kind": "promote", "fork": P, "branch_point": { "container_id": P, "snapshot": "before" }, "prefer": null, "container": C, "keep": kept(), "live": 256,
             "boot": true, "was_running": true, "run": run(), "by": "user"
         }),
+        json!({ "kind": "recover", "container": C, "row": trashed(), "project": P, "not_recovered": [], "by": "user" }),
+        json!({ "kind": "empty_trash", "container": C, "project": P }),
     ];
     assert_eq!(before.len(), super::all::ALL.len());
     for intent in before {
@@ -84,6 +102,12 @@ fn what_a_row_says_is_kept() {
     assert_eq!(restore.claim().wants.len(), 2, "the container and the databases that it exchanges");
     let verb: Lifecycle = serde_json::from_value(json!({ "container": C, "verb": "restart", "run": run() })).unwrap();
     assert_eq!((verb.kind(), verb.by.as_str()), ("container.restart", "user"));
+    let delete = json!({ "container": C, "trash": { "until": "2026-11-23T10:05:00Z", "most": 3, "shares": 1 } });
+    assert_eq!(serde_json::to_value(serde_json::from_value::<Delete>(delete.clone()).unwrap()).unwrap(), delete);
+    let plain: Delete = serde_json::from_value(json!({ "container": C })).unwrap();
+    assert_eq!(serde_json::to_value(&plain).unwrap(), json!({ "container": C }), "a version before can read the deletion of a container that is not kept");
+    let take: TakeSnapshot = serde_json::from_value(json!({ "container": C, "row": kept, "replace": "slot", "keep_replaced": 5 })).unwrap();
+    assert_eq!(take.keep_replaced, 5);
     let create: Create = serde_json::from_value(json!({ "container": C, "image": image(), "run": run(), "cloned": true })).unwrap();
     assert_eq!(create.by, "user");
     let moved: Move = serde_json::from_value(json!({ "container": C, "server": S, "copy": P, "was_running": true, "handing_over": false })).unwrap();
