@@ -13,7 +13,7 @@ use jiff::{SignedDuration, Timestamp};
 /// How many days are simulated at most.
 pub const MAX_SIMULATED_DAYS: u32 = 400;
 /// How many snapshots are looked at in all, over all runs.
-const MAX_STEPS: u64 = 4_000_000;
+const MAX_STEPS: u64 = 2_000_000;
 /// How many snapshots an answer lists in all, over all days.
 const MAX_LISTED: u64 = 50_000;
 
@@ -170,3 +170,7 @@ impl<'a> History<'a> {
         self.snapshots.iter().map(|s| SimulatedSnapshot { schedule: self.schedule.name().to_owned(), taken_at: s.dated.taken, name: s.name.clone() })
     }
 }
+
+#[cfg(test)]
+#[path = "simulate_tests.rs"]
+mod tests;
