@@ -316,6 +316,23 @@ fn image_import_from_snapshot_and_delete() {
 }
 
 #[test]
+fn merging_equal_data() {
+    enumerate(
+        "pool.dedupe",
+        |h, _| {
+            let merged = h.dedupe_pool(&Caller::default(), &Default::default())?;
+            assert!(merged.result.is_some());
+            Ok(())
+        },
+        |w, h, c, acknowledged| {
+            assert_eq!(w.read(c, "etc/passwd").as_deref(), Some("ruined"));
+            assert_eq!(status(h, c), Status::Running);
+            assert_eq!(h.last_dedupe(None).unwrap().last.is_some(), acknowledged, "what is acknowledged is known, and nothing else");
+        },
+    );
+}
+
+#[test]
 fn containers_that_ran_start_after_a_reboot_and_stopped_ones_do_not() {
     let mut w = MemoryWorld::new();
     let (host, c) = stage(&w);

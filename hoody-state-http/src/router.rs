@@ -32,6 +32,7 @@ pub(crate) fn documented(app: &Shared) -> (Router<Shared>, utoipa::openapi::Open
         .merge(routes::trash::routes())
         .merge(routes::shares::routes())
         .merge(routes::images::routes())
+        .merge(routes::dedupe::routes())
         .merge(routes::operations::routes())
         .merge(routes::events::routes())
         .merge(routes::published::routes())

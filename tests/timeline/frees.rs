@@ -3,6 +3,7 @@
 use super::{me, of};
 use hoody_state::id::ContainerId;
 use hoody_state::model::{ForkRequest, NodeKind, Verb};
+use hoody_state::name::SnapshotName;
 use hoody_state::units::Bytes;
 use hoody_state::{Caller, Host};
 use hoody_state_workspace::{MemoryWorld, RealHost, assert_clean, at_rest, container, furnish, project, snapshot};
@@ -12,10 +13,10 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-const WAIT: Duration = Duration::from_secs(20);
-const MIB: u64 = 1 << 20;
+pub(crate) const WAIT: Duration = Duration::from_secs(20);
+pub(crate) const MIB: u64 = 1 << 20;
 
-struct Dice(u64);
+pub(crate) struct Dice(pub(crate) u64);
 
 impl Dice {
     fn roll(&mut self, n: u64) -> u64 {
@@ -40,7 +41,7 @@ fn fork(host: &Host, c: &ContainerId, from: Option<String>, prefix: String) -> C
 }
 
 /// A pool on which exactly what comes back can be seen.
-trait Pool {
+pub(crate) trait Pool {
     fn host(&self) -> &Host;
     /// Changes some files of a live volume.
     fn change(&self, c: &ContainerId, dice: &mut Dice);
@@ -56,6 +57,7 @@ fn history(pool: &impl Pool, first: ContainerId, dice: &mut Dice, steps: u64) {
     let mut all = vec![first];
     let mut deleted = 0;
     let mut freed = 0;
+    let mut together = 0;
     for step in 0..steps {
         let c = all[dice.roll(all.len() as u64) as usize].clone();
         let there = names(host, &c);
@@ -76,6 +78,18 @@ fn history(pool: &impl Pool, first: ContainerId, dice: &mut Dice, steps: u64) {
                 at_rest(host);
                 all.retain(|x| *x != c);
             }
+            7 if there.len() > 2 => {
+                // Several at once, not always neighbours.
+                let gone: Vec<SnapshotName> = there.iter().filter(|_| dice.roll(2) == 0).map(|n| n.parse().unwrap()).collect();
+                host.frees_together(&c, &gone, WAIT).unwrap();
+                pool.change(&c, dice);
+                let before = pool.used();
+                let said = host.frees_together(&c, &gone, WAIT).unwrap().unwrap_or_else(|| panic!("step {step}: what {gone:?} free together is not known")).0;
+                gone.iter().for_each(|name| drop(host.delete_snapshot(&me(), &c, name.as_str()).unwrap()));
+                let back = before.saturating_sub(pool.used());
+                assert!(back.abs_diff(said) <= pool.slack(), "step {step}: {gone:?} of {c} were said to free {said} bytes together, and {back} came back");
+                together += usize::from(said > 0 && gone.len() > 1);
+            }
             _ => {
                 let Some(name) = some(dice) else { continue };
                 // Asked twice, with a change in between that does not belong to an operation: a figure that was right must not be given when it is not.
@@ -92,6 +106,7 @@ fn history(pool: &impl Pool, first: ContainerId, dice: &mut Dice, steps: u64) {
         }
     }
     assert!(deleted > steps / 8 && freed > 2, "too little was tried: {deleted} deleted, {freed} of them freed something");
+    assert!(together > 1, "too few sets were deleted together: {together}");
     assert_clean(host, "a history of deletions");
 }
 
@@ -128,9 +143,9 @@ fn in_memory_exactly_what_was_said_comes_back() {
     }
 }
 
-struct OnDisk(RealHost);
+pub(crate) struct OnDisk(pub(crate) RealHost);
 
-fn sync(path: &Path) {
+pub(crate) fn sync(path: &Path) {
     nix::unistd::syncfs(File::open(path).unwrap().as_fd()).unwrap();
 }
 
@@ -191,7 +206,7 @@ impl Pool for OnDisk {
     }
 }
 
-fn write(path: &Path, at: u64, mib: u64, dice: &mut Dice) {
+pub(crate) fn write(path: &Path, at: u64, mib: u64, dice: &mut Dice) {
     let f = OpenOptions::new().create(true).truncate(false).write(true).open(path).unwrap();
     let data: Vec<u8> = (0..mib * MIB).map(|n| (n ^ dice.0) as u8).collect();
     f.write_all_at(&data, at).unwrap();

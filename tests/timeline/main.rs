@@ -2,10 +2,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod before;
+mod dedupe;
 mod frees;
 mod kinds;
 mod pages;
 mod random;
+mod usage;
 
 use hoody_state::id::{ContainerId, ProjectId};
 use hoody_state::model::{NodeKind, Timeline, TimelineNode, TimelineRequest};

@@ -2,6 +2,7 @@
 
 pub mod containers;
 pub mod copies;
+pub mod dedupe;
 pub mod diff;
 pub mod environment;
 pub mod events;

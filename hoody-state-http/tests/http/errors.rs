@@ -65,6 +65,7 @@ const ELSEWHERE: &[(Code, &str)] = &[
 
 /// Codes that no test produces, and why.
 const NOT_TESTED: &[(Code, &str)] = &[
+    (Code::DedupeUnsupported, "it takes a store of somebody else's that cannot share data"),
     (Code::DiffUnsupported, "it takes a store of somebody else's that cannot compare"),
     (Code::DiffTooLarge, "it takes eight million inodes that differ"),
     (Code::IdBaseDiffers, "it takes two pools on real file systems"),

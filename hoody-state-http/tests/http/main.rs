@@ -3,6 +3,7 @@
 
 mod auth;
 mod copies;
+mod dedupe;
 mod diff;
 mod document;
 mod errors;

@@ -10,9 +10,15 @@ pub(crate) struct Families {
     sources: HashMap<String, Option<String>>,
 }
 
-/// A point in the life of a family: as long as it is the same, no operation has been begun on a container of the family or on an image.
+/// A point in the life of a family: as long as it is the same, no operation has been begun on a container of the family or on an image that may copy one of its
+/// snapshots. What the [others](HARMLESS) change shows in the volumes themselves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Epoch(i64);
+
+/// Operations that copy no snapshot. They make a volume from the live one or delete one, or change the live one, and what only a given snapshot holds stays the same or
+/// shows in the generation of a volume. With one snapshot every minute, the figures of all others stay valid.
+const HARMLESS: &str =
+    "('snapshot.create', 'snapshot.delete', 'file.write', 'file.delete', 'container.start', 'container.stop', 'container.force-stop', 'container.restart')";
 
 impl Families {
     /// Cost: a look at each container of the server.
@@ -45,8 +51,9 @@ impl Families {
         let busy_images: bool =
             c.prepare_cached("SELECT EXISTS(SELECT 1 FROM operations WHERE status = 'running' AND resource_type = 'image')")?.query_row([], |r| r.get(0))?;
         let mut newest: i64 = c.prepare_cached("SELECT coalesce(max(rowid), 0) FROM operations WHERE resource_type = 'image'")?.query_row([], |r| r.get(0))?;
-        let mut last = c.prepare_cached("SELECT coalesce(max(rowid), 0) FROM operations WHERE resource_type = 'container' AND resource_id = ?1")?;
-        let mut running = c.prepare_cached("SELECT EXISTS(SELECT 1 FROM operations WHERE resource_id = ?1 AND status = 'running')")?;
+        let last = format!("SELECT coalesce(max(rowid), 0) FROM operations WHERE resource_type = 'container' AND resource_id = ?1 AND kind NOT IN {HARMLESS}");
+        let running = format!("SELECT EXISTS(SELECT 1 FROM operations WHERE resource_id = ?1 AND status = 'running' AND kind NOT IN {HARMLESS})");
+        let (mut last, mut running) = (c.prepare_cached(&last)?, c.prepare_cached(&running)?);
         if busy_images {
             return Ok(None);
         }

@@ -114,6 +114,8 @@ codes! {
             "More differs than is compared at once: compare snapshots that are closer together.";
         DiffUnsupported, "diff_unsupported", Conflict, retry: no,
             "The volumes of this server cannot be compared.";
+        DedupeUnsupported, "dedupe_unsupported", Conflict, retry: no,
+            "The volumes of this server cannot share data that were written twice: keep the pool on BTRFS.";
         DiskLimitUnsupported, "disk_limit_unsupported", Conflict, retry: no,
             "This pool does not count what containers write, so it cannot enforce disk limits: `GET /pool` says why.";
         TooManyNestedVolumes, "too_many_nested_volumes", Conflict, retry: no,

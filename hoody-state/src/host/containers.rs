@@ -76,17 +76,18 @@ impl Host {
         self.0.meters.report(id, self.0.settings.max_nested_volumes)
     }
 
-    /// The same with what the deletion of each snapshot would free, as far as that is known after waiting up to `wait`.
+    /// The same with what the deletion of each snapshot would free, and of all together, as far as that is known after waiting up to `wait`.
     ///
     /// # Errors
     /// `container_not_found`.
     pub fn usage_with_frees(&self, id: &ContainerId, wait: Duration) -> Result<UsageReport> {
         let mut report = self.usage(id)?;
         let names: Vec<_> = report.snapshots.iter().map(|s| s.name.clone()).collect();
-        let mut frees = self.frees(id, &names, wait)?;
+        let (mut frees, all) = self.frees_each_and_all(id, &names, wait)?;
         for s in &mut report.snapshots {
             s.frees_bytes = frees.remove(&s.name);
         }
+        report.all_snapshots.frees_bytes = all;
         Ok(report)
     }
 

@@ -4,9 +4,9 @@ use super::{Caller, Host};
 use crate::error::Result;
 use crate::id::{ContainerId, ProjectId};
 use crate::model::{
-    Container, CopyRequest, DeleteOptions, FilesRestored, ForkRequest, Forked, Image, LifecycleAnswer, MoveRequest, Moved, NewContainer, NewSnapshot,
-    ProjectDeleted, PromoteRequest, Promoted, ResetAnswer, ResetRequest, RestoreFiles, RestoreOptions, Restored, SnapshotAnswer, SnapshotDeleted, SyncAnswer,
-    SyncRequest, Verb,
+    Container, CopyRequest, DedupeAnswer, DedupePool, DeleteOptions, FilesRestored, ForkRequest, Forked, Image, LastDedupe, LifecycleAnswer, MoveRequest,
+    Moved, NewContainer, NewSnapshot, ProjectDeleted, PromoteRequest, Promoted, ResetAnswer, ResetRequest, RestoreFiles, RestoreOptions, Restored,
+    SnapshotAnswer, SnapshotDeleted, SyncAnswer, SyncRequest, Verb,
 };
 use crate::ops;
 use crate::units::Age;
@@ -53,6 +53,25 @@ impl Host {
     /// `operation_in_progress`, `operation_state_conflict`. Nothing is left then.
     pub fn create_snapshot(&self, caller: &Caller, id: &ContainerId, new: NewSnapshot) -> Result<SnapshotAnswer> {
         ops::snapshot::create(&self.0, caller, id, new)
+    }
+
+    /// Merges equal data of live volumes and images. No content changes, whoever writes meanwhile, and no container is locked. Without `caller.wait` it returns at once; the work
+    /// continues in the background, with the lowest priority.
+    ///
+    /// Cost: the trees of all these volumes are read, and once each file that may have an equal. Memory: at most 100 MiB.
+    ///
+    /// # Errors
+    /// `project_not_found`, `container_not_found`, `validation_error`, `dedupe_unsupported`, `operation_in_progress` if another run is under way.
+    pub fn dedupe_pool(&self, caller: &Caller, request: &DedupePool) -> Result<DedupeAnswer> {
+        ops::dedupe::dedupe(&self.0, caller, request)
+    }
+
+    /// What came of the last run of [`Host::dedupe_pool`] that ended, if a caller may see it who reaches the projects `only` (`None`: all).
+    ///
+    /// # Errors
+    /// Those of the catalog.
+    pub fn last_dedupe(&self, only: Option<&[ProjectId]>) -> Result<LastDedupe> {
+        ops::dedupe::last(&self.0, only)
     }
 
     /// Deletes a snapshot: gone for good when this returns; the pool reclaims its space in the background.

@@ -92,6 +92,26 @@ impl Host {
         Ok(known.filter_map(|(w, bytes)| if let Wanted::Frees(_, name) = w { Some((name, bytes)) } else { None }).collect())
     }
 
+    /// The same, and what the deletion of all of them together would free. What all free comes first: it is one figure, and the others may be many.
+    pub(super) fn frees_each_and_all(&self, id: &ContainerId, names: &[SnapshotName], wait: Duration) -> Result<(HashMap<SnapshotName, Bytes>, Option<Bytes>)> {
+        let all = Wanted::together(id, names);
+        let mut wanted = vec![all.clone()];
+        wanted.extend(names.iter().map(|n| Wanted::Frees(id.clone(), n.clone())));
+        let mut known = self.sizes(&wanted, wait)?;
+        let all = known.remove(&all);
+        let of = |(w, bytes)| if let Wanted::Frees(_, name) = w { Some((name, bytes)) } else { None };
+        Ok((known.into_iter().filter_map(of).collect(), all))
+    }
+
+    /// What the deletion of several snapshots of a container would free together, if it is known after waiting up to `wait`. That is at least the sum of what each of
+    /// them would free alone. A snapshot that does not exist makes it unknown.
+    ///
+    /// # Errors
+    /// `container_not_found`.
+    pub fn frees_together(&self, id: &ContainerId, names: &[SnapshotName], wait: Duration) -> Result<Option<Bytes>> {
+        self.0.sizes.frees_together(id, names, wait, |job| self.0.engine.background(job))
+    }
+
     fn sizes(&self, wanted: &[Wanted], wait: Duration) -> Result<HashMap<Wanted, Bytes>> {
         self.0.sizes.look(wanted, wait, |job| self.0.engine.background(job))
     }

@@ -2,7 +2,7 @@ use super::run::Network;
 use super::space::DiskUse;
 use crate::clock::rfc3339;
 use crate::id::{ContainerId, LogId, OperationId, ProjectId, ServerId};
-use crate::name::{ContainerName, ProjectAlias, SnapshotName};
+use crate::name::{Alias, ContainerName, ProjectAlias, SnapshotName};
 use crate::units::Bytes;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -228,6 +228,9 @@ pub struct UsageReport {
     pub live: Usage,
     /// What each snapshot added.
     pub snapshots: Vec<SnapshotUsage>,
+    /// All of them together.
+    #[serde(default)]
+    pub all_snapshots: AllSnapshotsUsage,
     /// `exclusive` and all snapshots: the data this container has on disk beside its image, each block once.
     pub total: Bytes,
     /// What counts to its disk limit, and the limit. Null: this pool does not count.
@@ -247,10 +250,26 @@ pub struct UsageReport {
 pub struct SnapshotUsage {
     /// Which.
     pub name: SnapshotName,
+    /// Its alias, if it has one.
+    #[serde(default)]
+    pub alias: Option<Alias>,
     /// Bytes of file data written since the one before.
     pub size: Bytes,
     /// Bytes of file data on the disk that come back when it is deleted. Null: not known (yet).
     #[serde(default)]
+    pub frees_bytes: Option<Bytes>,
+}
+
+/// All snapshots of a container together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct AllSnapshotsUsage {
+    /// How many there are.
+    pub count: usize,
+    /// The sum of their sizes.
+    pub size: Bytes,
+    /// Bytes of file data on the disk that come back when all of them are deleted. More than the sum of what each frees alone: what two snapshots share comes back only when
+    /// both are gone. Null: not known (yet).
     pub frees_bytes: Option<Bytes>,
 }
 

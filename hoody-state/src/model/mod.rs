@@ -1,6 +1,7 @@
 //! What the API shows: plain values, serialised field by field as the wire contract has them.
 
 mod container;
+mod dedupe;
 mod diff;
 mod environment;
 mod event;
@@ -31,6 +32,7 @@ pub(crate) mod validate;
 pub mod volume;
 
 pub use container::*;
+pub use dedupe::*;
 pub use diff::*;
 pub use environment::*;
 pub use event::*;

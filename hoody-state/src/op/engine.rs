@@ -11,7 +11,7 @@ use crate::model::OperationStatus;
 use crate::progress::Registry;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -35,6 +35,7 @@ pub(crate) struct Engine {
     pub(super) retries: Retries,
     on_recovered: OnceLock<OnRecovered>,
     set_aside: Mutex<Vec<SetAside>>,
+    closing: AtomicBool,
 }
 
 /// Called after each recovery that succeeded.
@@ -59,6 +60,7 @@ impl Engine {
             retries: Retries::default(),
             on_recovered: OnceLock::new(),
             set_aside: Mutex::default(),
+            closing: AtomicBool::new(false),
         }
     }
 
@@ -136,9 +138,15 @@ impl Engine {
         self.set_aside.lock().unwrap_or_else(PoisonError::into_inner).iter().any(|s| s.id == *id)
     }
 
+    /// Whether the background work is to end: what can stop anywhere stops.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Relaxed)
+    }
+
     /// Ends the background work, waiting up to `patience` for what runs; whether all of it has ended. What waits for a thread, or for another try of its
     /// recovery, is left to the next start.
     pub(crate) fn close(&self, patience: Duration) -> bool {
+        self.closing.store(true, Ordering::Relaxed);
         self.retries.close();
         self.set_aside.lock().unwrap_or_else(PoisonError::into_inner).clear();
         let idle = self.locks.wait_idle(patience);

@@ -28,6 +28,8 @@ pub(crate) enum Key {
     Databases(ProjectId),
     Image(ImageName),
     Project(ProjectId),
+    /// What concerns the pool as a whole and is done once at a time.
+    Pool,
 }
 
 impl std::fmt::Display for Key {
@@ -37,6 +39,7 @@ impl std::fmt::Display for Key {
             Key::Databases(p) => write!(f, "the databases of project {p}"),
             Key::Image(i) => write!(f, "image {i}"),
             Key::Project(p) => write!(f, "project {p}"),
+            Key::Pool => f.write_str("the pool"),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::copy::Copy;
 use super::create::Create;
+use super::dedupe::MergeEqual;
 use super::delete::Delete;
 use super::diff::CompareLive;
 use super::file_delete::DeleteFile;
@@ -25,7 +26,7 @@ use crate::op::Entry;
 use crate::world::World;
 
 /// All operations. The journal is read by it.
-pub(crate) static ALL: [Entry<World>; 21] = [
+pub(crate) static ALL: [Entry<World>; 22] = [
     Entry::of::<Create>(),
     Entry::of::<Lifecycle>(),
     Entry::of::<Delete>(),
@@ -47,6 +48,7 @@ pub(crate) static ALL: [Entry<World>; 21] = [
     Entry::of::<Promote>(),
     Entry::of::<Recover>(),
     Entry::of::<EmptyTrash>(),
+    Entry::of::<MergeEqual>(),
 ];
 
 /// Why a row of the journal cannot be read, if it cannot.

@@ -76,6 +76,7 @@ fn every_row_of_the_version_before_is_read() {
         }),
         json!({ "kind": "recover", "container": C, "row": trashed(), "project": P, "not_recovered": [], "by": "user" }),
         json!({ "kind": "empty_trash", "container": C, "project": P }),
+        json!({ "kind": "merge_equal", "project": P, "containers": [C], "min_size": 4096 }),
     ];
     assert_eq!(before.len(), super::all::ALL.len());
     for intent in before {

@@ -9,6 +9,7 @@ pub(crate) mod copied;
 pub(crate) mod copy;
 mod copy_base;
 pub(crate) mod create;
+pub(crate) mod dedupe;
 pub(crate) mod delete;
 pub(crate) mod diff;
 pub(crate) mod diff_databases;

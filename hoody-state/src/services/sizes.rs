@@ -7,10 +7,11 @@
 use crate::catalog::containers::{self, ContainerRow};
 use crate::catalog::families::{Epoch, Families};
 use crate::catalog::records::Records;
+use crate::catalog::snapshots::SnapshotRow;
 use crate::catalog::{history, images, snapshots};
 use crate::error::Result;
 use crate::id::ContainerId;
-use crate::name::SnapshotName;
+use crate::name::{ImageName, SnapshotName};
 use crate::snapshot::{ExclusiveQuery, SnapshotStore, Volume, Witness};
 use crate::units::{Bytes, Generation, VolumeId};
 use rusqlite::Connection;
@@ -26,7 +27,7 @@ const UNSAVED_AGE: Duration = Duration::from_secs(10);
 /// When what could not be measured is tried again.
 const AGAIN: Duration = Duration::from_secs(5);
 /// The longest that a request checks figures which are there. Those that it does not come to are not known to it.
-const CHECKS: Duration = Duration::from_millis(20);
+const CHECKS: Duration = Duration::from_millis(50);
 /// Figures that are kept; then the oldest go.
 const KEPT: usize = 50_000;
 
@@ -35,14 +36,24 @@ const KEPT: usize = 50_000;
 pub(crate) enum Wanted {
     /// What the deletion of a snapshot would free.
     Frees(ContainerId, SnapshotName),
+    /// What the deletion of several snapshots would free together. Made by [`Wanted::together`].
+    Together(ContainerId, Vec<SnapshotName>),
     /// What the live volume has that the snapshot it grew from has not.
     Unsaved(ContainerId),
 }
 
 impl Wanted {
+    /// For several snapshots: in any order, and each once.
+    pub(crate) fn together(id: &ContainerId, names: &[SnapshotName]) -> Self {
+        let mut names = names.to_vec();
+        names.sort_unstable();
+        names.dedup();
+        Wanted::Together(id.clone(), names)
+    }
+
     fn container(&self) -> &ContainerId {
         match self {
-            Wanted::Frees(id, _) | Wanted::Unsaved(id) => id,
+            Wanted::Frees(id, _) | Wanted::Together(id, _) | Wanted::Unsaved(id) => id,
         }
     }
 }
@@ -201,7 +212,7 @@ impl Sizes {
             .iter()
             .filter_map(|w| {
                 let f = state.figures.get(w)?;
-                let young = matches!(w, Wanted::Frees(..)) || f.at.elapsed() < UNSAVED_AGE;
+                let young = !matches!(w, Wanted::Unsaved(_)) || f.at.elapsed() < UNSAVED_AGE;
                 f.bytes.filter(|_| young).map(|b| (w, b, f.epoch, f.witnesses.clone()))
             })
             .collect();
@@ -238,7 +249,8 @@ impl Sizes {
         let (bytes, witnesses) = match (wanted, before) {
             (_, None) => (None, Vec::new()),
             (Wanted::Unsaved(id), _) => (self.unsaved(id)?, Vec::new()),
-            (Wanted::Frees(id, name), _) => self.frees(id, name, at)?,
+            (Wanted::Frees(id, name), _) => self.frees(id, std::slice::from_ref(name), at)?,
+            (Wanted::Together(id, names), _) => self.frees(id, names, at)?,
         };
         // What was changed meanwhile may have been seen in part.
         let after = self.records.read(epoch)?;
@@ -254,11 +266,34 @@ impl Sizes {
         }
     }
 
-    fn frees(&self, id: &ContainerId, name: &SnapshotName, began: Instant) -> Result<(Option<Bytes>, Vec<Witness>)> {
-        let Some((volumes, likely)) = self.records.read(|c| plan(c, id, name))? else { return Ok((None, Vec::new())) };
+    fn frees(&self, id: &ContainerId, names: &[SnapshotName], began: Instant) -> Result<(Option<Bytes>, Vec<Witness>)> {
+        let Some(plan) = self.records.read(|c| plan(c, id, names))? else { return Ok((None, Vec::new())) };
+        let Plan { mut volumes, likely, image } = plan;
+        if let Some((image, origin)) = image
+            && self.store.has_changed_since(&Volume::Image(image), origin)?
+        {
+            // Its data were merged with others': it may not hold any more what the first snapshots have of it.
+            volumes.iter_mut().filter(|(_, since)| *since == origin).for_each(|(_, since)| *since = Generation(0));
+        }
         let stop = || self.closed.load(Ordering::Relaxed) || began.elapsed() > LONGEST;
         let found = self.store.exclusive(&ExclusiveQuery { volumes: &volumes, likely: &likely, stop: &stop })?;
         Ok(found.map_or((None, Vec::new()), |e| (Some(e.bytes), e.witnesses)))
+    }
+
+    /// What the deletion of several snapshots of a container would free together, if it is known after waiting up to `wait`. That is not the sum of what each would free:
+    /// what two of them share, and nothing else holds, comes back only when both go. Cost as for one, for each of them.
+    ///
+    /// # Errors
+    /// Those of the catalog and of the pool.
+    pub(crate) fn frees_together(
+        self: &Arc<Self>,
+        id: &ContainerId,
+        names: &[SnapshotName],
+        wait: Duration,
+        run: impl FnOnce(Box<dyn FnOnce() + Send>),
+    ) -> Result<Option<Bytes>> {
+        let wanted = Wanted::together(id, names);
+        Ok(self.look(std::slice::from_ref(&wanted), wait, run)?.remove(&wanted))
     }
 }
 
@@ -269,33 +304,68 @@ fn base_of_live(c: &Connection, id: &ContainerId) -> Result<Generation> {
     Ok(head.map_or(state.origin, |h| h.generation))
 }
 
-/// The volumes of a snapshot with the generations from which they must be looked at, and the volumes that probably share data with them.
-#[allow(clippy::type_complexity)]
-fn plan(c: &Connection, id: &ContainerId, name: &SnapshotName) -> Result<Option<(Vec<(Volume, Generation)>, Vec<Volume>)>> {
-    let (row, all) = (containers::get(c, id)?, snapshots::all(c, id)?);
-    let Some(this) = all.iter().find(|s| s.snapshot.name == *name) else { return Ok(None) };
-    let since = match &this.snapshot.parent {
-        // What its parent had when it was taken, and this one still has, the parent holds.
-        Some(p) => history::content_generation(c, id, p)?.unwrap_or(Generation(0)),
-        None => image_generation(c, &row)?,
-    };
-    let volumes = vec![
-        (Volume::Snapshot(id.clone(), name.clone()), since),
-        // The databases of a project are snapshotted with each of its containers. They are few files.
-        (Volume::SnapshotDatabases(id.clone(), name.clone()), Generation(0)),
-    ];
-    let children = all.iter().filter(|s| s.snapshot.parent.as_ref() == Some(name));
-    let mut likely: Vec<Volume> = children.map(|s| Volume::Snapshot(id.clone(), s.snapshot.name.clone())).collect();
-    if row.state.head.as_ref() == Some(name) {
-        likely.push(Volume::Live(id.clone()));
-    }
-    likely.extend(history::copies(c, id, name)?.into_iter().map(|(id, name)| Volume::Snapshot(id, name)));
-    Ok(Some((volumes, likely)))
+/// How to measure what the deletion of snapshots frees.
+struct Plan {
+    /// The volumes of the snapshots, with the generations from which they must be looked at.
+    volumes: Vec<(Volume, Generation)>,
+    /// The volumes that probably share data with them, and since when.
+    likely: Vec<(Volume, Generation)>,
+    /// The image that holds what snapshots without a parent have from the generation beside it, or from before.
+    image: Option<(ImageName, Generation)>,
 }
 
-/// The generation up to which a container's image holds what its first snapshot has: 0 if the image is gone, or if that is not certain.
-fn image_generation(c: &Connection, row: &ContainerRow) -> Result<Generation> {
-    let Ok(name) = row.spec.image.parse() else { return Ok(Generation(0)) };
+/// `None`: one of the snapshots has gone.
+fn plan(c: &Connection, id: &ContainerId, names: &[SnapshotName]) -> Result<Option<Plan>> {
+    let (row, all) = (containers::get(c, id)?, snapshots::all(c, id)?);
+    let of: HashMap<&SnapshotName, &SnapshotRow> = all.iter().map(|s| (&s.snapshot.name, s)).collect();
+    let gone: HashSet<&SnapshotName> = names.iter().collect();
+    let image = image_of(c, &row)?;
+    let mut since: HashMap<&SnapshotName, Generation> = HashMap::new();
+    for name in names {
+        let Some(this) = of.get(name) else { return Ok(None) };
+        // What its parent had when it was taken, and this one still has, the parent holds. If the parent goes as well, the parent's own volume is looked at for that.
+        let generation = match &this.snapshot.parent {
+            Some(p) => history::content_generation(c, id, p)?.unwrap_or(Generation(0)),
+            None => image.as_ref().map_or(Generation(0), |(_, origin)| *origin),
+        };
+        since.insert(name, generation);
+    }
+    // Since when something that grew from `name`, and stays, may share data with one of those that go.
+    let shares_since = |name: &SnapshotName| {
+        let (mut at, mut oldest) = (Some(name), None::<Generation>);
+        let mut left = gone.len();
+        while let Some(name) = at.filter(|n| gone.contains(n) && left > 0) {
+            oldest = since.get(name).copied().map(|s| oldest.map_or(s, |o| o.min(s)));
+            at = of.get(name).and_then(|s| s.snapshot.parent.as_ref());
+            left -= 1;
+        }
+        oldest.unwrap_or(Generation(0))
+    };
+    let mut volumes = Vec::new();
+    let mut likely = Vec::new();
+    for name in names {
+        volumes.push((Volume::Snapshot(id.clone(), name.clone()), since.get(name).copied().unwrap_or(Generation(0))));
+        // The databases of a project are snapshotted with each of its containers. They are few files.
+        volumes.push((Volume::SnapshotDatabases(id.clone(), name.clone()), Generation(0)));
+    }
+    let stay = all.iter().filter(|s| !gone.contains(&s.snapshot.name));
+    for child in stay.filter(|s| s.snapshot.parent.as_ref().is_some_and(|p| gone.contains(p))) {
+        let since = child.snapshot.parent.as_ref().map_or(Generation(0), &shares_since);
+        likely.push((Volume::Snapshot(id.clone(), child.snapshot.name.clone()), since));
+    }
+    if let Some(head) = row.state.head.as_ref().filter(|h| gone.contains(h)) {
+        likely.push((Volume::Live(id.clone()), shares_since(head)));
+    }
+    for name in names {
+        let copies = history::copies(c, id, name)?.into_iter().filter(|(of, name)| of != id || !gone.contains(name));
+        likely.extend(copies.map(|(id, copy)| (Volume::Snapshot(id, copy), since.get(name).copied().unwrap_or(Generation(0)))));
+    }
+    Ok(Some(Plan { volumes, likely, image }))
+}
+
+/// The image of a container, and the generation up to which it holds what the container's first snapshot has; nothing if it is gone, or if that is not certain.
+fn image_of(c: &Connection, row: &ContainerRow) -> Result<Option<(ImageName, Generation)>> {
+    let Ok(name) = row.spec.image.parse() else { return Ok(None) };
     let same = images::by_name(c, &name)?.is_some_and(|i| i.created_at <= row.created);
-    Ok(if same && row.spec.source.is_none() { row.state.origin } else { Generation(0) })
+    Ok((same && row.spec.source.is_none()).then_some((name, row.state.origin)))
 }

@@ -6,7 +6,7 @@ use crate::catalog::records::Records;
 use crate::catalog::{containers, snapshots, time};
 use crate::error::Result;
 use crate::id::ContainerId;
-use crate::model::{ContainerStats, CpuStats, DiskStats, DiskUsage, MemoryStats, SnapshotUsage, Status, Usage, UsageReport};
+use crate::model::{AllSnapshotsUsage, ContainerStats, CpuStats, DiskStats, DiskUsage, MemoryStats, SnapshotUsage, Status, Usage, UsageReport};
 use crate::runtime::Runtime;
 use crate::snapshot::{SnapshotStore, Volume};
 use crate::units::{Bytes, Generation};
@@ -80,10 +80,11 @@ impl Meters {
         let (state, list) = self.records.read(|c| Ok((containers::get(c, id)?.state, snapshots::all(c, id)?)))?;
         let live = self.volume(id, &state)?;
         let snapshots: Vec<SnapshotUsage> =
-            list.into_iter().map(|s| SnapshotUsage { name: s.snapshot.name, size: s.snapshot.size, frees_bytes: None }).collect();
-        let total = live.exclusive + snapshots.iter().map(|s| s.size).sum();
+            list.into_iter().map(|s| SnapshotUsage { name: s.snapshot.name, alias: s.snapshot.alias, size: s.snapshot.size, frees_bytes: None }).collect();
+        let all_snapshots = AllSnapshotsUsage { count: snapshots.len(), size: snapshots.iter().map(|s| s.size).sum(), frees_bytes: None };
+        let total = live.exclusive + all_snapshots.size;
         let nested_volumes = self.store.info(&Volume::Live(id.clone()))?.map_or(0, |i| i.nested);
-        Ok(UsageReport { live, snapshots, total, disk: self.store.container_use(id), nested_volumes, max_nested_volumes })
+        Ok(UsageReport { live, snapshots, all_snapshots, total, disk: self.store.container_use(id), nested_volumes, max_nested_volumes })
     }
 
     /// What a container uses now. Cost: two looks at the processor time, [`CPU_WAIT`] apart, if nobody has asked in the last minute.

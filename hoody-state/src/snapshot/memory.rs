@@ -6,10 +6,10 @@ use crate::diff::flat;
 use crate::diff::options::{Compared, Method, Options, Sink};
 use crate::error::{Code, Error, Result};
 use crate::id::{ContainerId, OperationId};
-use crate::snapshot::{Deleted, Exclusive, ExclusiveQuery, Mergeable, SnapshotStore, Space, Transferable, Volume, VolumeInfo, VolumePair, Witness};
+use crate::snapshot::{Dedupe, Deleted, Exclusive, ExclusiveQuery, Mergeable, SnapshotStore, Space, Transferable, Volume, VolumeInfo, VolumePair};
 use crate::units::{Bytes, Generation, VolumeId};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io::{Read, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -19,6 +19,7 @@ mod homes;
 #[cfg(feature = "btrfs")]
 mod memory_files;
 mod merging;
+mod sharing;
 
 /// A volume's content, as [`MemoryStore::content`] gives it.
 pub type Content = BTreeMap<String, Vec<u8>>;
@@ -237,29 +238,7 @@ impl SnapshotStore for MemoryStore {
     }
 
     fn exclusive(&self, query: &ExclusiveQuery<'_>) -> Result<Option<Exclusive>> {
-        let s = self.state();
-        let own: Vec<&Entry> = query.volumes.iter().filter_map(|(v, _)| s.volumes.get(v)).collect();
-        let mut witnesses: BTreeSet<(VolumeId, Generation)> = own.iter().map(|e| (e.id, e.generation)).collect();
-        let mut holders: HashMap<*const Vec<u8>, &Entry> = HashMap::new();
-        for e in s.volumes.values().filter(|e| own.iter().all(|o| o.id != e.id)) {
-            for f in e.files.values() {
-                // What cannot change is the better witness.
-                let holder = holders.entry(Arc::as_ptr(&f.data)).or_insert(e);
-                if e.read_only {
-                    *holder = e;
-                }
-            }
-        }
-        let mut seen = HashSet::new();
-        let mut bytes = Bytes(0);
-        for f in own.iter().flat_map(|e| e.files.values()).filter(|f| seen.insert(Arc::as_ptr(&f.data))) {
-            match holders.get(&Arc::as_ptr(&f.data)) {
-                Some(e) => drop(witnesses.insert((e.id, e.generation))),
-                None => bytes = bytes + Bytes(f.data.len() as u64),
-            }
-        }
-        let witnesses = witnesses.into_iter().map(|(volume, generation)| Witness { volume, generation }).collect();
-        Ok(Some(Exclusive { bytes, witnesses }))
+        Ok(Some(sharing::exclusive(&self.state(), query)))
     }
 
     fn generation_of(&self, volume: VolumeId) -> Result<Option<Generation>> {
@@ -351,6 +330,10 @@ impl SnapshotStore for MemoryStore {
     }
 
     fn merging(&self) -> Option<&dyn Mergeable> {
+        Some(self)
+    }
+
+    fn dedupe(&self) -> Option<&dyn Dedupe> {
         Some(self)
     }
 }

@@ -10,6 +10,7 @@ use crate::http::{object, segment};
 use crate::output::{Column, bytes, fields, table, text, time};
 use crate::resolve::{self, all_rows};
 use crate::trash;
+use crate::usage;
 use crate::wait;
 use serde_json::{Map, Value, json};
 
@@ -71,6 +72,10 @@ pub fn run(cx: &mut Context<'_>, command: Container) -> Outcome<u8> {
         Container::Stats { container } => {
             let data = cx.client.get(&path(cx, &container, "/stats")?)?;
             cx.print(&data, stats)?;
+        }
+        Container::Usage { container, wait } => {
+            let data = cx.client.get_measured(&path(cx, &container, "/usage")?, wait)?;
+            cx.print(&data, usage::shown)?;
         }
         Container::Env { container, set, unset } => env(cx, &container, &set, &unset)?,
     }

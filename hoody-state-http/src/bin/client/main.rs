@@ -36,6 +36,7 @@ mod style;
 mod tests;
 mod transport;
 mod trash;
+mod usage;
 mod wait;
 
 use args::{Cli, Noun};

@@ -22,7 +22,7 @@ pub fn wanted(cli: &Cli) -> Option<(String, usize)> {
         Noun::Log(_) | Noun::Diff(_) | Noun::Ls(_) => true,
         Noun::Project(c) => matches!(c, Project::List | Project::Show { .. }),
         Noun::Container(c) => match c {
-            Container::List { .. } | Container::Show { .. } | Container::Stats { .. } => true,
+            Container::List { .. } | Container::Show { .. } | Container::Stats { .. } | Container::Usage { .. } => true,
             Container::Logs { follow, .. } => !follow,
             _ => false,
         },

@@ -14,6 +14,8 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+mod space;
+
 const ID: &str = "65f0c0ffee00000000000002";
 
 #[derive(Debug, Clone)]

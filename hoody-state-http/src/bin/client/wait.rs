@@ -41,6 +41,11 @@ fn too_long(what: &str, wait: &Wait) -> Failure {
 
 /// Waits for the operation that an answer names, if any. An operation that the server does not know any more has ended.
 pub fn operation(cx: &Context<'_>, answer: &Value, wait: &Wait) -> Outcome {
+    operation_with(cx, answer, wait, |_| ())
+}
+
+/// The same; `seen` gets the operation each time that it was looked at.
+pub fn operation_with(cx: &Context<'_>, answer: &Value, wait: &Wait, mut seen: impl FnMut(&Value)) -> Outcome {
     let Some(id) = answer.get("operation_id").and_then(Value::as_str).filter(|_| !wait.no_wait) else { return Ok(()) };
     let mut backoff = Backoff::new(wait.timeout_s);
     loop {
@@ -48,6 +53,7 @@ pub fn operation(cx: &Context<'_>, answer: &Value, wait: &Wait) -> Outcome {
             Err(f) if f.exit == exit::NOT_FOUND => return Ok(()),
             answer => answer?,
         };
+        seen(&op);
         match op["status"].as_str() {
             Some("running") => {}
             Some("failed") => {

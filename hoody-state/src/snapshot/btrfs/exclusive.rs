@@ -9,7 +9,9 @@ use crate::error::{IoContext, Result};
 use crate::snapshot::{Exclusive, ExclusiveQuery, Volume, Witness};
 use crate::units::{Bytes, Generation, VolumeId};
 use btrfs_uapi::inode::logical_ino;
-use btrfs_uapi::raw::{BTRFS_EXTENT_DATA_KEY, BTRFS_FIRST_FREE_OBJECTID, BTRFS_ROOT_BACKREF_KEY, BTRFS_ROOT_ITEM_KEY, BTRFS_ROOT_TREE_OBJECTID};
+use btrfs_uapi::raw::{
+    BTRFS_EXTENT_DATA_KEY, BTRFS_FIRST_FREE_OBJECTID, BTRFS_INODE_ITEM_KEY, BTRFS_ROOT_BACKREF_KEY, BTRFS_ROOT_ITEM_KEY, BTRFS_ROOT_TREE_OBJECTID,
+};
 use btrfs_uapi::tree_search::{Key, SearchFilter, tree_search_v2};
 use nix::errno::Errno;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -74,8 +76,36 @@ pub(super) fn generation_of(mount: BorrowedFd<'_>, id: u64) -> Result<Option<Gen
     Ok(generation.filter(|_| named).map(Generation))
 }
 
+/// See [`crate::snapshot::SnapshotStore::has_changed_since`]. A volume's own generation says more than is asked for: a copy of it is a change of it too.
+/// Reads the transaction (at 8) of each `struct btrfs_inode_item` in younger blocks.
+pub(super) fn has_changed_since(store: &BtrfsStore, volume: &Volume, since: Generation) -> Result<bool> {
+    let ids = roots(store, volume)?;
+    let mut changed = ids.is_empty();
+    for id in ids {
+        let filter = SearchFilter {
+            tree_id: id,
+            start: Key { objectid: u64::from(BTRFS_FIRST_FREE_OBJECTID), item_type: 0, offset: 0 },
+            end: Key::MAX,
+            min_transid: since.0.saturating_add(1),
+            max_transid: u64::MAX,
+        };
+        let search = tree_search_v2(store.mount(), filter, Some(BUFFER), |item, data| {
+            let transid = data.get(8..16).and_then(|b| b.try_into().ok()).map(u64::from_le_bytes);
+            changed |= item.item_type == BTRFS_INODE_ITEM_KEY && transid.is_some_and(|t| t > since.0);
+            // There is no need to read on.
+            if changed { Err(Errno::ECANCELED) } else { Ok(()) }
+        });
+        match search {
+            Ok(()) | Err(Errno::ECANCELED) => {}
+            Err(Errno::ENOENT) => changed = true,
+            Err(e) => return Err(e).io(|| format!("search the tree of subvolume {id}")),
+        }
+    }
+    Ok(changed)
+}
+
 /// A volume and what is nested in it, by id; nothing if it is not there.
-fn roots(store: &BtrfsStore, volume: &Volume) -> Result<Vec<u64>> {
+pub(super) fn roots(store: &BtrfsStore, volume: &Volume) -> Result<Vec<u64>> {
     let Some(fd) = store.find(volume)? else { return Ok(Vec::new()) };
     let top = nested::id_of(fd.as_fd())?;
     let mut ids = vec![top];
@@ -141,8 +171,7 @@ pub(super) fn exclusive(store: &BtrfsStore, query: &ExclusiveQuery<'_>) -> Resul
             }
         }
     }
-    let since = query.volumes.iter().map(|(_, since)| *since).min().unwrap_or(Generation(0));
-    for volume in query.likely {
+    for (volume, since) in query.likely {
         if left.is_empty() || (query.stop)() {
             break;
         }
@@ -150,7 +179,7 @@ pub(super) fn exclusive(store: &BtrfsStore, query: &ExclusiveQuery<'_>) -> Resul
             // Read before the search: what changes meanwhile shows as another generation.
             let Some(generation) = generation_of(mount, id)?.filter(|_| !own.contains(&id)) else { continue };
             let before = left.len();
-            extents(mount, id, since, |disk, _| {
+            extents(mount, id, *since, |disk, _| {
                 left.remove(&disk);
             })?;
             if left.len() < before {

@@ -17,6 +17,7 @@ mod compare;
 #[cfg(test)]
 mod compare_tests;
 mod copy;
+mod dedupe;
 mod delta;
 #[cfg(test)]
 mod differential_tests;
@@ -55,7 +56,8 @@ use crate::id::{ContainerId, OperationId, ProjectId};
 use crate::name::ImageName;
 use crate::pool::{Backing, layout};
 use crate::snapshot::{
-    Deleted, DiskUse, Exclusive, ExclusiveQuery, FilesRequest, Mergeable, SnapshotStore, Space, StagedFiles, Transferable, Volume, VolumeInfo, VolumePair,
+    Dedupe, Deleted, DiskUse, Exclusive, ExclusiveQuery, FilesRequest, Mergeable, SnapshotStore, Space, StagedFiles, Transferable, Volume, VolumeInfo,
+    VolumePair,
 };
 use crate::sys::fs::{SUBVOLUME_ROOT_INO, open_dir_at};
 use crate::units::{Bytes, Generation, VolumeId};
@@ -289,6 +291,10 @@ impl SnapshotStore for BtrfsStore {
         exclusive::generation_of(self.mount(), volume.0)
     }
 
+    fn has_changed_since(&self, volume: &Volume, since: Generation) -> Result<bool> {
+        exclusive::has_changed_since(self, volume, since)
+    }
+
     fn compare(&self, pairs: &[VolumePair<'_>], options: &Options<'_>, sink: Sink<'_>) -> Result<Compared> {
         self.compare_volumes(pairs, options, sink)
     }
@@ -362,6 +368,10 @@ impl SnapshotStore for BtrfsStore {
     }
 
     fn merging(&self) -> Option<&dyn Mergeable> {
+        Some(self)
+    }
+
+    fn dedupe(&self) -> Option<&dyn Dedupe> {
         Some(self)
     }
 }

@@ -7,7 +7,8 @@ use crate::units::{Bytes, Generation};
 const MIB: usize = 1 << 20;
 
 fn ask(h: &dyn Harness, volumes: &[(Volume, Generation)], likely: &[Volume]) -> Option<Exclusive> {
-    h.store().exclusive(&ExclusiveQuery { volumes, likely, stop: &|| false }).unwrap()
+    let likely: Vec<_> = likely.iter().map(|v| (v.clone(), Generation(0))).collect();
+    h.store().exclusive(&ExclusiveQuery { volumes, likely: &likely, stop: &|| false }).unwrap()
 }
 
 /// `exclusive` counts what comes back with a deletion, whatever is named as likely, and its witnesses notice what changes the answer. A store may say that it

@@ -106,6 +106,14 @@ pub enum Container {
         /// Id or name of the container
         container: String,
     },
+    /// Show what a container and its snapshots keep on disk, and what deleting each snapshot would free
+    Usage {
+        /// Id or name of the container
+        container: String,
+        /// How long to wait for what has still to be measured, in seconds
+        #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(0..=25))]
+        wait: u64,
+    },
     /// Show or change the environment variables of a container
     Env {
         /// Id or name of the container

@@ -251,6 +251,20 @@ pub enum Image {
 pub enum Pool {
     /// Show size, free space and health
     Show,
+    /// Merge equal data of containers and images, so that they take their space once
+    Dedupe {
+        /// Only containers of this project (id or alias)
+        #[arg(short, long)]
+        project: Option<String>,
+        /// Only this container (id or name); may be given several times
+        #[arg(short, long = "container", value_name = "CONTAINER")]
+        containers: Vec<String>,
+        /// Leave out smaller files, such as 1M
+        #[arg(long, value_name = "SIZE")]
+        min_size: Option<String>,
+        #[command(flatten)]
+        wait: Wait,
+    },
 }
 
 #[derive(Debug, Subcommand)]
