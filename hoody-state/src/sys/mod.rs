@@ -4,6 +4,10 @@
 pub(crate) mod alarm;
 #[cfg(feature = "btrfs")]
 pub(crate) mod dedupe;
+#[cfg(feature = "oci")]
+pub(crate) mod enter;
+#[cfg(feature = "oci")]
+pub(crate) mod filter;
 pub(crate) mod fs;
 pub(crate) mod hub;
 pub(crate) mod inside;

@@ -15,6 +15,7 @@ mod adopt;
 mod built;
 mod config;
 mod console;
+mod enter;
 mod exec;
 mod exits;
 mod find;
