@@ -379,7 +379,8 @@ mod tests {
         let mut other = Command::new("unshare").args(["--uts", "sh", "-c", "hostname inside; echo; exec sleep 60"]).stdout(Stdio::piped()).spawn().unwrap();
         other.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
         let of = other.id().cast_signed();
-        let (out, reported) = run(of, "/tmp", &["sh", "-c", "hostname; pwd; echo $K; umask; ulimit -n; ls /proc/self/fd; grep -E 'CapEff|CapBnd|CapPrm' /proc/self/status"]);
+        let (out, reported) =
+            run(of, "/tmp", &["sh", "-c", "hostname; pwd; echo $K; umask; ulimit -n; ls /proc/self/fd; grep -E 'CapEff|CapBnd|CapPrm' /proc/self/status"]);
         let lines: Vec<&str> = out.split_ascii_whitespace().collect();
         assert_eq!(lines[..5], ["inside", "/tmp", "v", "0022", "100"]);
         assert_eq!(lines[5..9], ["0", "1", "2", "3"], "3 is the listing's own");

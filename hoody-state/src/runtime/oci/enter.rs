@@ -129,7 +129,8 @@ fn filter_file(bundle: &Path) -> PathBuf {
 
 fn read_filter(bundle: &Path) -> Option<Vec<libc::sock_filter>> {
     let bytes = fs::read(filter_file(bundle)).ok().filter(|b| b.len() % INSTRUCTION == 0)?;
-    let instruction = |b: &[u8]| Some(libc::sock_filter { code: u16::from_ne_bytes([b[0], b[1]]), jt: b[2], jf: b[3], k: u32::from_ne_bytes(b[4..8].try_into().ok()?) });
+    let instruction =
+        |b: &[u8]| Some(libc::sock_filter { code: u16::from_ne_bytes([b[0], b[1]]), jt: b[2], jf: b[3], k: u32::from_ne_bytes(b[4..8].try_into().ok()?) });
     bytes.chunks_exact(INSTRUCTION).map(instruction).collect()
 }
 
