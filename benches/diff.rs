@@ -1,8 +1,10 @@
 //! Comparisons of snapshots on a loop-device BTRFS image. `cargo bench --bench diff`.
 //!
-//! A tree of 100,000 files in 1,000 directories. Each row runs at least 20 times; the memory is what the process grew by over the first run of a row.
+//! A tree of 100,000 files in 1,000 directories. Each row runs at least 20 times; the memory is the most that the process had during the first run of a row, less
+//! what it had before. The last rows are the kernel's part alone: one thread that searches both trees for the items that a comparison of 20,000 changes needs.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+use btrfs_uapi::tree_search::{Key, SearchFilter, SearchHeader, tree_search_v2};
 use criterion::Criterion;
 use hoody_state::diff::options::Options;
 use hoody_state::id::{ContainerId, OperationId};
@@ -11,6 +13,7 @@ use hoody_state::snapshot::btrfs::BtrfsStore;
 use hoody_state::snapshot::{SnapshotStore, Volume, VolumePair};
 use hoody_state_workspace::{RealHost, container, project};
 use std::ops::ControlFlow;
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::Duration;
 
@@ -48,10 +51,39 @@ fn change_many(live: &Path) {
     }
 }
 
-/// The memory that the process has now, in KiB.
-fn resident() -> u64 {
+/// A line of the memory that the process has, in KiB.
+fn memory(line: &str) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    status.lines().find_map(|l| l.strip_prefix("VmRSS:")).unwrap().trim().trim_end_matches(" kB").parse().unwrap()
+    status.lines().find_map(|l| l.strip_prefix(line)).unwrap().trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+/// How much more memory than before the process has at most during `f`, in KiB.
+fn peak(f: impl FnOnce()) -> u64 {
+    let before = memory("VmRSS:");
+    // Sets the peak to what is now.
+    std::fs::write("/proc/self/clear_refs", "5").unwrap();
+    f();
+    memory("VmHWM:").saturating_sub(before)
+}
+
+/// Searches a tree for the items of inodes in a range, in blocks younger than `since`; how many there are.
+fn search(root: &Path, (first, last): (u64, u64), since: u64) -> u64 {
+    let open = std::fs::File::open(root).unwrap();
+    let key = |objectid, item_type, offset| Key { objectid, item_type, offset };
+    let filter = SearchFilter {
+        tree_id: btrfs_uapi::inode::lookup_path_rootid(open.as_fd()).unwrap(),
+        start: key(first, 0, 0),
+        end: key(last, u32::MAX, u64::MAX),
+        min_transid: since,
+        max_transid: u64::MAX,
+    };
+    let mut n = 0;
+    let count = |_: &SearchHeader, _: &[u8]| {
+        n += 1;
+        Ok(())
+    };
+    tree_search_v2(open.as_fd(), filter, Some(256 << 10), count).unwrap();
+    n
 }
 
 fn compare(store: &BtrfsStore, old: &Volume, new: &Volume) -> u64 {
@@ -99,11 +131,17 @@ fn main() {
         ("20,000 of 100,000 changed, the other way", &many, &removed, 20_000),
     ];
     for (what, old, new, expected) in rows {
-        let before = resident();
-        assert_eq!(compare(&store, old, new), expected, "{what}");
-        println!("{what}: {expected} records, {} KiB more memory", resident().saturating_sub(before));
+        let grown = peak(|| assert_eq!(compare(&store, old, new), expected, "{what}"));
+        println!("{what}: {expected} records, at most {grown} KiB more memory");
         cr.bench_function(what, |b| b.iter(|| compare(&store, old, new)));
     }
+    let inode = |name: &str| std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(live.join(name)).unwrap());
+    // The tree was made before the large directory.
+    let files = (inode("srv/tree"), inode("srv/flat") - 1);
+    let since = store.info(&removed).unwrap().unwrap().created.0 + 1;
+    let [old, new] = [&removed, &many].map(|v| store.path(v).unwrap());
+    println!("bare searches: {} items of the old tree, {} of the new one", search(&old, files, 0), search(&new, (256, u64::MAX - 255), since));
+    cr.bench_function("bare searches of both trees, one thread", |b| b.iter(|| search(&old, files, 0) + search(&new, (256, u64::MAX - 255), since)));
     // With the temporary snapshot, the journal and the deletion, as a caller of the library has it.
     let before = host.create_snapshot(&hoody_state::Caller::default(), &c, Default::default()).unwrap().snapshot;
     std::fs::write(file(&live, 54_321), "changed again").unwrap();

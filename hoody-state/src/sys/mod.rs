@@ -19,4 +19,6 @@ pub(crate) mod priority;
 #[cfg(feature = "host")]
 pub(crate) mod private_root;
 pub(crate) mod process;
+#[cfg(feature = "btrfs")]
+pub(crate) mod tree_search;
 pub(crate) mod userns;

@@ -5,13 +5,10 @@
 //! counts by its length in the file, preallocated ranges count, holes do not. Small files kept inside the tree count by their length.
 
 use crate::error::{IoContext, Result};
+use crate::sys::tree_search::{Key, SearchFilter, tree_search};
 use crate::units::{Bytes, Generation};
 use btrfs_uapi::raw::{BTRFS_EXTENT_DATA_KEY, BTRFS_FIRST_FREE_OBJECTID};
-use btrfs_uapi::tree_search::{Key, SearchFilter, tree_search_v2};
 use std::os::fd::BorrowedFd;
-
-/// A buffer of this size keeps the number of calls for a large volume low.
-const BUFFER: usize = 256 * 1024;
 
 /// The needed part of a file extent item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,7 +73,7 @@ pub(super) fn written(mount: BorrowedFd<'_>, volume: BorrowedFd<'_>, since: Opti
             min_transid: since.0.saturating_add(1),
             max_transid: u64::MAX,
         };
-        let search = tree_search_v2(mount, filter, Some(BUFFER), |item, data| {
+        let search = tree_search(mount, &filter, None, |item, data| {
             match (item.item_type == BTRFS_EXTENT_DATA_KEY).then(|| parse(data)).flatten() {
                 Some((generation, _)) if generation <= since => {}
                 Some((_, Extent::Inline(n))) => inline += n,

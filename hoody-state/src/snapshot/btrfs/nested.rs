@@ -11,10 +11,10 @@ use crate::id::OperationId;
 use crate::pool::layout;
 use crate::snapshot::Volume;
 use crate::sys::fs::{SUBVOLUME_ROOT_INO, has_mark, open_dir_at, open_dir_by_id, set_mark};
+use crate::sys::tree_search::{Key, SearchFilter, tree_search};
 use crate::units::VolumeId;
 use btrfs_uapi::raw::{BTRFS_ROOT_REF_KEY, BTRFS_ROOT_TREE_OBJECTID};
 use btrfs_uapi::subvolume::{self, SubvolumeFlags};
-use btrfs_uapi::tree_search::{Key, SearchFilter, tree_search_v2};
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
 use nix::sys::stat::fstatat;
@@ -50,7 +50,7 @@ fn children(mount: BorrowedFd<'_>, parent: u64) -> Result<Vec<Nested>> {
     let key = |offset| Key { objectid: parent, item_type: BTRFS_ROOT_REF_KEY, offset };
     let filter = SearchFilter { tree_id: u64::from(BTRFS_ROOT_TREE_OBJECTID), start: key(0), end: key(u64::MAX), min_transid: 0, max_transid: u64::MAX };
     let mut found = Vec::new();
-    tree_search_v2(mount, filter, None, |item, data| {
+    tree_search(mount, &filter, None, |item, data| {
         if item.item_type == BTRFS_ROOT_REF_KEY && item.objectid == parent {
             found.extend(parse_root_ref(data).map(|(dir, name)| Nested { id: item.offset, parent, dir, name }));
         }

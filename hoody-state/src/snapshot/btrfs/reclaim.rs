@@ -7,9 +7,9 @@ use crate::id::OperationId;
 use crate::pool::layout;
 use crate::snapshot::Deleted;
 use crate::sys::fs::open_dir_at;
+use crate::sys::tree_search::{Key, SearchFilter, tree_search};
 use crate::units::VolumeId;
 use btrfs_uapi::raw::{BTRFS_ROOT_ITEM_KEY, BTRFS_ROOT_TREE_OBJECTID};
-use btrfs_uapi::tree_search::{Key, SearchFilter, tree_search_v2};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -99,7 +99,7 @@ fn is_stored(mount: BorrowedFd<'_>, id: u64) -> Result<bool> {
     let key = |offset| Key { objectid: id, item_type: BTRFS_ROOT_ITEM_KEY, offset };
     let filter = SearchFilter { tree_id: u64::from(BTRFS_ROOT_TREE_OBJECTID), start: key(0), end: key(u64::MAX), min_transid: 0, max_transid: u64::MAX };
     let mut found = false;
-    tree_search_v2(mount, filter, None, |item, _| {
+    tree_search(mount, &filter, None, |item, _| {
         found |= item.item_type == BTRFS_ROOT_ITEM_KEY && item.objectid == id;
         Ok(())
     })

@@ -4,8 +4,8 @@
 //! behind: a block that becomes empty is freed. But the size of a directory is twice the sum of the lengths of its names, so if the names that were found to be added and
 //! removed account for how the size changed, no other one was removed. Else all entries of both trees are read.
 
+use super::history::Since;
 use super::items::{ENTRIES_READ, Tree};
-use super::pair::Since;
 use crate::diff::object::{DirEntry, Object};
 use crate::error::Result;
 use std::cmp::Ordering;

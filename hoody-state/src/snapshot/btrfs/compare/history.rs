@@ -5,7 +5,7 @@
 //! that is known to be an ancestor of both serves as well.
 
 use super::items::Tree;
-use super::pair::Since;
+use crate::diff::options::Method;
 use crate::error::{Code, Error, IoContext, Result};
 use crate::snapshot::btrfs::nested::open_root;
 use btrfs_uapi::send_receive::subvolume_search_by_uuid;
@@ -17,6 +17,27 @@ use uuid::Uuid;
 
 /// No line is followed further.
 const LONGEST_LINE: usize = 10_000;
+
+/// What is known of the history of two volumes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Since {
+    /// They were one until this transaction.
+    Parted(u64),
+    /// They were one once, but until when is not known.
+    Forgotten,
+    /// They never were one.
+    Unrelated,
+}
+
+impl Since {
+    pub(super) fn method(self) -> Method {
+        match self {
+            Since::Parted(_) => Method::Changes,
+            Since::Forgotten => Method::Scan,
+            Since::Unrelated => Method::Walk,
+        }
+    }
+}
 
 /// What is known of a volume; `None` if it was deleted.
 fn info(mount: BorrowedFd<'_>, id: u64) -> Result<Option<SubvolumeInfo>> {

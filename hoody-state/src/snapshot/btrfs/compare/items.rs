@@ -6,13 +6,13 @@
 use crate::diff::extents::{Extent, Place};
 use crate::diff::object::{DirEntry, Name, Object, Time};
 use crate::error::{Code, Error, Result};
+use crate::sys::tree_search::{Key, SearchFilter, SearchHeader, tree_search};
 use btrfs_uapi::raw::{BTRFS_EXTENT_DATA_KEY, BTRFS_FIRST_FREE_OBJECTID};
-use btrfs_uapi::tree_search::{Key, SearchFilter, SearchHeader, tree_search_v2};
 use nix::errno::Errno;
 use std::ops::ControlFlow;
 use std::os::fd::BorrowedFd;
 
-const INODE_ITEM: u32 = 1;
+pub(super) const INODE_ITEM: u32 = 1;
 const INODE_REF: u32 = 12;
 const INODE_EXTREF: u32 = 13;
 const XATTR_ITEM: u32 = 24;
@@ -21,14 +21,12 @@ const DIR_INDEX: u32 = 96;
 const EXTENT_DATA: u32 = BTRFS_EXTENT_DATA_KEY;
 const ROOT_ITEM: u8 = 132;
 /// The largest number of an inode.
-const LAST_INO: u64 = u64::MAX - 255;
+pub(super) const LAST_INO: u64 = u64::MAX - 255;
 
-/// For searches through much of a tree.
-const LARGE: usize = 256 << 10;
-/// For inodes that are close together.
-const MIDDLE: usize = 32 << 10;
-/// For one inode. No buffer may be smaller than the largest item of a tree with blocks of 16 KiB: `tree_search_v2` goes on with freed memory after it has enlarged one.
-const SMALL: usize = 16 << 10;
+/// So many items are read ahead where inodes are close together: of what comes after the last of them, nothing is of use.
+const FEW: u32 = 512;
+/// The same for one inode.
+const ONE: u32 = 64;
 /// Inodes whose numbers are on average so far apart at most are read in one search, with what is between them.
 const CLOSE: u64 = 8;
 /// So many inodes are looked at to tell whether they are close together.
@@ -42,7 +40,7 @@ const ENTRIES: u32 = if cfg!(test) { 4 } else { 256 };
 /// So many entries are read at a time.
 pub(super) const ENTRIES_READ: usize = 4096;
 /// The most that names and attributes of inodes read at a time may take.
-const BATCH_BYTES: usize = 8 << 20;
+const BATCH_BYTES: usize = 4 << 20;
 /// The same for one inode.
 const OBJECT_BYTES: usize = 32 << 20;
 
@@ -53,7 +51,7 @@ pub(super) struct Tree<'a> {
     pub(super) id: u64,
 }
 
-fn word(data: &[u8], at: usize) -> Option<u64> {
+pub(super) fn word(data: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_le_bytes(data.get(at..at + 8)?.try_into().ok()?))
 }
 
@@ -70,11 +68,17 @@ fn time(data: &[u8], at: usize) -> Option<Time> {
 }
 
 impl Tree<'_> {
-    /// Calls `f` with each item from `start` to `end` in blocks of transaction `since` or later, until it breaks.
-    fn search(&self, (start, end): (Key, Key), since: u64, buffer: usize, mut f: impl FnMut(&SearchHeader, &[u8]) -> Result<ControlFlow<()>>) -> Result<()> {
+    /// Calls `f` with each item from `start` to `end` in blocks of transaction `since` or later, until it breaks. `at_most`: so many items are read ahead.
+    pub(super) fn search(
+        &self,
+        (start, end): (Key, Key),
+        since: u64,
+        at_most: Option<u32>,
+        mut f: impl FnMut(&SearchHeader, &[u8]) -> Result<ControlFlow<()>>,
+    ) -> Result<()> {
         let filter = SearchFilter { tree_id: self.id, start, end, min_transid: since, max_transid: u64::MAX };
         let mut failed = None;
-        let searched = tree_search_v2(self.mount, filter, Some(buffer), |item, data| match f(item, data) {
+        let searched = tree_search(self.mount, &filter, at_most, |item, data| match f(item, data) {
             Ok(ControlFlow::Continue(())) => Ok(()),
             Ok(ControlFlow::Break(())) => Err(Errno::ECANCELED),
             Err(e) => {
@@ -93,10 +97,20 @@ impl Tree<'_> {
     /// Calls `f` with the number of every inode that changed after the transaction `since`, in ascending order. Cost follows what changed.
     pub(super) fn changed_since(&self, since: u64, mut f: impl FnMut(u64) -> Result<ControlFlow<()>>) -> Result<()> {
         let range = (key(u64::from(BTRFS_FIRST_FREE_OBJECTID), 0, 0), key(LAST_INO, u32::MAX, u64::MAX));
-        self.search(range, since.saturating_add(1), LARGE, |item, data| {
+        self.search(range, since.saturating_add(1), None, |item, data| {
             let changed = item.item_type == INODE_ITEM && word(data, 8).is_some_and(|transid| transid > since);
             if changed { f(item.objectid) } else { Ok(ControlFlow::Continue(())) }
         })
+    }
+
+    /// Whether an inode changed after the transaction `since`.
+    pub(super) fn has_changed_since(&self, since: u64) -> Result<bool> {
+        let mut found = false;
+        self.changed_since(since, |_| {
+            found = true;
+            Ok(ControlFlow::Break(()))
+        })?;
+        Ok(found)
     }
 
     /// The transaction of the last change of anything in the tree.
@@ -105,31 +119,27 @@ impl Tree<'_> {
         let (mut low, mut high) = (0, at_most);
         while low < high {
             let middle = low + (high - low) / 2;
-            let mut found = false;
-            self.changed_since(middle, |_| {
-                found = true;
-                Ok(ControlFlow::Break(()))
-            })?;
-            if found { low = middle + 1 } else { high = middle }
+            if self.has_changed_since(middle)? { low = middle + 1 } else { high = middle }
         }
         Ok(high)
     }
 
     /// The inodes with these numbers, which are ascending, as far as they exist. Reads as many as fit into memory and says how many numbers that were.
     pub(super) fn objects(&self, wanted: &[u64]) -> Result<(Vec<Object>, usize)> {
-        let mut reading = Reading { wanted, next: 0, found: Vec::new(), bytes: 0, object_bytes: 0, skipped: 0, listed: 0, close: false };
+        let mut reading = Reading { wanted, next: 0, skipped: 0, gathered: Gathered::default() };
         while let Some(&from) = reading.wanted.get(reading.next) {
-            if reading.bytes > BATCH_BYTES {
+            if reading.gathered.is_full() {
                 break;
             }
             reading.skipped = 0;
-            reading.close = reading.are_close(from);
-            let (last, after, buffer) = match reading.close {
-                true => (wanted.last().copied().unwrap_or(from), wanted.len(), MIDDLE),
-                false => (from, reading.next + 1, SMALL),
+            let close = reading.are_close(from);
+            reading.gathered.close = close;
+            let (last, after, at_most) = match close {
+                true => (wanted.last().copied().unwrap_or(from), wanted.len(), FEW),
+                false => (from, reading.next + 1, ONE),
             };
             let mut ended = true;
-            self.search((key(from, 0, 0), key(last, u32::MAX, u64::MAX)), 0, buffer, |item, data| {
+            self.search((key(from, 0, 0), key(last, u32::MAX, u64::MAX)), 0, Some(at_most), |item, data| {
                 let flow = reading.item(item, data)?;
                 ended = flow.is_continue();
                 Ok(flow)
@@ -139,12 +149,7 @@ impl Tree<'_> {
             }
         }
         let read = reading.next;
-        let mut found = reading.found;
-        for o in &mut found {
-            o.names.sort();
-            o.xattrs.sort();
-        }
-        Ok((found, read))
+        Ok((reading.gathered.objects(), read))
     }
 
     /// One inode.
@@ -155,7 +160,7 @@ impl Tree<'_> {
     /// The only name of a directory.
     pub(super) fn dir_name(&self, ino: u64) -> Result<Option<Name>> {
         let mut found = Vec::new();
-        self.search((key(ino, INODE_REF, 0), key(ino, INODE_REF, u64::MAX)), 0, 4096, |item, data| {
+        self.search((key(ino, INODE_REF, 0), key(ino, INODE_REF, u64::MAX)), 0, Some(1), |item, data| {
             parse_ref(item.offset, data, &mut found);
             Ok(ControlFlow::Break(()))
         })?;
@@ -167,7 +172,7 @@ impl Tree<'_> {
     pub(super) fn entries(&self, dir: u64, (from, to): (u64, u64), since: u64) -> Result<Vec<DirEntry>> {
         let mut found = Vec::new();
         let since = if since == 0 { 0 } else { since.saturating_add(1) };
-        self.search((key(dir, DIR_INDEX, from), key(dir, DIR_INDEX, to)), since, 2 * MIDDLE, |item, data| {
+        self.search((key(dir, DIR_INDEX, from), key(dir, DIR_INDEX, to)), since, None, |item, data| {
             found.extend(parse_entry(item.offset, data));
             Ok(if found.len() < ENTRIES_READ { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
         })?;
@@ -178,7 +183,7 @@ impl Tree<'_> {
     pub(super) fn extents(&self, ino: u64, start: u64) -> Result<Vec<Extent>> {
         let mut found = Vec::new();
         let mut last = start;
-        self.search((key(ino, EXTENT_DATA, start), key(ino, EXTENT_DATA, u64::MAX)), 0, MIDDLE, |item, data| {
+        self.search((key(ino, EXTENT_DATA, start), key(ino, EXTENT_DATA, u64::MAX)), 0, Some(FEW), |item, data| {
             last = item.offset;
             found.extend(parse_extent(item.offset, data));
             Ok(if found.len() < EXTENTS { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
@@ -187,7 +192,7 @@ impl Tree<'_> {
     }
 }
 
-fn key(objectid: u64, item_type: u32, offset: u64) -> Key {
+pub(super) fn key(objectid: u64, item_type: u32, offset: u64) -> Key {
     Key { objectid, item_type, offset }
 }
 
@@ -196,15 +201,8 @@ struct Reading<'a> {
     wanted: &'a [u64],
     /// The first of them that has not been read completely.
     next: usize,
-    found: Vec<Object>,
-    bytes: usize,
-    /// Of names and attributes of the last inode found, values included.
-    object_bytes: usize,
     skipped: u32,
-    /// Items that name entries of the directory that is being read.
-    listed: u32,
-    /// Whether the search goes through what is between the wanted inodes.
-    close: bool,
+    gathered: Gathered,
 }
 
 impl Reading<'_> {
@@ -218,23 +216,65 @@ impl Reading<'_> {
     fn item(&mut self, item: &SearchHeader, data: &[u8]) -> Result<ControlFlow<()>> {
         while self.wanted.get(self.next).is_some_and(|w| *w < item.objectid) {
             self.next += 1;
-            if self.bytes > BATCH_BYTES {
+            if self.gathered.is_full() {
                 return Ok(ControlFlow::Break(()));
             }
         }
         let Some(&wanted) = self.wanted.get(self.next) else { return Ok(ControlFlow::Break(())) };
         if wanted != item.objectid {
             self.skipped += 1;
-            let go_on = self.close && self.skipped <= SKIPPED;
+            let go_on = self.gathered.close && self.skipped <= SKIPPED;
             return Ok(if go_on { ControlFlow::Continue(()) } else { ControlFlow::Break(()) });
         }
         self.skipped = 0;
-        self.take(item, data)?;
-        if self.current(wanted).is_some_and(|o| o.more_extents || o.more_entries) {
+        self.gathered.take(item, data)?;
+        if self.gathered.has_enough_of(wanted) {
             self.next += 1;
             return Ok(ControlFlow::Break(()));
         }
         Ok(ControlFlow::Continue(()))
+    }
+}
+
+/// Inodes that are put together from their items.
+#[derive(Default)]
+pub(super) struct Gathered {
+    found: Vec<Object>,
+    bytes: usize,
+    /// Of names and attributes of the last inode found, values included.
+    object_bytes: usize,
+    /// Items that name entries of the directory that is being read.
+    listed: u32,
+    /// Whether the search goes through what is between the inodes: only then are entries of directories read with them.
+    close: bool,
+}
+
+impl Gathered {
+    /// Nothing yet, for a search that goes through all items.
+    pub(super) fn with_entries() -> Self {
+        Gathered { close: true, ..Gathered::default() }
+    }
+
+    /// Whether no more should be held in memory.
+    pub(super) fn is_full(&self) -> bool {
+        self.bytes > BATCH_BYTES
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.found.len()
+    }
+
+    /// Whether the rest of the inode's items is read when it is needed.
+    pub(super) fn has_enough_of(&mut self, ino: u64) -> bool {
+        self.current(ino).is_some_and(|o| o.more_extents || o.more_entries)
+    }
+
+    pub(super) fn objects(mut self) -> Vec<Object> {
+        for o in &mut self.found {
+            o.names.sort();
+            o.xattrs.sort();
+        }
+        self.found
     }
 
     /// Takes an item that names entries of a directory. All names come twice: by their hashes first, then by their numbers.
@@ -254,7 +294,8 @@ impl Reading<'_> {
         self.found.last_mut().filter(|o| o.ino == ino)
     }
 
-    fn take(&mut self, item: &SearchHeader, data: &[u8]) -> Result<()> {
+    /// Takes an item; the item of the inode itself comes first, what belongs to none that was taken is left out.
+    pub(super) fn take(&mut self, item: &SearchHeader, data: &[u8]) -> Result<()> {
         if item.item_type == INODE_ITEM {
             self.found.extend(parse_inode(item.objectid, data));
             self.bytes += size_of::<Object>();

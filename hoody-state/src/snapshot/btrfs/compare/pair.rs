@@ -6,12 +6,15 @@
 
 use super::content;
 use super::entries::{self, Entries};
+use super::history::Since;
 use super::items::Tree;
 use super::paths::Side;
+use super::scan::Scan;
+use super::stream;
 use crate::diff::extents::Changed;
 use crate::diff::names::{Pairs, Place, pair};
 use crate::diff::object::{Name, Object, fields};
-use crate::diff::options::{Method, Options};
+use crate::diff::options::Options;
 use crate::diff::sorter::{Dir, Entry, Sorter};
 use crate::diff::{Field, FileType, Kind, Record};
 use crate::error::{Code, Error, Result};
@@ -23,27 +26,6 @@ use std::ops::ControlFlow;
 const BATCH: usize = 512;
 /// More inodes than this are not compared: their numbers alone take 8 bytes each.
 const MOST: usize = 8_000_000;
-
-/// What is known of the history of two volumes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Since {
-    /// They were one until this transaction.
-    Parted(u64),
-    /// They were one once, but until when is not known.
-    Forgotten,
-    /// They never were one.
-    Unrelated,
-}
-
-impl Since {
-    pub(super) fn method(self) -> Method {
-        match self {
-            Since::Parted(_) => Method::Changes,
-            Since::Forgotten => Method::Scan,
-            Since::Unrelated => Method::Walk,
-        }
-    }
-}
 
 /// Two volumes, or one that was created or deleted.
 pub(super) struct PairOf<'a> {
@@ -67,6 +49,8 @@ pub(super) struct Comparing<'a, 'o> {
     changed: Vec<u64>,
     /// Whether the old volume changed too after they parted.
     old_changed: bool,
+    /// Whether what is looked at is in the old tree only.
+    only_old: bool,
     /// Further inodes to look at, and those that were looked at besides `changed`.
     more: HashSet<u64>,
     seen: HashSet<u64>,
@@ -75,11 +59,14 @@ pub(super) struct Comparing<'a, 'o> {
 
 /// Compares a pair; how many inodes that took.
 pub(super) fn compare(pair: PairOf<'_>, options: &Options<'_>, out: &mut Sorter) -> Result<u64> {
-    let mut comparing = Comparing { pair, options, out, changed: Vec::new(), old_changed: false, more: HashSet::new(), seen: HashSet::new(), inodes: 0 };
-    comparing.find_changed()?;
-    let changed = std::mem::take(&mut comparing.changed);
-    comparing.look_at(&changed)?;
-    comparing.changed = changed;
+    let mut comparing =
+        Comparing { pair, options, out, changed: Vec::new(), old_changed: false, only_old: false, more: HashSet::new(), seen: HashSet::new(), inodes: 0 };
+    if !comparing.stream()? {
+        comparing.find_changed()?;
+        let changed = std::mem::take(&mut comparing.changed);
+        comparing.look_at(&changed)?;
+        comparing.changed = changed;
+    }
     while !comparing.more.is_empty() {
         let mut next: Vec<u64> = std::mem::take(&mut comparing.more).into_iter().collect();
         next.retain(|ino| comparing.changed.binary_search(ino).is_err() && comparing.seen.insert(*ino));
@@ -90,6 +77,32 @@ pub(super) fn compare(pair: PairOf<'_>, options: &Options<'_>, out: &mut Sorter)
 }
 
 impl Comparing<'_, '_> {
+    /// If only the new tree changed since both parted: compares what changed in it while the rest is still being read. Whether that was so.
+    fn stream(&mut self) -> Result<bool> {
+        let (Some(old), Some(new), Since::Parted(since), false) = (&self.pair.old, &self.pair.new, self.pair.since, self.pair.renamed) else {
+            return Ok(false);
+        };
+        let (old, new) = (old.tree, new.tree);
+        if old.has_changed_since(since)? {
+            return Ok(false);
+        }
+        let options = self.options;
+        stream::read(Scan::new(new, since), old, &mut |old, new| {
+            options.check()?;
+            let mut old = old.into_iter().peekable();
+            for b in new {
+                let a = old.next_if(|a| a.ino == b.ino);
+                self.changed.push(b.ino);
+                self.inodes += 1;
+                self.inode(a, Some(b))?;
+            }
+            if self.changed.len() + self.more.len() > MOST { Err(too_large()) } else { Ok(()) }
+        })?;
+        // What the new tree has and has not changed has the names that it had, so an entry that is gone leads to what is gone.
+        self.only_old = true;
+        Ok(true)
+    }
+
     fn find_changed(&mut self) -> Result<()> {
         let since = match self.pair.since {
             Since::Parted(transid) if self.pair.old.is_some() && self.pair.new.is_some() => transid,
@@ -135,7 +148,7 @@ impl Comparing<'_, '_> {
             let batch = &inodes[..inodes.len().min(BATCH)];
             let read = |side: &Option<Side<'_>>| side.as_ref().map_or(Ok((Vec::new(), batch.len())), |s| s.tree.objects(batch));
             let (old, of_old) = read(&self.pair.old)?;
-            let (new, of_new) = read(&self.pair.new)?;
+            let (new, of_new) = if self.only_old { (Vec::new(), batch.len()) } else { read(&self.pair.new)? };
             let both = of_old.min(of_new).max(1);
             let mut old = old.into_iter().peekable();
             let mut new = new.into_iter().peekable();

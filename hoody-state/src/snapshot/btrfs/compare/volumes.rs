@@ -1,8 +1,9 @@
 //! The volumes nested in two volumes, and which of them belong together.
 
+use super::history::Since;
 use super::history::{self, since};
 use super::items::Tree;
-use super::pair::{PairOf, Since};
+use super::pair::PairOf;
 use super::paths::{Side, join};
 use crate::diff::FileType;
 use crate::diff::sorter::Dir;
