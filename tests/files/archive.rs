@@ -170,6 +170,59 @@ fn a_client_that_leaves_ends_the_work() {
         used() == 0
     });
     assert!(ended, "the archive is still being made");
+    none_staged(&s);
+}
+
+/// The temporary snapshots of archives are deleted.
+fn none_staged(s: &Stage) {
+    let staging = s.real.config.run.join("pool/staging");
+    let count = || fs::read_dir(&staging).map_or(0, |names| names.count());
+    let gone = (0..100).any(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        count() == 0
+    });
+    assert!(gone, "{} temporary snapshots are left", count());
+    assert_eq!(s.real.host().snapshots(&s.id).unwrap().snapshot_count, 0, "and none was ever in the list");
+}
+
+#[test]
+fn an_archive_of_the_present_state_has_every_file_once_while_they_are_renamed() {
+    const FILES: usize = 600;
+    let s = Stage::new("files-tar-renames");
+    let at = s.live.join("srv/many");
+    for d in ["a", "b"] {
+        fs::create_dir_all(at.join(d)).unwrap();
+    }
+    for n in 0..FILES {
+        fs::write(at.join(format!("a/{n}")), n.to_string()).unwrap();
+    }
+    let ended = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|threads| {
+        threads.spawn(|| {
+            let mut round = 0usize;
+            while !ended.load(std::sync::atomic::Ordering::Relaxed) {
+                let (from, to) = if (round / FILES).is_multiple_of(2) { ("a", "b") } else { ("b", "a") };
+                let n = round % FILES;
+                fs::rename(at.join(format!("{from}/{n}")), at.join(format!("{to}/{n}"))).unwrap();
+                round += 1;
+            }
+        });
+        for round in 0..8 {
+            let answer = s.get("live", "/srv/many?archive=tar");
+            let file = s.real.dir.join("many.tar");
+            fs::write(&file, &answer.body).unwrap();
+            let list = Command::new("tar").arg("-tf").arg(&file).output().unwrap();
+            let mut names: Vec<usize> =
+                String::from_utf8(list.stdout).unwrap().lines().filter(|l| !l.ends_with('/')).map(|l| l.rsplit('/').next().unwrap().parse().unwrap()).collect();
+            names.sort_unstable();
+            if names != (0..FILES).collect::<Vec<_>>() {
+                ended.store(true, std::sync::atomic::Ordering::Relaxed);
+                panic!("archive {round} has {} of {FILES} files", names.len());
+            }
+        }
+        ended.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    none_staged(&s);
 }
 
 #[test]

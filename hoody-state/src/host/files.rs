@@ -7,7 +7,7 @@ use crate::error::{Code, Error, IoContext, Result};
 use crate::id::ContainerId;
 use crate::model::{DirectoryListing, DirectoryPage, FileCondition, FileDeleted, FileEntry, FileWritten, LIVE, WriteOptions};
 use crate::name::SnapshotName;
-use crate::ops::{file_delete, file_write};
+use crate::ops::{file_delete, file_directory, file_write};
 use crate::services::files::{Files, Place, timestamp};
 use crate::tree::{Kind, Last, Node, TreePath, View, percent_encoded};
 use jiff::Timestamp;
@@ -111,6 +111,15 @@ impl Host {
     /// `body` fails. Nothing is kept of the file then.
     pub fn write_file(&self, caller: &Caller, id: &ContainerId, path: &TreePath, options: &WriteOptions, body: &mut dyn Read) -> Result<FileWritten> {
         file_write::write(&self.0, caller, id, path, options, body)
+    }
+
+    /// Makes a directory of the present state, for the container's root, with the mode 0755; of `options`, `parents` and `condition` count. One that is there stays as it
+    /// is. Durable when it returns.
+    ///
+    /// # Errors
+    /// As [`Host::write_file`]; `not_a_directory` if something else has the path.
+    pub fn make_directory(&self, caller: &Caller, id: &ContainerId, path: &TreePath, options: &WriteOptions) -> Result<FileWritten> {
+        file_directory::make(&self.0, caller, id, path, options)
     }
 
     /// Deletes a file of the present state, or with `recursive` a directory with everything in it. It disappears in one step. A link is deleted itself.

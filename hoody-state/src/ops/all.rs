@@ -1,5 +1,6 @@
 //! The list of all operations.
 
+use super::archive_live::ArchiveLive;
 use super::copy::Copy;
 use super::create::Create;
 use super::dedupe::MergeEqual;
@@ -44,6 +45,7 @@ pub(crate) static ALL: [Entry<World>; 22] = [
     Entry::of::<WriteFile>(),
     Entry::of::<DeleteFile>(),
     Entry::of::<CompareLive>(),
+    Entry::of::<ArchiveLive>(),
     Entry::of::<Reset>(),
     Entry::of::<Promote>(),
     Entry::of::<Recover>(),

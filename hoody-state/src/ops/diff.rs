@@ -67,18 +67,15 @@ impl Operation for CompareLive {
 
     /// Nobody waits for the records of one that the next start takes up.
     fn run(self, op: &mut Op) -> Result<()> {
-        finish(op)
+        end_temporary(op)
     }
 
     fn recover(&self, r: &Recovery<'_>) -> Result<()> {
-        let gone = delete(r.world, r.id)?;
-        r.undone(|tx| tx.add_reclaim(&gone, WHAT))?;
-        r.world.upkeep.reclaim();
-        Ok(())
+        delete_temporary(r)
     }
 }
 
-const WHAT: &str = "a temporary snapshot of a diff";
+const WHAT: &str = "a temporary snapshot";
 
 /// Where the temporary snapshots of the container's own volume and of the databases are.
 fn places(op: &OperationId) -> Result<[Volume; 2]> {
@@ -93,7 +90,16 @@ fn delete(world: &World, op: &OperationId) -> Result<Vec<VolumeId>> {
     Ok(gone)
 }
 
-fn finish(op: &Op) -> Result<()> {
+/// Deletes the temporary snapshots of an operation that was cut short.
+pub(super) fn delete_temporary(r: &Recovery<'_>) -> Result<()> {
+    let gone = delete(r.world, r.id)?;
+    r.undone(|tx| tx.add_reclaim(&gone, WHAT))?;
+    r.world.upkeep.reclaim();
+    Ok(())
+}
+
+/// Deletes the temporary snapshots of an operation and ends it.
+pub(super) fn end_temporary(op: &Op) -> Result<()> {
     op.step("delete")?;
     let gone = delete(&op.world, &op.id)?;
     op.finish(Durability::Process, |tx| tx.add_reclaim(&gone, WHAT))?;
@@ -102,9 +108,9 @@ fn finish(op: &Op) -> Result<()> {
 }
 
 /// The volumes of a tree: the container's own, and the project's databases if it has them.
-struct Volumes {
-    own: Volume,
-    databases: Option<Volume>,
+pub(super) struct Volumes {
+    pub(super) own: Volume,
+    pub(super) databases: Option<Volume>,
 }
 
 fn of_snapshot(world: &World, container: &ContainerId, name: &SnapshotName) -> Result<Volumes> {
@@ -157,7 +163,7 @@ pub(crate) fn compare(
             })?;
         }
         outcome = Some(done);
-        finish(op)
+        end_temporary(op)
     })?;
     outcome.ok_or_else(|| Error::internal("a comparison ended without an outcome"))
 }
@@ -172,7 +178,7 @@ fn sides<'a>(before: &'a Volumes, after: &'a Volumes) -> (Side<'a>, Side<'a>) {
 }
 
 /// Takes the temporary snapshots.
-fn snapshot_of_now(op: &Op, live: &ContainerRow) -> Result<Volumes> {
+pub(super) fn snapshot_of_now(op: &Op, live: &ContainerRow) -> Result<Volumes> {
     let world = &op.world;
     crate::model::space::check_space(&world.store.space()?, crate::units::Bytes(0))?;
     let [own, databases] = places(&op.id)?;

@@ -78,7 +78,7 @@ impl Operation for WriteFile {
     }
 }
 
-fn claim(container: &ContainerId) -> Claim {
+pub(super) fn claim(container: &ContainerId) -> Claim {
     Claim::short("file.write", vec![Want::container(container)])
 }
 
@@ -242,7 +242,7 @@ fn name_it(op: &mut Op, target: &Target, staged: &Staged, replaces: bool, tempor
 }
 
 /// Makes the directories that are missing above `path`. They belong to the container's root.
-fn make_parents(world: &World, root: &crate::tree::Root, path: &TreePath) -> Result<()> {
+pub(super) fn make_parents(world: &World, root: &crate::tree::Root, path: &TreePath) -> Result<()> {
     let mut missing = Vec::new();
     let mut at = path.clone();
     while let Some((above, _)) = at.split() {
@@ -264,7 +264,7 @@ fn make_parents(world: &World, root: &crate::tree::Root, path: &TreePath) -> Res
     Ok(())
 }
 
-fn make_directory(world: &World, parent: std::os::fd::BorrowedFd<'_>, name: &[u8]) -> Result<()> {
+pub(super) fn make_directory(world: &World, parent: std::os::fd::BorrowedFd<'_>, name: &[u8]) -> Result<()> {
     let what = || format!("make the directory {}", crate::tree::shown(name));
     match rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o755)) {
         Ok(()) => {}

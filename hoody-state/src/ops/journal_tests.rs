@@ -69,6 +69,7 @@ fn every_row_of_the_version_before_is_read() {
         json!({ "kind": "write_file", "container": C, "dir": "etc", "name": "hosts%FF", "inode": 300 }),
         json!({ "kind": "delete_file", "container": C, "dir": "", "name": "srv" }),
         json!({ "kind": "compare_live", "container": C }),
+        json!({ "kind": "archive_live", "container": C }),
         json!({ "kind": "reset", "container": C, "to": "branch_point", "start": null, "by": "user" }),
         json!({
             "kind": "promote", "fork": P, "branch_point": { "container_id": P, "snapshot": "before" }, "prefer": null, "container": C, "keep": kept(), "live": 256,

@@ -3,6 +3,7 @@
 //! `all.rs` is the one list of them. An operation is added by its file, a line in that list, and a route.
 
 pub(crate) mod all;
+pub(crate) mod archive_live;
 pub(crate) mod automatic;
 mod branch_point;
 pub(crate) mod copied;
@@ -19,6 +20,7 @@ mod exchange;
 pub(crate) mod exec;
 mod file_change;
 pub(crate) mod file_delete;
+pub(crate) mod file_directory;
 pub(crate) mod file_write;
 pub(crate) mod fork;
 pub(crate) mod handover;

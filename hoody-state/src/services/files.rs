@@ -32,16 +32,26 @@ impl Files<'_> {
     /// The open volume that has `path`, in a snapshot or now. Errors: `snapshot_not_found`, `not_in_volume`, `files_unsupported`;
     /// `operation_state_conflict` for a container without a live volume.
     pub(crate) fn place(&self, row: &ContainerRow, snapshot: Option<&SnapshotName>, path: &TreePath) -> Result<Place> {
+        let databases = if below(path, DATABASES).is_some() { self.project_databases(row, snapshot)? } else { None };
+        self.place_in(row, snapshot, (&own_volume(row, snapshot), databases.as_ref()), path)
+    }
+
+    /// The same in given volumes: the container's own, and the project's databases.
+    pub(crate) fn place_in(
+        &self,
+        row: &ContainerRow,
+        snapshot: Option<&SnapshotName>,
+        (own, databases): (&Volume, Option<&Volume>),
+        path: &TreePath,
+    ) -> Result<Place> {
         if let Some(at) = MOUNTED.iter().find(|at| below(path, at).is_some()) {
             let message = format!("{at} is mounted in the running container: what is at {} is in no volume and no snapshot", path.shown());
             return Err(Error::new(Code::NotInVolume, message));
         }
-        if let Some(rest) = below(path, DATABASES)
-            && let Some(volume) = self.project_databases(row, snapshot)?
-        {
-            return Ok(Place { root: self.open(row, snapshot, &volume)?, path: rest });
+        if let (Some(rest), Some(volume)) = (below(path, DATABASES), databases) {
+            return Ok(Place { root: self.open(row, snapshot, volume)?, path: rest });
         }
-        Ok(Place { root: self.open(row, snapshot, &own_volume(row, snapshot))?, path: path.clone() })
+        Ok(Place { root: self.open(row, snapshot, own)?, path: path.clone() })
     }
 
     /// The volume of the project's databases, as the snapshot has them or as they are now; `None` if the container has none or its own.
@@ -149,7 +159,7 @@ pub(crate) fn check_reached(root: &Root, dir: BorrowedFd<'_>, name: &[u8]) -> Re
     changeable(&TreePath::new(rest).map_err(|_| gone())?.join(name))
 }
 
-fn own_volume(row: &ContainerRow, snapshot: Option<&SnapshotName>) -> Volume {
+pub(crate) fn own_volume(row: &ContainerRow, snapshot: Option<&SnapshotName>) -> Volume {
     match snapshot {
         Some(name) => Volume::Snapshot(row.id.clone(), name.clone()),
         None => Volume::Live(row.id.clone()),

@@ -30,6 +30,9 @@ pub struct WriteQuery {
     /// Make the directories that are missing above it.
     #[serde(default)]
     parents: bool,
+    /// Make an empty directory instead of a file; the body is empty. One that is there stays as it is.
+    #[serde(default)]
+    directory: bool,
 }
 
 /// What is deleted.
@@ -60,6 +63,14 @@ pub async fn put(State(app): State<Shared>, who: Identity, at: At, Query(query):
         return Err(invalid("Content-Range", "a file is written as a whole").into());
     }
     let caller = caller(&headers);
+    if query.directory {
+        let given = [query.mode.is_some(), query.uid.is_some(), query.gid.is_some(), options.length.is_some_and(|n| n > 0)];
+        if given.contains(&true) {
+            return Err(invalid("directory", "a directory is made without a mode, an owner and a body").into());
+        }
+        let made = app.alter(who, id, move |host, id| host.make_directory(&caller, id, &path, &options)).await?;
+        return if made.created { created("Directory created", made) } else { ok("The directory was there", made) };
+    }
     let seen = id.clone();
     app.look(who, id.clone(), move |host, id| host.container(id)).await?;
     let slot = app.counted.uploads.take_now(&slots::current(), Code::UploadLimit)?;
