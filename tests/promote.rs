@@ -209,6 +209,23 @@ fn refusals_change_nothing() {
 }
 
 #[test]
+fn a_path_that_no_program_can_name_is_refused_before_anything_stands_still() {
+    let w = MemoryWorld::new();
+    let (host, source, fork) = stage(&w);
+    let before = files(&w, &source);
+    w.write(&fork, &format!("srv/{}f", "d/".repeat(2100)), "deep");
+    w.crash_at(0);
+    let refused = promote(&host, &fork, None).unwrap_err();
+    assert_eq!(refused.code(), Code::PathTooLong);
+    assert_eq!((files(&w, &source), host.container(&source).unwrap().status, staged(&w)), (before, Status::Running, 0));
+    assert_clean(&host, "after a refused promotion");
+    // What the fork does not change may be as deep as it likes.
+    w.store.remove(&Volume::Live(fork.clone()), &format!("srv/{}f", "d/".repeat(2100))).unwrap();
+    w.write(&source, &format!("srv/{}f", "d/".repeat(2100)), "deep");
+    assert!(promote(&host, &fork, None).is_ok());
+}
+
+#[test]
 fn forks_can_be_promoted_into_each_other_when_their_source_is_gone() {
     let w = MemoryWorld::new();
     let (host, source, _) = stage(&w);

@@ -29,6 +29,7 @@ const ELSEWHERE: &[(Code, &str)] = &[
     (Code::StreamCorrupt, "hoody-state/src/snapshot/suite/transfer.rs"),
     (Code::StreamRefused, "hoody-state/src/snapshot/btrfs/transfer_tests.rs"),
     (Code::PathTooLong, "hoody-state/src/snapshot/btrfs/send.rs"),
+    (Code::TooManyAttributes, "hoody-state/src/tree/tests.rs"),
     (Code::DatabasesBusy, "hoody-state/src/locked_db/merge_tests.rs"),
     (Code::BackingInUse, "hoody-state-fuse/tests/claims.rs"),
     (Code::DatabasesUnavailable, "hoody-state/src/locked_db/tests.rs"),

@@ -156,6 +156,8 @@ codes! {
             "The snapshot that an increment builds on no longer exists: ask for an increment on another one, or for a full stream.";
         PathTooLong, "path_too_long", Conflict, retry: no,
             "A path in the container is longer than BTRFS can send: shorten it.";
+        TooManyAttributes, "too_many_attributes", Conflict, retry: no,
+            "The names of a file's extended attributes are longer than the kernel can list (64 KiB): remove some of them.";
         TooManyVolumes, "too_many_volumes", Conflict, retry: no,
             "The container has more subvolumes inside than can be sent: delete some of them.";
         AliasInUse, "alias_in_use", Exists, retry: no,

@@ -4,7 +4,7 @@ use super::{Caller, Host};
 use crate::diff::options::{Method, Options};
 use crate::diff::wire::Cursor;
 use crate::diff::{Kind, Record};
-use crate::error::Result;
+use crate::error::{Code, Error, Result};
 use crate::id::ContainerId;
 use crate::model::mount::SNAPSHOTS;
 use crate::model::{DiffCounts, DiffLine, DiffMethod, DiffRecord, DiffRequest, DiffSide, DiffStat, DiffSummary, NotCovered, StatWord, SummaryWord};
@@ -13,7 +13,7 @@ use crate::ops::diff::Tree;
 use crate::ops::diff_databases::Candidates;
 use crate::services::databases::DATABASES;
 use crate::services::files::MOUNTED;
-use crate::tree::{encoded, shown};
+use crate::tree::{Last, TreePath, encoded, shown};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -26,7 +26,7 @@ impl Host {
     /// Cost: follows what changed since the two parted. Memory is bounded.
     ///
     /// # Errors
-    /// `container_not_found`, `snapshot_not_found`, also if a snapshot is deleted meanwhile; `diff_needs_walk` (see [`DiffRequest::walk`]), `diff_too_large`,
+    /// `container_not_found`, `snapshot_not_found`, also if a snapshot is deleted meanwhile; `file_not_found` for a path that neither tree has; `diff_needs_walk` (see [`DiffRequest::walk`]), `diff_too_large`,
     /// `diff_unsupported`, `invalid_page` for a cursor, `operation_cancelled`, `pool_full`, `operation_state_conflict` for a container without files, and those of `line`.
     pub fn diff(
         &self,
@@ -52,6 +52,9 @@ impl Host {
         let outcome = ops::diff::compare(&self.0, &Caller::default(), (&old, &new), &options, &mut |r| page.take(&r), wanted.as_ref())?;
         let next_cursor = page.more.then(|| page.last.as_ref().map(Cursor::text)).flatten();
         let counts = page.end()?;
+        if counts.names() == 0 && request.cursor.is_none() {
+            self.one_has(&request.path, [&old, &new])?;
+        }
         for database in outcome.counted.databases {
             line(DiffLine::Database(database))?;
         }
@@ -71,6 +74,24 @@ impl Host {
             from: side(old),
             to: side(new),
         })
+    }
+}
+
+impl Host {
+    /// Refuses a path at which neither tree has anything: it is not the same as one where nothing changed. What cannot be looked up passes.
+    fn one_has(&self, path: &[u8], trees: [&Tree; 2]) -> Result<()> {
+        let path = match TreePath::new(path) {
+            Ok(path) if !path.is_root() => path,
+            _ => return Ok(()),
+        };
+        let missing = |tree: &Tree| {
+            let found = self.files().place(&tree.container, tree.snapshot.as_ref(), &path).and_then(|place| place.find(Last::Keep));
+            found.is_err_and(|e| matches!(e.code(), Code::FileNotFound | Code::NotADirectory))
+        };
+        if trees.into_iter().all(missing) {
+            return Err(Error::new(Code::FileNotFound, format!("neither state has {}", path.shown())));
+        }
+        Ok(())
     }
 }
 

@@ -27,6 +27,7 @@ use crate::progress::Progress;
 use crate::services::databases::DatabasesPlan;
 use crate::services::identity::is_own;
 use crate::snapshot::{Mergeable, Volume, VolumePair};
+use crate::tree::TreePath;
 use crate::units::VolumeId;
 use crate::world::World;
 use serde::{Deserialize, Serialize};
@@ -38,6 +39,8 @@ mod conflicts;
 
 /// The most names that one side may have changed.
 const MOST_CHANGES: usize = 2_000_000;
+/// The most bytes that their paths may have: all are in memory.
+const MOST_BYTES: usize = 256 << 20;
 
 /// The intent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -280,7 +283,9 @@ impl Promote {
         let (winner, loser) = if fork_wins { (&fork, &target) } else { (&target, &fork) };
         let compare = Captures { store: merging(&op.world)?, winner, loser, progress: &op.progress };
         let (w, l) = if fork_wins { (&sides.fork, &sides.target) } else { (&sides.target, &sides.fork) };
-        merge(w, l, &compare)
+        let merged = merge(w, l, &compare)?;
+        require_short(&merged.steps)?;
+        Ok(merged)
     }
 
     fn apply(&self, op: &Op, sides: &Sides, merged: &Merged) -> Result<()> {
@@ -350,16 +355,32 @@ fn merging(world: &World) -> Result<&dyn Mergeable> {
     world.store.merging().ok_or_else(|| Error::new(Code::DiffUnsupported, "the volumes of this server cannot be merged"))
 }
 
+/// Refuses a path that no program can name in one call, so that it is refused before anything stands still.
+fn require_short(steps: &[Step]) -> Result<()> {
+    let longest = steps.iter().flat_map(Step::paths).flatten().max_by_key(|path| path.len());
+    match longest.map(TreePath::new) {
+        Some(Err(_)) => Err(Error::new(
+            Code::PathTooLong,
+            "a path that would have to be changed is longer than 4095 bytes: shorten it, or move what is there; nothing was changed",
+        )),
+        _ => Ok(()),
+    }
+}
+
 /// What changed in a capture since the branch point. Where it is not known any more when the two parted, both are read completely.
 fn changes(op: &Op, base: &Volume, capture: &Volume) -> Result<Vec<Record>> {
     let read = |walk: bool| {
         let stop = || op.progress.must_stop();
         let options = Options { walk, stop: Some(&stop), ..Options::default() };
         let pair = VolumePair { old: Some(base), new: Some(capture), prefix: b"", ancestor: None, small: false };
-        let mut records = Vec::new();
+        let (mut records, mut bytes) = (Vec::new(), 0);
         let compared = op.world.store.compare(&[pair], &options, &mut |r| {
             if records.len() == MOST_CHANGES {
                 return Err(Error::new(Code::DiffTooLarge, format!("more than {MOST_CHANGES} names were changed since the branch point")));
+            }
+            bytes += r.path.len() + r.link_of.as_ref().map_or(0, Vec::len) + if let Kind::Renamed { from } = &r.kind { from.len() } else { 0 };
+            if bytes > MOST_BYTES {
+                return Err(Error::new(Code::DiffTooLarge, "the paths that were changed since the branch point take more than 256 MiB"));
             }
             records.push(r);
             Ok(ControlFlow::Continue(()))

@@ -63,6 +63,11 @@ impl<'a> By<'a> {
                 Ok(n) => return Ok(list[..n].split(|b| *b == 0).filter(|n| !n.is_empty()).map(<[u8]>::to_vec).collect()),
                 Err(Errno::RANGE) if size < LARGEST => size = LARGEST,
                 Err(Errno::NOTSUP) => return Ok(Vec::new()),
+                // The kernel lists none of them then.
+                Err(Errno::TOOBIG) => {
+                    let message = "the names of a file's extended attributes are longer than the 64 KiB that the kernel can list: remove some of them";
+                    return Err(Error::new(Code::TooManyAttributes, message));
+                }
                 Err(e) => return Err(Error::io("list extended attributes", e)),
             }
         }

@@ -136,3 +136,17 @@ fn directories_are_listed_with_what_is_in_them() {
     assert!(Path::new(&format!("/proc/self/fd/{}/hosts", std::os::fd::AsRawFd::as_raw_fd(&parent))).exists());
     assert_eq!(root.parent(&TreePath::root()).unwrap_err().code(), Code::InvalidPath);
 }
+
+#[test]
+fn more_names_of_attributes_than_the_kernel_lists_are_an_error_that_says_so() {
+    let pool = crate::pool::testing::LoopPool::new();
+    let file = pool.root().join("file");
+    fs::write(&file, "x").unwrap();
+    for n in 0..300 {
+        rustix::fs::setxattr(&file, format!("user.{n:0>240}"), b"", rustix::fs::XattrFlags::empty()).unwrap();
+    }
+    let root = Root::new(File::open(pool.root()).unwrap().into());
+    let node = root.find(&path("file"), Last::Keep).unwrap();
+    let archive = Archive::of(&node, &path("file"), View { id_base: 0 }, None);
+    assert_eq!(archive.err().map(|e| e.code()), Some(Code::TooManyAttributes));
+}

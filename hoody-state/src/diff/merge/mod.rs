@@ -116,6 +116,17 @@ pub enum Step {
     },
 }
 
+impl Step {
+    /// The paths in it.
+    #[must_use]
+    pub fn paths(&self) -> [Option<&[u8]>; 2] {
+        match self {
+            Step::Remove { at: path } | Step::TakeOut { at: path, .. } | Step::PutBack { to: path, .. } | Step::Mirror { path } => [Some(path), None],
+            Step::Create { from, to } | Step::Link { of: from, to } | Step::Set { from, to, .. } => [Some(from), Some(to)],
+        }
+    }
+}
+
 /// What a merge came to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Merged {

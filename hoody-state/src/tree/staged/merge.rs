@@ -20,12 +20,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// Copies what differs between two directories into steps. `steps` gives the directory of the steps for a subvolume; `taken`: since when, in seconds since
-/// 1970, the source does not change.
+/// 1970, the source does not change; `volumes`: the source's and the target's own. In subvolumes nested in these everything is copied: the one in the target need
+/// not be the one in the source, and equal numbers and times say nothing then.
 pub(super) fn prepare(
     copier: &mut Copier<'_>,
     pool: BorrowedFd<'_>,
     (source, target): (DirId, DirId),
-    taken: i64,
+    (taken, volumes): (i64, (u64, u64)),
     steps: &mut dyn FnMut(u64) -> Result<OwnedFd>,
 ) -> Result<()> {
     let mut todo = vec![(source, target)];
@@ -36,6 +37,7 @@ pub(super) fn prepare(
             Err(e) if is_gone(&e) => return Err(vanished()),
             Err(e) => return Err(Error::io("open a directory of the container", e)),
         };
+        let same_volume = (s.volume, t.volume) == volumes;
         let step = make_in(steps(t.volume)?.as_fd(), &name(format!("{}-{}-{}", t.inode, s.volume, s.inode))?)?;
         for n in names(source.as_fd())? {
             let (from, to) = (Place::new(source.as_fd(), &n), Place::new(target.as_fd(), &n));
@@ -46,7 +48,7 @@ pub(super) fn prepare(
             {
                 let above = open_dir(source.as_fd(), &n)?.ok_or_else(|| Error::internal("a directory of a snapshot has gone"))?;
                 todo.push((DirId::of(above.as_fd())?, DirId::of(below.as_fd())?));
-            } else if !present.is_some_and(|p| is_unchanged(&wanted, &p, taken)) {
+            } else if !(same_volume && present.is_some_and(|p| is_unchanged(&wanted, &p, taken))) {
                 copier.copy(from, Place::new(step.as_fd(), &n))?;
             }
         }

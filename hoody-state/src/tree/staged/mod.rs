@@ -255,9 +255,10 @@ impl<'a> Staged<'a> {
         // The area of the volume itself says that the merge has begun, wherever its steps are.
         self.area(self.top)?.child(number)?;
         let ids = (DirId::of(source.as_fd())?, DirId::of(target.as_fd())?);
+        let volumes = (DirId::of(self.from.as_fd())?.volume, self.top);
         let Staged { pool, into, top, id, copier, areas, options, .. } = self;
         let mut steps = |volume| area_of(areas, *pool, into, *top, id, volume)?.child(number);
-        merge::prepare(copier, *pool, ids, options.taken, &mut steps)
+        merge::prepare(copier, *pool, ids, (options.taken, volumes), &mut steps)
     }
 
     fn area(&mut self, volume: u64) -> Result<&Area> {

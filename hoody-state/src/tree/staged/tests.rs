@@ -1,6 +1,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 //! Names of a snapshot that go into a volume in use: what is there afterwards, and after a crash.
 
+mod nested;
+
 use super::area::Area;
 use super::{Options, Staged, settle};
 use crate::error::{Code, Error, Result};
