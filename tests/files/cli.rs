@@ -69,6 +69,7 @@ fn files_and_directories_are_copied_in_and_out() {
     let s = Stage::new("files-cp");
     let here = s.real.dir.join("here");
     fs::create_dir_all(here.join("tree/sub")).unwrap();
+    fs::create_dir_all(here.join("tree/nothing/in here")).unwrap();
     fs::write(here.join("run"), "#!/bin/sh\n").unwrap();
     fs::set_permissions(here.join("run"), fs::Permissions::from_mode(0o755)).unwrap();
     fs::write(here.join("tree/sub/a"), "a").unwrap();
@@ -83,6 +84,9 @@ fn files_and_directories_are_copied_in_and_out() {
     s.good(&["cp", "-p", &at("run"), "box:/srv/x/y/run"]);
     s.good(&["cp", "-r", &at("tree"), "box:/srv"]);
     assert_eq!(fs::read_to_string(s.live.join("srv/tree/sub/a")).unwrap(), "a");
+    assert_eq!(fs::read_dir(s.live.join("srv/tree/nothing/in here")).unwrap().count(), 0, "an empty directory is copied too");
+    let owner = |path: &str| std::os::unix::fs::MetadataExt::uid(&fs::metadata(s.live.join(path)).unwrap());
+    assert_eq!(owner("srv/tree/nothing/in here"), owner("srv/tree/sub/a"));
     assert_eq!(fs::read_to_string(s.live.join("srv/tree").join(OsStr::from_bytes(b"b\xff"))).unwrap(), "b");
     symlink("sub/a", s.live.join("srv/tree/link")).unwrap();
     symlink("/etc", s.live.join("srv/tree/etc")).unwrap();
@@ -105,4 +109,46 @@ fn files_and_directories_are_copied_in_and_out() {
     }
     let left: Vec<_> = fs::read_dir(&here).unwrap().map(|e| e.unwrap().file_name()).filter(|n| n.to_string_lossy().contains(".part-")).collect();
     assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn forks_are_shown_by_their_names_and_a_deleted_name_is_free() {
+    let s = Stage::new("files-cli-forks");
+    let text = |args: &[&str]| String::from_utf8(s.good(args)).unwrap();
+    fs::create_dir_all(s.live.join("srv")).unwrap();
+    s.good(&["container", "fork", "box", "1", "--prefix", "try"]);
+    let all = s.real.host().containers(&hoody_state::model::PageRequest::first(), None, None).unwrap().rows;
+    let fork = all.iter().find(|c| c.id != s.id).unwrap();
+    fs::write(s.real.live(&fork.id).join("srv/new"), "of the fork").unwrap();
+    let name = fork.name.as_str();
+    let log = text(&["log", name]);
+    assert!(log.contains("fork of box") && !log.contains(s.id.as_str()), "{log}");
+    // By its id, and yet it is shown by its name.
+    let promoted = text(&["--yes", "promote", fork.id.as_str()]);
+    assert!(promoted.contains(&format!("1 change is of {name} in box; what box was is kept as undo-")), "{promoted}");
+    assert_eq!(fs::read_to_string(s.live.join("srv/new")).unwrap(), "of the fork");
+    let (code, message) = s.bad(&["--yes", "promote", "box"]);
+    assert!(code == 4 && message.contains("not_a_copy"), "{code} {message}");
+    for _ in 0..3 {
+        s.good(&["--yes", "container", "delete", name]);
+        s.good(&["container", "copy", "box", name]);
+    }
+}
+
+#[test]
+fn a_diff_of_a_path_that_neither_state_has_says_so() {
+    let s = Stage::new("files-cli-diff");
+    fs::create_dir_all(s.live.join("srv/same")).unwrap();
+    fs::write(s.live.join("srv/gone"), "x").unwrap();
+    s.snapshot("one");
+    fs::remove_file(s.live.join("srv/gone")).unwrap();
+    s.snapshot("two");
+    for to in ["two", "live"] {
+        let (code, message) = s.bad(&["diff", "box:one", to, "/srv/nowhere"]);
+        assert!(code == 3 && message.contains("neither state has /srv/nowhere"), "{to}: {code} {message}");
+        assert_eq!(s.bad(&["diff", "--stat", "box:one", to, "/srv/gone/deeper"]).0, 3);
+        s.good(&["diff", "box:one", to, "/srv/same"]);
+        s.good(&["diff", "box:one", to, "/proc"]);
+        assert!(String::from_utf8(s.good(&["diff", "box:one", to, "/srv/gone"])).unwrap().contains("gone"));
+    }
 }

@@ -57,6 +57,7 @@ pub fn run(cx: &mut Context<'_>, command: Container) -> Outcome<u8> {
             confirm(cx, &format!("delete the container {name} and all its snapshots"))?;
             let data = cx.client.delete(&format!("/containers/{id}{}", if c.permanently { "?trash=false" } else { "" }))?;
             wait::operation(cx, &data, &c.change.wait)?;
+            wait::gone(cx, &format!("/containers/{id}"), &c.change)?;
             let kept = if c.permanently { None } else { trash::recoverable(cx, &id) };
             cx.say(&data, format!("deleted {name}{}", kept.unwrap_or_default()))?;
         }

@@ -49,8 +49,10 @@ fn directory(cx: &Context<'_>, from: &Path, to: &Place) -> Outcome {
     let mut left_out = 0_u64;
     let mut open: Vec<(PathBuf, Place)> = vec![(from.to_owned(), to.clone())];
     while let Some((dir, to)) = open.pop() {
+        let mut empty = true;
         for entry in fs::read_dir(&dir).map_err(unreadable(&dir))? {
             let entry = entry.map_err(unreadable(&dir))?;
+            empty = false;
             let (path, to) = (entry.path(), to.join(entry.file_name().as_bytes()));
             let kind = entry.file_type().map_err(unreadable(&path))?;
             if kind.is_dir() {
@@ -60,6 +62,10 @@ fn directory(cx: &Context<'_>, from: &Path, to: &Place) -> Outcome {
             } else {
                 left_out += 1;
             }
+        }
+        // One with files in it comes into being with the first of them.
+        if empty {
+            cx.client.upload(&to.url(cx, "?directory=true&parents=true")?, &mut io::empty(), Some(0))?;
         }
     }
     if left_out > 0 {

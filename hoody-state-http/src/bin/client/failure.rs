@@ -1,5 +1,6 @@
 //! A failure of a command: message, code and exit code.
 
+use hoody_state::Code;
 use serde_json::Value;
 use std::fmt;
 
@@ -43,11 +44,26 @@ impl Failure {
     }
 }
 
+/// What the server's messages say in the API's words, in those of this program.
+fn here(code: Code) -> Option<&'static str> {
+    Some(match code {
+        Code::DiffNeedsWalk => "`diff --walk`",
+        Code::DatabasesShared => "`--databases revert` or `--databases keep`",
+        Code::AliasInUse => "`snapshot create --replace`",
+        Code::PromoteConflicts => "`--prefer fork` or `--prefer target`",
+        Code::SnapshotPinned => "`snapshot unpin`",
+        Code::IsADirectory => "`--recursive`",
+        _ => return None,
+    })
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "error: {}", self.message)?;
-        match &self.code {
-            Some(code) => write!(f, " [{code}]"),
+        let Some(code) = &self.code else { return Ok(()) };
+        write!(f, " [{code}]")?;
+        match code.parse().ok().and_then(here) {
+            Some(words) => write!(f, "\n(here: {words})"),
             None => Ok(()),
         }
     }

@@ -28,11 +28,12 @@ pub fn run(cx: &mut Context<'_>, a: &LogArgs) -> Outcome {
     let mut all = Vec::new();
     let mut left = a.number;
     for one in &asked {
-        let t = fetch(cx, one, left)?;
+        let mut t = fetch(cx, one, left)?;
         left = left.map(|n| n.saturating_sub(past(&t)));
         if cx.json {
             all.push(t);
         } else {
+            name_sources(cx, &mut t);
             let text = text(cx.style, cx.width, a, &t);
             let title = if asked.len() > 1 { format!("{}\n", cx.style.paint(Look::Container, &plain(&one.title))) } else { String::new() };
             cx.out.write_all(format!("{title}{text}").as_bytes())?;
@@ -96,6 +97,24 @@ fn fetch(cx: &Context<'_>, one: &Asked, most: Option<u64>) -> Outcome<Value> {
         }
     }
     Ok(json!({ "nodes": nodes, "edges": edges, "outside": outside, "next_cursor": cursor }))
+}
+
+/// Puts the names of containers into sources of which only the id is known, as far as the containers still exist.
+fn name_sources(cx: &Context<'_>, t: &mut Value) {
+    let mut names: HashMap<String, Option<String>> = HashMap::new();
+    let mut all = |key: &str| t[key].as_array_mut().map(std::mem::take).unwrap_or_default();
+    let [mut nodes, mut outside] = ["nodes", "outside"].map(&mut all);
+    for source in nodes.iter_mut().chain(&mut outside).filter_map(|n| n.get_mut("source")) {
+        let Some(id) = source["container_id"].as_str().map(str::to_owned).filter(|_| !source["server_name"].is_string()) else { continue };
+        let name = names.entry(id).or_insert_with_key(|id| {
+            let row = cx.client.get(&format!("/containers/{}", segment(id))).ok()?;
+            row["name"].as_str().map(str::to_owned)
+        });
+        if let Some(name) = name {
+            source["container_name"] = json!(name);
+        }
+    }
+    (t["nodes"], t["outside"]) = (json!(nodes), json!(outside));
 }
 
 fn id(n: &Value) -> &str {
@@ -262,7 +281,9 @@ impl Entry<'_> {
     fn there(&self) -> String {
         let source = &self.n["source"];
         let known = parents(self.n).iter().filter_map(|p| self.names.get(p.as_str())).find_map(|p| word(p, "container_name").map(str::to_owned));
-        let container = known.filter(|_| !source["server_name"].is_string()).or_else(|| word(source, "container_id").map(str::to_owned));
+        let container = known
+            .filter(|_| !source["server_name"].is_string())
+            .or_else(|| word(source, "container_name").or_else(|| word(source, "container_id")).map(str::to_owned));
         let mut out = container.map_or_else(String::new, |c| format!(" {}", self.paint(Look::Container, &c)));
         if let Some(s) = word(source, "snapshot") {
             out.push_str(&format!(" at {}", self.paint(Look::Name, s)));

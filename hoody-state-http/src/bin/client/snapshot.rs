@@ -31,12 +31,33 @@ fn inner(data: &Value) -> &Value {
     data.get("snapshot").filter(|s| s.is_object()).unwrap_or(data)
 }
 
+/// Whether it keeps what a restore, a promotion or a reset has overwritten, and nobody gave it a name.
+fn is_undo(s: &Value) -> bool {
+    s["trigger"] == "restore" && s["alias"].is_null() && s["pinned"].is_null()
+}
+
+/// The list as text. Of the snapshots that restores have kept only the newest is shown, unless all are wanted.
+fn list(mut snapshots: Vec<Value>, all: bool) -> String {
+    let made = |s: &Value| s["created_at"].as_str().and_then(|t| t.parse::<Timestamp>().ok());
+    let newest = snapshots.iter().filter(|s| is_undo(s)).max_by_key(|s| made(s)).map(|s| s["name"].clone());
+    let before = snapshots.len();
+    snapshots.retain(|s| all || !is_undo(s) || Some(&s["name"]) == newest.as_ref());
+    let text = table(&snapshots, &COLUMNS);
+    match before - snapshots.len() {
+        0 => text,
+        1 => format!("{text}(and 1 older snapshot that a restore has kept: --all)\n"),
+        n => format!("{text}(and {n} older snapshots that restores have kept: --all)\n"),
+    }
+}
+
 /// Runs the command.
 pub fn run(cx: &mut Context<'_>, command: Snapshot) -> Outcome {
     match command {
-        Snapshot::List { container, filter } => {
-            let data = cx.client.get(&format!("{}{}", path(cx, &container, "/snapshots")?, query(&filter)))?;
-            cx.print(&data, |d| table(&rows(d, "snapshots"), &COLUMNS))
+        Snapshot::List { container, filter, all } => {
+            let query = query(&filter);
+            let data = cx.client.get(&format!("{}{query}", path(cx, &container, "/snapshots")?))?;
+            // Who asks for some of them wants to see these.
+            cx.print(&data, |d| list(rows(d, "snapshots"), all || !query.is_empty()))
         }
         Snapshot::Create { container, alias, expiry, expires_in, description, labels, replace, keep_replaced } => {
             let labels: Map<String, Value> = labels.into_iter().map(|(k, v)| (k, json!(v))).collect();
@@ -116,4 +137,23 @@ fn change(cx: &mut Context<'_>, one: &OneSnapshot, method: &str, rest: &str, bod
 fn in_days(now: Timestamp, days: u32) -> Outcome<Timestamp> {
     now.checked_add(SignedDuration::from_hours(24 * i64::from(days)))
         .map_err(|e| Failure::new(exit::USAGE, format!("{days} days from now is not a valid time: {e}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_what_restores_have_kept_the_newest_is_in_the_list() {
+        let undo = |n: u32| json!({ "name": format!("undo-{n}"), "trigger": "restore", "created_at": format!("2026-11-2{n}T10:00:00Z") });
+        let mut snapshots: Vec<Value> = [2, 4, 1, 3].map(undo).into();
+        snapshots.push(json!({ "name": "mine", "trigger": "manual", "created_at": "2026-11-20T10:00:00Z" }));
+        snapshots.push(json!({ "name": "undo-0", "alias": "kept", "trigger": "restore", "created_at": "2026-11-20T10:00:00Z" }));
+        let shown = list(snapshots.clone(), false);
+        let names: Vec<&str> = shown.lines().skip(1).filter_map(|l| l.split_whitespace().next()).collect();
+        assert_eq!(names, ["undo-4", "mine", "undo-0", "(and"], "{shown}");
+        assert!(shown.ends_with("(and 3 older snapshots that restores have kept: --all)\n"), "{shown}");
+        assert_eq!(list(snapshots, true).lines().count(), 7);
+        assert_eq!(list(vec![undo(1)], false).lines().count(), 2);
+    }
 }

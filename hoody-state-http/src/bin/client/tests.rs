@@ -265,13 +265,19 @@ fn nothing_is_destroyed_without_a_yes() {
         &["image", "delete", "debian/13"],
     ];
     for args in calls {
-        let fake = Fake::new(vec![ok(&Value::Null)]);
+        // A container is asked for until it is gone.
+        let mut answers = vec![ok(&Value::Null)];
+        if args[0] == "container" {
+            answers.extend([ok(&json!({ "status": "deleting" })), refused(404, "container_not_found")]);
+        }
+        let calls = answers.len();
+        let fake = Fake::new(answers);
         let e = fake.call(args).0.unwrap_err();
         assert!(e.exit == exit::USAGE && e.message.contains("--yes"), "{args:?}: {e}");
         assert!(fake.asked().is_empty());
         let yes: Vec<&str> = args.iter().copied().chain(["--yes"]).collect();
         assert_eq!(fake.call(&yes).0, Ok(0), "{args:?}");
-        assert_eq!(fake.asked().len(), 1);
+        assert_eq!(fake.asked().len(), calls);
     }
     assert!(confirm::is_yes(" Yes\n") && confirm::is_yes("y") && !confirm::is_yes("") && !confirm::is_yes("no") && !confirm::is_yes("yess"));
 }
@@ -439,4 +445,30 @@ fn the_address_of_a_peer_is_not_the_server_that_is_asked() {
     assert_eq!((cli.global.url, cli.global.socket.is_some()), (None, true));
     let crate::args::Noun::Peer(crate::args::Peer::Add { address, .. }) = cli.noun else { panic!("not peer add") };
     assert_eq!(address, "https://other:1");
+}
+
+/// A message of the server names fields of the API: what they are here is said beside it.
+#[test]
+fn what_the_api_calls_a_field_is_an_option_here() {
+    let body = br#"{"statusCode":409,"error":"diff_needs_walk","message":"with walk=true both are read completely","code":"diff_needs_walk"}"#;
+    let shown = crate::failure::Failure::answered(409, body).to_string();
+    assert!(shown.starts_with("error: with walk=true both are read completely [diff_needs_walk]\n(here: `diff --walk`)"), "{shown}");
+    let other = crate::failure::Failure::answered(404, br#"{"message":"no such file","code":"file_not_found"}"#).to_string();
+    assert_eq!(other, "error: no such file [file_not_found]");
+    // Each option that is named exists.
+    let mut cli = <crate::args::Cli as clap::CommandFactory>::command();
+    cli.build();
+    let options = |command: &[&str]| {
+        let found = command.iter().fold(&cli, |c, name| c.find_subcommand(name).unwrap());
+        found.get_arguments().filter_map(|a| a.get_long().map(str::to_owned)).collect::<Vec<_>>()
+    };
+    for (command, option) in [
+        (&["diff"][..], "walk"),
+        (&["snapshot", "restore"], "databases"),
+        (&["snapshot", "create"], "replace"),
+        (&["promote"], "prefer"),
+        (&["cp"], "recursive"),
+    ] {
+        assert!(options(command).iter().any(|o| o == option), "{command:?} --{option}");
+    }
 }

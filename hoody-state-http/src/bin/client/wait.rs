@@ -1,6 +1,6 @@
 //! Waiting for operations that run in the background.
 
-use crate::args::Wait;
+use crate::args::{Change, Wait};
 use crate::context::Context;
 use crate::failure::{Failure, Outcome, exit};
 use crate::http::segment;
@@ -67,6 +67,26 @@ pub fn operation_with(cx: &Context<'_>, answer: &Value, wait: &Wait, mut seen: i
         }
         if !backoff.pause() {
             return Err(too_long(&format!("the operation {id}"), wait));
+        }
+    }
+}
+
+/// Waits until a container that was deleted does not exist any more: then its name is free.
+pub fn gone(cx: &Context<'_>, path: &str, change: &Change) -> Outcome {
+    if change.wait.no_wait {
+        return Ok(());
+    }
+    let mut backoff = Backoff::new(change.wait.timeout_s);
+    loop {
+        match cx.client.get(path) {
+            Ok(_) => {}
+            Err(f) if f.exit == exit::NOT_FOUND => return Ok(()),
+            // Without the right to look at it there is nothing to wait for.
+            Err(f) if f.exit == exit::DENIED => return Ok(()),
+            Err(f) => return Err(f),
+        }
+        if !backoff.pause() {
+            return Err(too_long(&format!("the deletion of {}", change.container), &change.wait));
         }
     }
 }

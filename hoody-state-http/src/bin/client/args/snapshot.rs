@@ -12,6 +12,9 @@ pub enum Snapshot {
         container: String,
         #[command(flatten)]
         filter: Filter,
+        /// Also show the older snapshots that restores and promotions have kept
+        #[arg(long)]
+        all: bool,
     },
     /// Take a snapshot
     Create {
