@@ -2,8 +2,6 @@
 //! static busybox.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
-#[path = "filesystem/automatic.rs"]
-mod automatic;
 #[path = "filesystem/checkout.rs"]
 mod checkout;
 #[path = "filesystem/copies.rs"]

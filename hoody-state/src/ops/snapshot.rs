@@ -109,27 +109,30 @@ impl TakeSnapshot {
             Some(name) if self.keep_replaced > 0 => snapshots::by_name(tx.conn, id, name.as_str())?,
             _ => None,
         };
-        match (before, &row.snapshot.alias) {
-            (Some(mut old), Some(alias)) => {
-                old.snapshot.alias = alias_of_replaced(tx.conn, id, &old.snapshot, alias)?;
-                old.snapshot.replaced_alias = Some(alias.clone());
-                tx.put_snapshot(id, &old)?;
-            }
-            _ => gone.iter().try_for_each(|d| remove_from_list(tx, d))?,
-        }
-        tx.put_snapshot(id, row)?;
-        let c = tx.change_container(id, "user", None, |c| {
-            c.state.head = Some(row.snapshot.name.clone());
-            c.state.since_ms = ms(row.snapshot.created_at);
-        })?;
-        if self.keep_replaced > 0 {
-            // The new one may grow from one of them.
-            gone.iter().try_for_each(|d| remove_from_list(tx, d))?;
-        }
-        let listed = snapshots::by_name(tx.conn, id, row.snapshot.name.as_str())?.unwrap_or_else(|| row.clone()).snapshot;
-        tx.emit_container("container.snapshot.created", &c, json!({ "snapshot": listed }))?;
-        Ok(SnapshotAnswer { container_id: id.clone(), project_id: c.project, snapshot: listed })
+        let (Some(mut old), Some(alias)) = (before, &row.snapshot.alias) else { return insert(tx, id, row, gone.first()) };
+        old.snapshot.alias = alias_of_replaced(tx.conn, id, &old.snapshot, alias)?;
+        old.snapshot.replaced_alias = Some(alias.clone());
+        tx.put_snapshot(id, &old)?;
+        let answer = insert(tx, id, row, None)?;
+        // The new one may grow from one of them.
+        gone.iter().try_for_each(|d| remove_from_list(tx, d))?;
+        let listed = snapshots::by_name(tx.conn, id, row.snapshot.name.as_str())?;
+        Ok(SnapshotAnswer { snapshot: listed.map_or(answer.snapshot, |r| r.snapshot), ..answer })
     }
+}
+
+/// Puts a snapshot into the list, as what the live volume grows from now on. The one it replaces leaves the list.
+pub(super) fn insert(tx: &mut Tx<'_>, id: &ContainerId, row: &SnapshotRow, replaced: Option<&Begun<DeleteSnapshot>>) -> Result<SnapshotAnswer> {
+    if let Some(replaced) = replaced {
+        remove_from_list(tx, replaced)?;
+    }
+    tx.put_snapshot(id, row)?;
+    let c = tx.change_container(id, "user", None, |c| {
+        c.state.head = Some(row.snapshot.name.clone());
+        c.state.since_ms = ms(row.snapshot.created_at);
+    })?;
+    tx.emit_container("container.snapshot.created", &c, json!({ "snapshot": row.snapshot }))?;
+    Ok(SnapshotAnswer { container_id: id.clone(), project_id: c.project, snapshot: row.snapshot.clone() })
 }
 
 /// Of all snapshots, the newest first: those that had the alias, beyond the newest `keep`. `name` has it still. Pinned ones stay and do not count.
