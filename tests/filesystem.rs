@@ -4,6 +4,8 @@
 
 #[path = "filesystem/checkout.rs"]
 mod checkout;
+#[path = "filesystem/container_api.rs"]
+mod container_api;
 #[path = "filesystem/copies.rs"]
 mod copies;
 #[path = "filesystem/databases.rs"]

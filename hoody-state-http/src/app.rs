@@ -55,6 +55,7 @@ impl Api {
             counted: Counted::new(&options.limits),
             connections: Table::new("connections", options.limits.connections, options.limits.connections_per_address),
             socket_connections: Table::new("connections to the UNIX socket", options.limits.socket_connections, options.limits.socket_connections),
+            container_connections: Table::new("connections of containers", options.limits.container_connections, options.limits.connections_per_container),
             host,
             options,
             metrics: Metrics::default(),
@@ -99,6 +100,8 @@ pub struct App {
     pub connections: Arc<Table>,
     /// Connections to the UNIX socket.
     pub socket_connections: Arc<Table>,
+    /// Connections to the sockets of containers.
+    pub container_connections: Arc<Table>,
     closing: watch::Sender<bool>,
     // In a lock only to be `Sync`.
     _subscription: Mutex<Subscription>,
@@ -185,6 +188,7 @@ impl App {
         let mut loads = self.counted.loads();
         loads.insert("connections", self.connections.load());
         loads.insert("socket_connections", self.socket_connections.load());
+        loads.insert("container_connections", self.container_connections.load());
         loads
     }
 

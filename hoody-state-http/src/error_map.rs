@@ -44,7 +44,7 @@ fn by_code(code: Code) -> Option<u16> {
         Code::RequestTimeout => 408,
         Code::PreconditionFailed => 412,
         Code::RangeNotSatisfiable => 416,
-        Code::AddressLimit => 429,
+        Code::AddressLimit | Code::RateLimited => 429,
         Code::StartFailed | Code::PeerUnreachable | Code::PeerRefused | Code::PeerFailed | Code::TransferCut | Code::StreamCorrupt | Code::StreamRefused => 502,
         _ => return None,
     })
@@ -96,6 +96,10 @@ pub fn map(error: &Error, on_snapshot: bool) -> Mapped {
 /// After how many seconds the client should try again; `None` if trying again does not help by itself.
 #[must_use]
 pub fn retry_after(error: &Error) -> Option<u32> {
+    if error.code() == Code::RateLimited {
+        let seconds = error.data().and_then(|d| d["retry_after"].as_u64()).and_then(|s| u32::try_from(s).ok());
+        return Some(seconds.unwrap_or(1).max(1));
+    }
     let limited = matches!(
         error.code(),
         Code::AddressLimit

@@ -20,6 +20,8 @@ use std::time::Duration;
 
 /// The largest JSON body, in bytes.
 pub const JSON_LIMIT: usize = 1 << 20;
+/// The largest one from a container by its socket.
+pub const CONTAINER_LIMIT: usize = 64 << 10;
 /// How long an answer waits for the end of a longer operation, unless the request says otherwise.
 const DEFAULT_WAIT: Duration = Duration::from_millis(900);
 /// How long a list waits for sizes that have still to be measured, unless the request says otherwise.
@@ -161,7 +163,8 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Input<T> {
             key,
             fingerprint: fingerprint(&parts.method, parts.uri.path(), &bytes),
         });
-        let caller = Caller { idempotency, author: identity.map(Identity::author), ..caller(&parts.headers) };
+        let inside = matches!(identity, Some(Identity::Container(_)));
+        let caller = Caller { idempotency, author: identity.map(Identity::author), inside, ..caller(&parts.headers) };
         Ok(Input { caller, body: parse(&bytes)?, prefers: preferred_wait(&parts.headers).is_some() })
     }
 }
@@ -228,7 +231,11 @@ async fn read_body(parts: &Parts, body: Body) -> Result<Bytes> {
     let defaults = Limits::default();
     let limits = parts.extensions.get::<Connection>().map_or(&defaults, Connection::limits);
     let known = parts.extensions.get::<Identity>().is_some() || parts.extensions.get::<OtherServer>().is_some();
-    let most = if known { JSON_LIMIT } else { limits.unauthenticated_body };
+    let most = match parts.extensions.get::<Identity>() {
+        Some(Identity::Container(_)) => CONTAINER_LIMIT,
+        _ if known => JSON_LIMIT,
+        _ => limits.unauthenticated_body,
+    };
     let too_large = || Error::new(Code::RequestTooLarge, format!("the body is larger than {most} bytes"));
     let announced = parts.headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<u64>().ok());
     if announced.is_some_and(|n| n > most as u64) {

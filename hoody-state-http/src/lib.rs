@@ -10,6 +10,7 @@
 //! | `auth/` | who asks, and what a token can reach |
 //! | `extract.rs` | ids, queries, bodies, idempotency keys, `Prefer` |
 //! | `envelope.rs`, `error_map.rs`, `exit.rs` | the form of answers and errors; exit codes |
+//! | `container_api/` | the part of the API that a container has by its own socket |
 //! | `serve/` | connections: how many, and their time limits |
 //! | `limits.rs`, `slots.rs` | how much may be open at once, in total and for each caller |
 //! | `spool.rs` | answers that are complete before they are sent |
@@ -18,6 +19,7 @@
 
 pub mod app;
 pub mod auth;
+pub mod container_api;
 pub mod envelope;
 pub mod error_map;
 pub mod exit;

@@ -15,6 +15,14 @@ pub struct Limits {
     pub connections_per_address: usize,
     /// Most open connections to the UNIX socket.
     pub socket_connections: usize,
+    /// Most open connections to the sockets of all containers.
+    pub container_connections: usize,
+    /// The same, of one container.
+    pub connections_per_container: usize,
+    /// Most requests of all containers, by their sockets, that are answered at the same time.
+    pub container_requests: usize,
+    /// The same, of one container.
+    pub requests_per_container: usize,
     /// How long a client may take for a TLS handshake, and then for the headers of its first request.
     pub header_timeout: Duration,
     /// How long a connection that has sent a valid token may be idle between two requests.
@@ -63,6 +71,10 @@ impl Default for Limits {
             connections: 1024,
             connections_per_address: 256,
             socket_connections: 256,
+            container_connections: 256,
+            connections_per_container: 8,
+            container_requests: 16,
+            requests_per_container: 2,
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),
             body_timeout: Duration::from_secs(10),
@@ -94,6 +106,8 @@ pub struct Counted {
     pub reads: Arc<Slots>,
     /// Calls that change something.
     pub changes: Arc<Slots>,
+    /// Requests of containers by their sockets. Each takes one of these before any of the others, so that containers together leave most of the others free.
+    pub containers: Arc<Slots>,
     /// Calls that ask another server.
     pub remote: Arc<Slots>,
     /// Uploads of images.
@@ -129,6 +143,7 @@ impl Counted {
         Counted {
             reads: Slots::new("reads", l.reads, (l.reads * 3).div_ceil(4)),
             changes: Slots::new("changes", l.changes, l.changes.div_ceil(2)),
+            containers: Slots::new("requests of containers", l.container_requests, l.requests_per_container),
             remote: Slots::new("calls to other servers", REMOTE, REMOTE / 2),
             uploads: Slots::new("uploads", UPLOADS, UPLOADS / 2),
             downloads: Slots::new("downloads", DOWNLOADS, DOWNLOADS / 2),
@@ -155,6 +170,7 @@ impl Counted {
         BTreeMap::from([
             ("reads", self.reads.load()),
             ("changes", self.changes.load()),
+            ("container_requests", self.containers.load()),
             ("remote_calls", self.remote.load()),
             ("uploads", self.uploads.load()),
             ("downloads", self.downloads.load()),

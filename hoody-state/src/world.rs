@@ -5,10 +5,11 @@ use crate::clock::Clock;
 use crate::error::Result;
 use crate::freeze::Freezer;
 use crate::id::ContainerId;
-use crate::model::{Container, Server};
-use crate::op::{Engine, Engined};
+use crate::model::{Container, Server, Status};
+use crate::op::{Engine, Engined, Key};
 use crate::rootfs::RootFs;
 use crate::runtime::Runtime;
+use crate::services::api_sockets::ApiSockets;
 use crate::services::automatic::Automatic;
 use crate::services::databases::Databases;
 use crate::services::exits::Exits;
@@ -87,6 +88,20 @@ impl World {
         }
     }
 
+    /// Closes the socket of a container that does not run any more. To be called whenever that may be so; nothing happens while an operation changes the
+    /// container, at whose end it is called again.
+    pub(crate) fn close_api_socket_if_stopped(&self, id: &ContainerId) {
+        let Some(number) = self.api_sockets.number(id) else { return };
+        if self.engine.locks.holder(&Key::Container(id.clone())).is_some() {
+            return;
+        }
+        match self.read(|c| containers::find(c, id)) {
+            Ok(Some(r)) if matches!(r.status, Status::Running | Status::Paused) => {}
+            Ok(_) => self.api_sockets.close(id, number),
+            Err(e) => tracing::error!(container = %id, error = %e, "cannot read whether a container still runs"),
+        }
+    }
+
     /// A container as the wire shows it. Error: `container_not_found`.
     pub(crate) fn container(&self, id: &ContainerId) -> Result<Container> {
         self.read(|c| self.view.container(c, &containers::get(c, id)?))
@@ -127,6 +142,8 @@ pub(crate) struct Parts {
     pub databases: Arc<Databases>,
     pub ramdisks: Arc<Ramdisks>,
     pub shares: Arc<Shares>,
+    /// The sockets of containers.
+    pub api_sockets: Arc<ApiSockets>,
     /// Starts containers.
     pub starter: Starter,
     /// Freezes containers.

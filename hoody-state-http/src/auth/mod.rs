@@ -37,6 +37,8 @@ pub enum Peer {
         /// The id of the user, from the kernel.
         uid: u32,
     },
+    /// Over the socket of a container, from its root.
+    Container,
 }
 
 /// The caller of a request.
@@ -46,6 +48,8 @@ pub enum Identity {
     Root,
     /// Somebody with a token.
     Token(Arc<Token>),
+    /// The root of this container, by the container's own socket. It reaches this container, and the few routes that the socket has.
+    Container(ContainerId),
 }
 
 impl Identity {
@@ -55,6 +59,7 @@ impl Identity {
         match self {
             Identity::Root => None,
             Identity::Token(t) => t.projects.as_deref(),
+            Identity::Container(_) => Some(&[]),
         }
     }
 
@@ -68,17 +73,18 @@ impl Identity {
     #[must_use]
     pub fn may_change(&self) -> bool {
         match self {
-            Identity::Root => true,
+            Identity::Root | Identity::Container(_) => true,
             Identity::Token(t) => !t.read_only,
         }
     }
 
-    /// Who that is in the history: the name of the token, or `root`.
+    /// Who that is in the history: the name of the token, `root`, or `container:` and the id of the container.
     #[must_use]
     pub fn author(&self) -> String {
         match self {
             Identity::Root => "root".to_owned(),
             Identity::Token(t) => t.name.clone(),
+            Identity::Container(id) => format!("container:{id}"),
         }
     }
 
@@ -88,6 +94,7 @@ impl Identity {
         match self {
             Identity::Root => "root".to_owned(),
             Identity::Token(t) => t.id.to_string(),
+            Identity::Container(id) => format!("container:{id}"),
         }
     }
 
@@ -110,6 +117,7 @@ impl Identity {
         let allowed = match self {
             Identity::Root => true,
             Identity::Token(t) => t.host_network,
+            Identity::Container(_) => false,
         };
         if network != Network::Host || allowed {
             return Ok(());
@@ -140,6 +148,9 @@ impl Identity {
     /// # Errors
     /// `container_not_found`.
     pub fn check_container(&self, host: &Host, id: &ContainerId) -> Result<()> {
+        if matches!(self, Identity::Container(own) if own == id) {
+            return Ok(());
+        }
         if self.only().is_none() || self.reaches(&host.container(id)?.project_id) {
             return Ok(());
         }
@@ -157,6 +168,15 @@ impl Identity {
         project.is_some_and(|p| only.iter().any(|o| o.as_str() == p))
     }
 
+    /// Whether this is a container, and `id` a copy of it that it made by its own socket.
+    ///
+    /// # Errors
+    /// Those of the catalog.
+    pub fn made(&self, host: &Host, id: &ContainerId) -> Result<bool> {
+        let Identity::Container(own) = self else { return Ok(false) };
+        Ok(host.copies_by(own, &self.author())?.iter().any(|c| c.id == *id))
+    }
+
     /// Whether the caller can see an operation.
     #[must_use]
     pub fn sees_operation(&self, host: &Host, operation: &Operation) -> bool {
@@ -165,7 +185,7 @@ impl Identity {
         }
         match operation.resource_type.as_str() {
             "project" => operation.resource_id.parse().is_ok_and(|p| self.reaches(&p)),
-            "container" => operation.resource_id.parse().is_ok_and(|c| self.check_container(host, &c).is_ok()),
+            "container" => operation.resource_id.parse().is_ok_and(|c| self.check_container(host, &c).is_ok() || self.made(host, &c).unwrap_or(false)),
             _ => false,
         }
     }
@@ -214,7 +234,7 @@ impl OtherServer {
     pub fn token(self) -> Result<Arc<Token>> {
         match self.0 {
             Identity::Token(token) => Ok(token),
-            Identity::Root => Err(missing_token()),
+            Identity::Root | Identity::Container(_) => Err(missing_token()),
         }
     }
 }

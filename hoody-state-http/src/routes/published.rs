@@ -113,6 +113,7 @@ pub async fn realms(_who: Identity) -> Reply<Realms> {
 pub async fn token(State(app): State<Shared>, who: Identity) -> Reply<Value> {
     let (id, alias, prefix, at) = match &who {
         Identity::Root => (app.host.user().to_string(), "root".to_owned(), String::new(), Timestamp::UNIX_EPOCH),
+        Identity::Container(id) => (id.to_string(), who.author(), String::new(), Timestamp::UNIX_EPOCH),
         Identity::Token(t) => (t.id.to_string(), t.name.clone(), t.prefix.clone(), t.created_at),
     };
     let at = rfc3339::format(at);

@@ -3,6 +3,7 @@
 //! `table.rs` limits their number, `pace.rs` sets their deadlines. TCP and the UNIX socket are accepted independently, so that nothing on the network can
 //! keep root from the socket.
 
+mod containers;
 mod pace;
 mod table;
 
@@ -72,11 +73,13 @@ impl Connection {
 pub async fn serve(api: &Api, tcp: Option<TcpListener>, tls: Option<TlsAcceptor>, unix: Option<UnixListener>, stop: impl Future<Output = ()>) {
     let stopping = watch::Sender::new(false);
     let server = Server { app: api.app().clone(), router: api.router(), refusals: Arc::new(Semaphore::new(REFUSALS)), stopping: stopping.subscribe() };
+    let of_containers = containers::Serving::begin(api.app(), stopping.subscribe());
     let (mut of_tcp, mut of_unix) = (JoinSet::new(), JoinSet::new());
     tokio::select! {
         () = stop => {}
         () = async { tokio::join!(server.accept_tcp(tcp, tls, &mut of_tcp), server.accept_unix(unix, &mut of_unix)); } => {}
     }
+    drop(of_containers);
     stopping.send_replace(true);
     api.close();
     let all = async {

@@ -2,6 +2,7 @@
 
 use super::pace::Pace;
 use crate::slots::Load;
+use hoody_state::id::ContainerId;
 use hoody_state::{Code, Error};
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -21,6 +22,24 @@ pub enum Address {
     V6([u8; 8]),
     /// The UNIX socket.
     Socket,
+    /// The socket of the container with this id.
+    Container(ContainerId12),
+}
+
+/// The twelve bytes of a container's id.
+pub type ContainerId12 = [u8; 12];
+
+impl Address {
+    /// The socket of a container.
+    #[must_use]
+    pub fn of_container(id: &ContainerId) -> Self {
+        let digit = |b: u8| (b as char).to_digit(16).and_then(|d| u8::try_from(d).ok()).unwrap_or(0);
+        let mut bytes = [0; 12];
+        for (byte, two) in bytes.iter_mut().zip(id.as_str().as_bytes().chunks_exact(2)) {
+            *byte = digit(two[0]) << 4 | digit(two[1]);
+        }
+        Address::Container(bytes)
+    }
 }
 
 impl From<IpAddr> for Address {
@@ -46,6 +65,10 @@ impl std::fmt::Display for Address {
                 write!(f, "{}/64", std::net::Ipv6Addr::from(octets))
             }
             Address::Socket => f.write_str("socket"),
+            Address::Container(id) => {
+                f.write_str("container ")?;
+                id.iter().try_for_each(|b| write!(f, "{b:02x}"))
+            }
         }
     }
 }
@@ -196,6 +219,13 @@ mod tests {
         drop((first, second, third, fourth, fifth, guard));
         assert_eq!(table.load().used, 0);
         assert!(table.lock().by.is_empty());
+    }
+
+    #[test]
+    fn a_container_is_an_address_of_its_own() {
+        let id: ContainerId = "65f0c0ffee00000000000002".parse().unwrap();
+        assert_eq!(Address::of_container(&id).to_string(), format!("container {id}"));
+        assert_ne!(Address::of_container(&id), Address::of_container(&ContainerId::generate()));
     }
 
     #[test]

@@ -35,6 +35,9 @@ pub(crate) struct ContainerSpec {
     pub databases: DatabaseScope,
     pub filesystem: Filesystem,
     pub network: Network,
+    /// Whether it has a socket for a part of the API, from its next start on.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub api_socket: bool,
 }
 
 impl From<ContainerSpec> for CopiedSpec {
@@ -57,6 +60,7 @@ impl From<ContainerSpec> for CopiedSpec {
             databases,
             filesystem,
             network,
+            api_socket,
         } = spec;
         CopiedSpec {
             color,
@@ -76,6 +80,7 @@ impl From<ContainerSpec> for CopiedSpec {
             databases,
             filesystem,
             network,
+            api_socket,
         }
     }
 }
@@ -100,6 +105,7 @@ impl From<CopiedSpec> for ContainerSpec {
             databases,
             filesystem,
             network,
+            api_socket,
         } = spec;
         ContainerSpec {
             color,
@@ -119,6 +125,7 @@ impl From<CopiedSpec> for ContainerSpec {
             databases,
             filesystem,
             network,
+            api_socket,
         }
     }
 }

@@ -74,6 +74,8 @@ codes! {
             "The token does not allow this: use a token with the rights that the message names.";
         HostNetworkDenied, "host_network_denied", Denied, retry: no,
             "The token may not create containers on the host's network, or the server does not offer it: use another network or another token.";
+        SnapshotNotOwn, "snapshot_not_own", Denied, retry: no,
+            "Through its own socket a container changes only snapshots that it took by it: ask from outside, with a token.";
         RouteNotFound, "route_not_found", NotFound, retry: no,
             "The API has no such path: see the API document.";
         ProjectNotFound, "project_not_found", NotFound, retry: no,
@@ -118,6 +120,10 @@ codes! {
             "The volumes of this server cannot share data that were written twice: keep the pool on BTRFS.";
         DiskLimitUnsupported, "disk_limit_unsupported", Conflict, retry: no,
             "This pool does not count what containers write, so it cannot enforce disk limits: `GET /pool` says why.";
+        ApiSocketUnsupported, "api_socket_unsupported", Conflict, retry: no,
+            "This host serves no sockets in containers: leave `api_socket` out.";
+        ForkLimit, "fork_limit", Conflict, retry: no,
+            "The container has as many copies of its own making as it may have: delete one first.";
         TooManyNestedVolumes, "too_many_nested_volumes", Conflict, retry: no,
             "The container has more nested subvolumes than one snapshot may hold: delete some of them inside the container.";
         DuplicateAlias, "duplicate_alias", Exists, retry: no,
@@ -250,6 +256,8 @@ codes! {
             "All containers together have as many processes and threads as they may have, so nothing can be started: end some, or raise `--pool-tasks`.";
         TooManyStreams, "too_many_streams", Unavailable, retry: yes,
             "The server is sending as many snapshots to other servers as it may: try again in a moment.";
+        RateLimited, "rate_limited", Unavailable, retry: yes,
+            "The container asks more often through its socket than it may: try again after as many seconds as `Retry-After` says.";
         ServerBusy, "server_busy", Unavailable, retry: yes,
             "The server has as many calls in progress as it may have, in total or for this caller: try again in a moment.";
         TooManyConnections, "too_many_connections", Unavailable, retry: yes,

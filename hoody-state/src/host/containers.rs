@@ -136,7 +136,8 @@ impl Host {
     /// Changes what a container is called and how it starts; what is absent stays.
     ///
     /// # Errors
-    /// `container_not_found`, `validation_error`, `invalid_container_name`, `container_name_in_use`, `ssh_public_key_in_use`, `container_deleting`.
+    /// `container_not_found`, `validation_error`, `invalid_container_name`, `container_name_in_use`, `ssh_public_key_in_use`, `container_deleting`,
+    /// `api_socket_unsupported`.
     pub fn update_container(&self, caller: &Caller, id: &ContainerId, update: ContainerUpdate) -> Result<Container> {
         let name = update.name.as_deref().map(str::parse::<ContainerName>).transpose()?;
         let color = update.color.as_deref().map(validate::color).transpose()?;
@@ -145,6 +146,7 @@ impl Host {
         }
         validate::text("comment", update.comment.as_ref().and_then(|c| c.as_deref()), 16_000)?;
         validate::text("ssh_public_key", update.ssh_public_key.as_ref().and_then(|c| c.as_deref()), 16_384)?;
+        self.0.api_sockets.check(update.api_socket)?;
         let disk = update.disk.map(|d| self.0.limits.check_disk(d)).transpose()?;
         let changed = self.change(caller, |tx| {
             let before = containers::get(tx.conn, id)?;
@@ -160,6 +162,9 @@ impl Host {
                 r.spec.ramdisk_scope = update.ramdisk_scope.unwrap_or(r.spec.ramdisk_scope);
                 if let Some(env) = update.environment_vars {
                     r.spec.env = env;
+                }
+                if let Some(wanted) = update.api_socket {
+                    r.spec.api_socket = wanted;
                 }
                 if let Some(limit) = disk {
                     r.spec.disk = limit;
@@ -183,6 +188,9 @@ impl Host {
         })?;
         if disk.is_some() {
             self.0.limits.apply_to(id)?;
+        }
+        if let (Some(false), Some(number)) = (update.api_socket, self.0.api_sockets.number(id)) {
+            self.0.api_sockets.close(id, number);
         }
         Ok(changed)
     }

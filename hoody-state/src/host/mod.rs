@@ -8,6 +8,7 @@ pub(crate) mod check;
 mod containers;
 mod diff;
 mod files;
+mod inside;
 mod lists;
 mod operations;
 mod peers;
@@ -32,6 +33,7 @@ pub use peers::OfferedStream;
 
 pub use crate::op::Caller;
 pub use crate::ops::exec::Executed;
+pub use crate::services::api_sockets::ApiServer;
 pub use crate::settings::{HostNetwork, Settings};
 
 use crate::catalog::{Durability, Tx};

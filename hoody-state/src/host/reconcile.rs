@@ -39,6 +39,10 @@ impl Host {
                 tracing::error!(container = %row.id, error = %e, "could not compare the container with what runs; the next start tries again");
             }
         }
+        let running = self.0.catalog.read(|c| containers::all(c, None))?.into_iter();
+        let running: HashSet<ContainerId> =
+            running.filter(|r| r.spec.api_socket && matches!(r.status, Status::Running | Status::Paused)).map(|r| r.id).collect();
+        self.0.api_sockets.take_up(|id| running.contains(id));
         self.0.shares.sync_all()?;
         self.write(Durability::Disk, |tx| {
             if all {

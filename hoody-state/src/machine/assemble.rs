@@ -15,6 +15,7 @@ use crate::pool::Pool;
 use crate::ramdisk::RamDisks;
 use crate::rootfs::RootFs;
 use crate::runtime::Runtime;
+use crate::services::api_sockets::ApiSockets;
 use crate::services::automatic::Automatic;
 use crate::services::databases::Databases;
 use crate::services::dirs::ContainerDirs;
@@ -36,6 +37,7 @@ use crate::share::ShareMount;
 use crate::snapshot::SnapshotStore;
 use crate::transfer::Transport;
 use crate::world::{Parts, World};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Everything that a host is made of.
@@ -55,6 +57,8 @@ pub(super) struct Assembly {
     pub settings: Settings,
     pub boot: String,
     pub id_base: u32,
+    /// Where the sockets of containers are; nothing: they have none.
+    pub api_sockets: Option<PathBuf>,
     /// Its lock on the data directory is held as long as the host lives.
     pub pool: Option<Pool>,
 }
@@ -76,7 +80,7 @@ pub(super) fn open(parts: Assembly) -> Result<Host> {
 }
 
 fn assemble(parts: Assembly) -> Result<Host> {
-    let Assembly { catalog, store, roots, freezer, runtime, databases, ramdisks, shares, transport, clock, hook, server, settings, boot, id_base, pool } =
+    let Assembly { catalog, store, roots, freezer, runtime, databases, ramdisks, shares, transport, clock, hook, server, settings, boot, id_base, api_sockets, pool } =
         parts;
     let catalog = Arc::new(catalog);
     let records = Records { catalog: Arc::clone(&catalog), clock: Arc::clone(&clock) };
@@ -86,7 +90,9 @@ fn assemble(parts: Assembly) -> Result<Host> {
     let databases = Arc::new(Databases::new(databases, Arc::clone(&store), Arc::clone(&roots), records.clone(), dirs));
     let ramdisks = Arc::new(Ramdisks::new(ramdisks, dirs));
     let shares = Arc::new(Shares::new(shares, Arc::clone(&roots), Arc::clone(&runtime), Arc::clone(&databases), records.clone(), wake.clone()));
+    let api_sockets = Arc::new(ApiSockets::new(api_sockets, dirs));
     let starter = Starter {
+        api_sockets: Arc::clone(&api_sockets),
         store: Arc::clone(&store),
         roots: Arc::clone(&roots),
         runtime: Arc::clone(&runtime),
@@ -110,6 +116,7 @@ fn assemble(parts: Assembly) -> Result<Host> {
         databases,
         ramdisks,
         shares,
+        api_sockets,
         starter,
         engine: Engine::new(records.clone(), hook),
         peers: Peers { transport, records: records.clone(), server: server.clone(), id_base },
@@ -144,6 +151,7 @@ fn listen(host: &Host, runtime: &dyn Runtime) {
     host.0.engine.locks.on_free(move |key| {
         if let (Key::Container(id), Some(inner)) = (key, weak.upgrade()) {
             inner.exits.lock_freed(id);
+            inner.close_api_socket_if_stopped(id);
         }
     });
     let weak = host.0.downgrade();
@@ -162,6 +170,7 @@ fn listen(host: &Host, runtime: &dyn Runtime) {
     runtime.set_exit_listener(Box::new(move |id, run, exit| {
         if let Some(inner) = weak.upgrade() {
             inner.exits.ended(id, run, exit, || inner.engine.locks.holder(&Key::Container(id.clone())).is_some());
+            inner.close_api_socket_if_stopped(id);
         }
     }));
 }

@@ -224,6 +224,7 @@ impl HostBuilder {
             settings,
             boot,
             id_base,
+            api_sockets: machine.as_ref().filter(|m| m.config.api_sockets && m.writable).map(|m| m.config.api_socket_dir()),
             pool: machine.map(|m| m.pool),
         })
     }

@@ -43,6 +43,8 @@ pub struct HostConfig {
     pub databases: Option<PathBuf>,
     /// Idle processors may sleep while databases are busy too: a transaction takes up to four times as long then.
     pub save_power: bool,
+    /// Whether containers may have a socket for a part of the API. Somebody must then serve it: [`Host::serve_api_sockets`](crate::Host::serve_api_sockets).
+    pub api_sockets: bool,
     /// How other servers are reached; nothing: they are not.
     pub transport: Option<Arc<dyn Transport>>,
     /// What an operator sets.
@@ -105,6 +107,11 @@ impl HostConfig {
     /// Where the RAM disks are mounted.
     pub(super) fn ramdisks(&self) -> PathBuf {
         self.run.join("ramdisks")
+    }
+
+    /// Where the sockets of containers are.
+    pub(super) fn api_socket_dir(&self) -> PathBuf {
+        self.run.join("api")
     }
 
     /// The daemon of the databases: `program` is started if none answers.

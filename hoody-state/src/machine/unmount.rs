@@ -27,10 +27,11 @@ impl Host {
             end_daemon(config)?;
             Pool::take_down(&config.pool())?;
         }
-        let state = config.runtime_state();
-        match std::fs::remove_dir_all(&state) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::io(format!("remove {}", state.display()), e)),
-            _ => {}
+        for dir in [config.runtime_state(), config.api_socket_dir()] {
+            match std::fs::remove_dir_all(&dir) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::io(format!("remove {}", dir.display()), e)),
+                _ => {}
+            }
         }
         // Only if nothing of anybody else's is in it.
         let _ = std::fs::remove_dir(&config.run);

@@ -160,6 +160,9 @@ pub struct Container {
     pub filesystem: Filesystem,
     /// Its network.
     pub network: Network,
+    /// Whether it has the socket `/run/hoody.sock`, by which its root uses a part of the API for this container.
+    #[serde(default)]
+    pub api_socket: bool,
     /// Of a copy that is a machine of its own: what was changed for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<super::ContainerIdentity>,
@@ -279,7 +282,7 @@ pub struct AllSnapshotsUsage {
 pub struct Mount {
     /// Where.
     pub path: String,
-    /// `storage`, `databases`, `ramdisk`, `snapshots`, `share`.
+    /// `storage`, `databases`, `ramdisk`, `snapshots`, `api_socket`, `share`.
     pub kind: String,
 }
 
@@ -325,6 +328,8 @@ pub struct NewContainer {
     pub filesystem: Option<Filesystem>,
     /// Default `none`.
     pub network: Option<Network>,
+    /// Whether it gets the socket `/run/hoody.sock`, by which its root uses a part of the API for this container. Default false.
+    pub api_socket: Option<bool>,
 }
 
 /// What to change of a container; absent is unchanged.
@@ -345,6 +350,8 @@ pub struct ContainerUpdate {
     pub ramdisk_scope: Option<RamdiskScope>,
     /// Replaces all.
     pub environment_vars: Option<BTreeMap<String, String>>,
+    /// Whether it has the socket `/run/hoody.sock`. True: from the next start on; false: it is closed at once.
+    pub api_socket: Option<bool>,
     /// Bytes that its volumes and snapshots may hold, as a number or as `"20G"`; null: no limit. At once.
     #[serde(default, deserialize_with = "super::present_size", skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]

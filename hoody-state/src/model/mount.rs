@@ -15,6 +15,9 @@ pub const RECEIVED: &str = "/hoody/shares";
 /// Where a container sees its own snapshots, each under its name.
 pub const SNAPSHOTS: &str = "/hoody/snapshots";
 
+/// Where a container sees the directory of its socket, if it has one.
+pub const API_SOCKET: &str = "/hoody/api";
+
 /// Tells one directory from another, and how it may be used. What is mounted is compared by it with what should be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Identity {

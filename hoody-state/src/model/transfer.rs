@@ -43,6 +43,8 @@ pub struct ForkRequest {
     pub start: Option<bool>,
     /// Whether each gets a machine id, SSH host key and random seed of its own before its first boot; default true.
     pub new_identity: Option<bool>,
+    /// Whether they have the socket `/run/hoody.sock`; absent: as the container. Forks that a container makes by its own socket have none.
+    pub api_socket: Option<bool>,
 }
 
 /// What became of each copy.

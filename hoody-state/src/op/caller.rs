@@ -11,6 +11,8 @@ pub struct Caller {
     pub by: String,
     /// Who that is in the history, if it is more than `by` says: the name of a token, or `root`.
     pub author: Option<String>,
+    /// Whether a process of the container itself asks, by its socket. Then it changes only snapshots that it made that way, and its forks have no socket.
+    pub inside: bool,
     /// How long to hold the answer of work that may outlast it; the work continues in the background.
     pub wait: Duration,
     /// How long a change may wait for a short one of the same thing that came before it; zero: it is refused at once. Default: 10 s.
@@ -21,7 +23,7 @@ pub struct Caller {
 
 impl Default for Caller {
     fn default() -> Self {
-        Caller { by: "user".into(), author: None, wait: Duration::from_secs(60), patience: PATIENCE, idempotency: None }
+        Caller { by: "user".into(), author: None, inside: false, wait: Duration::from_secs(60), patience: PATIENCE, idempotency: None }
     }
 }
 

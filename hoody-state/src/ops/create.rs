@@ -154,6 +154,7 @@ fn new_container(world: &World, project: &ProjectId, new: NewContainer) -> Resul
         return Err(Error::new(Code::UnknownServer, format!("server {s} is not known here: this server is {}", world.server.id)));
     }
     world.settings.host_network.check(new.network.unwrap_or_default(), false)?;
+    world.api_sockets.check(new.api_socket)?;
     let disk = match new.disk {
         Some(asked) => world.limits.check_disk(asked)?,
         None => world.settings.default_disk.filter(|_| world.store.uncounted().is_none()),
@@ -182,6 +183,7 @@ fn new_container(world: &World, project: &ProjectId, new: NewContainer) -> Resul
         databases: new.databases.unwrap_or_default(),
         filesystem: Filesystem::Btrfs,
         network: new.network.unwrap_or_default(),
+        api_socket: new.api_socket.unwrap_or(false),
     };
     let row = ContainerRow {
         id: ContainerId::generate(),

@@ -31,7 +31,13 @@ pub(crate) fn fork(world: &World, caller: &Caller, id: &ContainerId, request: &F
         ContainerName::for_creation(n)?;
     }
     let start = request.start.unwrap_or(true);
-    let row = |name: ContainerName| copy_row(world, &source, source.project.clone(), name, None, start, request.new_identity.unwrap_or(true));
+    world.api_sockets.check(request.api_socket)?;
+    let row = |name: ContainerName| {
+        let mut row = copy_row(world, &source, source.project.clone(), name, None, start, request.new_identity.unwrap_or(true));
+        // A container that forks itself gives its copies no means to go on with that.
+        row.spec.api_socket = !caller.inside && request.api_socket.unwrap_or(row.spec.api_socket);
+        row
+    };
     if request.source_snapshot.is_none() {
         // A snapshot is not taken for nothing: where no copy at all could be made, the first one's reason is the answer.
         let could: Vec<Result<()>> = names.iter().map(|n| could_be_made(world, &row(ContainerName::for_creation(n)?))).collect();

@@ -32,6 +32,7 @@ mod journal_tests;
 pub(crate) mod lifecycle;
 pub(crate) mod observed;
 pub(crate) mod order;
+mod own;
 mod persistence;
 pub(crate) mod project_delete;
 pub(crate) mod promote;

@@ -1,6 +1,7 @@
 //! Takes a snapshot of a container's disk, whatever the container is doing, with the databases of its project.
 
 use super::observed::thaw_unless_paused;
+use super::own::require_own;
 use super::snapshot_delete::{DeleteSnapshot, remove_from_list, unpinned};
 use super::snapshot_row::{free_name, measured, unmeasured};
 use super::{Begun, Claim, Held, Key, Op, Operation, Recovery, Want};
@@ -287,6 +288,7 @@ fn take_under(world: &World, caller: &Caller, held: Held, id: &ContainerId, want
                 if keep_replaced == 0 {
                     unpinned(&old.snapshot)?;
                 }
+                require_own(c, caller, id, &old)?;
                 Some(old)
             }
         };

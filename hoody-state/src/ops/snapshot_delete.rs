@@ -1,6 +1,7 @@
 //! Deletes a snapshot: it leaves the list in the transaction that journals this; its volumes are deleted after that.
 
 use super::discarded;
+use super::own::require_own;
 use super::snapshot_row::measured;
 use super::{Begun, Claim, Held, Op, Operation, Recovery, Want};
 use crate::catalog::snapshots::SnapshotRow;
@@ -106,7 +107,11 @@ pub(crate) fn delete(world: &World, caller: &Caller, id: &ContainerId, name: &st
         return Ok(t);
     }
     world.read(|c| containers::get(c, id).and_then(|_| snapshots::get_unambiguous(c, id, name)))?;
-    delete_found(world, caller, id, |c| snapshots::get_unambiguous(c, id, name))
+    delete_found(world, caller, id, |c| {
+        let row = snapshots::get_unambiguous(c, id, name)?;
+        require_own(c, caller, id, &row)?;
+        Ok(row)
+    })
 }
 
 /// Deletes a snapshot that has expired, if it still exists and its expiry has not been put off meanwhile. It is found by its name alone: its alias may be

@@ -1,6 +1,7 @@
 //! Renames, pins and dates snapshots: changes of the list alone, under the container's lock, since operations rely on the aliases and pins they have seen.
 
 use super::delete::deleting;
+use super::own::require_own;
 use super::{Claim, Want};
 use crate::catalog::snapshots::alias_in_use;
 use crate::catalog::{containers, snapshots};
@@ -27,6 +28,7 @@ fn edit(world: &World, caller: &Caller, id: &ContainerId, name: &str, event: Opt
             return Err(deleting(id));
         }
         let mut row = snapshots::get_unambiguous(tx.conn, id, name)?;
+        require_own(tx.conn, caller, id, &row)?;
         f(&mut row.snapshot);
         let shown = row.snapshot.alias.as_ref().map_or_else(|| row.snapshot.name.as_str(), Alias::as_str);
         if snapshots::showing(tx.conn, id, shown)?.is_some_and(|o| o.snapshot.name != row.snapshot.name) {

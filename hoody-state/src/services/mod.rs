@@ -1,5 +1,6 @@
 //! Components with a state of their own: each holds the backends it needs and nothing else. An operation calls them; none of them knows an operation.
 
+pub(crate) mod api_sockets;
 pub(crate) mod automatic;
 pub(crate) mod databases;
 pub(crate) mod dirs;

@@ -58,6 +58,7 @@ impl View {
             databases: r.spec.databases,
             filesystem: r.spec.filesystem,
             network: r.spec.network,
+            api_socket: r.spec.api_socket,
             identity: r.state.identity.as_ref().map(Into::into),
             operation_id: open.map(|(id, _)| id),
             created_at: r.created,

@@ -46,4 +46,7 @@ pub struct CopiedSpec {
     pub filesystem: Filesystem,
     /// Its network.
     pub network: Network,
+    /// Whether it has a socket for a part of the API of its server.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub api_socket: bool,
 }

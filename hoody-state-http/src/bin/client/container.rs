@@ -36,9 +36,12 @@ pub fn run(cx: &mut Context<'_>, command: Container) -> Outcome<u8> {
             cx.print(&rows, |d| table(d.as_array().map_or(&[], Vec::as_slice), &COLUMNS))?;
         }
         Container::Create(a) => create(cx, *a)?,
-        Container::Update { container, disk: limit } => {
-            let data = cx.client.call("PATCH", &path(cx, &container, "")?, Some(&json!({ "disk": disk(&limit) })))?;
-            cx.say(&data, format!("{container}: disk {limit}"))?;
+        Container::Update { container, disk: limit, api_socket } => {
+            let given = [("disk", limit.as_deref().map(disk)), ("api_socket", api_socket.map(Value::from))];
+            let body: serde_json::Map<String, Value> = given.into_iter().filter_map(|(k, v)| Some((k.to_owned(), v?))).collect();
+            let data = cx.client.call("PATCH", &path(cx, &container, "")?, Some(&Value::Object(body)))?;
+            let said = [limit.map(|l| format!("disk {l}")), api_socket.map(|on| format!("api_socket {on}"))];
+            cx.say(&data, format!("{container}: {}", said.into_iter().flatten().collect::<Vec<_>>().join(", ")))?;
         }
         Container::Show { container } => {
             let data = cx.client.get(&path(cx, &container, "")?)?;
@@ -104,6 +107,7 @@ fn create(cx: &mut Context<'_>, a: CreateContainer) -> Outcome {
         ("disk", a.disk.as_deref().map(disk)),
         ("cpu", a.cpu.map(Value::from)),
         ("network", a.network.map(Value::from)),
+        ("api_socket", a.api_socket.then_some(Value::Bool(true))),
         ("databases", a.databases.map(Value::from)),
         ("filesystem", a.filesystem.map(Value::from)),
         ("comment", a.comment.map(Value::from)),

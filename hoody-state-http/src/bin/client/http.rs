@@ -58,13 +58,21 @@ impl Target {
     }
 }
 
-/// The sockets of the servers on this machine that use the default run directory. Empty for other users than root: the servers would refuse them.
+/// In a container: its own socket, by the link to it, and where it is whatever becomes of the link.
+const OWN_SOCKETS: [&str; 2] = ["/run/hoody.sock", "/hoody/api/hoody.sock"];
+
+/// The sockets of the servers on this machine that use the default run directory; without any, the socket of the container that this program runs in. Empty for
+/// other users than root: the servers would refuse them.
 pub fn local_sockets() -> Vec<PathBuf> {
     if !nix::unistd::geteuid().is_root() {
         return Vec::new();
     }
-    let Ok(servers) = std::fs::read_dir("/run/hoody-state") else { return Vec::new() };
-    let mut sockets: Vec<PathBuf> = servers.flatten().map(|e| e.path().join("api.sock")).filter(|p| UnixStream::connect(p).is_ok()).collect();
+    let answers = |p: &PathBuf| UnixStream::connect(p).is_ok();
+    let servers = std::fs::read_dir("/run/hoody-state").into_iter().flatten();
+    let mut sockets: Vec<PathBuf> = servers.flatten().map(|e| e.path().join("api.sock")).filter(answers).collect();
+    if sockets.is_empty() {
+        sockets.extend(OWN_SOCKETS.map(PathBuf::from).into_iter().find(answers));
+    }
     sockets.sort();
     sockets
 }

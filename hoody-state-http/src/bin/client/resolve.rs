@@ -75,6 +75,13 @@ pub fn container(cx: &Context<'_>, wanted: &str) -> Outcome<String> {
     if is_id(wanted) {
         return Ok(wanted.to_owned());
     }
+    // A container's own socket knows it by this word; to another server it is a name.
+    if wanted == "self"
+        && let Ok(own) = cx.client.get("/containers/self")
+        && is_id(&field(&own, "id"))
+    {
+        return Ok(field(&own, "id"));
+    }
     let all: Vec<Named> = all_rows(cx, "/containers/", "containers")?
         .iter()
         .map(|c| Named { id: field(c, "id"), name: field(c, "name"), place: field(c, "project_alias") })

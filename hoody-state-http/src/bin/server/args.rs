@@ -283,6 +283,7 @@ impl ServeArgs {
             container_tasks: Some(self.container_tasks),
             pool_tasks: self.pool_tasks,
             save_power: self.save_power,
+            api_sockets: true,
             transport: Some(std::sync::Arc::new(hoody_state_http::transport::HttpTransport::new())),
             settings: Settings {
                 undo_expiry: self.undo_expiry,

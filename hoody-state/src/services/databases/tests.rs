@@ -51,6 +51,7 @@ fn row(databases: DatabaseScope, project: &ProjectId) -> ContainerRow {
             databases,
             filesystem: Filesystem::default(),
             network: Network::None,
+            api_socket: false,
         },
         state: ContainerState {
             desired: Desired::Running,

@@ -5,6 +5,7 @@
 mod etc;
 mod init;
 
+use super::api_sockets::ApiSockets;
 use super::databases::{DATABASES, Databases, IfServed, Served};
 use super::dirs::ContainerDirs;
 use super::identity::Identities;
@@ -15,7 +16,7 @@ use crate::catalog::containers::ContainerRow;
 use crate::catalog::records::Records;
 use crate::error::{IoContext, Result};
 use crate::id::{ContainerId, RunId};
-use crate::model::mount::{Mount, RECEIVED, SNAPSHOTS, Tree};
+use crate::model::mount::{API_SOCKET, Mount, RECEIVED, SNAPSHOTS, Tree};
 use crate::model::{CopiedIdentity, Status};
 use crate::rootfs::RootFs;
 use crate::runtime::{Limits, RunSpec, Running, Runtime};
@@ -33,6 +34,7 @@ pub(crate) struct Starter {
     pub(crate) databases: Arc<Databases>,
     pub(crate) ramdisks: Arc<Ramdisks>,
     pub(crate) shares: Arc<Shares>,
+    pub(crate) api_sockets: Arc<ApiSockets>,
     pub(crate) dirs: ContainerDirs,
     pub(crate) host_network: HostNetwork,
     pub(crate) identities: Identities,
@@ -125,6 +127,7 @@ impl Starter {
         let mut own: Vec<Mount> = databases.iter().map(|d| Mount::new(d.source.clone(), DATABASES)).collect();
         own.extend(self.ramdisks.mounts_for(r)?);
         own.extend(self.snapshots_of(r, root)?);
+        own.extend(root.and_then(|root| self.api_sockets.mount_for(r, root)));
         Ok(Mounts { own, shares: self.shares.mounts_for(r)?, databases })
     }
 
@@ -147,6 +150,9 @@ impl Starter {
         all.extend(self.ramdisks.paths(r).iter().map(|path| mount(path, "ramdisk")));
         if self.roots.path(&r.id).is_some() {
             all.push(mount(SNAPSHOTS, "snapshots"));
+        }
+        if self.api_sockets.is_open(&r.id) {
+            all.push(mount(API_SOCKET, "api_socket"));
         }
         if matches!(r.status, Status::Running | Status::Paused) {
             all.extend(self.shares.seen_by(&r.id)?.into_iter().map(|name| mount(&format!("{RECEIVED}/{name}"), "share")));

@@ -15,13 +15,17 @@ pub enum Container {
     },
     /// Create a container and start it
     Create(Box<CreateContainer>),
-    /// Change the disk limit of a container. It takes effect at once
+    /// Change the disk limit of a container, or whether it has a socket for a part of the API
+    #[command(group(clap::ArgGroup::new("what").required(true).multiple(true)))]
     Update {
         /// Id or name of the container
         container: String,
-        /// Disk space for its volumes and snapshots, such as 20G; `none` removes the limit
-        #[arg(long, value_name = "SIZE")]
-        disk: String,
+        /// Disk space for its volumes and snapshots, such as 20G; `none` removes the limit. It takes effect at once
+        #[arg(long, value_name = "SIZE", group = "what")]
+        disk: Option<String>,
+        /// Whether it has the socket /run/hoody.sock: from its next start on; `false` closes it at once
+        #[arg(long, value_name = "BOOL", group = "what")]
+        api_socket: Option<bool>,
     },
     /// Show a container
     Show {
@@ -245,6 +249,9 @@ pub struct CreateContainer {
     /// Its network: none, or the network of the host
     #[arg(long, value_parser = ["none", "host"])]
     pub network: Option<String>,
+    /// Give it the socket /run/hoody.sock, by which its root uses a part of the API for this container
+    #[arg(long)]
+    pub api_socket: bool,
     /// Whether its directory of databases is shared with the project or private
     #[arg(long, value_parser = ["project", "private"])]
     pub databases: Option<String>,
