@@ -23,6 +23,10 @@ pub struct Limits {
     pub container_requests: usize,
     /// The same, of one container.
     pub requests_per_container: usize,
+    /// How much a container may ask at once by its socket: a request that reads counts one, a change ten.
+    pub container_burst: u32,
+    /// How much of that comes back in a second.
+    pub container_rate: u32,
     /// How long a client may take for a TLS handshake, and then for the headers of its first request.
     pub header_timeout: Duration,
     /// How long a connection that has sent a valid token may be idle between two requests.
@@ -75,6 +79,8 @@ impl Default for Limits {
             connections_per_container: 8,
             container_requests: 16,
             requests_per_container: 2,
+            container_burst: 60,
+            container_rate: 5,
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),
             body_timeout: Duration::from_secs(10),

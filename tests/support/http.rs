@@ -14,19 +14,19 @@ pub struct Served {
 
 impl Served {
     pub fn new(host: Host, socket: &Path) -> Self {
+        Self::with(host, socket, hoody_state_http::Options::default())
+    }
+
+    pub fn with(host: Host, socket: &Path, options: hoody_state_http::Options) -> Self {
         let (stop, stopped) = tokio::sync::oneshot::channel();
         let (ready, is_ready) = std::sync::mpsc::channel();
         let path = socket.to_path_buf();
         let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .max_blocking_threads(hoody_state_http::Options::default().blocking_threads())
-                .build()
-                .unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(options.blocking_threads()).build().unwrap();
             runtime.block_on(async {
                 let unix = hoody_state_http::unix::bind(&path).unwrap();
                 ready.send(()).unwrap();
-                let api = hoody_state_http::Api::new(host, hoody_state_http::Options::default());
+                let api = hoody_state_http::Api::new(host, options);
                 hoody_state_http::serve::serve(&api, None, None, Some(unix), async {
                     let _ = stopped.await;
                 })

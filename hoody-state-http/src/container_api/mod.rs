@@ -22,8 +22,9 @@ mod routes;
 use crate::app::Shared;
 use crate::auth::Identity;
 use crate::envelope::ApiError;
+use crate::limits::Limits;
 use crate::serve::Connection;
-use crate::slots::{CALLER, Holder};
+use crate::slots::{CALLER, Holder, Slot};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -31,11 +32,14 @@ use axum::http::{Method, Uri};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
+use bytes::Bytes;
 use hoody_state::id::ContainerId;
 use hoody_state::{Code, Error};
-use http_body_util::BodyExt;
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use rate::Bucket;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Instant;
 use tower::ServiceExt;
 
@@ -49,8 +53,9 @@ pub(crate) struct Own {
 }
 
 impl Own {
-    pub(crate) fn new(id: ContainerId) -> Self {
-        Own { id, bucket: Arc::new(Bucket::new(Instant::now())), changing: Arc::default() }
+    pub(crate) fn new(id: ContainerId, limits: &Limits) -> Self {
+        let bucket = Bucket::new(limits.container_burst, limits.container_rate, Instant::now());
+        Own { id, bucket: Arc::new(bucket), changing: Arc::default() }
     }
 }
 
@@ -129,12 +134,30 @@ async fn admit(State(app): State<Shared>, mut request: Request, next: Next) -> R
         tracing::info!(container = %own.id, %method, path, status = response.status().as_u16(), "a container changed something by its socket");
     }
     // A slow reader of an answer keeps its place, so that containers do not use up what all callers share.
-    response.map(|body| {
-        Body::new(body.map_frame(move |frame| {
-            let _held = &slot;
-            frame
-        }))
-    })
+    response.map(|body| Body::new(Held { body, _slot: slot }))
+}
+
+/// A body that keeps a slot until it is sent.
+struct Held {
+    body: Body,
+    _slot: Slot,
+}
+
+impl HttpBody for Held {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
 
 fn too_often(wait: std::time::Duration) -> ApiError {
@@ -150,7 +173,7 @@ mod tests {
 
     #[test]
     fn self_is_the_container_and_the_prefix_may_be_left_out() {
-        let own = Own::new("65f0c0ffee00000000000002".parse().unwrap());
+        let own = Own::new("65f0c0ffee00000000000002".parse().unwrap(), &Limits::default());
         let plain = |target: &str| {
             let mut request = Request::new(Body::empty());
             *request.uri_mut() = target.parse().unwrap();

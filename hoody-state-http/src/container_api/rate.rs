@@ -3,10 +3,6 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How many tokens a full bucket holds.
-pub const CAPACITY: f64 = 60.0;
-/// How many tokens come back in a second.
-pub const PER_SECOND: f64 = 5.0;
 /// What a request costs that only reads.
 pub const READ: f64 = 1.0;
 /// What a request costs that changes something.
@@ -14,7 +10,11 @@ pub const CHANGE: f64 = 10.0;
 
 /// A bucket.
 #[derive(Debug)]
-pub struct Bucket(Mutex<State>);
+pub struct Bucket {
+    capacity: f64,
+    per_second: f64,
+    state: Mutex<State>,
+}
 
 #[derive(Debug)]
 struct State {
@@ -23,10 +23,11 @@ struct State {
 }
 
 impl Bucket {
-    /// A full bucket.
+    /// A full bucket that holds `capacity` tokens, of which `per_second` come back in a second.
     #[must_use]
-    pub fn new(now: Instant) -> Self {
-        Bucket(Mutex::new(State { tokens: CAPACITY, at: now }))
+    pub fn new(capacity: u32, per_second: u32, now: Instant) -> Self {
+        let capacity = f64::from(capacity);
+        Bucket { capacity, per_second: f64::from(per_second.max(1)), state: Mutex::new(State { tokens: capacity, at: now }) }
     }
 
     /// Takes out `cost` tokens.
@@ -34,12 +35,12 @@ impl Bucket {
     /// # Errors
     /// How long it takes until there are as many. Nothing is taken out then.
     pub fn take(&self, cost: f64, now: Instant) -> Result<(), Duration> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let passed = now.saturating_duration_since(state.at).as_secs_f64();
-        state.tokens = (state.tokens + passed * PER_SECOND).min(CAPACITY);
+        state.tokens = (state.tokens + passed * self.per_second).min(self.capacity);
         state.at = now.max(state.at);
         if state.tokens < cost {
-            return Err(Duration::from_secs_f64((cost - state.tokens) / PER_SECOND));
+            return Err(Duration::from_secs_f64((cost - state.tokens) / self.per_second));
         }
         state.tokens -= cost;
         Ok(())
@@ -54,7 +55,7 @@ mod tests {
     #[test]
     fn a_burst_is_let_through_and_then_as_much_as_comes_back() {
         let start = Instant::now();
-        let bucket = Bucket::new(start);
+        let bucket = Bucket::new(60, 5, start);
         for _ in 0..6 {
             bucket.take(CHANGE, start).unwrap();
         }

@@ -53,6 +53,7 @@ impl Sockets {
 
 impl ApiServer for Sockets {
     fn opened(&self, container: &ContainerId, listener: std::os::unix::net::UnixListener, root: u32) {
+        let Some(app) = self.app.upgrade() else { return };
         let _in_runtime = self.handle.enter();
         let listener = match listener.set_nonblocking(true).and_then(|()| UnixListener::from_std(listener)) {
             Ok(listener) => listener,
@@ -65,7 +66,7 @@ impl ApiServer for Sockets {
             app: self.app.clone(),
             address: Address::of_container(container),
             root,
-            router: self.router.clone().layer(Extension(Own::new(container.clone()))),
+            router: self.router.clone().layer(Extension(Own::new(container.clone(), &app.options.limits))),
             stopping: self.stopping.clone(),
         };
         let task = self.handle.spawn(async move { socket.accept(listener).await }).abort_handle();

@@ -19,6 +19,9 @@ use std::time::Duration;
 const ELSEWHERE: &[(Code, &str)] = &[
     (Code::DatabasesShared, "tests/filesystem/databases.rs"),
     (Code::CopyHasChanges, "tests/transfer/local.rs"),
+    (Code::SnapshotNotOwn, "tests/filesystem/container_api.rs"),
+    (Code::ForkLimit, "tests/filesystem/container_api.rs"),
+    (Code::RateLimited, "tests/filesystem/container_api.rs"),
     (Code::BranchPointNotFound, "tests/promote.rs"),
     (Code::NotRelated, "tests/promote.rs"),
     (Code::PromoteConflicts, "tests/promote.rs"),
@@ -154,6 +157,7 @@ fn peers(s: &Server, seen: &mut Seen) {
     let project = s.project("copying");
     let id = s.container(&project, "box");
     seen.expect("disk_limit_unsupported", &s.call("PATCH", &format!("/api/v1/containers/{id}"), r#"{"disk":"20G"}"#));
+    seen.expect("api_socket_unsupported", &s.call("PATCH", &format!("/api/v1/containers/{id}"), r#"{"api_socket":true}"#));
     let none = "65f0c0ffee000000000000ff";
     seen.expect("source_container_not_found", &s.call("POST", &format!("/api/v1/containers/{none}/copy"), &format!(r#"{{"target_project_id":"{project}"}}"#)));
     seen.expect("not_a_copy", &s.call("POST", &format!("/api/v1/containers/{id}/sync"), ""));

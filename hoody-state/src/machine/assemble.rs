@@ -80,8 +80,25 @@ pub(super) fn open(parts: Assembly) -> Result<Host> {
 }
 
 fn assemble(parts: Assembly) -> Result<Host> {
-    let Assembly { catalog, store, roots, freezer, runtime, databases, ramdisks, shares, transport, clock, hook, server, settings, boot, id_base, api_sockets, pool } =
-        parts;
+    let Assembly {
+        catalog,
+        store,
+        roots,
+        freezer,
+        runtime,
+        databases,
+        ramdisks,
+        shares,
+        transport,
+        clock,
+        hook,
+        server,
+        settings,
+        boot,
+        id_base,
+        api_sockets,
+        pool,
+    } = parts;
     let catalog = Arc::new(catalog);
     let records = Records { catalog: Arc::clone(&catalog), clock: Arc::clone(&clock) };
     let dirs = ContainerDirs { id_base };
