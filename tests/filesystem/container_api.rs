@@ -199,6 +199,8 @@ fn a_container_reaches_itself_and_nothing_else_by_its_socket() {
     own(s.code(&c, "DELETE", "/containers/self/snapshots/golden", &Value::Null));
     own(s.code(&c, "PUT", "/containers/self/snapshots/golden/expiry", &expiry));
     own(s.code(&c, "POST", "/containers/self/snapshots", &json!({ "alias": "golden", "on_alias_conflict": "replace" })));
+    let rolling = json!({ "alias": "rolling", "on_alias_conflict": "replace", "keep_replaced": 1 });
+    assert_eq!(s.code(&c, "POST", "/containers/self/snapshots", &rolling).0, 400, "what had the alias before may be another's");
     s.good(&c, "POST", "/containers/self/snapshots", &json!({ "alias": "mine" }));
     s.host().pin_snapshot(&Caller::default(), &c, "mine", Some("kept".into())).unwrap();
     assert_eq!(s.code(&c, "DELETE", "/containers/self/snapshots/mine", &Value::Null), (409, "snapshot_pinned".into()));

@@ -276,6 +276,10 @@ impl Wanted {
 fn take_under(world: &World, caller: &Caller, held: Held, id: &ContainerId, wanted: Wanted) -> Result<SnapshotAnswer> {
     let room = world.limits.check_space().and_then(|()| world.limits.check_nested(&Volume::Live(id.clone())));
     let Wanted { now, alias, on_alias_conflict, keep_replaced, expires_at, description, labels, trigger } = wanted;
+    if caller.inside && keep_replaced > 0 {
+        // What has had the alias before may be another's.
+        return Err(Error::new(Code::ValidationError, "keep_replaced: a container cannot ask for it by its own socket; replace alone is possible"));
+    }
     let (container, name, parent, replaced) = world.read(|c| {
         let r = containers::get(c, id)?;
         room?;
