@@ -233,8 +233,13 @@ fn local(pair: &Pair, c: &ContainerId) {
     });
     let mut results = Vec::new();
     let fifty = ms(|| {
-        let request =
-            ForkRequest { count: Some(50), source_snapshot: Some("base".into()), name_prefix: Some("fork".into()), start: Some(false), new_identity: None };
+        let request = ForkRequest {
+            count: Some(50),
+            source_snapshot: Some("base".into()),
+            name_prefix: Some("fork".into()),
+            start: Some(false),
+            ..ForkRequest::default()
+        };
         results = host.fork_container(&Caller::default(), c, &request).unwrap().results;
         for r in &results {
             let id = &r.container.as_ref().unwrap().id;

@@ -96,7 +96,7 @@ fn each_fork_has_its_own_result() {
     let (w, host, c) = staged();
     let p = host.container(&c).unwrap().project_id;
     container(&host, &p, "try-3").unwrap();
-    let request = ForkRequest { count: Some(5), name_prefix: Some("try".into()), source_snapshot: Some("second".into()), start: None, new_identity: None };
+    let request = ForkRequest { count: Some(5), name_prefix: Some("try".into()), source_snapshot: Some("second".into()), ..ForkRequest::default() };
     let forked = host.fork_container(&Caller::default(), &c, &request).unwrap();
     assert_eq!(forked.results.len(), 5);
     for (i, r) in forked.results.iter().enumerate() {
