@@ -1,12 +1,19 @@
 //! Time as a trait, so that expiry and schedules are tested without waiting.
 
-use jiff::Timestamp;
-use std::sync::Mutex;
+use jiff::{SignedDuration, Timestamp};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Where the time comes from.
 pub trait Clock: Send + Sync {
     /// The present, to the millisecond.
     fn now(&self) -> Timestamp;
+
+    /// What the boot clock shows: it counts steadily from the boot of the machine on, while the machine sleeps too, and cannot be set.
+    fn since_boot(&self) -> SignedDuration {
+        let t = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME);
+        // Every kernel that this runs on has this clock.
+        t.map_or(SignedDuration::ZERO, |t| SignedDuration::new(t.tv_sec(), i32::try_from(t.tv_nsec()).unwrap_or(0)))
+    }
 }
 
 /// The host's clock.
@@ -21,27 +28,41 @@ impl Clock for SystemClock {
 
 /// A clock that a test moves.
 #[derive(Debug)]
-pub struct ManualClock(Mutex<Timestamp>);
+pub struct ManualClock(Mutex<(Timestamp, SignedDuration)>);
 
 impl ManualClock {
     /// A clock that stands at `at`.
     #[must_use]
     pub fn new(at: Timestamp) -> Self {
-        ManualClock(Mutex::new(truncate(at)))
+        ManualClock(Mutex::new((truncate(at), SignedDuration::ZERO)))
     }
 
-    /// Moves it on.
+    fn state(&self) -> MutexGuard<'_, (Timestamp, SignedDuration)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Time passes.
     pub fn advance(&self, by: std::time::Duration) {
-        let mut t = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let Ok(later) = t.checked_add(by) {
-            *t = truncate(later);
+        let mut t = self.state();
+        if let Ok(later) = t.0.checked_add(by) {
+            t.0 = truncate(later);
+            t.1 = t.1.saturating_add(SignedDuration::try_from(by).unwrap_or(SignedDuration::MAX));
         }
+    }
+
+    /// The wall clock is set; the boot clock stays as it is.
+    pub fn set(&self, at: Timestamp) {
+        self.state().0 = truncate(at);
     }
 }
 
 impl Clock for ManualClock {
     fn now(&self) -> Timestamp {
-        *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.state().0
+    }
+
+    fn since_boot(&self) -> SignedDuration {
+        self.state().1
     }
 }
 

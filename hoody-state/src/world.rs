@@ -16,6 +16,7 @@ use crate::services::exits::Exits;
 use crate::services::freezing::Freezing;
 use crate::services::limits::Limits;
 use crate::services::peers::Peers;
+use crate::services::policies::Policies;
 use crate::services::pool_watch::PoolWatch;
 use crate::services::ramdisks::Ramdisks;
 use crate::services::shares::Shares;
@@ -167,6 +168,8 @@ pub(crate) struct Parts {
     pub upkeep: Wake,
     /// How often automatic snapshots are taken.
     pub automatic: Automatic,
+    /// What the runner of schedules works by.
+    pub policies: Arc<Policies>,
     /// Looks after the pool's file system.
     pub pool_watch: Arc<PoolWatch>,
 }
@@ -176,5 +179,6 @@ impl Drop for Parts {
         self.sizes.close();
         // Its thread sleeps for as long as nothing is due.
         self.upkeep.close();
+        self.policies.close();
     }
 }

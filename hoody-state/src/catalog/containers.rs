@@ -338,6 +338,7 @@ fn taken(c: &Connection, e: rusqlite::Error, r: &ContainerRow) -> Error {
 pub(crate) struct EndedShares(pub Vec<Share>);
 
 impl Tx<'_> {
+    /// Adds a container. The schedules of the policy that applies to it begin: after the commit their runner is to be told (`world.policies.ring()`).
     pub(crate) fn insert_container(&mut self, r: &ContainerRow, by: &str) -> Result<()> {
         self.conn
             .execute(
@@ -357,6 +358,7 @@ impl Tx<'_> {
                 ],
             )
             .map_err(|e| taken(self.conn, e, r))?;
+        self.align_schedules(&r.id)?;
         self.log_status(r, None, by, None)
     }
 

@@ -1,12 +1,13 @@
 //! Snapshot policies of the server, of projects and of containers, and when each schedule of a container runs next.
 
-#![allow(dead_code)]
 use super::{Tx, json, ms, time, to_json};
 use crate::error::Result;
 use crate::id::{ContainerId, ProjectId};
 use crate::model::{PolicyTarget, SnapshotPolicy};
+use crate::retention::{Plan, PlannedSchedule};
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
 /// The policy that is set on this scope itself.
@@ -73,6 +74,65 @@ pub(crate) struct ScheduleRow {
     pub rule: String,
 }
 
+/// A run of a schedule: the time that it stands for, and the run after it. It is part of an intent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Slot {
+    pub container: ContainerId,
+    pub schedule: String,
+    /// What the times were computed from.
+    pub rule: String,
+    due_ms: i64,
+    next_due_ms: i64,
+    next_start_ms: i64,
+}
+
+impl Slot {
+    pub(crate) fn new(schedule: &PlannedSchedule, container: &ContainerId, scheduled_for: Timestamp) -> Self {
+        let (next, start) = run_after(schedule, container, scheduled_for);
+        Slot {
+            container: container.clone(),
+            schedule: schedule.name().to_owned(),
+            rule: rule(schedule),
+            due_ms: ms(scheduled_for),
+            next_due_ms: ms(next),
+            next_start_ms: ms(start),
+        }
+    }
+
+    /// The time by the schedule.
+    pub(crate) fn scheduled_for(&self) -> Timestamp {
+        time(self.due_ms)
+    }
+}
+
+/// What the times of a schedule are computed from, as text.
+pub(crate) fn rule(schedule: &PlannedSchedule) -> String {
+    let zone = schedule.time_zone().iana_name().unwrap_or("UTC");
+    let spread = schedule.schedule().spread.map_or(0, |s| s.as_secs());
+    format!("{zone} {spread} {}", schedule.schedule().cron)
+}
+
+/// The time by the schedule of the first run after `after`, and when it starts in this container. One that never comes is at the end of time.
+fn run_after(schedule: &PlannedSchedule, container: &ContainerId, after: Timestamp) -> (Timestamp, Timestamp) {
+    let due = schedule.next_after(after).unwrap_or(Timestamp::MAX);
+    (due, due.checked_add(schedule.offset(container)).unwrap_or(due))
+}
+
+/// Where a schedule stands that begins to apply at `now`, or whose times have changed. `before`: what is known of its runs until now.
+pub(crate) fn first_run(container: &ContainerId, schedule: &PlannedSchedule, now: Timestamp, before: Option<&ScheduleRow>) -> ScheduleRow {
+    let (due, start) = run_after(schedule, container, now);
+    ScheduleRow {
+        container: container.clone(),
+        schedule: schedule.name().to_owned(),
+        due,
+        start,
+        last: before.and_then(|b| b.last),
+        last_error: before.and_then(|b| b.last_error.clone()),
+        failures: 0,
+        rule: rule(schedule),
+    }
+}
+
 const COLUMNS: &str = "container_id, schedule, due_ms, next_due_ms, last_ms, last_error, failures, rule";
 
 fn row(r: &Row<'_>) -> rusqlite::Result<Result<ScheduleRow>> {
@@ -108,6 +168,11 @@ pub(crate) fn due(c: &Connection, now: Timestamp) -> Result<(Vec<ContainerId>, O
     Ok((due, next.map(time)))
 }
 
+/// How many schedules failed at their last attempt.
+pub(crate) fn count_failing(c: &Connection) -> Result<u64> {
+    Ok(c.prepare_cached("SELECT count(*) FROM schedules WHERE failures > 0")?.query_row([], |r| r.get(0))?)
+}
+
 /// When the first run starts, which may be past.
 pub(crate) fn first_start(c: &Connection) -> Result<Option<Timestamp>> {
     let first: Option<i64> = c.prepare_cached("SELECT min(next_due_ms) FROM schedules")?.query_row([], |r| r.get(0))?;
@@ -128,6 +193,42 @@ impl Tx<'_> {
     /// Deletes the policy of a scope; whether it had one.
     pub(crate) fn delete_policy(&mut self, scope: &PolicyTarget) -> Result<bool> {
         Ok(self.conn.execute("DELETE FROM policies WHERE scope = ?1 AND id = ?2", [scope.as_str(), scope.id()])? > 0)
+    }
+
+    /// Brings the rows of a container's schedules in line with the policy that applies to it. Times that are computed as before stay.
+    pub(crate) fn align_schedules(&mut self, id: &ContainerId) -> Result<()> {
+        let Some((policy, target)) = effective(self.conn, id)? else { return self.keep_schedules(id, &BTreeSet::new()) };
+        match Plan::new(&policy) {
+            Ok(plan) => self.align_schedules_with(id, &plan),
+            // Another version has checked it. Nothing else fails because of it.
+            Err(e) => {
+                tracing::error!(container = %id, error = %e, "the snapshot policy of {target} cannot be used");
+                Ok(())
+            }
+        }
+    }
+
+    /// The same, with the policy that applies.
+    pub(crate) fn align_schedules_with(&mut self, id: &ContainerId, plan: &Plan) -> Result<()> {
+        let known = schedules(self.conn, id)?;
+        for schedule in plan.schedules() {
+            let before = known.iter().find(|r| r.schedule == schedule.name());
+            if before.is_none_or(|r| r.rule != rule(schedule)) {
+                self.put_schedule(&first_run(id, schedule, self.now, before))?;
+            }
+        }
+        self.keep_schedules(id, &plan.schedules().iter().map(PlannedSchedule::name).collect())
+    }
+
+    /// A run is done: the next one is due. A schedule that has changed or gone meanwhile stays as it is.
+    pub(crate) fn end_run(&mut self, id: &ContainerId, slot: &Slot) -> Result<()> {
+        self.conn
+            .prepare_cached(
+                "UPDATE schedules SET due_ms = ?4, next_due_ms = ?5, last_ms = ?3, last_error = NULL, failures = 0
+                 WHERE container_id = ?1 AND schedule = ?2 AND rule = ?6 AND due_ms <= ?3",
+            )?
+            .execute(params![id.as_str(), slot.schedule, slot.due_ms, slot.next_due_ms, slot.next_start_ms, slot.rule])?;
+        Ok(())
     }
 
     /// Writes where a schedule stands.

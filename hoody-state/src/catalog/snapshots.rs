@@ -79,6 +79,14 @@ pub(crate) fn by_alias(c: &Connection, id: &ContainerId, alias: &str) -> Result<
         .transpose()
 }
 
+/// The newest snapshot that a schedule of the container has taken.
+pub(crate) fn newest_of_schedule(c: &Connection, id: &ContainerId, schedule: &str) -> Result<Option<SnapshotRow>> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM snapshots WHERE container_id = ?1 AND schedule = ?2 AND trigger = 'schedule' ORDER BY created_ms DESC, generation DESC LIMIT 1"
+    );
+    c.prepare_cached(&sql)?.query_row([id.as_str(), schedule], row).optional()?.transpose()
+}
+
 /// A pinned snapshot of the container, if it has one.
 pub(crate) fn pinned(c: &Connection, id: &ContainerId) -> Result<Option<SnapshotRow>> {
     let sql = format!("SELECT {COLUMNS} FROM snapshots WHERE container_id = ?1 AND pinned IS NOT NULL ORDER BY name LIMIT 1");
@@ -203,6 +211,13 @@ impl Tx<'_> {
             params![id.as_str(), s.name.as_str(), s.parent.as_ref().map(SnapshotName::as_str)],
         )?;
         self.forget_snapshot(id, &s.name)
+    }
+
+    /// Takes the alias from a snapshot, for another that is to have it.
+    pub(crate) fn take_alias(&mut self, id: &ContainerId, name: &SnapshotName) -> Result<()> {
+        let sql = "UPDATE snapshots SET replaced_alias = alias, alias = NULL WHERE container_id = ?1 AND name = ?2 AND alias IS NOT NULL";
+        self.conn.execute(sql, [id.as_str(), name.as_str()])?;
+        Ok(())
     }
 
     pub(crate) fn set_snapshot_size(&mut self, id: &ContainerId, name: &SnapshotName, size: Bytes) -> Result<()> {

@@ -12,9 +12,11 @@ mod inside;
 mod lists;
 mod operations;
 mod peers;
+mod policies;
 mod projects;
 mod queries;
 mod reconcile;
+pub(crate) mod schedules;
 #[cfg(test)]
 mod share_tests;
 mod shares;
@@ -102,6 +104,7 @@ impl Host {
     /// Ends the background work, waiting a little for operations under way. Containers go on.
     pub fn close(&self) {
         self.0.upkeep.close();
+        self.0.policies.close();
         if !self.0.engine.close(Duration::from_secs(10)) {
             tracing::warn!("operations are still under way; the next start finishes or undoes them");
         }

@@ -6,7 +6,7 @@ use crate::error::{Code, Error, Result};
 use crate::id::{ContainerId, ServerId};
 use crate::model::{Container, NewPeer, Peer, Server, Token};
 use crate::ops;
-use crate::services::peers::wrong_answer;
+use crate::services::peers::{Sent, wrong_answer};
 use crate::snapshot::Volume;
 use crate::transfer::{Answer, Compressor, Request, Responder, StreamRequest, StreamWriter, VERSION};
 use std::io::Write;
@@ -16,6 +16,8 @@ pub struct OfferedStream {
     host: Host,
     volume: Volume,
     base: Option<Volume>,
+    /// No schedule removes what is being sent.
+    _sent: Sent,
 }
 
 impl OfferedStream {
@@ -137,7 +139,9 @@ impl Host {
             Code::SnapshotNotFound => Error::new(Code::BaseMissing, format!("{}: ask for an increment on another", e.message())),
             _ => e,
         })?;
-        Ok(OfferedStream { host: self.clone(), volume: volume(&request.snapshot)?, base })
+        let names = std::iter::once(&request.snapshot).chain(&request.base).cloned().collect();
+        let sent = self.0.peers.sending.begin(&request.container, names);
+        Ok(OfferedStream { host: self.clone(), volume: volume(&request.snapshot)?, base, _sent: sent })
     }
 
     /// The server that a request names: this one, or a peer.

@@ -5,7 +5,7 @@ use crate::catalog::records::Records;
 use crate::clock::Clock;
 use crate::error::Result;
 use crate::freeze::Freezer;
-use crate::host::{Host, upkeep};
+use crate::host::{Host, schedules, upkeep};
 use crate::locked_db::LockedDb;
 use crate::model::Server;
 use crate::op::step::StepHook;
@@ -23,7 +23,8 @@ use crate::services::exits::Exits;
 use crate::services::freezing::Freezing;
 use crate::services::identity::Identities;
 use crate::services::limits::Limits;
-use crate::services::peers::Peers;
+use crate::services::peers::{Peers, Sending};
+use crate::services::policies::Policies;
 use crate::services::pool_watch::PoolWatch;
 use crate::services::ramdisks::Ramdisks;
 use crate::services::shares::Shares;
@@ -73,6 +74,7 @@ pub(super) fn open(parts: Assembly) -> Result<Host> {
     } else {
         host.reconcile()?;
         upkeep::start(&host)?;
+        schedules::start(&host)?;
     }
     serve_databases(&host);
     host.0.pool_watch.start(host.0.upkeep.clone())?;
@@ -123,6 +125,7 @@ fn assemble(parts: Assembly) -> Result<Host> {
     };
     let meters = Meters::new(Arc::clone(&store), Arc::clone(&runtime), Arc::clone(&ramdisks), records.clone());
     let sizes = Arc::new(Sizes::new(Arc::clone(&store), records.clone()));
+    let policies = Arc::new(Policies::new(records.clone(), boot.clone())?);
     let user = catalog.user().clone();
     Ok(Host(World::new(Parts {
         limits: Limits::new(Arc::clone(&store), records.clone(), &settings, wake.clone()),
@@ -136,7 +139,7 @@ fn assemble(parts: Assembly) -> Result<Host> {
         api_sockets,
         starter,
         engine: Engine::new(records.clone(), hook),
-        peers: Peers { transport, records: records.clone(), server: server.clone(), id_base },
+        peers: Peers { transport, records: records.clone(), server: server.clone(), id_base, sending: Sending::default() },
         clock,
         catalog,
         server,
@@ -150,6 +153,7 @@ fn assemble(parts: Assembly) -> Result<Host> {
         sizes,
         upkeep: wake,
         automatic: Automatic::default(),
+        policies,
         pool_watch,
     })))
 }
@@ -166,9 +170,15 @@ fn listen(host: &Host, runtime: &dyn Runtime) {
     });
     let weak = host.0.downgrade();
     host.0.engine.locks.on_free(move |key| {
-        if let (Key::Container(id), Some(inner)) = (key, weak.upgrade()) {
-            inner.exits.lock_freed(id);
-            inner.close_api_socket_if_stopped(id);
+        let Some(inner) = weak.upgrade() else { return };
+        match key {
+            Key::Container(id) => {
+                inner.exits.lock_freed(id);
+                inner.policies.lock_freed(Some(id));
+                inner.close_api_socket_if_stopped(id);
+            }
+            Key::Databases(_) => inner.policies.lock_freed(None),
+            Key::Image(_) | Key::Project(_) => {}
         }
     });
     let weak = host.0.downgrade();

@@ -18,6 +18,7 @@ use super::relocate::Move;
 use super::reset::Reset;
 use super::restore::Restore;
 use super::restore_files::BringFiles;
+use super::scheduled_snapshot::ScheduledSnapshot;
 use super::snapshot::TakeSnapshot;
 use super::snapshot_delete::DeleteSnapshot;
 use super::sync::Sync;
@@ -51,6 +52,7 @@ pub(crate) static ALL: [Entry<World>; 23] = [
     Entry::of::<Recover>(),
     Entry::of::<EmptyTrash>(),
     Entry::of::<MergeEqual>(),
+    Entry::of::<ScheduledSnapshot>(),
 ];
 
 /// Why a row of the journal cannot be read, if it cannot.

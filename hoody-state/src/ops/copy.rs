@@ -264,5 +264,6 @@ pub(super) fn clone_container(world: &World, caller: &Caller, row: ContainerRow,
         tx.insert_container(&row, &caller.by)
     })?;
     drop(joining);
+    world.policies.ring();
     created(world, &id, begun, caller)
 }

@@ -117,6 +117,7 @@ pub(crate) fn create(world: &World, caller: &Caller, project: &ProjectId, new: N
         tx.insert_container(&row, &caller.by)
     })?;
     drop(joining);
+    world.policies.ring();
     created(world, &row.id, begun, caller)
 }
 

@@ -17,6 +17,7 @@ use crate::world::World;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -156,6 +157,7 @@ pub(crate) fn deleting(id: &ContainerId) -> Error {
 pub(super) fn mark_deleting(tx: &mut Tx<'_>, id: &ContainerId, by: &str) -> Result<Vec<Share>> {
     none_pinned(tx.conn, id)?;
     tx.change_container(id, by, None, |r| r.status = Status::Deleting)?;
+    tx.keep_schedules(id, &BTreeSet::new())?;
     tx.delete_shares_of(id)
 }
 

@@ -79,8 +79,13 @@ fn every_row_of_the_version_before_is_read() {
         json!({ "kind": "empty_trash", "container": C, "project": P }),
         json!({ "kind": "merge_equal", "project": P, "containers": [C], "min_size": 4096 }),
     ];
-    assert_eq!(before.len(), super::all::ALL.len());
-    for intent in before {
+    // What no version before had.
+    let since = [json!({
+        "kind": "scheduled_snapshot", "container": C, "row": kept(),
+        "slot": { "container": C, "schedule": "daily", "rule": "UTC 0 @daily", "due_ms": 1, "next_due_ms": 2, "next_start_ms": 3 }
+    })];
+    assert_eq!(before.len() + since.len(), super::all::ALL.len());
+    for intent in before.into_iter().chain(since) {
         assert_eq!(unreadable(&row(&intent)), None, "{intent}");
     }
     assert!(unreadable(&row(&json!({ "kind": "teleport" }))).unwrap().contains("teleport"));

@@ -179,6 +179,7 @@ pub(crate) fn accept(world: &World, order: CopyOrder) -> Result<CopyState> {
     let joining = world.engine.lock(&caller, joining("container.copy", &order.project))?;
     let begun = Begun::journal(world, &caller, held, Durability::Disk, intent, Some(&order.project), |tx| insert_ordered(world, tx, &order, &row))?;
     drop(joining);
+    world.policies.ring();
     begun.in_background(Duration::ZERO)?;
     state(world, &order.copy)
 }

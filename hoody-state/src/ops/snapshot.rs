@@ -187,7 +187,7 @@ pub(super) fn take_volumes(world: &World, op: &Op, id: &ContainerId, name: &Snap
 }
 
 /// The locks of a snapshot: the databases that it takes along are only read, so snapshots of one project go on side by side.
-fn claim_of(c: &ContainerRow) -> Claim {
+pub(super) fn claim_of(c: &ContainerRow) -> Claim {
     let mut wants = vec![Want::container(&c.id)];
     if c.spec.databases == DatabaseScope::Project {
         wants.push(Want::shared(Key::Databases(c.project.clone())));
@@ -316,7 +316,7 @@ fn take_under(world: &World, caller: &Caller, held: Held, id: &ContainerId, want
     answer
 }
 
-fn may_be_snapshotted(world: &World, c: &rusqlite::Connection, r: &ContainerRow) -> Result<()> {
+pub(super) fn may_be_snapshotted(world: &World, c: &rusqlite::Connection, r: &ContainerRow) -> Result<()> {
     let id = &r.id;
     if matches!(r.status, Status::Creating | Status::Copying | Status::Deleting | Status::Deleted) {
         return Err(Error::new(Code::OperationStateConflict, format!("container {id} is {}: it cannot be snapshotted", r.status)));

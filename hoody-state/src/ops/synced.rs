@@ -270,7 +270,7 @@ pub(crate) fn news(world: &World, source: &ContainerId, copy: &ContainerId, know
     Ok(News { snapshot: (!same).then_some(taken), base })
 }
 
-fn snapshots_differ(world: &World, id: &ContainerId, base: &SnapshotName, new: &SnapshotName) -> Result<bool> {
+pub(super) fn snapshots_differ(world: &World, id: &ContainerId, base: &SnapshotName, new: &SnapshotName) -> Result<bool> {
     let volumes = |n: &SnapshotName| (Volume::Snapshot(id.clone(), n.clone()), Volume::SnapshotDatabases(id.clone(), n.clone()));
     let ((a, a_databases), (b, b_databases)) = (volumes(base), volumes(new));
     let exists = |v: &Volume| world.store.info(v).map(|i| i.is_some());

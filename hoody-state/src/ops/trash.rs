@@ -118,6 +118,7 @@ impl Recover {
             Err(e) => tracing::warn!(container = %self.container, error = %e, "could not delete volumes that are in no list"),
         }
         world.upkeep.expiry();
+        world.policies.ring();
     }
 }
 

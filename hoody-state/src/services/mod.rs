@@ -10,6 +10,7 @@ pub(crate) mod freezing;
 pub(crate) mod identity;
 pub(crate) mod limits;
 pub(crate) mod peers;
+pub(crate) mod policies;
 pub(crate) mod pool_watch;
 pub(crate) mod ramdisks;
 pub(crate) mod shares;

@@ -1,5 +1,6 @@
 //! Questions to other servers.
 
+use super::sending::Sending;
 use crate::catalog::peers;
 use crate::catalog::records::Records;
 use crate::error::{Code, Error, Result};
@@ -23,6 +24,7 @@ pub(crate) struct Peers {
     pub(crate) server: Server,
     /// The first host id of its containers.
     pub(crate) id_base: u32,
+    pub(crate) sending: Sending,
 }
 
 /// The error for an answer of another kind than was asked for.

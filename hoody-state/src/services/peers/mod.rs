@@ -3,5 +3,7 @@
 mod asking;
 mod known;
 mod rights;
+mod sending;
 
 pub(crate) use asking::{Peers, wrong_answer};
+pub(crate) use sending::{Sending, Sent};
