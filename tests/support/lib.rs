@@ -5,6 +5,7 @@ pub mod http;
 pub mod programs;
 pub mod worker;
 
+use hoody_state::clock::ManualClock;
 use hoody_state::freeze::memory::MemoryFreezer;
 use hoody_state::host::Settings;
 use hoody_state::id::{ContainerId, ProjectId, ServerId};
@@ -16,8 +17,9 @@ use hoody_state::snapshot::memory::MemoryStore;
 use hoody_state::transfer::memory::MemoryNet;
 use hoody_state::{Caller, Code, Error, Host, HostBuilder, Result};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// Counts steps and crashes at one of them, once.
@@ -52,7 +54,14 @@ pub struct MemoryWorld {
     pub server: Server,
     /// The network it is on, and its url there.
     pub net: Option<(MemoryNet, String)>,
+    /// Its clock, if it is moved by hand.
+    pub clock: Option<Arc<ManualClock>>,
+    pub max_snapshots: Option<u64>,
+    gate: Gate,
 }
+
+/// The kind of an operation that stands still at its next step: it says so, and goes on when it is told.
+type Gate = Arc<Mutex<Option<(String, Sender<()>, Receiver<()>)>>>;
 
 /// How often steps fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,10 +79,16 @@ struct Shared {
     hook: Arc<CrashAt>,
     failing: Arc<AtomicU8>,
     errno: Arc<AtomicI32>,
+    gate: Gate,
 }
 
 impl StepHook for Shared {
     fn step(&self, operation: &str, step: &str) -> Result<()> {
+        let gate = self.gate.lock().unwrap().take_if(|(kind, ..)| kind == operation && step != "intent");
+        if let Some((_, arrived, go_on)) = gate {
+            arrived.send(()).unwrap();
+            go_on.recv_timeout(Duration::from_secs(60)).expect("nobody lets the operation go on");
+        }
         // Before the step is counted: whoever sees the count may call the failures off.
         let failing = self.failing.load(Ordering::SeqCst);
         let out = self.hook.step(operation, step);
@@ -103,7 +118,17 @@ impl MemoryWorld {
             boot: "this boot".into(),
             server: Server { id: ServerId::generate(), name: "local".into() },
             net: None,
+            clock: None,
+            max_snapshots: None,
+            gate: Gate::default(),
         }
+    }
+
+    /// The next operation of this kind stands still after its intent: the first channel says when it does, the second lets it go on.
+    pub fn stop_at(&self, kind: &str) -> (Receiver<()>, Sender<()>) {
+        let ((arrived, at), (go_on, going)) = (channel(), channel());
+        *self.gate.lock().unwrap() = Some((kind.into(), arrived, going));
+        (at, go_on)
     }
 
     /// The same on a network, under a name.
@@ -116,10 +141,13 @@ impl MemoryWorld {
     pub fn host(&self) -> Host {
         let mut builder = HostBuilder::new(Some(self.catalog.path()), self.store.clone(), self.freezer.clone(), self.runtime.clone())
             .unwrap()
-            .hook(Box::new(Shared { hook: self.hook.clone(), failing: self.failing.clone(), errno: self.errno.clone() }))
+            .hook(Box::new(Shared { hook: self.hook.clone(), failing: self.failing.clone(), errno: self.errno.clone(), gate: self.gate.clone() }))
             .boot_id(&self.boot)
             .server(self.server.clone())
-            .settings(Settings { transfer_pause: Duration::from_millis(1), ..Settings::default() });
+            .settings(Settings { transfer_pause: Duration::from_millis(1), max_snapshots: self.max_snapshots, ..Settings::default() });
+        if let Some(clock) = &self.clock {
+            builder = builder.clock(clock.clone());
+        }
         if let Some((net, _)) = &self.net {
             builder = builder.transport(Arc::new(net.clone()));
         }

@@ -1,6 +1,7 @@
 //! What all ways of making a copy share: its row, its snapshots, its databases, and how it ends.
 
 use super::create::new_state;
+use super::snapshot_row::copied_trigger;
 use super::{Claim, Key, Op};
 use crate::catalog::containers::{self, ContainerRow, Desired};
 use crate::catalog::snapshots::{self, SnapshotRow};
@@ -121,6 +122,7 @@ pub(super) fn copy_snapshot(
     row.snapshot.last_used_at = None;
     // A pin keeps a container from being deleted. It was set on the source, not on the copy.
     row.snapshot.pinned = None;
+    row.snapshot.trigger = copied_trigger(row.snapshot.trigger);
     Ok(Some(row))
 }
 

@@ -2,7 +2,7 @@
 
 use super::Op;
 use super::persistence::persistently;
-use super::snapshot_row::free_name;
+use super::snapshot_row::{copied_trigger, free_name};
 use crate::catalog::Durability;
 use crate::catalog::containers::ContainerRow;
 use crate::catalog::history;
@@ -103,6 +103,10 @@ pub(super) fn receive_snapshot(
     new.snapshot.name.clone_from(&name);
     new.snapshot.last_used_at = None;
     new.snapshot.pinned = None;
+    // What is moved here goes on here: so do its schedules.
+    if row.state.handover.is_none() {
+        new.snapshot.trigger = copied_trigger(new.snapshot.trigger);
+    }
     new.snapshot.parent = parent.and_then(own);
     world.write(Durability::Process, |tx| {
         // Its alias may be another's here by now.

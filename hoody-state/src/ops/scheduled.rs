@@ -61,19 +61,17 @@ pub(crate) fn run(world: &World, due: &ScheduleRow, noticed: Timestamp) -> Resul
     };
     let row = world.read(|c| containers::get(c, id))?;
     let held = world.engine.lock(&caller(), claim_of(&row))?;
-    let ended = take(world, &held, schedule, &slot, missed);
-    let ended = match ended {
-        Err(e) if is_lack_of_room(&e) => {
-            // What the schedule does not keep may be all that is in the way.
-            match prune(world, &held, id, &plan) {
-                Ok(0) => return Err(e),
-                Ok(_) => return take(world, &held, schedule, &slot, missed),
-                Err(why) if why.code() == Code::Crashed => return Err(why),
-                Err(_) => return Err(e),
-            }
+    let mut ended = take(world, &held, schedule, &slot, missed);
+    if ended.as_ref().is_err_and(is_lack_of_room) {
+        // What the schedule does not keep may be all that is in the way.
+        match prune(world, &held, id, &plan) {
+            Ok(0) => {}
+            Ok(_) => ended = take(world, &held, schedule, &slot, missed),
+            Err(e) if e.code() == Code::Crashed => return Err(e),
+            Err(e) => note_not_pruned(world, id, &e),
         }
-        ended => ended?,
-    };
+    }
+    let ended = ended?;
     if let Err(e) = prune(world, &held, id, &plan) {
         if e.code() == Code::Crashed {
             return Err(e);

@@ -68,3 +68,8 @@ pub(super) fn unmeasured(name: SnapshotName, alias: Option<Alias>, now: Timestam
         frees_bytes: None,
     }
 }
+
+/// The trigger of a snapshot that came with a copy. No schedule of the copy has taken it, so none removes it.
+pub(super) fn copied_trigger(trigger: Trigger) -> Trigger {
+    if trigger == Trigger::Schedule { Trigger::Copy } else { trigger }
+}

@@ -64,7 +64,7 @@ impl Line {
                 }
             }
         }
-        let more = most.saturating_sub(s.workers).min(s.queue.len());
+        let more = most.min(s.active.len()).saturating_sub(s.workers);
         s.workers += more;
         more
     }
