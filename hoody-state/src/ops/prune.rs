@@ -1,18 +1,27 @@
 //! Removes the snapshots that a container's schedules do not keep. Which these are is decided by [`crate::retention`] alone.
 
 use super::Held;
-use super::scheduled::{caller, emit};
 use super::snapshot_delete::delete_within;
 use crate::catalog::snapshots::SnapshotRow;
-use crate::catalog::{Durability, operations, snapshots};
+use crate::catalog::{Durability, Tx, containers, operations, snapshots};
 use crate::error::{Code, Error, Result};
 use crate::id::ContainerId;
 use crate::model::{Action, Trigger};
 use crate::name::SnapshotName;
+use crate::op::Caller;
 use crate::retention::{Plan, Stamp, decide, holds_back};
 use crate::world::World;
 use serde_json::{Value, json};
 use std::collections::HashSet;
+use std::time::Duration;
+
+/// How long a run waits for a short operation before it makes room for runs of other containers.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Who takes and removes snapshots of schedules, in logs and in the history.
+pub(super) fn caller() -> Caller {
+    Caller { by: "schedule".into(), patience: PATIENCE, ..Caller::default() }
+}
 
 /// Removes what the schedules of `plan` do not keep, each by the operation that deletes a snapshot; how many. `held`: the container's lock.
 pub(super) fn prune(world: &World, held: &Held, id: &ContainerId, plan: &Plan) -> Result<usize> {
@@ -80,13 +89,21 @@ pub(crate) fn stamps(world: &World, id: &ContainerId, rows: &[SnapshotRow]) -> R
 /// The snapshots of a container that an operation under way starts from, here or on another server. More may be named: an operation that mentions the container
 /// protects every name in its intent.
 fn bases(world: &World, id: &ContainerId) -> Result<HashSet<String>> {
-    let mut names = world.peers.being_sent(id);
+    let mut names = world.peers.sending.needed(id);
     for row in world.read(operations::open)?.into_iter().filter(|row| row.intent.contains(id.as_str())) {
         if let Ok(intent) = serde_json::from_str(&row.intent) {
             texts(&intent, &mut names);
         }
     }
     Ok(names)
+}
+
+/// Announces what happened to a container; nothing if it has gone.
+pub(super) fn emit(tx: &mut Tx<'_>, id: &ContainerId, event: &str, payload: serde_json::Value) -> Result<()> {
+    match containers::find(tx.conn, id)? {
+        Some(row) => tx.emit_container(event, &row, payload),
+        None => Ok(()),
+    }
 }
 
 fn texts(value: &Value, into: &mut HashSet<String>) {

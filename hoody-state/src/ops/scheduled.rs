@@ -1,31 +1,27 @@
 //! One run of a schedule: which times it stands for, whether a snapshot is due, the snapshot, and the removal of what the schedule does not keep.
 
-use super::prune::prune;
+use super::prune::{caller, emit, prune};
 use super::scheduled_snapshot::ScheduledSnapshot;
 use super::snapshot::{claim_of, may_be_snapshotted};
 use super::snapshot_row::{free_name, unmeasured};
 use super::{Begun, Held};
+use crate::catalog::Durability;
 use crate::catalog::containers::{self, ContainerRow};
 use crate::catalog::policies::{self, ScheduleRow, Slot};
 use crate::catalog::snapshots::{self, SnapshotRow};
-use crate::catalog::{Durability, Tx};
 use crate::error::{Code, Error, Kind, Result};
 use crate::id::ContainerId;
 use crate::model::{Snapshot, Status, Trigger, While};
 use crate::name::{Alias, SnapshotName};
-use crate::op::Caller;
 use crate::retention::PlannedSchedule;
 use crate::snapshot::Volume;
 use crate::units::Generation;
 use crate::world::World;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
-use std::time::Duration;
 
 /// A run that was noticed this much later than it should have started was missed: the server was down, or the machine slept.
 const LATE: SignedDuration = SignedDuration::from_secs(60);
-/// How long a run waits for a short operation before it makes room for runs of other containers.
-const PATIENCE: Duration = Duration::from_secs(1);
 /// The pause after the first failure; doubled with each further one.
 const FIRST_PAUSE: SignedDuration = SignedDuration::from_secs(10);
 const LONGEST_PAUSE: SignedDuration = SignedDuration::from_hours(1);
@@ -41,11 +37,6 @@ pub(crate) enum Ended {
     NotRunning,
     /// There is no such run any more.
     Gone,
-}
-
-/// Who takes and removes snapshots of schedules, in logs and in the history.
-pub(super) fn caller() -> Caller {
-    Caller { by: "schedule".into(), patience: PATIENCE, ..Caller::default() }
 }
 
 /// Runs what is due of a schedule. `noticed`: when the runner saw first that it is due. Errors: `operation_in_progress` while another operation has the
@@ -223,13 +214,6 @@ fn next_try(now: Timestamp, row: &ScheduleRow, schedule: Option<&PlannedSchedule
 
 fn time_json(t: Timestamp) -> String {
     crate::clock::rfc3339::format(t)
-}
-
-pub(super) fn emit(tx: &mut Tx<'_>, id: &ContainerId, event: &str, payload: serde_json::Value) -> Result<()> {
-    match containers::find(tx.conn, id)? {
-        Some(row) => tx.emit_container(event, &row, payload),
-        None => Ok(()),
-    }
 }
 
 fn note_not_pruned(world: &World, id: &ContainerId, e: &Error) {

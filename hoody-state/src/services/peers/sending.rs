@@ -1,4 +1,3 @@
-use super::Peers;
 use crate::id::ContainerId;
 use crate::name::SnapshotName;
 use std::collections::{HashMap, HashSet};
@@ -37,20 +36,18 @@ impl Sending {
         self.change(container, &names, |streams| streams + 1);
         Sent { sending: self.clone(), container: container.clone(), names }
     }
+
+    /// The snapshots of a container that a copy or sync to another server needs now.
+    pub(crate) fn needed(&self, container: &ContainerId) -> HashSet<String> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let needed = all.iter().filter(|((c, _), (streams, at))| c == container && (*streams > 0 || at.elapsed() < BETWEEN_STREAMS));
+        needed.map(|((_, name), _)| name.to_string()).collect()
+    }
 }
 
 impl Drop for Sent {
     fn drop(&mut self) {
         self.sending.change(&self.container, &self.names, |streams| streams.saturating_sub(1));
-    }
-}
-
-impl Peers {
-    /// The snapshots of a container that a copy or sync to another server needs now.
-    pub(crate) fn being_sent(&self, container: &ContainerId) -> HashSet<String> {
-        let all = self.sending.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let needed = all.iter().filter(|((c, _), (streams, at))| c == container && (*streams > 0 || at.elapsed() < BETWEEN_STREAMS));
-        needed.map(|((_, name), _)| name.to_string()).collect()
     }
 }
 
@@ -69,6 +66,8 @@ mod tests {
         assert_eq!(streams(&sending), Some(2));
         drop(one);
         drop(two);
-        assert_eq!(streams(&sending), Some(0), "it counts as being sent for a while");
+        assert_eq!(streams(&sending), Some(0));
+        assert_eq!(sending.needed(&id), HashSet::from(["daily".to_owned()]), "a copy asks for one snapshot after the other");
+        assert!(sending.needed(&ContainerId::generate()).is_empty());
     }
 }
