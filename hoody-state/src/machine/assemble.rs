@@ -178,7 +178,7 @@ fn listen(host: &Host, runtime: &dyn Runtime) {
                 inner.close_api_socket_if_stopped(id);
             }
             Key::Databases(_) => inner.policies.lock_freed(None),
-            Key::Image(_) | Key::Project(_) => {}
+            Key::Image(_) | Key::Project(_) | Key::Pool => {}
         }
     });
     let weak = host.0.downgrade();
