@@ -28,7 +28,7 @@ use crate::op::Entry;
 use crate::world::World;
 
 /// All operations. The journal is read by it.
-pub(crate) static ALL: [Entry<World>; 23] = [
+pub(crate) static ALL: [Entry<World>; 24] = [
     Entry::of::<Create>(),
     Entry::of::<Lifecycle>(),
     Entry::of::<Delete>(),
