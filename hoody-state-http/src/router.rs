@@ -22,6 +22,7 @@ pub(crate) fn documented(app: &Shared) -> (Router<Shared>, utoipa::openapi::Open
         .merge(routes::copies::routes())
         .merge(routes::promote::routes())
         .merge(routes::peers::routes())
+        .merge(routes::policies::routes())
         .merge(routes::environment::routes())
         .merge(routes::inside::routes())
         .merge(routes::snapshots::routes())

@@ -12,6 +12,7 @@ pub mod images;
 pub mod inside;
 pub mod operations;
 pub mod peers;
+pub mod policies;
 pub mod projects;
 pub mod promote;
 pub mod published;

@@ -26,6 +26,7 @@ mod log_tests;
 mod operation;
 mod output;
 mod pager;
+mod policy;
 mod pool;
 mod project;
 mod promote;
@@ -89,6 +90,7 @@ fn run(cli: Cli, out: &mut dyn Write, terminal: bool) -> Outcome<u8> {
         Noun::Project(c) => project::run(&mut cx, c)?,
         Noun::Container(c) => return container::run(&mut cx, c),
         Noun::Snapshot(c) => snapshot::run(&mut cx, c)?,
+        Noun::Policy(c) => policy::run(&mut cx, c)?,
         Noun::Diff(a) => diff::run(&mut cx, &a)?,
         Noun::Checkout(a) => checkout::run(&mut cx, &a)?,
         Noun::Log(a) => log::run(&mut cx, &a)?,

@@ -4,6 +4,7 @@ mod checkout;
 mod container;
 mod diff;
 mod files;
+mod policy;
 mod promote;
 mod snapshot;
 mod trash;
@@ -12,6 +13,7 @@ pub use checkout::Checkout;
 pub use container::{Change, Container, Copy, CreateContainer, Fork, Move, Sync};
 pub use diff::Diff;
 pub use files::{Cat, Cp, Ls};
+pub use policy::{NewPolicy, Policy, PolicyEvent, PolicyTarget};
 pub use promote::{Prefer, Promote, Reset, ResetTo};
 pub use snapshot::{Filter, OneSnapshot, Snapshot};
 pub use trash::Trash;
@@ -101,6 +103,9 @@ pub enum Noun {
     /// Take, restore and manage snapshots of a container
     #[command(subcommand, visible_alias = "snapshots")]
     Snapshot(Snapshot),
+    /// Set when snapshots are taken automatically, and how long they are kept
+    #[command(subcommand, visible_alias = "policies")]
+    Policy(Policy),
     /// Show what differs between a snapshot and another state of a container
     Diff(Diff),
     /// Restore single files and directories of a snapshot. The state before is kept as an undo snapshot for a day
