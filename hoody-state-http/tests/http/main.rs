@@ -12,6 +12,7 @@ mod hostile;
 mod idempotency;
 mod limits;
 mod operations;
+mod policies;
 mod promote;
 mod restores;
 mod revoked;

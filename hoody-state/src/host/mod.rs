@@ -13,6 +13,7 @@ mod lists;
 mod operations;
 mod peers;
 mod policies;
+mod policy_preview;
 mod projects;
 mod queries;
 mod reconcile;
