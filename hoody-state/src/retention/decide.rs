@@ -100,7 +100,7 @@ fn mark_newest_of_periods(newest_first: &[Candidate], tier: Tier, wanted: u32, m
 
 /// Decides what becomes of each snapshot of a container, in the order in which they are given.
 ///
-/// The module's page has the rules. Nothing that is protected is ever removed. Cost: linear, about a microsecond for each snapshot and rule.
+/// The module's page has the rules. Nothing that is protected is ever removed. Cost: linear in the snapshots and the rules, and sorting them.
 #[must_use]
 pub fn decide(snapshots: &[Stamp], plan: &Plan, now: Timestamp) -> Vec<Decision> {
     let mut decisions: Vec<Decision> = snapshots
