@@ -3,7 +3,8 @@
 use crate::support::Server;
 use serde_json::{Value, json};
 
-const DAILY: &str = r#"{"timezone":"Europe/Berlin","schedules":[{"name":"daily","cron":"0 3 * * *","keep":{"daily":7,"monthly":12},"spread":"10m"}],"on":{"stop":true}}"#;
+const DAILY: &str =
+    r#"{"timezone":"Europe/Berlin","schedules":[{"name":"daily","cron":"0 3 * * *","keep":{"daily":7,"monthly":12},"spread":"10m"}],"on":{"stop":true}}"#;
 
 #[test]
 fn the_nearest_policy_applies_as_a_whole() {
@@ -21,11 +22,14 @@ fn the_nearest_policy_applies_as_a_whole() {
     assert_eq!(s.get(&of_container).data()["next_runs"][0]["schedule"], "weekly");
 
     let set = s.call("PUT", &format!("{of_project}/"), DAILY).data();
-    assert_eq!(set["policy"], json!({
-        "timezone": "Europe/Berlin",
-        "schedules": [{ "name": "daily", "cron": "0 3 * * *", "keep": { "daily": 7, "monthly": 12 }, "spread": "10m", "only_if_changed": false, "while": "any" }],
-        "on": { "stop": true }
-    }));
+    assert_eq!(
+        set["policy"],
+        json!({
+            "timezone": "Europe/Berlin",
+            "schedules": [{ "name": "daily", "cron": "0 3 * * *", "keep": { "daily": 7, "monthly": 12 }, "spread": "10m", "only_if_changed": false, "while": "any" }],
+            "on": { "stop": true }
+        })
+    );
     let shown = s.get(&of_container).data();
     assert_eq!((shown["inherited_from"].as_str(), shown["policy"] == set["policy"]), (Some("project"), true));
     // The start in the spread is the container's own: between 3:00 and 3:10 in Berlin.

@@ -21,9 +21,14 @@ const SCHEDULES: [Column; 6] = [
     ("CONDITIONS", conditions),
     ("NEXT RUN", |s| time(&s["next"])),
 ];
-const KEPT: [Column; 4] = [("SNAPSHOT", |s| text(&s["snapshot"])), ("TAKEN", |s| time(&s["created_at"])), ("SCHEDULE", |s| text(&s["schedule"])), ("KEPT BY", reasons)];
-const REMOVED: [Column; 4] =
-    [("SNAPSHOT", |s| text(&s["snapshot"])), ("TAKEN", |s| time(&s["created_at"])), ("SCHEDULE", |s| text(&s["schedule"])), ("FREES", |s| bytes(&s["frees_bytes"]))];
+const KEPT: [Column; 4] =
+    [("SNAPSHOT", |s| text(&s["snapshot"])), ("TAKEN", |s| time(&s["created_at"])), ("SCHEDULE", |s| text(&s["schedule"])), ("KEPT BY", reasons)];
+const REMOVED: [Column; 4] = [
+    ("SNAPSHOT", |s| text(&s["snapshot"])),
+    ("TAKEN", |s| time(&s["created_at"])),
+    ("SCHEDULE", |s| text(&s["schedule"])),
+    ("FREES", |s| bytes(&s["frees_bytes"])),
+];
 const RUNS: [Column; 2] = [("SCHEDULE", |r| text(&r["schedule"])), ("NEXT RUN", |r| time(&r["at"]))];
 const DAYS: [Column; 6] = [
     ("DAY", |d| text(&d["date"])),
@@ -106,7 +111,8 @@ fn policy_of(what: NewPolicy) -> Outcome<Option<Value>> {
     if !keep.is_empty() {
         let shortest = tiers.iter().filter(|(_, n, _)| n.is_some_and(|n| n > 0)).find_map(|(.., cron)| *cron);
         let cron = what.cron.or_else(|| shortest.map(str::to_owned));
-        let cron = cron.ok_or_else(|| Failure::new(exit::USAGE, "say when to take snapshots: give --cron, or a number of hours, days, weeks, months or years"))?;
+        let cron =
+            cron.ok_or_else(|| Failure::new(exit::USAGE, "say when to take snapshots: give --cron, or a number of hours, days, weeks, months or years"))?;
         // Always the same name: a schedule goes on with the snapshots that it took before it was changed.
         schedules.push(object([
             ("name", Some("auto".into())),
@@ -279,7 +285,8 @@ mod tests {
     #[test]
     fn a_preview_is_two_tables() {
         let snapshot = |name: &str, action: &str, reasons: Value, protected: Value| {
-            json!({ "snapshot": name, "created_at": "2026-11-29T02:00:00.000Z", "schedule": "daily", "action": action, "reasons": reasons, "protected_by": protected })
+            let taken = "2026-11-29T02:00:00.000Z";
+            json!({ "snapshot": name, "created_at": taken, "schedule": "daily", "action": action, "reasons": reasons, "protected_by": protected })
         };
         let text = preview(&json!({
             "snapshots": [
