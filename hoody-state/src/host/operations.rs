@@ -58,7 +58,7 @@ impl Host {
     /// Merges equal data of live volumes and images. No content changes, whoever writes meanwhile, and no container is locked. Without `caller.wait` it returns at once; the work
     /// continues in the background, with the lowest priority.
     ///
-    /// Cost: the trees of all these volumes are read, and once each file that may have an equal. Memory: at most 100 MiB.
+    /// Cost: the trees of all these volumes are read, and once each file that may have an equal. Memory: at most 200 MiB.
     ///
     /// # Errors
     /// `project_not_found`, `container_not_found`, `validation_error`, `dedupe_unsupported`, `operation_in_progress` if another run is under way.

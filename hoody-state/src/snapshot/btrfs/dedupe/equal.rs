@@ -13,6 +13,8 @@ use std::os::unix::fs::FileExt;
 
 /// Content is compared in blocks of this size at multiples of it; the last block of a file may be shorter.
 pub(super) const BLOCK: u64 = 128 << 10;
+/// The most parts of one file; what lies behind them is left as it is. They take 48 MiB.
+const MOST_PARTS: usize = 1 << 20;
 /// Members of a group of equal blocks that are dealt with at a time.
 const GROUP: usize = 1024;
 
@@ -196,9 +198,11 @@ pub(super) fn next_file(matches: &mut Sorted<7>, first: &mut Option<Match>) -> R
             break;
         }
         let part = Part { offset: m[2], len: m[3], from: Name { root: m[4], ino: m[5] }, from_offset: m[6] };
+        let room = parts.len() < MOST_PARTS;
         match parts.last_mut() {
             Some(p) if p.from == part.from && p.offset + p.len == part.offset && p.from_offset + p.len == part.from_offset => p.len += part.len,
-            _ => parts.push(part),
+            _ if room => parts.push(part),
+            _ => {}
         }
         next = matches.next()?;
     }

@@ -19,8 +19,9 @@ use std::os::fd::AsFd;
 
 /// What the kernel compares and merges in one call, under the locks of both files.
 const AT_ONCE: u64 = 16 << 20;
-/// Files that are kept open, and whose pieces are remembered.
+/// Files that are kept open, and their pieces that are remembered: 44 MiB. Two files are always fewer.
 const OPEN: usize = 64;
+const OPEN_PIECES: usize = 1 << 20;
 /// Extents that have gone, after which a commit counts the space. A commit makes everybody who writes wait for a moment.
 const BETWEEN_COMMITS: usize = 16_384;
 /// The flag `IMMUTABLE` and the like make a call fail. After so many failures in a row a file is left.
@@ -45,7 +46,31 @@ struct Source {
 /// A file that is worked on.
 struct Open {
     file: File,
+    /// In the order of the file.
     pieces: Vec<Piece>,
+    /// Their indices in the order of the extents.
+    by_disk: Vec<u32>,
+}
+
+impl Open {
+    fn of(file: File, pieces: Vec<Piece>) -> Self {
+        let mut by_disk: Vec<u32> = (0..u32::try_from(pieces.len()).unwrap_or(u32::MAX)).collect();
+        by_disk.sort_by_key(|i| pieces.get(*i as usize).map(|p| p.disk));
+        Open { file, pieces, by_disk }
+    }
+
+    /// The pieces that refer to an extent.
+    fn in_extent(&self, disk: u64) -> impl Iterator<Item = &Piece> {
+        let of = |i: &u32| self.pieces.get(*i as usize);
+        let first = self.by_disk.partition_point(|i| of(i).is_some_and(|p| p.disk < disk));
+        self.by_disk.iter().skip(first).map_while(of).take_while(move |p| p.disk == disk)
+    }
+
+    /// Whether a range of the file has something in an extent.
+    fn range_is_in(&self, from: u64, to: u64, disk: u64) -> bool {
+        let first = self.pieces.partition_point(|p| p.end() <= from);
+        self.pieces.iter().skip(first).take_while(|p| p.offset < to).any(|p| p.disk == disk)
+    }
 }
 
 /// Merges all that was found.
@@ -97,13 +122,15 @@ impl<'r, 'a, 'q> Merger<'r, 'a, 'q> {
     /// What is known of a file; nothing if it is gone.
     fn opened(&mut self, name: Name) -> Result<Option<&Open>> {
         if !self.open.contains_key(&name) {
-            if self.open.len() >= OPEN {
-                self.open.clear();
-            }
             let opened = match (files::open(self.run.mount, name)?, files::pieces(self.run.mount, name)?) {
-                (Some(file), Some(pieces)) => Some(Open { file, pieces }),
+                (Some(file), Some(pieces)) => Some(Open::of(file, pieces)),
                 _ => None,
             };
+            let more = opened.as_ref().map_or(0, |o| o.pieces.len());
+            let all = self.open.values().flatten().map(|o| o.pieces.len()).sum::<usize>();
+            if self.open.len() >= OPEN || all + more > OPEN_PIECES {
+                self.open.clear();
+            }
             self.open.insert(name, opened);
         }
         Ok(self.open.get(&name).and_then(Option::as_ref))
@@ -163,8 +190,7 @@ impl<'r, 'a, 'q> Merger<'r, 'a, 'q> {
         for s in sources {
             // What lies there already, in part or as a whole, keeps the extent.
             let Some(open) = self.opened(s.from)? else { return Ok(None) };
-            let to = s.from_offset.saturating_add(s.end - s.start);
-            if open.pieces.iter().any(|p| p.disk == disk && p.offset < to && p.end() > s.from_offset) {
+            if open.range_is_in(s.from_offset, s.from_offset.saturating_add(s.end - s.start), disk) {
                 return Ok(None);
             }
         }
@@ -179,7 +205,7 @@ impl<'r, 'a, 'q> Merger<'r, 'a, 'q> {
         for file in files {
             let Some(open) = self.opened(file)? else { return Ok(None) };
             let Ok(size) = open.file.metadata().map(|m| m.len()) else { return Ok(None) };
-            for piece in open.pieces.iter().filter(|p| p.disk == disk) {
+            for piece in open.in_extent(disk) {
                 let Some(parts) = replace(piece, sources, size) else { return Ok(None) };
                 steps.extend(parts.into_iter().map(|part| Step { file, part }));
             }
@@ -212,8 +238,10 @@ impl<'r, 'a, 'q> Merger<'r, 'a, 'q> {
 
     fn step(&mut self, step: &Step) -> Result<bool> {
         let Part { offset, len, from, from_offset } = step.part;
-        // Both are looked up before either is used: looking up may close others.
-        let (Some(_), Some(_)) = (self.opened(from)?.map(drop_ref), self.opened(step.file)?.map(drop_ref)) else { return Ok(false) };
+        // To open one may close the other; then the first is opened again, beside the second alone.
+        for name in [step.file, from, step.file] {
+            self.opened(name)?;
+        }
         let (Some(Some(source)), Some(Some(to))) = (self.open.get(&from), self.open.get(&step.file)) else { return Ok(false) };
         let mut done = 0;
         while done < len {
@@ -233,8 +261,6 @@ impl<'r, 'a, 'q> Merger<'r, 'a, 'q> {
         Ok(true)
     }
 }
-
-fn drop_ref(_: &Open) {}
 
 /// What each byte of an extent that `pieces` of a file refer to is equal to; `None` if that is not known of all.
 fn sources(pieces: &[Piece], parts: &[Part], size: u64) -> Option<Vec<Source>> {
@@ -264,7 +290,9 @@ fn replace(piece: &Piece, sources: &[Source], size: u64) -> Option<Vec<Part>> {
     let end = piece.end().min(size);
     while offset < end {
         let at = piece.start + (offset - piece.offset);
-        let s = sources.iter().find(|s| s.start <= at && at < s.end)?;
+        let near = sources.partition_point(|s| s.start <= at).checked_sub(1).and_then(|i| sources.get(i)).filter(|s| at < s.end);
+        // A longer one that begins before it may reach further.
+        let s = near.or_else(|| sources.iter().find(|s| s.start <= at && at < s.end))?;
         let len = (s.end - at).min(end - offset);
         parts.push(Part { offset, len, from: s.from, from_offset: s.from_offset + (at - s.start) });
         offset += len;

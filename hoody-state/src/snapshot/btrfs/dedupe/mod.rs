@@ -4,7 +4,7 @@
 //! 2. Those that may have an equal are read once, in blocks of 128 KiB, and the hashes are sorted (`equal`). A hash is only a hint, with a key that nobody knows.
 //! 3. The extents of files with equal blocks are given up for others, if all that refer to them can be changed (`merge`). The kernel compares the bytes under lock.
 //!
-//! Memory: two sorters of 32 MiB at a time, the pieces of 64 files, and 4 MiB of what is known of extents.
+//! Memory, at the most: three sorters of 32 MiB at a time, 48 MiB for the parts of a file, 44 MiB for pieces of files, and 4 MiB of what is known of extents.
 
 mod equal;
 mod extents;
