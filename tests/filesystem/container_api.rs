@@ -129,41 +129,33 @@ fn a_container_checkpoints_itself() {
     assert_clean(s.host(), "after a container used its socket");
 }
 
-#[test]
-fn a_container_reaches_itself_and_nothing_else_by_its_socket() {
-    let s = Scene::new("inside-others");
-    let (p, q) = (project(s.host(), "p"), project(s.host(), "q"));
-    let (c, sister, foreign) = (s.inside(&p, "dev"), s.inside(&p, "sister"), s.inside(&q, "foreign"));
-    for other in [&sister, &foreign] {
-        snapshot(s.host(), other, "theirs").unwrap();
-    }
-    let golden = snapshot(s.host(), &c, "golden").unwrap();
-    let before = s.host().snapshots(&c).unwrap();
-    // Everything that the socket has, of others.
+/// Everything that the socket has, asked of another container.
+fn no_route_reaches(s: &Scene, c: &ContainerId, other: &ContainerId) {
     let expiry = json!({ "expires_at": "2040-01-01T00:00:00.000Z" });
-    for other in [&sister, &foreign] {
-        let at = format!("/containers/{other}");
-        for (method, path, body) in [
-            ("GET", String::new(), Value::Null),
-            ("DELETE", String::new(), Value::Null),
-            ("GET", "/snapshots".into(), Value::Null),
-            ("POST", "/snapshots".into(), json!({})),
-            ("GET", "/snapshots/theirs".into(), Value::Null),
-            ("DELETE", "/snapshots/theirs".into(), Value::Null),
-            ("PUT", "/snapshots/theirs/expiry".into(), expiry.clone()),
-            ("GET", "/snapshots/theirs/diff/live".into(), Value::Null),
-            ("POST", "/snapshots/theirs/restore-files".into(), json!({ "paths": ["/etc"] })),
-            ("POST", "/fork".into(), json!({ "count": 1 })),
-        ] {
-            let (status, code) = s.code(&c, method, &format!("{at}{path}"), &body);
-            assert_eq!(status, 404, "{method} {path}: {code}");
-        }
-        let (status, code) = s.code(&c, "GET", &format!("/containers/self/snapshots/golden/diff/theirs?container={other}"), &Value::Null);
-        assert_eq!((status, code.as_str()), (404, "container_not_found"));
-        let op = s.host().operations(&hoody_state::model::PageRequest::first()).unwrap().rows.into_iter().find(|o| o.resource_id == other.as_str()).unwrap();
-        assert_eq!(s.code(&c, "GET", &format!("/operations/{}", op.id), &Value::Null), (404, "operation_not_found".into()));
+    let at = format!("/containers/{other}");
+    for (method, path, body) in [
+        ("GET", String::new(), Value::Null),
+        ("DELETE", String::new(), Value::Null),
+        ("GET", "/snapshots".into(), Value::Null),
+        ("POST", "/snapshots".into(), json!({})),
+        ("GET", "/snapshots/theirs".into(), Value::Null),
+        ("DELETE", "/snapshots/theirs".into(), Value::Null),
+        ("PUT", "/snapshots/theirs/expiry".into(), expiry.clone()),
+        ("GET", "/snapshots/theirs/diff/live".into(), Value::Null),
+        ("POST", "/snapshots/theirs/restore-files".into(), json!({ "paths": ["/etc"] })),
+        ("POST", "/fork".into(), json!({ "count": 1 })),
+    ] {
+        let (status, code) = s.code(c, method, &format!("{at}{path}"), &body);
+        assert_eq!(status, 404, "{method} {path}: {code}");
     }
-    // Everything that the server has, and the socket has not.
+    let (status, code) = s.code(c, "GET", &format!("/containers/self/snapshots/golden/diff/theirs?container={other}"), &Value::Null);
+    assert_eq!((status, code.as_str()), (404, "container_not_found"));
+    let op = s.host().operations(&hoody_state::model::PageRequest::first()).unwrap().rows.into_iter().find(|o| o.resource_id == other.as_str()).unwrap();
+    assert_eq!(s.code(c, "GET", &format!("/operations/{}", op.id), &Value::Null), (404, "operation_not_found".into()));
+}
+
+/// Everything that the server has, and the socket has not.
+fn no_other_route_is_there(s: &Scene, c: &ContainerId, q: &hoody_state::id::ProjectId, foreign: &ContainerId) {
     for (method, path, body) in [
         ("GET", "/projects", Value::Null),
         ("GET", "/pool", Value::Null),
@@ -190,9 +182,26 @@ fn a_container_reaches_itself_and_nothing_else_by_its_socket() {
         ("GET", "/containers/self/../projects", Value::Null),
         ("GET", "//containers/self", Value::Null),
     ] {
-        let (status, code) = s.code(&c, method, path, &body);
+        let (status, code) = s.code(c, method, path, &body);
         assert!(status == 404 || status == 400, "{method} {path}: {status} {code}");
     }
+}
+
+#[test]
+fn a_container_reaches_itself_and_nothing_else_by_its_socket() {
+    let s = Scene::new("inside-others");
+    let (p, q) = (project(s.host(), "p"), project(s.host(), "q"));
+    let (c, sister, foreign) = (s.inside(&p, "dev"), s.inside(&p, "sister"), s.inside(&q, "foreign"));
+    for other in [&sister, &foreign] {
+        snapshot(s.host(), other, "theirs").unwrap();
+    }
+    let golden = snapshot(s.host(), &c, "golden").unwrap();
+    let before = s.host().snapshots(&c).unwrap();
+    for other in [&sister, &foreign] {
+        no_route_reaches(&s, &c, other);
+    }
+    no_other_route_is_there(&s, &c, &q, &foreign);
+    let expiry = json!({ "expires_at": "2040-01-01T00:00:00.000Z" });
     assert_eq!(s.code(&c, "POST", "/containers/self/fork", &json!({ "count": 1, "source_snapshot": "theirs", "start": false })).0, 404);
     // What somebody else took of it: neither deleted, nor dated, nor replaced.
     let own = |code: (u16, String)| assert_eq!(code, (403, "snapshot_not_own".into()));

@@ -8,6 +8,7 @@
 //! 3. Reads never wait for writes or for the disk (WAL and a connection of their own).
 //! 4. Events written in a transaction are announced after its commit, in the order of the commits, while the catalog is free: a listener may write.
 
+pub(crate) mod authors;
 pub(crate) mod containers;
 pub(crate) mod events;
 pub(crate) mod families;

@@ -1,7 +1,7 @@
 //! What a server asks that serves the sockets of containers.
 
 use super::{ApiServer, Host};
-use crate::catalog::{containers, history};
+use crate::catalog::{authors, containers};
 use crate::error::Result;
 use crate::id::ContainerId;
 use crate::model::{Container, Status};
@@ -19,7 +19,7 @@ impl Host {
     /// # Errors
     /// Those of the catalog.
     pub fn snapshots_by(&self, id: &ContainerId, author: &str) -> Result<u64> {
-        self.0.read(|c| history::snapshots_by(c, id, author))
+        self.0.read(|c| authors::snapshots_by(c, id, author))
     }
 
     /// The copies of a container on this server that exist and that this author has made. Looks at every container.
@@ -31,7 +31,7 @@ impl Host {
             let mut made = Vec::new();
             for r in containers::all(c, None)? {
                 let copied = r.spec.source.as_ref() == Some(id) && r.spec.origin.is_none() && !matches!(r.status, Status::Deleting | Status::Deleted);
-                if copied && history::author_of_copy(c, &r.id)?.as_deref() == Some(author) {
+                if copied && authors::author_of_copy(c, &r.id)?.as_deref() == Some(author) {
                     made.push(self.0.view.container(c, &r)?);
                 }
             }
