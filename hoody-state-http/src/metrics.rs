@@ -7,6 +7,7 @@ use axum::http::Method;
 use axum::middleware::Next;
 use axum::response::Response;
 use hoody_state::host::Host;
+use hoody_state::model::ScheduleCounts;
 use hoody_state::{Error, Result};
 use prometheus_client::encoding::{EncodeLabelSet, prometheus_text};
 use prometheus_client::metrics::counter::Counter;
@@ -39,6 +40,11 @@ struct StatusLabel {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct WhatLabel {
     what: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResultLabel {
+    result: &'static str,
 }
 
 /// Counts each request by its route. The path itself would make endlessly many time series.
@@ -76,10 +82,43 @@ impl Metrics {
         registry.register("under_way", "Calls, streams and connections that are open", gauges(of(|l| l.used as u64)));
         registry.register("under_way_limit", "How many of each may be open at once", gauges(of(|l| l.limit as u64)));
         registry.register("refused", "Calls, streams and connections refused because of that limit", counters(of(|l| l.refused)));
+        let schedules = host.schedule_counts()?;
+        registry.register("schedule_runs", "Runs of snapshot schedules by their result", counters(runs(&schedules)));
+        registry.register("schedule_missed_runs", "Missed runs that a later one made up for", counter(schedules.made_up));
+        registry.register("schedule_pruned", "Snapshots removed because no rule of their schedule kept them", counter(schedules.pruned));
+        registry.register("schedule_prune_failures", "Removals of such snapshots that failed", counter(schedules.prune_failed));
+        registry.register("schedule_prunes_held_back", "Removals held back because the clock had moved", counter(schedules.held_back));
+        let now = [("under_way", schedules.under_way), ("waiting", schedules.waiting)];
+        registry.register(
+            "schedule_containers",
+            "Containers with a scheduled run under way or waiting",
+            gauges(now.into_iter().map(|(what, n)| (WhatLabel { what }, n))),
+        );
+        registry.register("schedules_failing", "Schedules whose last attempt failed", gauge(schedules.failing));
+        if let Some(due) = schedules.next_due {
+            registry.register("schedule_next_run_timestamp_seconds", "When the next run starts", gauge(u64::try_from(due.as_second()).unwrap_or(0)));
+        }
         let mut page = String::new();
         prometheus_text::encode(&mut page, &registry).map_err(|e| Error::internal(format!("the metrics cannot be written: {e}")))?;
         Ok(page)
     }
+}
+
+fn runs(s: &ScheduleCounts) -> impl Iterator<Item = (ResultLabel, u64)> {
+    let results = [("taken", s.taken), ("unchanged", s.unchanged), ("not_running", s.not_running), ("failed", s.failed)];
+    results.into_iter().map(|(result, n)| (ResultLabel { result }, n))
+}
+
+fn counter(n: u64) -> Counter {
+    let counter = Counter::default();
+    counter.inc_by(n);
+    counter
+}
+
+fn gauge(n: u64) -> Gauge {
+    let gauge = Gauge::<i64>::default();
+    gauge.set(as_gauge(n));
+    gauge
 }
 
 fn as_gauge(n: u64) -> i64 {
@@ -114,7 +153,15 @@ mod tests {
         metrics.requests.get_or_create(&RequestLabels { method: "GET", route: "/api/v1/containers/{id}".into(), status: 200 }).inc();
         let loads = BTreeMap::from([("reads", Load { used: 3, limit: 32, each: 16, refused: 7 })]);
         let page = metrics.render(&Host::in_memory().unwrap(), &loads).unwrap();
-        let lines: Vec<&str> = page.lines().filter(|l| !l.starts_with("# HELP")).collect();
+        for result in ["taken", "unchanged", "not_running", "failed"] {
+            let line = format!("hoody_state_schedule_runs_total{{result=\"{result}\"}} 0");
+            assert!(page.lines().any(|l| l == line), "{line}: {page}");
+        }
+        for name in ["missed_runs_total", "pruned_total", "prune_failures_total", "prunes_held_back_total"] {
+            assert!(page.lines().any(|l| l == format!("hoody_state_schedule_{name} 0")), "{name}: {page}");
+        }
+        assert!(page.contains("\nhoody_state_schedules_failing 0\n") && page.contains("hoody_state_schedule_containers{what=\"waiting\"} 0"), "{page}");
+        let lines: Vec<&str> = page.lines().filter(|l| !l.starts_with("# HELP") && !l.contains("schedule")).collect();
         let expected = [
             "# TYPE hoody_state_requests_total counter",
             r#"hoody_state_requests_total{method="GET",route="/api/v1/containers/{id}",status="200"} 1"#,

@@ -185,3 +185,22 @@ fn a_pinned_snapshot_and_one_that_expires_are_left_alone() {
     s.pass(DAY);
     assert_eq!(s.taken().len(), 2);
 }
+
+#[test]
+fn many_containers_with_three_schedules_are_all_done() {
+    let s = Stage::new();
+    let names = ["five", "ten", "sixty"];
+    let schedules = ["*/5 * * * *", "*/10 * * * *", "@hourly"].iter().zip(names).map(|(cron, name)| schedule(name, cron, last(2))).collect();
+    let server = hoody_state::model::PolicyTarget::Server;
+    s.host.set_snapshot_policy(&Caller::default(), &server, &SnapshotPolicy { schedules, ..Default::default() }).unwrap();
+    let all: Vec<ContainerId> = (0..40).map(|n| container(&s.host, &s.project, &format!("box{n}")).unwrap()).collect();
+    s.pass(HOUR);
+    for c in &all {
+        let mut own: Vec<String> = taken(&s.host, c).into_iter().map(|s| s.schedule.unwrap()).collect();
+        own.sort();
+        assert_eq!(own, names, "{c}");
+    }
+    let counts = s.host.schedule_counts().unwrap();
+    assert_eq!((counts.taken, counts.failed, counts.under_way, counts.waiting), (41 * 3, 0, 0, 0));
+    assert_clean(&s.host, "after many runs");
+}
