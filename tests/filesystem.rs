@@ -2,6 +2,8 @@
 //! static busybox.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+#[path = "filesystem/automatic.rs"]
+mod automatic;
 #[path = "filesystem/checkout.rs"]
 mod checkout;
 #[path = "filesystem/container_api.rs"]

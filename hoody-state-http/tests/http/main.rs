@@ -23,4 +23,5 @@ mod snapshot_lists;
 mod socket_io;
 mod support;
 mod timeline;
+mod trash;
 mod uploads;
