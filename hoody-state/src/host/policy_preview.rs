@@ -15,8 +15,8 @@ impl Host {
     /// Says what a policy would keep and remove of a container's snapshots, and why. Without a policy in the request, that which applies to the container. Decided
     /// by the same function as the runs themselves; a run that a clock that moved holds back is not foreseen. Nothing is changed.
     ///
-    /// Cost: the catalog's rows of the container; what is freed is said only where it is known already, else it is measured for later requests. A simulation costs
-    /// up to a second, and its bounds are those of [`simulate`].
+    /// Cost: the catalog's rows of the container; what is freed is said only where it is known already, else it is measured for later requests. The bounds of a
+    /// simulation are those of [`simulate`].
     ///
     /// # Errors
     /// `container_not_found`; `validation_error` for the policy (its field begins with `policy.`) or for `simulate_days`.

@@ -71,7 +71,7 @@ impl Cron {
         })
     }
 
-    /// The first run after `after`; none if it lies beyond the year 5000. Cost: microseconds, a fraction of a millisecond for the 29th of February.
+    /// The first run after `after`; none if it lies beyond the year 5000. Cost: grows with the number of days between.
     #[must_use]
     pub fn next_after(&self, zone: &TimeZone, after: Timestamp) -> Option<Timestamp> {
         let mut span = Span::containing(zone, after, !self.every_hour)?;
@@ -92,7 +92,7 @@ impl Cron {
         }
     }
 
-    /// The runs after `after` up to and including `until`. Of a longer time the last ten years are counted. Cost: microseconds for each day.
+    /// The runs after `after` up to and including `until`. Of a longer time the last ten years are counted. Cost: grows with the number of days.
     #[must_use]
     pub fn between(&self, zone: &TimeZone, after: Timestamp, until: Timestamp) -> Runs {
         let earliest = until.checked_sub(SignedDuration::from_hours(24 * COUNTED_DAYS)).unwrap_or(Timestamp::MIN);

@@ -19,6 +19,12 @@ pub(crate) fn pidfd_signal(pidfd: impl AsFd, signal: i32) -> io::Result<()> {
     Ok(rustix::process::pidfd_send_signal(pidfd, signal)?)
 }
 
+/// Whether the process behind a pidfd has ended, reaped or not.
+pub(crate) fn has_ended(pidfd: &OwnedFd) -> bool {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+}
+
 /// Makes the child of `command` enter a cgroup (a `cgroup.procs` opened for writing) and a session of its own before it becomes the
 /// program, so that no instant exists in which it is outside and no signal to our group reaches it.
 pub(crate) fn enter_before_exec(command: &mut Command, cgroup_procs: Vec<OwnedFd>) {

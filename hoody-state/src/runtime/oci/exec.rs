@@ -40,10 +40,12 @@ impl OciRuntime {
         }
         let name = format!("exec-{}", OperationId::generate());
         let expecting = self.watcher.expecting(c);
-        let entered = self.entered(c, (init, &of), &self.dirs.bundle(c, &record.run), spec, &name)?;
-        let result = match entered {
-            Some(execution) => self.follow_entered(c, execution, spec, &name),
-            None => self.exec_by_runtime(c, &record.run, spec, &name),
+        let result = match self.entered(c, (init, &of), &self.dirs.bundle(c, &record.run), spec, &name) {
+            Ok(Some(execution)) => self.follow_entered(c, execution, spec, &name),
+            Ok(None) => self.exec_by_runtime(c, &record.run, spec, &name),
+            // Its files in /proc and its groups went with it.
+            Err(_) if process::has_ended(&of) => Err(not_running(c)),
+            Err(e) => Err(e),
         };
         drop(expecting);
         self.watcher.reap_orphans();
