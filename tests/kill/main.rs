@@ -12,6 +12,7 @@ mod leftovers;
 mod outside;
 mod random;
 mod rng;
+mod schedules;
 mod server;
 mod shares;
 mod steps;
@@ -76,6 +77,13 @@ fn before_every_step_of_copies_and_syncs() {
 fn before_every_step_of_promotions_and_resets() {
     let (mut w, c) = stage("kill-forks");
     forks::forks(&mut w, &c);
+    w.end();
+}
+
+#[test]
+fn before_every_step_of_a_scheduled_snapshot() {
+    let (mut w, c) = stage("kill-schedules");
+    schedules::scheduled(&mut w, &c);
     w.end();
 }
 

@@ -5,6 +5,7 @@ mod clock;
 mod crash;
 mod failures;
 mod policies;
+mod real;
 mod runs;
 
 use hoody_state::clock::ManualClock;

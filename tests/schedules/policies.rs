@@ -116,3 +116,37 @@ fn a_copy_inherits_from_its_project_and_removes_no_snapshot_that_came_with_it() 
     let came = s.host.snapshots(&copy).unwrap().snapshots.into_iter().filter(|s| s.trigger == Trigger::Copy && s.schedule.is_some()).count();
     assert_eq!(came, 8, "what came with it is not its schedule's");
 }
+
+#[test]
+fn a_container_of_the_trash_comes_back_with_its_own_policy_and_without_runs_to_make_up_for() {
+    let s = Stage::new();
+    let me = Caller::default();
+    s.host.set_snapshot_policy(&me, &PolicyTarget::Project(s.project.clone()), &policy("project", "@hourly")).unwrap();
+    let mut own = policy("own", "@hourly");
+    own.on.before_delete = Some(hoody_state::model::Automatic::Switch(true));
+    s.set(&own);
+    s.pass(HOUR);
+    s.host.delete_container(&me, &s.container).unwrap();
+    at_rest(&s.host);
+    s.pass(2 * DAY);
+    assert!(s.events("container.snapshot.schedule_failed").is_empty(), "nothing runs in the trash");
+    let elsewhere = hoody_state_workspace::project(&s.host, "elsewhere");
+    let request = hoody_state::model::RecoverRequest { project_id: Some(elsewhere), ..Default::default() };
+    s.host.recover_trashed(&me, &s.container, request).unwrap();
+    let answer = s.host.snapshot_policy(&s.target()).unwrap();
+    assert_eq!((answer.policy, answer.inherited_from), (Some(own), Some(PolicyLevel::Container)));
+    s.host.run_due_schedules().unwrap();
+    assert_eq!(s.times("own"), ["11-02T11:00"]);
+    s.pass(HOUR);
+    assert_eq!(s.times("own"), ["11-02T11:00", "11-04T12:00"]);
+    assert_eq!(s.taken()[1].missed, None);
+    // One that is deleted for good leaves none.
+    s.host.delete_container(&me, &s.container).unwrap();
+    at_rest(&s.host);
+    s.host.delete_trashed(&me, &s.container).unwrap();
+    at_rest(&s.host);
+    let catalog = rusqlite::Connection::open(s.world.catalog_file()).unwrap();
+    let left: u64 = catalog.query_row("SELECT count(*) FROM policies WHERE scope = 'container'", [], |r| r.get(0)).unwrap();
+    assert_eq!(left, 0);
+    assert_clean(&s.host, "without the trash");
+}
