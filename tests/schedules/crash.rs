@@ -97,3 +97,37 @@ fn a_restart_in_the_middle_of_a_run_ends_it_once() {
     assert_eq!(s.taken().iter().filter(|s| s.missed.is_some()).count(), 2, "each schedule makes up for what it missed, once");
     assert_clean(&s.host, "restarted in the middle");
 }
+
+#[test]
+fn a_crash_at_any_step_of_an_unchanged_run_leaves_no_snapshot() {
+    let stage = || {
+        let s = Stage::new();
+        let mut hourly = schedule("hourly", "@hourly", last(9));
+        hourly.only_if_changed = true;
+        s.set(&SnapshotPolicy { schedules: vec![hourly], ..Default::default() });
+        s.write("same");
+        s.pass(HOUR);
+        s.write("same");
+        s.clock.advance(HOUR);
+        s.world.crash_at(0);
+        s
+    };
+    let s = stage();
+    s.host.run_due_schedules().unwrap();
+    let steps = s.world.steps();
+    assert!(steps >= 4, "a snapshot that is taken to compare and deleted has {steps} steps");
+    for n in 1..=steps {
+        let mut s = stage();
+        s.world.crash_at(n);
+        let _ = s.host.run_due_schedules();
+        drop(s.host);
+        s.world.crash_at(0);
+        s.host = s.world.host();
+        s.host.run_due_schedules().unwrap();
+        at_rest(&s.host);
+        let when = format!("crashed at step {n} of {steps}");
+        assert_eq!(s.times("hourly"), ["11-02T11:00"], "{when}");
+        assert_eq!(s.host.schedule_counts().unwrap().next_due, Some("2026-11-02T13:00:00Z".parse().unwrap()), "{when}");
+        assert_clean(&s.host, &when);
+    }
+}

@@ -111,3 +111,9 @@ fn schedule(name: &str, cron: &str, keep: Keep) -> Schedule {
 fn last(n: u32) -> Keep {
     Keep { last: Some(n), ..Default::default() }
 }
+
+/// Not a test of its own: what these tests run in containers.
+#[test]
+fn entry() {
+    hoody_state_workspace::worker::play();
+}

@@ -1,9 +1,11 @@
 //! Schedules on a real pool, with a real container: needs root, BTRFS, a loop device, runc and a static busybox.
 
 use super::*;
-use hoody_state::Code;
+use hoody_state::model::{DatabaseScope, NewContainer, Verb};
 use hoody_state::units::Bytes;
-use hoody_state_workspace::{RealHost, assert_clean, snapshot};
+use hoody_state::{Code, HostConfig};
+use hoody_state_workspace::worker::{import, line};
+use hoody_state_workspace::{RealHost, assert_clean, programs, snapshot};
 use std::time::Instant;
 
 /// A real host whose clock is moved by hand, with a running container.
@@ -15,11 +17,29 @@ struct Real {
 
 impl Real {
     fn new(name: &str, pool: Bytes) -> Self {
+        Self::with(name, |c| c.pool_size = Some(pool), |_| {})
+    }
+
+    /// The same with databases of the container's own, and with this program in it.
+    fn with_databases(name: &str) -> Self {
+        let container = |new: &mut NewContainer| {
+            new.databases = Some(DatabaseScope::Private);
+            new.container_image = Some("worker".into());
+        };
+        Self::with(name, |c| c.databases = Some(programs::daemon().into()), container)
+    }
+
+    fn with(name: &str, config: impl FnOnce(&mut HostConfig), change: impl FnOnce(&mut NewContainer)) -> Self {
         let clock = Arc::new(ManualClock::new("2026-11-02T10:00:00Z".parse().unwrap()));
         let of_host = clock.clone();
-        let real = RealHost::built(name, |c| c.pool_size = Some(pool), move |builder| builder.clock(of_host.clone()));
+        let real = RealHost::built(name, config, move |builder| builder.clock(of_host.clone()));
+        let mut new = NewContainer { name: Some("agent".into()), ..Default::default() };
+        change(&mut new);
+        if new.container_image.is_some() {
+            import(&real);
+        }
         let project = hoody_state_workspace::project(real.host(), "p");
-        let container = container(real.host(), &project, "agent").unwrap();
+        let container = real.host().create_container(&Caller::default(), &project, new).unwrap().id;
         Real { real, clock, container }
     }
 
@@ -145,7 +165,20 @@ fn a_container_that_was_only_read_has_not_changed() {
     count(after_nothing + 3, "the storage is part of it");
     s.pass(HOUR);
     count(after_nothing + 3, "nothing again");
-    assert_eq!(s.volumes().len(), after_nothing + 3, "what was taken to compare is deleted");
+    // An older state is back, which nothing has written; a pause and a restart write nothing either.
+    let verb = |verb: Verb| drop(s.real.host().lifecycle(&Caller::default(), &s.container, verb, None).unwrap());
+    verb(Verb::ForceStop);
+    let first = s.taken()[0].name.clone();
+    s.real.host().restore(&Caller::default(), &s.container, first.as_str(), Default::default()).unwrap();
+    s.pass(HOUR);
+    count(after_nothing + 4, "restored");
+    verb(Verb::Start);
+    s.pass(HOUR);
+    verb(Verb::Pause);
+    s.pass(HOUR);
+    count(after_nothing + 4, "started and paused");
+    let listed = s.real.host().snapshots(&s.container).unwrap().snapshots.len();
+    assert_eq!(s.volumes().len(), listed, "what was taken to compare is deleted");
     assert_clean(s.real.host(), "after unchanged runs");
 }
 
@@ -200,4 +233,34 @@ fn a_full_pool_is_pruned_first_and_a_run_without_room_says_so_and_comes_later() 
     assert_eq!(s.times("hourly"), ["11-02T15:00"]);
     assert_eq!(s.real.host().schedule_counts().unwrap().failing, 0);
     assert_clean(s.real.host(), "after the pool was full");
+}
+
+#[test]
+fn databases_that_nobody_wrote_have_not_changed() {
+    let s = Real::with_databases("sch-databases");
+    let mut hourly = schedule("hourly", "@hourly", last(20));
+    hourly.only_if_changed = true;
+    s.set(vec![hourly]);
+    let count = |n: usize, why: &str| assert_eq!(s.taken().len(), n, "{why}");
+    s.real.sh(&s.container, &line("init /hoody/databases/app.db"));
+    s.pass(HOUR);
+    count(1, "the first");
+    s.pass(HOUR);
+    count(1, "nothing happened");
+    s.real.sh(&s.container, &line("add /hoody/databases/app.db 1 50"));
+    s.pass(HOUR);
+    count(2, "rows were added");
+    s.pass(HOUR);
+    count(2, "nothing happened");
+    std::thread::scope(|scope| {
+        scope.spawn(|| s.real.sh(&s.container, &line("add /hoody/databases/app.db 1 1000")));
+        std::thread::sleep(Duration::from_millis(300));
+        s.pass(HOUR);
+    });
+    count(3, "while rows are added");
+    s.pass(HOUR);
+    count(4, "what was added afterwards");
+    s.pass(HOUR);
+    count(4, "nothing happened");
+    assert_clean(s.real.host(), "after unchanged runs with databases");
 }

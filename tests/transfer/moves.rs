@@ -1,9 +1,9 @@
 use super::{B, Two, eventually, idle, settled};
-use hoody_state::Caller;
 use hoody_state::id::ContainerId;
-use hoody_state::model::{MoveRequest, Status};
+use hoody_state::model::{MoveRequest, PolicyTarget, SnapshotPolicy, Status};
 use hoody_state::runtime::Runtime;
 use hoody_state::transfer::memory::Fault;
+use hoody_state::{Caller, Host};
 use hoody_state_workspace::assert_clean;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -20,6 +20,8 @@ fn running(two: &Two, copy: Option<&ContainerId>) -> (bool, bool) {
 #[test]
 fn a_moved_container_runs_there_and_not_here() {
     let two = Two::new();
+    let policy: SnapshotPolicy = serde_json::from_str(r#"{"on":{"stop":true}}"#).unwrap();
+    two.here.set_snapshot_policy(&Caller::default(), &PolicyTarget::Container(two.source.clone()), &policy).unwrap();
     let moved = two.here.move_container(&Caller::default(), &two.source, &request(&two)).unwrap();
     assert!(moved.downtime_ms.is_some());
     assert_eq!(running(&two, Some(&moved.target_container_id)), (false, true));
@@ -28,6 +30,8 @@ fn a_moved_container_runs_there_and_not_here() {
     let here = two.here.container(&two.source).unwrap();
     assert!(here.status == Status::Stopped && here.status_message.unwrap().contains(c.id.as_str()));
     assert!(two.a.runtime.adopt(&two.source).unwrap().is_none());
+    let policy_of = |host: &Host, c: &ContainerId| host.snapshot_policy(&PolicyTarget::Container(c.clone())).unwrap().policy;
+    assert_eq!((policy_of(&two.here, &two.source), policy_of(&two.there, &c.id)), (Some(policy), None), "its policy stays here");
     assert_clean(&two.here, "the source of a move");
     assert_clean(&two.there, "the target of a move");
     // And back again.

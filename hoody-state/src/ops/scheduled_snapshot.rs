@@ -1,7 +1,7 @@
 //! Takes the snapshot of a run of a schedule.
 //!
 //! The intent holds the run. The snapshot enters the list in the transaction that ends the run and says when the next one is due, so a crash neither repeats a
-//! run nor loses one: either the volume is complete, and recovery ends the run with it; or it is deleted, and the run is still due.
+//! run nor loses one: either the volume is complete and wanted, and recovery ends the run with it; or it is deleted, and the run is still due.
 
 use super::observed::thaw_unless_paused;
 use super::snapshot::take_volumes;
@@ -83,7 +83,7 @@ impl Operation for ScheduledSnapshot {
         let all_there = complete(&own)? && (!self.databases || complete(&along)?);
         thaw_unless_paused(world, &self.container)?;
         world.store.delete(&Volume::Staging(r.id.clone()))?;
-        if all_there && r.error.is_none() {
+        if all_there && r.error.is_none() && !self.equals_the_last(world) {
             let row = measured(world, &self.container, (*self.row).clone())?;
             return r.finished(|tx| self.end(tx, &row).map(Some));
         }
