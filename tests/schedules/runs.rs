@@ -204,3 +204,28 @@ fn many_containers_with_three_schedules_are_all_done() {
     assert_eq!((counts.taken, counts.failed, counts.under_way, counts.waiting), (41 * 3, 0, 0, 0));
     assert_clean(&s.host, "after many runs");
 }
+
+#[test]
+fn the_runner_knows_the_run_after_the_one_that_it_has_just_begun() {
+    let s = Stage::new();
+    s.clock.set("2026-11-02T10:59:59.9Z".parse().unwrap());
+    let (at, go_on) = s.world.stop_at("snapshot.schedule");
+    s.schedules(&[("minutely", "* * * * *", last(9))]);
+    // The runner's own thread does it all: it wakes at the time that it was asked for.
+    s.clock.advance(Duration::from_millis(100));
+    at.recv_timeout(Duration::from_secs(20)).expect("the first run does not begin");
+    s.clock.advance(Duration::from_millis(59_500));
+    go_on.send(()).unwrap();
+    let has = |n: usize| {
+        (0..400).any(|_| {
+            s.taken().len() >= n || {
+                std::thread::sleep(Duration::from_millis(50));
+                false
+            }
+        })
+    };
+    assert!(has(1), "the first run does not end");
+    s.clock.advance(Duration::from_millis(500));
+    assert!(has(2), "nothing wakes the runner for the second run");
+    assert_eq!(s.times("minutely"), ["11-02T11:00", "11-02T11:01"]);
+}

@@ -97,7 +97,10 @@ fn bring_near(world: &World) -> Result<()> {
 fn work(weak: &WeakWorld) {
     loop {
         let Some(world) = weak.upgrade() else { return };
-        let Some(turn) = world.policies.line.next() else { return };
+        let Some(turn) = world.policies.line.next() else {
+            // What has ended has a next run, or is tried again: the runner did not know when, when it fell asleep.
+            return world.policies.ring();
+        };
         let id = turn.container.clone();
         let taken = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| take_turn(&world, &turn)));
         if taken.is_err() {
