@@ -134,8 +134,9 @@ impl Line {
         self.changed.notify_all();
     }
 
-    /// A worker stops in the middle, as if the server had been killed.
+    /// A worker stops in the middle, as if the server had been killed: nothing begins any more.
     pub(crate) fn abandon(&self, id: &ContainerId) {
+        self.close();
         self.state().active.remove(id);
         self.changed.notify_all();
     }
