@@ -27,6 +27,25 @@ fn a_run_takes_a_snapshot_at_its_time_and_says_which_it_is() {
     assert_eq!(counts.next_due, Some("2026-11-02T16:00:00Z".parse().unwrap()));
 }
 
+/// Nobody asks for the runs here: the runner's thread wakes by itself, again and again.
+#[test]
+fn the_runner_wakes_for_the_run_after_the_next() {
+    let s = Stage::new();
+    let minute = Duration::from_secs(60);
+    s.clock.advance(minute - Duration::from_millis(500));
+    s.schedules(&[("often", "* * * * *", last(10))]);
+    for runs in 1..=3 {
+        // Half a second before the next run, as the clock of the schedules has it.
+        let end = std::time::Instant::now() + Duration::from_secs(20);
+        std::thread::sleep(Duration::from_millis(100));
+        s.clock.advance(minute);
+        while s.taken().len() < runs {
+            assert!(std::time::Instant::now() < end, "run {runs} was not started");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
 #[test]
 fn two_schedules_of_one_container_keep_their_own_snapshots() {
     let s = Stage::new();

@@ -168,6 +168,13 @@ pub(crate) fn due(c: &Connection, now: Timestamp) -> Result<(Vec<ContainerId>, O
     Ok((due, next.map(time)))
 }
 
+/// When the next run of a container starts.
+pub(crate) fn first_start_of(c: &Connection, id: &ContainerId) -> Result<Option<Timestamp>> {
+    let mut s = c.prepare_cached("SELECT min(next_due_ms) FROM schedules WHERE container_id = ?1")?;
+    let next: Option<i64> = s.query_row([id.as_str()], |r| r.get(0))?;
+    Ok(next.map(time))
+}
+
 /// How many schedules failed at their last attempt.
 pub(crate) fn count_failing(c: &Connection) -> Result<u64> {
     Ok(c.prepare_cached("SELECT count(*) FROM schedules WHERE failures > 0")?.query_row([], |r| r.get(0))?)

@@ -40,19 +40,22 @@ pub(crate) fn start(host: &Host) -> Result<()> {
                 return;
             }
             let clock = std::mem::take(&mut first) || woken.clock_changed;
-            let after = look(&world, clock, clock || woken.due).unwrap_or_else(|e| {
+            policies.looks();
+            let start = look(&world, clock, clock || woken.due).unwrap_or_else(|e| {
                 tracing::warn!(error = %e, "cannot read which schedules are due; trying again");
-                Some(AGAIN)
+                world.now().checked_add(AGAIN).ok()
             });
-            next = after.and_then(|d| SystemTime::now().checked_add(d.unsigned_abs()));
+            policies.sleeps(start);
+            let left = start.map(|t| t.duration_since(world.now()).max(SignedDuration::from_millis(1)));
+            next = left.and_then(|d| SystemTime::now().checked_add(d.unsigned_abs()));
         }
     };
     std::thread::Builder::new().name("schedules".into()).spawn(run).map_err(|e| Error::io("start the thread of the schedules", e))?;
     Ok(())
 }
 
-/// Starts what is due; in how long the next run is. `clock`: the clock may have been set. `all`: also what waits for another operation is tried.
-fn look(world: &World, clock: bool, all: bool) -> Result<Option<SignedDuration>> {
+/// Starts what is due; when the next run starts, beside those that are due. `clock`: the clock may have been set. `all`: also what waits for another operation is tried.
+fn look(world: &World, clock: bool, all: bool) -> Result<Option<Timestamp>> {
     if clock {
         // What the clock was when it was believed is written down before anything is removed by it.
         world.policies.clock_moved()?;
@@ -70,8 +73,7 @@ fn look(world: &World, clock: bool, all: bool) -> Result<Option<SignedDuration>>
             tracing::warn!(error = %e, "cannot start a thread for scheduled snapshots");
         }
     }
-    let next = next.into_iter().chain(line.again_at()).min();
-    Ok(next.map(|t| t.duration_since(now).max(SignedDuration::from_millis(1))))
+    Ok(next.into_iter().chain(line.again_at()).min())
 }
 
 /// Next runs that a clock far ahead has put off come back to where the schedule has them.
@@ -123,7 +125,7 @@ fn take_turn(world: &World, turn: &Turn) {
         };
         if due.is_empty() {
             if line.leave(id) {
-                return;
+                return announce_next(world, id);
             }
             continue;
         }
@@ -135,6 +137,17 @@ fn take_turn(world: &World, turn: &Turn) {
                 Next::GiveUp => return give_up(world, id),
                 Next::Stop => return line.abandon(id),
             }
+        }
+    }
+}
+
+/// The runner did not see the container's next run: its present one was due.
+fn announce_next(world: &World, id: &ContainerId) {
+    match world.read(|c| policies::first_start_of(c, id)) {
+        Ok(next) => world.policies.next_run(next),
+        Err(e) => {
+            tracing::warn!(container = %id, error = %e, "cannot read when it runs next");
+            world.policies.ring();
         }
     }
 }

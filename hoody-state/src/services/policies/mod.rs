@@ -14,8 +14,9 @@ use crate::error::Result;
 use crate::id::ContainerId;
 use crate::retention::Plan;
 use crate::sys::alarm::{Alarm, Woken};
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
@@ -31,6 +32,8 @@ pub(crate) struct Policies {
     pub(crate) line: line::Line,
     plans: plans::Plans,
     held_back: Mutex<HashSet<ContainerId>>,
+    /// Until when the runner sleeps, in milliseconds; `i64::MAX` while it looks at what is due, and if nothing is.
+    sleeps_until: AtomicI64,
     pub(crate) counts: Counts,
 }
 
@@ -45,6 +48,7 @@ impl Policies {
             line: line::Line::default(),
             plans: plans::Plans::default(),
             held_back: Mutex::default(),
+            sleeps_until: AtomicI64::new(i64::MAX),
             counts: Counts::default(),
         })
     }
@@ -52,6 +56,23 @@ impl Policies {
     /// A run may have come nearer, or can go on: the runner looks.
     pub(crate) fn ring(&self) {
         self.alarm.ring();
+    }
+
+    /// The runner begins to look at what is due: what changes from now on wakes it.
+    pub(crate) fn looks(&self) {
+        self.sleeps_until.store(i64::MAX, Ordering::SeqCst);
+    }
+
+    /// The runner has looked, and goes to sleep until then.
+    pub(crate) fn sleeps(&self, until: Option<Timestamp>) {
+        self.sleeps_until.store(until.map_or(i64::MAX, |t| t.as_millisecond()), Ordering::SeqCst);
+    }
+
+    /// The next run of a container is written down: wakes the runner if it sleeps for longer.
+    pub(crate) fn next_run(&self, at: Option<Timestamp>) {
+        if at.is_some_and(|at| at.as_millisecond() < self.sleeps_until.load(Ordering::SeqCst)) {
+            self.ring();
+        }
     }
 
     /// Waits until the host's clock shows `until`, or until somebody rings.
