@@ -122,16 +122,6 @@ impl CgroupTree {
         self.v1_dir(controller, container).map(|d| self.open_group(&d.join(child))).transpose()
     }
 
-    /// The `cgroup.procs` of the group `run` that the runtime made in each v1 hierarchy, open for writing.
-    pub(crate) fn open_v1_runs(&self, container: &ContainerId) -> Result<Vec<fs::File>> {
-        let runs = self.layout.v1_roots().into_iter().map(|root| self.dir(root, container).join("run/cgroup.procs"));
-        let opened = runs.filter_map(|procs| match fs::OpenOptions::new().write(true).open(&procs) {
-            Err(e) if e.raw_os_error() == Some(ENOENT) => None,
-            r => Some(r.io(|| format!("open {}", procs.display()))),
-        });
-        opened.collect()
-    }
-
     fn open_group(&self, dir: &Path) -> Result<fs::File> {
         let open = || fs::OpenOptions::new().write(true).open(dir.join("cgroup.procs"));
         match open() {

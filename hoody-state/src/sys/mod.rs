@@ -4,10 +4,6 @@
 pub(crate) mod alarm;
 #[cfg(feature = "btrfs")]
 pub(crate) mod dedupe;
-#[cfg(feature = "oci")]
-pub(crate) mod enter;
-#[cfg(feature = "oci")]
-pub(crate) mod filter;
 pub(crate) mod fs;
 pub(crate) mod hub;
 pub(crate) mod inside;

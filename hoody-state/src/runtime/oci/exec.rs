@@ -1,4 +1,4 @@
-//! Runs a command in a running container: without the runtime if that is possible (`enter.rs`), else by the runtime.
+//! Runs a command in a running container.
 //!
 //! With the subreaper the runtime ends as soon as the command runs (`--detach`): its pipes are ours, and it has become our child. Without, the runtime stays as
 //! its parent, and a daemon that keeps the pipes open keeps the call waiting.
@@ -6,14 +6,12 @@
 //! If v2 is mounted, each exec has a group of its own below the container's, `exec-<n>`, so that what it started can be killed with it (except for a daemon that left
 //! its parent in the instant before the command was moved there). On v1 alone a time-out kills the command's own process.
 
-use super::exits::Helper;
 use super::record::oci_id;
 use super::start::{cannot_run, read_log};
 use super::{OciRuntime, find, not_running, program, spec};
 use crate::error::{Code, Error, IoContext, Result};
 use crate::id::{ContainerId, OperationId, RunId};
 use crate::runtime::{Cancel, ExecOutput, ExecSpec, cancelled};
-use crate::sys::enter::{Report, Reported};
 use crate::sys::process;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -34,56 +32,22 @@ const DYING: Duration = Duration::from_secs(2);
 impl OciRuntime {
     /// See [`Runtime::exec`](crate::runtime::Runtime::exec). A command that does not exist gives 127, one that may not be executed 126, as in shells.
     pub(super) fn exec_in(&self, c: &ContainerId, spec: &ExecSpec) -> Result<ExecOutput> {
-        let (record, init, of) = self.find_init(c, Duration::ZERO)?.ok_or_else(|| not_running(c))?;
+        let (record, _, init) = self.find_init(c, Duration::ZERO)?.ok_or_else(|| not_running(c))?;
+        self.exec_in_run(c, &record.run, spec).map_err(|e| match e.code() {
+            // Its files and groups went with it.
+            Code::Io if process::has_ended(&init) => not_running(c),
+            _ => e,
+        })
+    }
+
+    fn exec_in_run(&self, c: &ContainerId, run: &RunId, spec: &ExecSpec) -> Result<ExecOutput> {
+        let runtime = find::runtime(self.config.runtime.as_deref())?;
+        let process = spec::exec_process(spec)?;
         if self.is_frozen(c) {
             return Err(Error::new(Code::ContainerPaused, format!("container {c} is paused: resume it before running a command in it")));
         }
         let name = format!("exec-{}", OperationId::generate());
-        let expecting = self.watcher.expecting(c);
-        let result = match self.entered(c, (init, &of), &self.dirs.bundle(c, &record.run), spec, &name) {
-            Ok(Some(execution)) => self.follow_entered(c, execution, spec, &name),
-            Ok(None) => self.exec_by_runtime(c, &record.run, spec, &name),
-            // Its files in /proc and its groups went with it.
-            Err(_) if process::has_ended(&of) => Err(not_running(c)),
-            Err(e) => Err(e),
-        };
-        drop(expecting);
-        self.watcher.reap_orphans();
-        self.forget_exec_group(c, &name);
-        result
-    }
-
-    /// Follows a command that entered the container by itself.
-    pub(super) fn follow_entered(&self, c: &ContainerId, mut execution: Execution<'_>, spec: &ExecSpec, name: &str) -> Result<ExecOutput> {
-        let mut pump = Pump::new(&mut execution.helper.child, spec)?;
-        let until = pump.run(&execution.pidfd)?;
-        if until != Until::Ended {
-            self.kill_exec(c, name, Some(execution.pid));
-            self.await_end(&execution.pidfd, DYING)?;
-        }
-        let code = self.exit_code(&execution.pidfd, until);
-        pump.last_words();
-        if until == Until::Cancelled {
-            return Err(cancelled(c));
-        }
-        let mut out = pump.out;
-        (out.exit_code, out.timed_out) = (code, until == Until::TimedOut);
-        execution.report.read(&mut execution.reported).io(|| "read a pipe")?;
-        match execution.reported.failed {
-            Some((stage, errno)) if !out.timed_out => {
-                let why = std::io::Error::from_raw_os_error(errno);
-                tracing::debug!(container = %c, ?stage, error = %why, "a command did not begin");
-                self.failed(c, spec, out, &why.to_string())
-            }
-            _ => Ok(out),
-        }
-    }
-
-    /// Runs a command by the OCI runtime.
-    pub(super) fn exec_by_runtime(&self, c: &ContainerId, run: &RunId, spec: &ExecSpec, name: &str) -> Result<ExecOutput> {
-        let runtime = find::runtime(self.config.runtime.as_deref())?;
-        let process = spec::exec_process(spec)?;
-        let files = Files::new(&self.dirs.bundle(c, run), name);
+        let files = Files::new(&self.dirs.bundle(c, run), &name);
         fs::write(&files.process, spec::json(&process)?).io(|| format!("write {}", files.process.display()))?;
         let mut command = self.command(&runtime, &files.log);
         command.arg("exec").arg("--process").arg(&files.process).arg("--pid-file").arg(&files.pid);
@@ -91,11 +55,12 @@ impl OciRuntime {
             command.arg("--detach");
         }
         let mut groups: Vec<OwnedFd> = Vec::new();
-        if let Some(f) = self.cgroups.open_child(c, name)? {
+        if let Some(f) = self.cgroups.open_child(c, &name)? {
             groups.push(f.into());
         }
         command.arg(oci_id(c, run)).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         process::enter_before_exec(&mut command, groups);
+        let expecting = self.watcher.expecting(c);
         let mut helper = self.watcher.spawn(&mut command).map_err(|e| cannot_run(&runtime, e))?;
         drop(command);
 
@@ -109,18 +74,22 @@ impl OciRuntime {
                 && self.await_end(&pidfd, DYING).is_ok()
                 && let Some(pid) = files.read_pid()
             {
-                self.gather(c, name, pid);
+                self.gather(c, &name, pid);
             }
-            self.kill_exec(c, name, files.read_pid());
+            self.kill_exec(c, &name, &files);
             let _ = helper.child.kill();
         }
         let status = helper.child.wait().io(|| "wait for the runtime")?;
         let mut result = End::of(status, until);
         if self.config.subreaper && until == Until::Ended && status.success() {
-            result = self.follow(c, name, &files, &mut pump)?;
+            result = self.follow(c, &name, &files, &mut pump)?;
         }
         drop(helper);
+        drop(expecting);
         pump.last_words();
+        self.watcher.reap_orphans();
+        self.forget_exec_group(c, &name);
+
         if result.until == Until::Cancelled {
             return Err(cancelled(c));
         }
@@ -147,19 +116,16 @@ impl OciRuntime {
         self.gather(c, name, pid);
         let until = pump.run(&pidfd)?;
         if until != Until::Ended {
-            self.kill_exec(c, name, Some(pid));
+            self.kill_exec(c, name, files);
             self.await_end(&pidfd, DYING)?;
         }
-        Ok(End { code: self.exit_code(&pidfd, until), until })
-    }
-
-    /// Reaps a command that is our child. One that still sleeps in the kernel is reaped as an orphan when it wakes.
-    fn exit_code(&self, pidfd: &OwnedFd, until: Until) -> i32 {
-        match waitid(Id::PIDFd(pidfd.as_fd()), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG) {
+        // A process that sleeps in the kernel is reaped as an orphan when it wakes.
+        let code = match waitid(Id::PIDFd(pidfd.as_fd()), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG) {
             Ok(WaitStatus::Exited(_, code)) => code,
             Ok(WaitStatus::Signaled(_, signal, _)) => 128 + signal as i32,
-            _ => process::pidfd_exit_code(pidfd).unwrap_or(if until == Until::Ended { 255 } else { 137 }),
-        }
+            _ => process::pidfd_exit_code(&pidfd).unwrap_or(if until == Until::Ended { 255 } else { 137 }),
+        };
+        Ok(End { code, until })
     }
 
     /// Moves the command, and what it has forked, into the group of this exec: a runtime that knows v2 has put it into `run`.
@@ -206,12 +172,12 @@ impl OciRuntime {
     }
 
     /// Ends the command and what it started, after the timeout or when the caller has left.
-    fn kill_exec(&self, c: &ContainerId, name: &str, pid: Option<i32>) {
+    fn kill_exec(&self, c: &ContainerId, name: &str, files: &Files) {
         if let Some(dir) = self.cgroups.v2_dir(c) {
             let _ = fs::write(dir.join(name).join("cgroup.kill"), "1");
         }
         // If there is no such group, and for a command that the runtime has moved and we have not.
-        if let Some(pid) = pid
+        if let Some(pid) = files.read_pid()
             && let Ok(fd) = process::pidfd_open(pid)
             && self.is_in_group(c, pid)
         {
@@ -244,16 +210,6 @@ fn wrong_directory(root: BorrowedFd<'_>, c: &ContainerId, spec: &ExecSpec) -> Op
         _ => return None,
     };
     Some(Error::new(Code::WorkingDirectoryNotFound, format!("the working directory {cwd:?} of container {c} {why}: create it, or name another")))
-}
-
-/// A command that runs in the container and is a child of this process.
-pub(super) struct Execution<'a> {
-    /// Has the streams; it has ended.
-    pub helper: Helper<'a>,
-    pub pid: i32,
-    pub pidfd: OwnedFd,
-    pub report: Report,
-    pub reported: Reported,
 }
 
 /// How the command ended.

@@ -15,7 +15,6 @@ mod adopt;
 mod built;
 mod config;
 mod console;
-mod enter;
 mod exec;
 mod exits;
 mod find;

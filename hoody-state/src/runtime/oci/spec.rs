@@ -33,10 +33,6 @@ const CAPABILITIES: [Capability; 14] = [
     Capability::SysChroot,
 ];
 
-/// The same as bits of `capset(2)`.
-pub(super) const CAPABILITY_BITS: u64 =
-    1 << 29 | 1 | 1 << 1 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 27 | 1 << 10 | 1 << 13 | 1 << 31 | 1 << 6 | 1 << 8 | 1 << 7 | 1 << 18;
-
 const MASKED: [&str; 12] = [
     "/proc/acpi",
     "/proc/asound",

@@ -124,7 +124,6 @@ impl OciRuntime {
             return Err(Error::new(Code::StartFailed, format!("container {c}: {} wrote no pid file", runtime.display())));
         };
         let pidfd = process::pidfd_open(pid).ok();
-        self.keep_filter(&bundle, pid);
         // While the pidfd is open, the pid cannot belong to another process, so its start time can be read.
         record.init = pidfd.as_ref().and_then(|_| process::proc_stat(pid)).map(|s| Init { pid, start_time: s.start_time });
         self.dirs.save(c, &record)?;
@@ -152,7 +151,8 @@ impl OciRuntime {
             }
             for (at, tree) in &trees {
                 fs::create_dir_all(at)?;
-                put_tree(tree.as_fd(), open_plain(at)?.as_fd())?;
+                // The run directory may be reached by a link of the host.
+                put_tree(tree.as_fd(), open_plain(&fs::canonicalize(at)?)?.as_fd())?;
             }
             Ok(self.watcher.spawn(command))
         });
@@ -276,7 +276,7 @@ impl Pipes {
 }
 
 /// How many files a process of a container may have open: soft and hard. The kernel may refuse a limit above our own, even to root.
-pub(super) fn open_files() -> (u64, u64) {
+fn open_files() -> (u64, u64) {
     let hard = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(_, hard)| hard).min(NOFILE);
     (hard.min(NOFILE_SOFT), hard)
 }

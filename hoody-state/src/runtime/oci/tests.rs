@@ -435,33 +435,3 @@ fn a_pid_that_means_another_process_now_is_not_adopted() {
     f.rt().kill(&c).unwrap();
     assert_eq!(f.exits.wait(&spec.run).code, Some(137));
 }
-
-/// What a command can see and do, by the two ways in which it can be started.
-#[test]
-fn a_command_that_enters_by_itself_is_confined_as_one_that_the_runtime_starts() {
-    let f = Fixture::new();
-    let c = ContainerId::generate();
-    f.rt().start(&f.sh(&c, "sleep 1000")).unwrap();
-    let (record, init, of) = f.rt().find_init(&c, Duration::ZERO).unwrap().unwrap();
-    let script = "cat /proc/self/status | grep -vE '^(Pid|Tgid|NSpid|NStgid|NSpgid|NSsid|Ngid|PPid|Vm|Rss|voluntary|nonvoluntary|Cpus|Mems|Hugetlb|Threads|Sig|x86)'
-        for n in user mnt pid ipc uts cgroup net; do ls -l /proc/self/ns/$n | sed 's/.*-> //'; done
-        cat /proc/self/mountinfo /proc/self/limits /proc/self/oom_score_adj
-        ls /proc/self/fd; ls -l /proc/self/fd | grep -c pipe
-        cat /proc/self/cgroup | sed 's/exec-[0-9a-f]*/exec/'; pwd; umask; id; env | sort
-        mount -t tmpfs x /mnt 2>&1; unshare -m true 2>&1; mknod /tmp/n c 1 1 2>&1; chown 1:1 /tmp 2>&1; kill -0 1 2>&1; dmesg 2>&1 | head -1; cat /proc/keys 2>&1 | head -1";
-    let spec = ExecSpec { stdin: b"x".to_vec(), ..sh(script) };
-    let name = |n: u32| format!("exec-{n}");
-    let entered = f.rt().entered(&c, (init, &of), &f.rt().dirs.bundle(&c, &record.run), &spec, &name(1)).unwrap().expect("this machine can enter containers");
-    let ours = f.rt().follow_entered(&c, entered, &spec, &name(1)).unwrap();
-    let theirs = f.rt().exec_by_runtime(&c, &record.run, &spec, &name(2)).unwrap();
-    assert_eq!((ours.exit_code, text(&ours.stderr)), (theirs.exit_code, text(&theirs.stderr)));
-    let (ours, theirs) = (text(&ours.stdout), text(&theirs.stdout));
-    for (a, b) in ours.lines().zip(theirs.lines()) {
-        assert_eq!(a, b);
-    }
-    assert_eq!(ours.lines().count(), theirs.lines().count(), "{ours}\n{theirs}");
-    assert!(ours.contains("Seccomp:\t2"), "{ours}");
-    // runc leaves the streams to the host's root, so that the container cannot open them anew.
-    assert_eq!(f.rt().exec(&c, &sh("echo opened > /dev/stdout; echo also > /dev/stderr")).unwrap().stderr, b"also\n");
-    f.rt().kill(&c).unwrap();
-}
