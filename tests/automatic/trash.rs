@@ -2,7 +2,7 @@
 
 use crate::{crash_at_each_step, eventually, policy, settle, stage};
 use hoody_state::id::ContainerId;
-use hoody_state::model::{DeleteOptions, NewSnapshot, PageRequest, RecoverRequest, Status, TimelineRequest, TrashedContainer, Verb};
+use hoody_state::model::{DeleteOptions, NewContainer, NewSnapshot, PageRequest, RecoverRequest, Status, TimelineRequest, TrashedContainer, Verb};
 use hoody_state::snapshot::SnapshotStore;
 use hoody_state::{Caller, Code, Host};
 use hoody_state_workspace::{MemoryWorld, assert_clean, container, project, snapshot};
@@ -152,9 +152,13 @@ fn the_time_in_the_trash_does_not_count_for_expiring_snapshots() {
 }
 
 #[test]
-fn a_full_pool_takes_the_oldest_of_the_trash_first() {
+fn a_full_pool_takes_the_oldest_of_the_trash_of_the_project_and_of_no_other() {
     let (w, host, c) = stage(KEEPS);
     let p = host.container(&c).unwrap().project_id;
+    let other = container(&host, &project(&host, "other"), "other").unwrap();
+    policy(&w, &other, KEEPS);
+    delete(&host, &other);
+    std::thread::sleep(Duration::from_millis(5));
     delete(&host, &c);
     std::thread::sleep(Duration::from_millis(5));
     let second = container(&host, &p, "second").unwrap();
@@ -162,9 +166,21 @@ fn a_full_pool_takes_the_oldest_of_the_trash_first() {
     delete(&host, &second);
     let third = container(&host, &p, "third").unwrap();
     w.store.set_capacity(hoody_state::units::Bytes(1));
+    let in_trash = || trash(&host).iter().map(|t| t.id.clone()).collect::<Vec<_>>();
+    let inside = Caller { inside: true, ..Caller::default() };
+    assert_eq!(host.create_snapshot(&inside, &third, NewSnapshot::default()).unwrap_err().code(), Code::PoolFull);
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!(in_trash(), [second.clone(), c.clone(), other.clone()], "a container's own socket costs nothing in the trash");
+    for left in [vec![second.clone(), other.clone()], vec![other.clone()]] {
+        assert_eq!(snapshot(&host, &third, "too much").unwrap_err().code(), Code::PoolFull);
+        eventually("room", || in_trash() == left);
+        settle(&host);
+    }
     assert_eq!(snapshot(&host, &third, "too much").unwrap_err().code(), Code::PoolFull);
-    eventually("room", || trash(&host).iter().map(|t| t.id.clone()).collect::<Vec<_>>() == [second.clone()]);
-    settle(&host);
+    let new = NewContainer { name: Some("fourth".into()), ..NewContainer::default() };
+    assert_eq!(host.create_container(&Caller::default(), &p, new).unwrap_err().code(), Code::PoolFull);
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!(in_trash(), [other], "the trash of another project stays");
     assert_clean(&host, "after room was made");
 }
 
@@ -223,6 +239,12 @@ fn crashes_of_a_deletion_for_good() {
         |_, h, c| delete(h, c),
         |_, h, c| {
             h.delete_trashed(&Caller::default(), c)?;
+            // It goes on in the background, where it has no step at first. One that has crashed has none any more.
+            let begun = |h: &Host| h.operations(&PageRequest::first()).unwrap().rows.iter().all(|o| o.finished_at.is_some() || o.step.is_some());
+            let end = std::time::Instant::now() + Duration::from_secs(2);
+            while !begun(h) && std::time::Instant::now() < end {
+                std::thread::sleep(Duration::from_millis(5));
+            }
             settle(h);
             Ok(())
         },

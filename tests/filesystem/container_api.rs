@@ -2,7 +2,7 @@
 
 use super::{attempt, container, eventually};
 use hoody_state::id::ContainerId;
-use hoody_state::model::{ContainerUpdate, ForkRequest, NewSnapshot, Verb};
+use hoody_state::model::{ContainerUpdate, ForkRequest, NewSnapshot, PageRequest, PolicyTarget, Verb};
 use hoody_state::{Caller, Code, Host};
 use hoody_state_http::Options;
 use hoody_state_http::limits::Limits;
@@ -261,8 +261,12 @@ fn copies_of_its_own_are_few_have_no_socket_and_are_its_own_to_delete() {
     assert_eq!(s.code(&c, "POST", "/containers/self/fork", &json!({ "count": 7, "start": false })), (409, "fork_limit".into()));
     assert_eq!(s.code(&c, "POST", "/containers/self/fork", &json!({ "count": 4_294_967_295_u32, "start": false })).0, 409);
     assert_eq!(s.code(&c, "DELETE", &format!("/containers/{}", theirs.id), &Value::Null), (404, "container_not_found".into()), "this one is not of its making");
+    let keeps: hoody_state::model::SnapshotPolicy = serde_json::from_value(json!({ "on": { "before_delete": { "max_age": "7d" } } })).unwrap();
+    s.host().set_snapshot_policy(&me, &PolicyTarget::Project(p.clone()), &keeps).unwrap();
     s.good(&c, "DELETE", &format!("/containers/{}", made[0]), &Value::Null);
     at_rest(s.host());
+    let trash = || s.host().trash(&PageRequest::first(), None).unwrap().containers.into_iter().map(|t| t.id).collect::<Vec<_>>();
+    assert!(trash().is_empty(), "what a container deletes of its own takes no space in the trash");
     assert_eq!(s.host().container(&made[0]).unwrap_err().code(), Code::ContainerNotFound);
     assert!(s.host().container(&theirs.id).is_ok() && s.host().container(&made[1]).is_ok());
     assert_clean(s.host(), "after forks from inside");

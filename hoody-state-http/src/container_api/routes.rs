@@ -8,7 +8,7 @@ use crate::routes::{copies, restore_files, snapshots};
 use axum::extract::State;
 use hoody_state::host::Host;
 use hoody_state::id::ContainerId;
-use hoody_state::model::{Container, FilesRestored, ForkRequest, Forked, NewSnapshot, RestoreFiles, SnapshotAnswer, Status};
+use hoody_state::model::{Container, DeleteOptions, FilesRestored, ForkRequest, Forked, NewSnapshot, RestoreFiles, SnapshotAnswer, Status};
 use hoody_state::name::ContainerName;
 use hoody_state::{Code, Error, Result};
 use serde::Serialize;
@@ -82,13 +82,13 @@ fn unknown(id: &ContainerId) -> Error {
     Error::new(Code::ContainerNotFound, format!("there is no container {id}"))
 }
 
-/// Deletes a copy that the container made.
+/// Deletes a copy that the container made, for good: in the trash copies would take space that no limit on their number bounds.
 pub(super) async fn remove(State(app): State<Shared>, who: Identity, Id(id): Id<ContainerId>, input: Input<Nothing>) -> Reply<()> {
     app.change(move |host| {
         if !who.made(host, &id)? {
             return Err(unknown(&id));
         }
-        host.delete_container(&input.caller, &id)
+        host.delete_container_with(&input.caller, &id, DeleteOptions { permanently: true })
     })
     .await?;
     ok("Container deleted", ())

@@ -103,9 +103,9 @@ pub(crate) fn ids(c: &Connection) -> Result<Vec<ContainerId>> {
     ids_of(c, "SELECT id FROM trash", [])
 }
 
-/// The one that was deleted first.
-pub(crate) fn oldest(c: &Connection) -> Result<Option<ContainerId>> {
-    Ok(ids_of(c, "SELECT id FROM trash ORDER BY deleted_ms, id LIMIT 1", [])?.pop())
+/// The one of this project that was deleted first.
+pub(crate) fn oldest(c: &Connection, project: &ProjectId) -> Result<Option<ContainerId>> {
+    Ok(ids_of(c, "SELECT id FROM trash WHERE project_id = ?1 ORDER BY deleted_ms, id LIMIT 1", [project.as_str()])?.pop())
 }
 
 /// Those that have expired by `now`, and when the next one will.

@@ -47,10 +47,10 @@ fn run(wake: &Wake, host: &WeakWorld) {
         if due.reclaim {
             start_reclaim(wake, &host);
         }
-        if due.room {
+        for project in due.room {
             let caller = Caller { by: "expiry".into(), patience: Duration::ZERO, ..Caller::default() };
-            if let Err(e) = crate::ops::trash::make_room(&host.0, &caller) {
-                tracing::warn!(error = %e, "could not delete a container in the trash to make room");
+            if let Err(e) = crate::ops::trash::make_room(&host.0, &caller, &project) {
+                tracing::warn!(%project, error = %e, "could not delete a container in the trash to make room");
             }
         }
         if due.expiry || woken.due || woken.clock_changed {

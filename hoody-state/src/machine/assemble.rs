@@ -128,7 +128,7 @@ fn assemble(parts: Assembly) -> Result<Host> {
     let policies = Arc::new(Policies::new(records.clone(), boot.clone())?);
     let user = catalog.user().clone();
     Ok(Host(World::new(Parts {
-        limits: Limits::new(Arc::clone(&store), records.clone(), &settings, wake.clone()),
+        limits: Limits::new(Arc::clone(&store), records.clone(), &settings),
         view: View { server: server.clone(), user },
         freezing: Freezing::new(Arc::clone(&freezer), Arc::clone(&databases), settings.freeze_timeout),
         freezer,

@@ -231,7 +231,7 @@ pub(crate) fn copy(world: &World, caller: &Caller, id: &ContainerId, request: Co
     let (project, name) = target(&request)?;
     let start = request.start.unwrap_or(true);
     let row = copy_row(world, &source, project, name.clone(), request.ssh_public_key, start, request.new_identity.unwrap_or(true));
-    could_be_made(world, &row)?;
+    could_be_made(world, caller, &row)?;
     let named = request.source_snapshot.as_deref();
     let snapshot = base(world, caller, id, named, &format!("taken to copy it to {name}"), Some(TAKEN_FOR_COPY_DAYS))?;
     clone_container(world, caller, row, &snapshot, start, false).inspect_err(|e| {
@@ -243,8 +243,8 @@ pub(crate) fn copy(world: &World, caller: &Caller, id: &ContainerId, request: Co
 }
 
 /// Refuses a copy that could not be made, before anything is changed for it.
-pub(super) fn could_be_made(world: &World, row: &ContainerRow) -> Result<()> {
-    world.limits.check_space()?;
+pub(super) fn could_be_made(world: &World, caller: &Caller, row: &ContainerRow) -> Result<()> {
+    super::room::check_in(world, caller, &row.project)?;
     world.engine.would(|tx| {
         world.limits.check_count(tx.conn, &row.project)?;
         tx.insert_container(row, "copy")
@@ -252,7 +252,7 @@ pub(super) fn could_be_made(world: &World, row: &ContainerRow) -> Result<()> {
 }
 
 pub(super) fn clone_container(world: &World, caller: &Caller, row: ContainerRow, snapshot: &SnapshotRow, start: bool, fork: bool) -> Result<Container> {
-    world.limits.check_space()?;
+    super::room::check_in(world, caller, &row.project)?;
     let id = row.id.clone();
     let source = row.spec.source.clone().ok_or_else(|| Error::internal("a copy without a source"))?;
     let Some(run) = row.state.run.clone() else { return Err(Error::internal("a new container has no run")) };

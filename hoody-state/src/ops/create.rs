@@ -103,7 +103,7 @@ pub(crate) fn create(world: &World, caller: &Caller, project: &ProjectId, new: N
         return Ok(t);
     }
     let (row, image) = new_container(world, project, new)?;
-    world.limits.check_space()?;
+    super::room::check_in(world, caller, project)?;
     let Some(run) = row.state.run.clone() else { return Err(Error::internal("a new container has no run")) };
     let intent = Create { container: row.id.clone(), image: image.clone(), run, cloned: false, by: caller.by.clone() };
     let held = world.engine.lock(caller, intent.claim())?;

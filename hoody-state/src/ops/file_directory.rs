@@ -13,7 +13,7 @@ use crate::world::World;
 pub(crate) fn make(world: &World, caller: &Caller, id: &ContainerId, path: &TreePath, options: &WriteOptions) -> Result<FileWritten> {
     let _held = world.engine.lock(caller, claim(id))?;
     let row = changeable_container(world, id)?;
-    world.limits.check_space()?;
+    super::room::check(world, caller, id)?;
     if options.parents {
         make_parents(world, &files(world).writable(&row, path)?, path)?;
     }

@@ -104,6 +104,7 @@ pub(crate) fn write(world: &World, caller: &Caller, id: &ContainerId, path: &Tre
         Err(e) if e.code() == Code::FileNotFound && options.parents => check_condition(&options.condition, path, None)?,
         Err(e) => return Err(e),
     }
+    super::room::check_in(world, caller, &row.project)?;
     let mut staged = Staged::beside(beside.as_fd())?;
     receive(world, &mut staged, options.length, body)?;
     staged.sync()?;

@@ -40,7 +40,7 @@ pub(crate) fn fork(world: &World, caller: &Caller, id: &ContainerId, request: &F
     };
     if request.source_snapshot.is_none() {
         // A snapshot is not taken for nothing: where no copy at all could be made, the first one's reason is the answer.
-        let could: Vec<Result<()>> = names.iter().map(|n| could_be_made(world, &row(ContainerName::for_creation(n)?))).collect();
+        let could: Vec<Result<()>> = names.iter().map(|n| could_be_made(world, caller, &row(ContainerName::for_creation(n)?))).collect();
         if could.iter().all(Result::is_err) {
             could.into_iter().next().unwrap_or(Ok(()))?;
         }

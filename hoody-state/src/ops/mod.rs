@@ -44,6 +44,7 @@ pub(crate) mod reset;
 pub(crate) mod restore;
 pub(crate) mod restore_files;
 mod restore_paths;
+mod room;
 pub(crate) mod scheduled;
 pub(crate) mod scheduled_snapshot;
 pub(crate) mod snapshot;

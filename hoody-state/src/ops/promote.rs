@@ -425,7 +425,7 @@ pub(crate) fn promote(world: &World, caller: &Caller, id: &ContainerId, request:
         return Err(Error::new(Code::ValidationError, "into: a container cannot take over its own changes: name another"));
     }
     let held = world.engine.lock(caller, claim_of(id, &target))?;
-    world.limits.check_space()?;
+    super::room::check(world, caller, &target)?;
     merging(world)?;
     let (fork, target) = world.read(|c| Ok((containers::get(c, id)?, containers::get(c, &target)?)))?;
     require_changeable(&fork)?;

@@ -365,7 +365,7 @@ pub(crate) fn relocate(world: &World, caller: &Caller, id: &ContainerId, request
     }
     let peer = world.peers.address_of(&server)?;
     let held = world.engine.lock(caller, Claim::long("container.move", vec![Want::container(id)]))?;
-    world.limits.check_space()?;
+    super::room::check(world, caller, id)?;
     let row = copyable(world, id)?;
     if !matches!(row.status, Status::Running | Status::Stopped | Status::Failed) {
         return Err(Error::new(Code::OperationStateConflict, format!("container {id} is {}: it can be moved while it runs or is stopped", row.status)));

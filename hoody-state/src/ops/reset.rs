@@ -138,7 +138,7 @@ pub(crate) fn reset(world: &World, caller: &Caller, id: &ContainerId, request: &
     }
     let intent = Reset { container: id.clone(), to, start: request.start, by: caller.by.clone() };
     let held = world.engine.lock(caller, intent.claim())?;
-    world.limits.check_space()?;
+    super::room::check(world, caller, id)?;
     let row = world.read(|c| containers::get(c, id))?;
     require_changeable(&row)?;
     match (to, &row.spec.origin) {

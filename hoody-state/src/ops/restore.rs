@@ -217,7 +217,7 @@ fn restore_found(
     let seen = world.read(|c| containers::get(c, id).and_then(|r| Ok((r, find(c)?))))?;
     let keep_alias = options.keep_current.as_deref().map(str::parse::<Alias>).transpose()?;
     let held = world.engine.lock(caller, claim_of(world, &seen.0, &seen.1, options.databases)?)?;
-    world.limits.check_space()?;
+    super::room::check(world, caller, id)?;
     let now = world.now();
     let (row, target, kept_alias) = world.read(|c| {
         let row = containers::get(c, id)?;

@@ -206,7 +206,7 @@ pub(crate) fn restore_files(world: &World, caller: &Caller, id: &ContainerId, na
         (None, DatabaseScope::Private) => {}
     }
     let held = world.engine.lock(caller, Claim::short("files.restore", wants))?;
-    world.limits.check_space()?;
+    super::room::check(world, caller, id)?;
     world.limits.check_nested(&Volume::Live(id.clone()))?;
     let (row, target) = world.read(|c| Ok((containers::get(c, id)?, snapshots::get(c, id, name)?)))?;
     require_changeable(&row)?;

@@ -274,7 +274,12 @@ impl Wanted {
 }
 
 fn take_under(world: &World, caller: &Caller, held: Held, id: &ContainerId, wanted: Wanted) -> Result<SnapshotAnswer> {
-    let room = world.limits.check_space().and_then(|()| world.limits.check_nested(&Volume::Live(id.clone())));
+    // What nobody asked for costs nothing in the trash.
+    let room = match wanted.trigger {
+        Trigger::Manual | Trigger::Exec => super::room::check(world, caller, id),
+        _ => world.limits.check_space(),
+    };
+    let room = room.and_then(|()| world.limits.check_nested(&Volume::Live(id.clone())));
     let Wanted { now, alias, on_alias_conflict, keep_replaced, expires_at, description, labels, trigger } = wanted;
     if caller.inside && keep_replaced > 0 {
         // What has had the alias before may be another's.

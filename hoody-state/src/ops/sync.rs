@@ -215,7 +215,7 @@ pub(crate) fn sync(world: &World, caller: &Caller, id: &ContainerId, request: &S
     }
     let intent = Sync { container: id.clone(), force: request.force.unwrap_or(true), limit: request.rate_limit, advance: None };
     let held = world.engine.lock(caller, intent.claim())?;
-    world.limits.check_space()?;
+    super::room::check(world, caller, id)?;
     let row = world.read(|c| containers::get(c, id))?;
     let Some(source) = row.spec.source.clone() else {
         return Err(Error::new(Code::NotACopy, format!("container {id} is not a copy: there is nothing to sync it with")));

@@ -291,10 +291,10 @@ fn delete_if(world: &World, caller: &Caller, id: &ContainerId, wanted: impl Fn(&
     }
 }
 
-/// Deletes for good what was deleted first, because the pool has no room left; whether there was anything.
-pub(crate) fn make_room(world: &World, caller: &Caller) -> Result<bool> {
-    let Some(id) = world.read(trash::oldest)? else { return Ok(false) };
-    tracing::warn!(container = %id, "the pool is full: the container that has been in the trash for the longest time is deleted for good");
+/// Deletes for good what was deleted first of this project, because the pool had no room for something in it; whether there was anything.
+pub(crate) fn make_room(world: &World, caller: &Caller, project: &ProjectId) -> Result<bool> {
+    let Some(id) = world.read(|c| trash::oldest(c, project))? else { return Ok(false) };
+    tracing::warn!(%project, container = %id, "the pool is full: the container that has been in the trash of the project for the longest time is deleted for good");
     match delete(world, caller, &id) {
         Err(e) if e.is_not_found() => Ok(true),
         done => done.map(|()| true),

@@ -6,7 +6,6 @@ use crate::catalog::records::Records;
 use crate::catalog::{containers, projects};
 use crate::error::{Code, Error, Result};
 use crate::id::{ContainerId, ProjectId};
-use crate::services::wake::Wake;
 use crate::settings::Settings;
 use crate::snapshot::{SnapshotStore, Volume};
 use crate::units::Bytes;
@@ -21,21 +20,20 @@ pub(crate) struct Limits {
     records: Records,
     max_nested_volumes: u32,
     max_containers: Option<u64>,
-    wake: Wake,
 }
 
 impl Limits {
-    pub(crate) fn new(store: Arc<dyn SnapshotStore>, records: Records, settings: &Settings, wake: Wake) -> Self {
-        Limits { store, records, max_nested_volumes: settings.max_nested_volumes, max_containers: settings.max_containers, wake }
+    pub(crate) fn new(store: Arc<dyn SnapshotStore>, records: Records, settings: &Settings) -> Self {
+        Limits { store, records, max_nested_volumes: settings.max_nested_volumes, max_containers: settings.max_containers }
     }
 
-    /// Refuses what would fill the pool, before anything is changed. The upkeep makes room then, if there is anything in the trash. Errors: `pool_full`, `pool_read_only`.
+    /// Refuses what would fill the pool, before anything is changed. Errors: `pool_full`, `pool_read_only`.
     pub(crate) fn check_space(&self) -> Result<()> {
         let space = self.store.space()?;
         if space.read_only {
             return Err(read_only_error(space.image.as_ref()));
         }
-        crate::model::space::check_space(&space, Bytes(0)).inspect_err(|_| self.wake.no_room())
+        crate::model::space::check_space(&space, Bytes(0))
     }
 
     /// Refuses to copy a volume with too many others in it: each takes a transaction, in which the container stands still. Error: `too_many_nested_volumes`.

@@ -1,7 +1,9 @@
 //! How the rest of the library wakes the upkeep thread. Nothing wakes while nothing is due.
 
 use crate::error::Result;
+use crate::id::ProjectId;
 use crate::sys::alarm::{Alarm, Woken};
+use std::collections::BTreeSet;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -10,7 +12,7 @@ struct State {
     closed: bool,
     expiry: bool,
     reclaim: bool,
-    room: bool,
+    room: BTreeSet<ProjectId>,
     /// A thread watches the pool reclaim space.
     reclaiming: bool,
 }
@@ -23,8 +25,8 @@ pub(crate) struct Due {
     pub expiry: bool,
     /// Something was deleted, and no thread watches the pool reclaim space yet.
     pub reclaim: bool,
-    /// Something was refused because the pool is full.
-    pub room: bool,
+    /// The projects in which something was refused because the pool is full.
+    pub room: BTreeSet<ProjectId>,
 }
 
 /// Wakes the upkeep thread. Cheap to clone.
@@ -65,9 +67,11 @@ impl Wake {
         self.set(|s| s.reclaim = true);
     }
 
-    /// Something was refused because the pool is full.
-    pub(crate) fn no_room(&self) {
-        self.set(|s| s.room = true);
+    /// Something in this project was refused because the pool is full.
+    pub(crate) fn no_room(&self, project: ProjectId) {
+        self.set(|s| {
+            s.room.insert(project);
+        });
     }
 
     /// The host ends.
