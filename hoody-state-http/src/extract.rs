@@ -9,7 +9,7 @@ use axum::extract::{FromRequest, FromRequestParts, RawPathParams, Request};
 use axum::http::{HeaderMap, Method, header, request::Parts};
 use bytes::Bytes;
 use hoody_state::host::{Caller, IdempotencyKey};
-use hoody_state::model::PageRequest;
+use hoody_state::model::{PageRequest, SnapshotPolicy};
 use hoody_state::{Code, Error, Result};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::Deserialize;
@@ -154,9 +154,40 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Input<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+        Ok(Input::read(request, None).await?)
+    }
+}
+
+/// A change whose body must be there: with an empty one it would do what hardly anybody means.
+pub struct Explicit<T>(pub Input<T>);
+
+/// What to send instead of an empty body.
+pub trait Advice {
+    /// The advice, for people.
+    const ADVICE: &'static str;
+}
+
+impl Advice for SnapshotPolicy {
+    const ADVICE: &'static str = "it is empty: send a policy; {\"schedules\": []} is one that takes no snapshots and switches inherited policies off";
+}
+
+impl<S: Send + Sync, T: DeserializeOwned + Advice> FromRequest<S> for Explicit<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+        Ok(Explicit(Input::read(request, Some(T::ADVICE)).await?))
+    }
+}
+
+impl<T: DeserializeOwned> Input<T> {
+    /// `required`: the error for an empty body.
+    async fn read(request: Request, required: Option<&str>) -> Result<Self> {
         let (parts, body) = request.into_parts();
         let key = idempotency_key(&parts.headers)?;
         let bytes = read_body(&parts, body).await?;
+        if let Some(advice) = required.filter(|_| bytes.iter().all(u8::is_ascii_whitespace)) {
+            return Err(invalid("body", advice));
+        }
         let identity = parts.extensions.get::<Identity>();
         let idempotency = key.filter(|_| takes_key(&parts)).map(|key| IdempotencyKey {
             scope: identity.map(Identity::scope).unwrap_or_default(),

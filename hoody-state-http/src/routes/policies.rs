@@ -4,7 +4,7 @@ use super::Routes;
 use crate::app::Shared;
 use crate::auth::Identity;
 use crate::envelope::{Envelope, Reply, ok};
-use crate::extract::{Id, Input, Nothing};
+use crate::extract::{Explicit, Id, Input, Nothing};
 use axum::extract::State;
 use hoody_state::id::{ContainerId, ProjectId};
 use hoody_state::model::{PolicyAnswer, PolicyPreview, PolicyPreviewRequest, PolicyTarget, SnapshotPolicy};
@@ -28,7 +28,12 @@ pub async fn of_container(State(app): State<Shared>, who: Identity, Id(id): Id<C
 /// Sets the snapshot policy of a container, instead of its project's and the server's. One without schedules and events switches them off.
 #[utoipa::path(put, path = "/containers/{id}/snapshot-policy", tag = "snapshots", operation_id = "set_container_snapshot_policy", params(("id" = String, Path)),
     request_body = SnapshotPolicy, responses((status = 200, description = "Set", body = Envelope<PolicyAnswer>)))]
-pub async fn set_of_container(State(app): State<Shared>, who: Identity, Id(id): Id<ContainerId>, input: Input<SnapshotPolicy>) -> Reply<PolicyAnswer> {
+pub async fn set_of_container(
+    State(app): State<Shared>,
+    who: Identity,
+    Id(id): Id<ContainerId>,
+    Explicit(input): Explicit<SnapshotPolicy>,
+) -> Reply<PolicyAnswer> {
     let set = move |host: &hoody_state::Host, id: &ContainerId| host.set_snapshot_policy(&input.caller, &PolicyTarget::Container(id.clone()), &input.body);
     ok("Snapshot policy set", app.alter(who, id, set).await?)
 }
@@ -59,7 +64,7 @@ pub async fn of_project(State(app): State<Shared>, who: Identity, Id(id): Id<Pro
 /// Sets the snapshot policy for the containers of a project that have none of their own.
 #[utoipa::path(put, path = "/projects/{id}/snapshot-policy", tag = "snapshots", operation_id = "set_project_snapshot_policy", params(("id" = String, Path)),
     request_body = SnapshotPolicy, responses((status = 200, description = "Set", body = Envelope<PolicyAnswer>)))]
-pub async fn set_of_project(State(app): State<Shared>, who: Identity, Id(id): Id<ProjectId>, input: Input<SnapshotPolicy>) -> Reply<PolicyAnswer> {
+pub async fn set_of_project(State(app): State<Shared>, who: Identity, Id(id): Id<ProjectId>, Explicit(input): Explicit<SnapshotPolicy>) -> Reply<PolicyAnswer> {
     who.check_project(&id)?;
     ok("Snapshot policy set", app.change(move |host| host.set_snapshot_policy(&input.caller, &PolicyTarget::Project(id), &input.body)).await?)
 }
@@ -83,7 +88,7 @@ pub async fn of_server(State(app): State<Shared>, who: Identity) -> Reply<Policy
 /// Sets the snapshot policy for all containers for which nothing nearer is set.
 #[utoipa::path(put, path = "/snapshot-policy", tag = "snapshots", operation_id = "set_server_snapshot_policy", request_body = SnapshotPolicy,
     responses((status = 200, description = "Set", body = Envelope<PolicyAnswer>)))]
-pub async fn set_of_server(State(app): State<Shared>, who: Identity, input: Input<SnapshotPolicy>) -> Reply<PolicyAnswer> {
+pub async fn set_of_server(State(app): State<Shared>, who: Identity, Explicit(input): Explicit<SnapshotPolicy>) -> Reply<PolicyAnswer> {
     who.check_server()?;
     ok("Snapshot policy set", app.change(move |host| host.set_snapshot_policy(&input.caller, &PolicyTarget::Server, &input.body)).await?)
 }

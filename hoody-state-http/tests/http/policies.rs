@@ -88,6 +88,7 @@ fn a_policy_that_is_wrong_is_refused_and_its_field_named() {
         (r#"{"timezone":"Mars/Olympus"}"#.to_owned(), "timezone"),
         (r#"{"time_zone":"UTC"}"#.to_owned(), "time_zone"),
         (r#"{"on":{"stop":"yes"}}"#.to_owned(), "on.stop"),
+        (r#"{"on":{"restore":{"max_age":"2d","keep":3}}}"#.to_owned(), "on.restore.keep"),
     ];
     for (body, field) in cases {
         for (method, path, body, field) in [
@@ -107,10 +108,30 @@ fn a_policy_that_is_wrong_is_refused_and_its_field_named() {
     assert_eq!(s.get(&of_container).data()["policy"], Value::Null, "what was refused changed nothing");
     let nobody = "65f0c0ffee000000000000aa";
     for (method, path) in [("GET", ""), ("PUT", ""), ("DELETE", ""), ("POST", "/preview")] {
-        assert_eq!(s.call(method, &format!("/api/v1/containers/{nobody}/snapshot-policy{path}"), "").code(), "container_not_found", "{method}");
+        assert_eq!(s.call(method, &format!("/api/v1/containers/{nobody}/snapshot-policy{path}"), "{}").code(), "container_not_found", "{method}");
     }
     for method in ["GET", "PUT", "DELETE"] {
-        assert_eq!(s.call(method, &format!("/api/v1/projects/{nobody}/snapshot-policy"), "").code(), "project_not_found", "{method}");
+        assert_eq!(s.call(method, &format!("/api/v1/projects/{nobody}/snapshot-policy"), "{}").code(), "project_not_found", "{method}");
+    }
+}
+
+#[test]
+fn a_policy_is_switched_off_by_a_policy_and_not_by_an_empty_body() {
+    let s = Server::start();
+    let p = s.project("p");
+    let c = s.container(&p, "agent");
+    for place in [format!("/api/v1/containers/{c}"), format!("/api/v1/projects/{p}"), "/api/v1".to_owned()] {
+        let place = format!("{place}/snapshot-policy");
+        assert_eq!(s.call("PUT", &place, DAILY).status, 200);
+        for empty in ["", " \n\t"] {
+            let a = s.call("PUT", &place, empty);
+            assert_eq!((a.status, a.code().as_str(), a.json()["data"]["field"].as_str()), (400, "validation_error", Some("body")), "{place}: {}", a.text());
+            assert!(a.text().contains("schedules"), "it says what to send instead: {}", a.text());
+        }
+        assert_eq!(s.get(&place).data()["policy"]["schedules"][0]["name"], "daily", "{place}: what was refused changed nothing");
+        for off in ["{}", r#"{"schedules":[]}"#] {
+            assert_eq!(s.call("PUT", &place, off).data()["policy"], json!({ "timezone": "UTC", "schedules": [], "on": {} }), "{place}");
+        }
     }
 }
 
@@ -120,21 +141,21 @@ fn a_token_reaches_the_policies_of_its_own_projects_alone() {
     let (mine, other) = (s.project("mine"), s.project("other"));
     let (my_container, other_container) = (s.container(&mine, "mine"), s.container(&other, "other"));
     let token = s.scoped(&mine, false);
-    let call = |method: &str, path: &str, body: &str| s.with_token(&token, method, path).body(body).send();
+    let call = |method: &str, path: &str| s.with_token(&token, method, path).body("{}").send();
     for (method, path) in [("GET", ""), ("PUT", ""), ("DELETE", ""), ("POST", "/preview")] {
-        let hidden = call(method, &format!("/api/v1/containers/{other_container}/snapshot-policy{path}"), "");
+        let hidden = call(method, &format!("/api/v1/containers/{other_container}/snapshot-policy{path}"));
         assert_eq!(hidden.code(), "container_not_found", "{method} {path}");
-        assert_eq!(call(method, &format!("/api/v1/containers/{my_container}/snapshot-policy{path}"), "").status, 200, "{method} {path}");
+        assert_eq!(call(method, &format!("/api/v1/containers/{my_container}/snapshot-policy{path}")).status, 200, "{method} {path}");
     }
     for method in ["GET", "PUT", "DELETE"] {
-        assert_eq!(call(method, &format!("/api/v1/projects/{other}/snapshot-policy"), "").code(), "project_not_found", "{method}");
-        assert_eq!(call(method, &format!("/api/v1/projects/{mine}/snapshot-policy"), "").status, 200, "{method}");
-        let of_server = call(method, "/api/v1/snapshot-policy", "");
+        assert_eq!(call(method, &format!("/api/v1/projects/{other}/snapshot-policy")).code(), "project_not_found", "{method}");
+        assert_eq!(call(method, &format!("/api/v1/projects/{mine}/snapshot-policy")).status, 200, "{method}");
+        let of_server = call(method, "/api/v1/snapshot-policy");
         assert_eq!((of_server.status, of_server.code().as_str()), (403, "insufficient_permissions"), "{method}");
     }
     let read_only = s.scoped(&mine, true);
     for (method, path) in [("PUT", "containers"), ("DELETE", "containers")] {
-        let refused = s.with_token(&read_only, method, &format!("/api/v1/{path}/{my_container}/snapshot-policy")).body("").send();
+        let refused = s.with_token(&read_only, method, &format!("/api/v1/{path}/{my_container}/snapshot-policy")).body("{}").send();
         assert_eq!(refused.code(), "insufficient_permissions", "{method}");
     }
     assert_eq!(s.with_token(&read_only, "GET", &format!("/api/v1/containers/{my_container}/snapshot-policy")).send().status, 200);

@@ -161,7 +161,8 @@ pub struct AutomaticSnapshots {
     /// The kernel killed something in it for want of memory. `true`: kept for 30 days, at most 5.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oom: Option<Automatic>,
-    /// It is about to be replaced by an older state. `true`: kept as long as the server keeps undo snapshots.
+    /// It is about to be replaced by an older state: an undo snapshot is kept, whatever this says. `{max_age}` sets for how long; without it the server says so.
+    /// `keep` is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restore: Option<Automatic>,
     /// A command in it failed. `true`: kept for 7 days, at most 5.
@@ -206,7 +207,7 @@ pub struct AutomaticLimits {
     /// They are deleted when they are older.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_age: Option<Age>,
-    /// When there are more, the oldest are deleted. 1–1000.
+    /// When there are more, the oldest are deleted. 1–1000. Not for `restore`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep: Option<u32>,
 }
@@ -323,6 +324,10 @@ impl SnapshotPolicy {
                 return Err(schedule.invalid(i, "name", "another schedule of this policy has this name: choose a different one"));
             }
             schedule.check_form(i)?;
+        }
+        if let Some(Automatic::Limits(AutomaticLimits { keep: Some(_), .. })) = self.on.restore {
+            let why = "undo snapshots are not counted: each is kept until it expires, and `undo` needs the newest; on.restore takes max_age only";
+            return Err(invalid_field("on.restore.keep", why));
         }
         AutomaticEvent::ALL.into_iter().try_for_each(|event| match self.on.of(event) {
             Some(Automatic::Limits(AutomaticLimits { keep: Some(keep), .. })) if !(1..=1000).contains(&keep) => {

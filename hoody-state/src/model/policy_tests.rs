@@ -84,13 +84,13 @@ fn what_is_misspelt_or_of_another_type_is_refused() {
 #[test]
 fn events_have_limits_of_their_own_or_the_defaults() {
     let on: AutomaticSnapshots = serde_json::from_value(json!({
-        "stop": true, "oom": { "max_age": "2d" }, "restore": { "keep": 3 }, "exec_failure": false
+        "stop": true, "oom": { "max_age": "2d" }, "restore": { "max_age": "3d" }, "exec_failure": false
     }))
     .unwrap();
     let limits = |max_age: Option<u64>, keep| Some(AutomaticLimits { max_age: max_age.map(Age::days), keep });
     assert_eq!(on.limits(AutomaticEvent::Stop), limits(Some(7), Some(5)));
     assert_eq!(on.limits(AutomaticEvent::Oom), limits(Some(2), Some(5)));
-    assert_eq!(on.limits(AutomaticEvent::Restore), limits(None, Some(3)));
+    assert_eq!(on.limits(AutomaticEvent::Restore), limits(Some(3), None));
     assert_eq!(on.limits(AutomaticEvent::ExecFailure), None);
     assert_eq!(on.limits(AutomaticEvent::BeforeDelete), None);
     let again: AutomaticSnapshots = serde_json::from_value(serde_json::to_value(on).unwrap()).unwrap();

@@ -38,10 +38,9 @@ pub fn run(cx: &mut Context<'_>, command: Container) -> Outcome<u8> {
         Container::Create(a) => create(cx, *a)?,
         Container::Update { container, disk: limit, api_socket } => {
             let given = [("disk", limit.as_deref().map(disk)), ("api_socket", api_socket.map(Value::from))];
-            let body: serde_json::Map<String, Value> = given.into_iter().filter_map(|(k, v)| Some((k.to_owned(), v?))).collect();
-            let data = cx.client.call("PATCH", &path(cx, &container, "")?, Some(&Value::Object(body)))?;
-            let said = [limit.map(|l| format!("disk {l}")), api_socket.map(|on| format!("api_socket {on}"))];
-            cx.say(&data, format!("{container}: {}", said.into_iter().flatten().collect::<Vec<_>>().join(", ")))?;
+            let body: Map<String, Value> = given.into_iter().filter_map(|(k, v)| Some((k.to_owned(), v?))).collect();
+            let data = cx.client.call("PATCH", &path(cx, &container, "")?, Some(&Value::Object(body.clone())))?;
+            cx.say(&data, format!("{container}: {}", updated(&data, &body)))?;
         }
         Container::Show { container } => {
             let data = cx.client.get(&path(cx, &container, "")?)?;
@@ -60,9 +59,9 @@ pub fn run(cx: &mut Context<'_>, command: Container) -> Outcome<u8> {
             confirm(cx, &format!("delete the container {name} and all its snapshots"))?;
             let data = cx.client.delete(&format!("/containers/{id}{}", if c.permanently { "?trash=false" } else { "" }))?;
             wait::operation(cx, &data, &c.change.wait)?;
-            wait::gone(cx, &format!("/containers/{id}"), &c.change)?;
-            let kept = if c.permanently { None } else { trash::recoverable(cx, &id) };
-            cx.say(&data, format!("deleted {name}{}", kept.unwrap_or_default()))?;
+            wait::gone(cx, &id, name, &c.change.wait)?;
+            let end = trash::end_of(cx, &id, c.change.wait.no_wait);
+            cx.say(&data, format!("{name}: {}", end.sentence(&id, "")))?;
         }
         Container::Copy(a) => copies::copy(cx, a)?,
         Container::Fork(a) => copies::fork(cx, a)?,
@@ -89,6 +88,16 @@ pub fn run(cx: &mut Context<'_>, command: Container) -> Outcome<u8> {
 /// The path of a container given by id or name.
 pub fn path(cx: &Context<'_>, container: &str, rest: &str) -> Outcome<String> {
     Ok(format!("/containers/{}{rest}", resolve::container(cx, container)?))
+}
+
+/// What the server says of the fields that were to be changed.
+fn updated(answer: &Value, changed: &Map<String, Value>) -> String {
+    let shown = changed.keys().map(|key| match (key.as_str(), &answer[key]) {
+        ("disk", Value::Null) if answer.get("disk").is_some() => "no disk limit".to_owned(),
+        ("disk", limit) => format!("disk {}", bytes(limit)),
+        (_, value) => format!("{key} {}", if value.is_boolean() { value.to_string() } else { text(value) }),
+    });
+    shown.collect::<Vec<_>>().join(", ")
 }
 
 /// A disk limit as the server takes it: a size, or null for none.

@@ -155,7 +155,7 @@ impl Client {
     pub fn call_within(&self, method: &str, path: &str, body: Option<&Value>, limit: Option<Duration>) -> Outcome<Value> {
         let request = self.request(method, path).header(header::CONTENT_TYPE, "application/json").header("Prefer", "wait=20");
         let text = body.map(Value::to_string).unwrap_or_default();
-        let answer = if matches!(method, "POST" | "PUT") {
+        let answer = if body.is_some() || matches!(method, "POST" | "PUT" | "PATCH") {
             // With an explicit length, 0 too: a body of unknown length would be sent in chunks.
             self.send(request.body(SendBody::from_reader(&mut text.as_bytes())), Some(text.len() as u64), limit)
         } else {

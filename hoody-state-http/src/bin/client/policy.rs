@@ -7,6 +7,7 @@ use crate::failure::{Failure, Outcome, exit};
 use crate::http::object;
 use crate::output::{Column, bytes, line, rows, table, text, time};
 use crate::resolve;
+use hoody_state::model::AutomaticEvent;
 use serde_json::{Map, Value, json};
 use std::io::Read;
 
@@ -53,9 +54,13 @@ pub fn run(cx: &mut Context<'_>, command: Policy) -> Outcome {
         }
         Policy::Delete { target } => {
             let path = path(cx, &target)?;
-            confirm(cx, &format!("delete the snapshot policy of {}", name_of(&target)))?;
+            let (name, now) = (name_of(&target), cx.client.get(&path)?);
+            if now["inherited_from"] != level_of(&target) {
+                return cx.print(&now, |d| format!("{}{}", line(&format!("{name} has no policy of its own: nothing to delete; what applies:")), shown(d)));
+            }
+            confirm(cx, &format!("delete the snapshot policy of {name}"))?;
             let data = cx.client.delete(&path)?;
-            cx.print(&data, shown)
+            cx.print(&data, |d| format!("{}{}", line(&format!("deleted the policy of {name}; now applies:")), shown(d)))
         }
         Policy::Preview { container, what, days } => {
             let id = resolve::container(cx, &container)?;
@@ -75,8 +80,17 @@ fn path(cx: &Context<'_>, target: &PolicyTarget) -> Outcome<String> {
 }
 
 fn name_of(target: &PolicyTarget) -> String {
-    let project = || target.project.as_ref().map(|p| format!("project {p}"));
+    let project = || target.project.as_ref().map(|p| format!("the project {p}"));
     target.container.clone().or_else(project).unwrap_or_else(|| "the server".to_owned())
+}
+
+/// What the server calls the place of a policy.
+fn level_of(target: &PolicyTarget) -> &'static str {
+    match target {
+        PolicyTarget { container: Some(_), .. } => "container",
+        PolicyTarget { project: Some(_), .. } => "project",
+        PolicyTarget { .. } => "server",
+    }
 }
 
 /// The policy that the arguments describe; none if they describe none.
@@ -175,7 +189,7 @@ fn shown(data: &Value) -> String {
     }
     let on: Vec<String> = policy["on"].as_object().into_iter().flatten().filter(|(_, v)| **v != json!(false)).map(event_text).collect();
     if !on.is_empty() {
-        out.push_str(&format!("\nsnapshots at events\n{}", on.concat()));
+        out.push_str(&format!("\nat events\n{}", on.concat()));
     }
     if schedules.is_empty() && on.is_empty() {
         out.push_str(&line("it takes no snapshots, and switches inherited policies off"));
@@ -183,10 +197,19 @@ fn shown(data: &Value) -> String {
     out + &warnings(data)
 }
 
+/// What an event does, with the limits that the server takes where the policy says none.
 fn event_text((event, value): (&String, &Value)) -> String {
-    let limits = [("max_age", "at most "), ("keep", "the newest ")].iter().filter_map(|(key, words)| value.get(key).map(|v| format!("{words}{}", text(v))));
-    let limits: Vec<String> = limits.collect();
-    line(format!("  {event}  {}", limits.join(", ")).trim_end())
+    let defaults = AutomaticEvent::ALL.into_iter().find(|e| e.as_str() == event).map(AutomaticEvent::defaults).unwrap_or_default();
+    let age = value["max_age"].as_str().map(str::to_owned).or_else(|| defaults.max_age.map(|a| a.to_string()));
+    let most = value["keep"].as_u64().or_else(|| defaults.keep.map(u64::from));
+    let what = match event.as_str() {
+        "before_delete" => "deleted containers: in the trash",
+        "restore" => "undo snapshots: kept",
+        _ => "a snapshot: kept",
+    };
+    let age = age.map_or_else(|| " as long as the server says".to_owned(), |a| format!(" for {a}"));
+    let most = most.map_or_else(String::new, |n| if event == "before_delete" { format!(", the newest {n} of a project") } else { format!(", the newest {n}") });
+    line(&format!("  {event}  {what}{age}{most}"))
 }
 
 fn conditions(schedule: &Value) -> String {

@@ -5,8 +5,9 @@ use crate::confirm::confirm;
 use crate::context::Context;
 use crate::failure::Outcome;
 use crate::http::object;
-use crate::output::{Column, fields, table, text, time};
+use crate::output::{Column, fields, line, rows, table, text, time};
 use crate::resolve::{self, all_rows};
+use crate::{trash, wait};
 use serde_json::Value;
 
 const COLUMNS: [Column; 4] =
@@ -29,11 +30,28 @@ pub fn run(cx: &mut Context<'_>, command: Project) -> Outcome {
             let data = cx.client.get(&format!("/projects/{id}"))?;
             cx.print(&data, fields)
         }
-        Project::Delete { project, permanently } => {
+        Project::Delete { project, permanently, wait } => {
             let id = resolve::project(cx, &project)?;
             confirm(cx, &format!("delete the project {project} and all its containers"))?;
-            let data = cx.client.delete(&format!("/projects/{id}{}", if permanently { "?trash=false" } else { "" }))?;
-            cx.say(&data, format!("deleted {project} and {} containers", text(&data["deleted"]["containers"])))
+            let query = if permanently { "&trash=false" } else { "" };
+            let data = cx.client.delete(&format!("/projects/{id}?include_deleted_items=true{query}"))?;
+            let containers = data.pointer("/deleted_items/containers").map_or_else(Vec::new, |c| rows(c, ""));
+            let mut ends = String::new();
+            for c in &containers {
+                let (id, name) = (text(&c["id"]), text(&c["name"]));
+                wait::gone(cx, &id, &name, &wait)?;
+                // Its project is gone: it needs another one.
+                ends.push_str(&line(&format!("  {name}: {}", trash::end_of(cx, &id, wait.no_wait).sentence(&id, " --project PROJECT"))));
+            }
+            cx.print(&data, |_| format!("{}{ends}", line(&format!("deleted the project {project} and {}", counted(containers.len())))))
         }
+    }
+}
+
+fn counted(containers: usize) -> String {
+    match containers {
+        0 => "no containers".to_owned(),
+        1 => "1 container".to_owned(),
+        n => format!("{n} containers"),
     }
 }

@@ -14,6 +14,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+mod changes;
 mod space;
 
 const ID: &str = "65f0c0ffee00000000000002";

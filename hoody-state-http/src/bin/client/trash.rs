@@ -5,9 +5,10 @@ use crate::confirm::confirm;
 use crate::container;
 use crate::context::Context;
 use crate::failure::{Failure, Outcome, exit};
-use crate::http::object;
+use crate::http::{object, segment};
 use crate::output::{Column, bytes, line, rows, table, text, time};
 use crate::resolve::{self, all_rows};
+use hoody_state::Code;
 use serde_json::Value;
 
 const COLUMNS: [Column; 7] = [
@@ -66,9 +67,40 @@ fn find(cx: &Context<'_>, wanted: &str) -> Outcome<String> {
     }
 }
 
-/// After a container was deleted: until when it can be recovered, if it can be.
-pub fn recoverable(cx: &Context<'_>, id: &str) -> Option<String> {
-    let trashed = cx.client.get(&format!("/trash/{id}")).ok()?;
-    trashed.get("expires_at")?;
-    Some(format!("; until {} it can be recovered: `hoody-state trash recover {id}`", time(&trashed["expires_at"])))
+/// What became of a container that was deleted.
+pub enum End {
+    /// It can be recovered until then.
+    InTrash(String),
+    ForGood,
+    /// The deletion goes on in the background.
+    Going,
+    /// The server does not say: whoever asks has no right to look into the trash, say.
+    Unknown,
+}
+
+/// What became of a container that was deleted. `early`: its deletion may not have ended yet.
+pub fn end_of(cx: &Context<'_>, id: &str, early: bool) -> End {
+    match cx.client.get(&format!("/trash/{}", segment(id))) {
+        Ok(trashed) if trashed["expires_at"].is_string() => End::InTrash(time(&trashed["expires_at"])),
+        Err(f) if f.code.as_deref() == Some(Code::TrashNotFound.as_str()) => {
+            if early {
+                End::Going
+            } else {
+                End::ForGood
+            }
+        }
+        _ => End::Unknown,
+    }
+}
+
+impl End {
+    /// As a sentence. `options`: what the command that recovers it needs beside the id.
+    pub fn sentence(&self, id: &str, options: &str) -> String {
+        match self {
+            End::InTrash(until) => format!("deleted; it is in the trash until {until}: recover it with `hoody-state trash recover {id}{options}`"),
+            End::ForGood => "deleted for good".to_owned(),
+            End::Going => "is being deleted".to_owned(),
+            End::Unknown => "deleted".to_owned(),
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! Waiting for operations that run in the background.
 
-use crate::args::{Change, Wait};
+use crate::args::Wait;
 use crate::context::Context;
 use crate::failure::{Failure, Outcome, exit};
 use crate::http::segment;
@@ -71,14 +71,14 @@ pub fn operation_with(cx: &Context<'_>, answer: &Value, wait: &Wait, mut seen: i
     }
 }
 
-/// Waits until a container that was deleted does not exist any more: then its name is free.
-pub fn gone(cx: &Context<'_>, path: &str, change: &Change) -> Outcome {
-    if change.wait.no_wait {
+/// Waits until a container that was deleted does not exist any more: then its name is free, and it is in the trash or deleted for good.
+pub fn gone(cx: &Context<'_>, id: &str, name: &str, wait: &Wait) -> Outcome {
+    if wait.no_wait {
         return Ok(());
     }
-    let mut backoff = Backoff::new(change.wait.timeout_s);
+    let mut backoff = Backoff::new(wait.timeout_s);
     loop {
-        match cx.client.get(path) {
+        match cx.client.get(&format!("/containers/{}", segment(id))) {
             Ok(_) => {}
             Err(f) if f.exit == exit::NOT_FOUND => return Ok(()),
             // Without the right to look at it there is nothing to wait for.
@@ -86,7 +86,7 @@ pub fn gone(cx: &Context<'_>, path: &str, change: &Change) -> Outcome {
             Err(f) => return Err(f),
         }
         if !backoff.pause() {
-            return Err(too_long(&format!("the deletion of {}", change.container), &change.wait));
+            return Err(too_long(&format!("the deletion of {name}"), wait));
         }
     }
 }

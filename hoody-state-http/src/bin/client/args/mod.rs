@@ -168,7 +168,7 @@ pub enum Project {
         /// Id or alias of the project
         project: String,
     },
-    /// Delete a project and all its containers
+    /// Delete a project and all its containers. Those whose policy says so can be recovered from the trash for a while, into another project
     #[command(visible_alias = "rm")]
     Delete {
         /// Id or alias of the project
@@ -176,6 +176,8 @@ pub enum Project {
         /// Delete its containers for good, whatever their policies say
         #[arg(long)]
         permanently: bool,
+        #[command(flatten)]
+        wait: Wait,
     },
 }
 

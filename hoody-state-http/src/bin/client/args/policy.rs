@@ -102,16 +102,21 @@ pub struct NewPolicy {
     /// Take no snapshot if nothing has changed since the last one
     #[arg(long)]
     pub only_if_changed: bool,
-    /// Take a snapshot at this event too; can be repeated
+    /// Take a snapshot at this event too, or (before_delete) keep the deleted container in the trash; can be repeated
     #[arg(long, value_enum, value_name = "EVENT")]
     pub on: Vec<PolicyEvent>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum PolicyEvent {
+    /// It stops: by `stop`, or because its init ended. A restart and a forced stop take none
     Stop,
+    /// The kernel kills something in it for lack of memory; at most one a minute
     Oom,
+    /// Changes nothing by itself: a restore keeps the state before in any case. A file can say for how long
     Restore,
+    /// A command run in it fails; at most one a minute
     ExecFailure,
+    /// No snapshot: a deleted container itself is in the trash for 7d, with its snapshots
     BeforeDelete,
 }

@@ -126,6 +126,7 @@ pub struct OneSnapshot {
     /// Id or name of the container
     pub container: String,
     /// Name or alias of the snapshot
+    #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub snapshot: String,
 }
 
