@@ -14,7 +14,7 @@
 //! is none. The caller is [`Identity::Container`], so that each handler refuses what is not its own even if it were reached; the library decides which
 //! snapshots a container may change (`Caller::inside`).
 //!
-//! **Limits**: see [`rate`] and [`Limits`](crate::limits::Limits); one change at a time; bodies of 64 KiB.
+//! **Limits**: see [`rate`] and [`Limits`]; one change at a time; bodies of 64 KiB.
 
 pub mod rate;
 mod routes;
