@@ -287,9 +287,14 @@ impl Tx<'_> {
             Some((c, s)) => content_generation(self.conn, c, s)?,
             None => Some(r.generation),
         };
+        // The original may have arrived on this server after it was taken: a copy is never older than what it refers to.
+        let mut at_ms = ms(r.snapshot.created_at);
+        for seq in copy_of.into_iter().chain(parent) {
+            at_ms = at_ms.max(self.conn.prepare_cached("SELECT at_ms FROM history WHERE seq = ?1")?.query_row([seq], |r| r.get(0))?);
+        }
         let row = Row {
             container: Some(id),
-            at_ms: ms(r.snapshot.created_at),
+            at_ms,
             snapshot: Some(&r.snapshot.name),
             copied: true,
             copy_of,
