@@ -20,7 +20,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
-/// How many containers have a run under way at once. Snapshots share the transactions of the pool, so that more of them hardly cost more time.
+/// How many containers have a run under way at once, so that one that takes long does not hold up the others. Runs are hardly quicker for it: each waits for the disk
+/// until its intent is there, one after the other (docs/benchmarks.md).
 pub(crate) const AT_ONCE: usize = 8;
 
 /// See the [module](self).
